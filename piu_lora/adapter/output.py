@@ -1,0 +1,102 @@
+"""Writing a folder so that it is complete or absent, by one run at a time."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from piu_lora.errors import BadInput, Busy, EnvironmentProblem
+
+__all__ = ["OutputFolder", "disk_errors", "write_file"]
+
+
+@contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn the system's errors of writing into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BadInput | EnvironmentProblem):
+            raise
+        # safetensors reports a full disk as text only.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        reason = "the disk is full; free some room" if full else f"{error.strerror or error}; choose a folder you may write to"
+        raise EnvironmentProblem(f"cannot write {what}: {reason}") from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write one file whole, by way of a temporary name in the same folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(repr(str(path))):
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class OutputFolder:
+    """The destination of one run.
+
+    Hidden siblings of the folder hold the lock, the checkpoint and the half-written folder; only the finished folder is
+    renamed into place.
+
+    Args:
+        path: the folder to create.
+        force: replace an existing one.
+    """
+
+    def __init__(self, path: Path | str, *, force: bool = False) -> None:
+        self.path = Path(path).absolute()
+        self.force = force
+        self.checkpoint = self._sibling("checkpoint")
+        self._staging = self._sibling("partial")
+        self._lock = FileLock(self._sibling("lock"), timeout=0)
+
+    def _sibling(self, suffix: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{suffix}")
+
+    @contextmanager
+    def claimed(self) -> Iterator["OutputFolder"]:
+        """Hold the folder for this run.
+
+        Raises:
+            BadInput: it exists and ``force`` is off.
+            Busy: another run holds it.
+            EnvironmentProblem: nothing can be written there.
+        """
+        if self.path.exists() and not self.force:
+            raise BadInput(f"output {str(self.path)!r} exists already; choose another --out, or pass --force to replace it")
+        if self.path.exists() and not (self.path / "forget.json").exists():
+            raise BadInput(f"output {str(self.path)!r} exists and is not an adapter folder; it is never replaced, choose another --out")
+        with disk_errors(f"to {str(self.path.parent)!r}"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire()
+            except Timeout as error:
+                raise Busy(f"another run is writing to {str(self.path)!r}; wait for it or choose another --out") from error
+        try:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            yield self
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    @contextmanager
+    def staged(self) -> Iterator[Path]:
+        """A folder to fill; it takes its place when the block ends without an error."""
+        with disk_errors(f"the adapter folder {str(self.path)!r}"):
+            self._staging.mkdir()
+            yield self._staging
+            retired = self._sibling("replaced")
+            shutil.rmtree(retired, ignore_errors=True)
+            if self.path.exists():
+                self.path.rename(retired)
+            self._staging.rename(self.path)
+            shutil.rmtree(retired, ignore_errors=True)
+            self.checkpoint.unlink(missing_ok=True)

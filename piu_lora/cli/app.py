@@ -1,0 +1,35 @@
+"""The ``piu-lora`` command."""
+
+import typer
+
+from piu_lora.cli import bank, evaluate, forget, generate
+from piu_lora.cli.terminal import run
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="piu-lora",
+    help="Make the face generator Arc2Face forget people: one small LoRA adapter for each forgotten identity.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 the job ran and the evidence falls short, 2 bad input, 3 environment. --debug shows tracebacks.",
+)
+app.command("forget")(forget.command)
+app.command("generate")(generate.command)
+app.command("evaluate")(evaluate.command)
+app.add_typer(bank.app, name="bank")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="print the version")) -> None:
+    if version:
+        from piu_lora import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(app)

@@ -1,0 +1,51 @@
+"""``piu-lora forget``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from piu_lora.cli.options import Bank, Base, Device, Force, Identity, Json, Settings
+from piu_lora.cli.terminal import INTERRUPTED, bars, print_result
+
+__all__ = ["command"]
+
+
+def command(
+    identity: Identity,
+    out: Annotated[Path, typer.Option(help="adapter folder to create")],
+    base: Base = "mini",
+    bank: Bank = None,
+    method: Annotated[str | None, typer.Option(help="method of forgetting")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings")] = None,
+    settings: Settings = [],  # noqa: B006  (typer reads the default, nobody changes it)
+    seed: Annotated[int | None, typer.Option(help="seed of every random draw")] = None,
+    device: Device = "auto",
+    evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="generate before and after, and score")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Forget one identity: train an adapter, show what it does, and leave it in a folder."""
+    from piu_lora.config import ForgetConfig
+    from piu_lora.evidence import report_table
+    from piu_lora.jobs.forget import forget
+
+    chosen = ForgetConfig.preset(base)
+    if config is not None:
+        chosen = chosen.updated_from_toml(config)
+    chosen = chosen.updated_from_pairs(settings)
+    chosen = chosen.updated({key: value for key, value in (("method", method), ("seed", seed)) if value is not None})
+    try:
+        result = forget(
+            identity, base, out, bank=bank, config=chosen, device=device, evaluate=evaluate, force=force, resume=resume, progress=bars
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; repeat the command with --resume to go on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    receipt = result.receipt
+    lines = [f"adapter {receipt.adapter_id} in {result.path}", f"trained in {receipt.seconds['train']:.0f} s"]
+    if result.evaluation is not None:
+        lines += ["", report_table(result.evaluation.figures), "", f"look at {result.path / 'report' / 'before_after.png'}"]
+    facts = {"adapter_id": receipt.adapter_id, "path": str(result.path), "seconds": receipt.seconds, "evaluation": receipt.evaluation}
+    print_result(facts, "\n".join(lines), as_json)

@@ -1,0 +1,18 @@
+"""Options that several commands share, as named types."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Bank", "Base", "Device", "Force", "Identity", "Json", "Seed", "Settings"]
+
+Base = Annotated[str, typer.Option(help="mini (embedded), arc2face, a folder in diffusers layout, or a Hub id")]
+Bank = Annotated[str | None, typer.Option(help="bank file; the embedded one by default for --base mini")]
+Identity = Annotated[str, typer.Option(help="a bank id, a photo, a folder of photos, or a .npy/.safetensors file of embeddings")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Seed = Annotated[int, typer.Option(help="seed of every random draw")]
+Settings = Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable, for example train.steps=200")]
+AdapterFolder = Annotated[Path, typer.Argument(help="adapter folder")]

@@ -1,0 +1,66 @@
+"""Talking to people: progress and warnings on stderr, results on stdout, one place where errors are formatted."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from piu_lora.errors import PiuLoraError
+
+__all__ = ["bars", "print_result", "run"]
+
+INTERRUPTED = 130
+
+
+@contextmanager
+def bars(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr for the library's ``progress`` argument."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, initial=done, desc=label, file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def advance(count: int = 1, **terms: float) -> None:
+            if terms:
+                bar.set_postfix({name: f"{value:.4g}" for name, value in terms.items()}, refresh=False)
+            bar.update(count)
+
+        yield advance
+
+
+def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:
+    """The result on stdout: JSON, or text for people."""
+    typer.echo(json.dumps(result, indent=2, sort_keys=True) if as_json else text)
+
+
+def run(app: typer.Typer) -> None:
+    """Run the application and turn what goes wrong into one line and an exit code; a traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    _quieten(debug)
+    try:
+        app()
+    except PiuLoraError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _quieten(debug: bool) -> None:
+    """Third-party chatter off, our own warnings on, both before those libraries are imported."""
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.addLevelName(logging.WARNING, "warning")
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+        warnings.simplefilter("ignore")

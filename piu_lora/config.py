@@ -1,0 +1,266 @@
+"""Every setting of a forget run: frozen, typed, validated; TOML in, TOML out.
+
+The defaults are the paper's (PIU, arXiv 2605.22311, section 4.1) where the paper states one. ``PRESETS`` holds what
+was measured to work for a family of bases.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+
+from piu_lora.errors import BadInput
+
+__all__ = [
+    "PRESETS",
+    "AnchorConfig",
+    "EvaluationConfig",
+    "ForgetConfig",
+    "LoraConfig",
+    "ObjectiveConfig",
+    "RetainConfig",
+    "SplitConfig",
+    "TrainConfig",
+]
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise BadInput(f"{name} = {value!r} is out of range: expected {expected}")
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How much is kept back for evaluation."""
+
+    forget_held_out: float = 0.35  # share of the forgotten person's embeddings; 0 evaluates on training embeddings
+    retain_held_out: float = 0.10  # share of the other identities
+    same_person: float = 0.7  # someone of the bank this close to a person from outside it is taken for them, and left out
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.forget_held_out < 1, "split.forget_held_out", self.forget_held_out, "0 <= share < 1")
+        _require(0 < self.retain_held_out < 1, "split.retain_held_out", self.retain_held_out, "0 < share < 1")
+        _require(0 < self.same_person <= 1, "split.same_person", self.same_person, "0 < cosine <= 1")
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """Whose face replaces the forgotten one."""
+
+    rule: str = "proximity"
+    tau: float = 0.2  # wanted cosine between the centroids
+    tolerance: float = 0.01
+    on_empty: Literal["error", "widen"] = "error"  # widen: the candidate closest to tau within max_tolerance
+    max_tolerance: float = 0.05
+    identity: str = ""  # rule "fixed": the bank id to use
+
+    def __post_init__(self) -> None:
+        _require(-1 <= self.tau <= 1, "anchor.tau", self.tau, "a cosine in [-1, 1]")
+        _require(0 < self.tolerance <= 2, "anchor.tolerance", self.tolerance, "0 < tolerance <= 2")
+        _require(
+            self.max_tolerance >= self.tolerance,
+            "anchor.max_tolerance",
+            self.max_tolerance,
+            f"at least anchor.tolerance ({self.tolerance})",
+        )
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Where the adapter sits and how large it is. Its scale is baked in: alpha equals rank."""
+
+    rank: int = 16
+    blocks: tuple[str, ...] = ("down_blocks.2", "mid_block", "up_blocks.1", "up_blocks.2")
+    projections: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 1, "lora.rank", self.rank, "a rank of 1 or more")
+        _require(len(self.blocks) > 0, "lora.blocks", self.blocks, "at least one block of the UNet")
+        known = {"to_q", "to_k", "to_v", "to_out.0"}
+        _require(
+            len(self.projections) > 0 and set(self.projections) <= known, "lora.projections", self.projections, f"some of {sorted(known)}"
+        )
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The terms of the replacement objective."""
+
+    eta: float = 1.0  # how far beyond the anchor, away from the forgotten person
+    retain_weight: float = 10.0  # lambda
+
+    def __post_init__(self) -> None:
+        _require(self.eta >= 0, "objective.eta", self.eta, "0 or more")
+        _require(self.retain_weight >= 0, "objective.retain_weight", self.retain_weight, "0 or more")
+
+
+@dataclass(frozen=True)
+class RetainConfig:
+    """What the preservation term sees."""
+
+    neighbours: float = 0.0  # share of synthetic neighbours of the forgotten person in the retain batch
+    neighbour_low: float = 0.3  # their cosine with the forgotten centroid
+    neighbour_high: float = 0.7
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.neighbours <= 1, "retain.neighbours", self.neighbours, "a share in [0, 1]")
+        span = (self.neighbour_low, self.neighbour_high)
+        _require(-1 <= span[0] < span[1] < 1, "retain.neighbour_low/high", span, "-1 <= low < high < 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation."""
+
+    steps: int = 400
+    batch: int = 16  # forget and retain conditions each, a micro-batch
+    accumulation: int = 2
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    clip: float = 0.0  # gradient norm; 0 leaves it alone
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulation", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
+        _require(self.lr > 0, "train.lr", self.lr, "more than 0")
+        _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.warmup < self.steps, "train.warmup", self.warmup, f"0 or more and less than train.steps ({self.steps})")
+        _require(self.clip >= 0, "train.clip", self.clip, "0 or more")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is generated to score the adapter; the same conditions and seeds before and after."""
+
+    forget_images: int = 25
+    retain_images: int = 25
+    nearest: int = 10  # nearest neighbours of the forgotten person, two images each
+    anchor_images: int = 5
+    steps: int = 25  # DPM-Solver++ steps
+    guidance: float = 3.0
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("forget_images", "retain_images", "nearest", "anchor_images", "steps", "batch"):
+            _require(getattr(self, name) >= 1, f"evaluation.{name}", getattr(self, name), "1 or more")
+        _require(self.guidance >= 1, "evaluation.guidance", self.guidance, "1 or more")
+
+
+@dataclass(frozen=True)
+class ForgetConfig:
+    """All of it."""
+
+    method: str = "piu"
+    seed: int = 42
+    split: SplitConfig = field(default_factory=SplitConfig)
+    anchor: AnchorConfig = field(default_factory=AnchorConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    retain: RetainConfig = field(default_factory=RetainConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2**31")
+
+    @classmethod
+    def preset(cls, family: str) -> Self:
+        """The measured defaults of a family of bases; the paper's where there are none."""
+        return cls().updated(PRESETS.get(family, {}))
+
+    def updated(self, values: Mapping[str, Any]) -> Self:
+        """A copy with nested ``values`` laid over it; unknown keys and wrong types are errors."""
+        return _overlay(self, values, "")
+
+    def updated_from_toml(self, path: Path) -> Self:
+        """A copy with the settings of a TOML file laid over it."""
+        try:
+            return self.updated(tomllib.loads(path.read_text()))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BadInput(f"cannot read the settings file {str(path)!r}: {error}") from error
+
+    def updated_from_pairs(self, pairs: Iterable[str]) -> Self:
+        """A copy with ``section.key=value`` strings laid over it; values are read as TOML, else as text."""
+        result = self
+        for pair in pairs:
+            key, separator, text = pair.partition("=")
+            if not separator:
+                raise BadInput(f"--set {pair!r} has no '='; write it as section.key=value, for example train.steps=200")
+            values: Any = _parse(text)
+            for part in reversed(key.strip().split(".")):
+                values = {part: values}
+            result = result.updated(values)
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON or TOML."""
+        return dataclasses.asdict(self)
+
+    def to_toml(self) -> str:
+        """The settings as a TOML file that ``--config`` reads back."""
+        return tomli_w.dumps(self.to_dict())
+
+
+# Chosen by measurement on identities of the bank that no figure in the README uses (benchmarks/README.md).
+PRESETS: dict[str, dict[str, Any]] = {
+    "mini": {
+        "objective": {"eta": 1.25},
+        "retain": {"neighbours": 0.5},
+        "train": {"steps": 200, "accumulation": 2, "lr": 3e-3, "schedule": "cosine", "warmup": 10, "clip": 1.0},
+        "evaluation": {"steps": 15, "guidance": 2.0},
+    },
+}
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+_Section = typing.TypeVar("_Section")
+
+
+def _overlay(config: _Section, values: Mapping[str, Any], prefix: str) -> _Section:
+    known = typing.get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{close[0]!s}?" if close else f"known here: {', '.join(prefix + k for k in known)}"
+            raise BadInput(f"unknown setting {name!r}: {hint}")
+        current = getattr(config, key)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, Mapping):
+                first = dataclasses.fields(current)[0].name
+                raise BadInput(f"{name} = {value!r} is a section: set one of its keys, for example {name}.{first}")
+            changes[key] = _overlay(current, value, f"{name}.")
+        else:
+            changes[key] = _typed(known[key], value, name)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is kind:
+        return value
+    wanted = f"one of {list(arguments)}" if origin is Literal else ("a list of strings" if origin is tuple else kind.__name__)
+    raise BadInput(f"{name} = {value!r} has the wrong type: expected {wanted}")

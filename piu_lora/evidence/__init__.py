@@ -1,0 +1,21 @@
+"""Proof: figures, pictures and reports."""
+
+from piu_lora.evidence.evaluation import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
+from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_bytes
+from piu_lora.evidence.report import missed, report_json, report_table, summary
+
+__all__ = [
+    "Evaluation",
+    "Gallery",
+    "Plan",
+    "before_after",
+    "evaluate_images",
+    "face_grid",
+    "loss_curves",
+    "missed",
+    "plan_evaluation",
+    "png_bytes",
+    "report_json",
+    "report_table",
+    "summary",
+]

@@ -1,0 +1,94 @@
+"""Pictures for people: labelled grids of faces, and the curves of a training run."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from piu_lora.evidence.evaluation import Evaluation
+
+__all__ = ["before_after", "face_grid", "loss_curves", "png_bytes", "to_image"]
+
+_INK, _PAPER, _MARGIN = (40, 40, 46), (255, 255, 255), 8
+_ROWS = (("forget", "forgotten", 1), ("anchor", "anchor", 1), ("random", "retained", 3), ("nearest", "near neighbour", 2))
+
+
+def to_image(face: torch.Tensor, size: int) -> Image.Image:
+    """(3, h, w) RGB in [0, 1] to a square picture."""
+    pixels = (face.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def face_grid(
+    rows: Sequence[tuple[str, Sequence[torch.Tensor]]], titles: Sequence[str] = (), size: int = 128, gap_after: int = 0
+) -> Image.Image:
+    """A sheet of faces.
+
+    Args:
+        rows: a label and its faces, each (3, h, w) in [0, 1].
+        titles: one heading for each equal share of the columns.
+        size: edge of a face in pixels.
+        gap_after: a wider gap after this many columns.
+    """
+    font, small = ImageFont.load_default(size=max(size // 7, 10)), ImageFont.load_default(size=max(size // 8, 9))
+    columns = max(len(faces) for _, faces in rows)
+    left = max((int(small.getlength(label)) for label, _ in rows), default=0) + 2 * _MARGIN
+    top = size // 4 if titles else _MARGIN
+    gap = 3 * _MARGIN if gap_after else 0
+    width, height = left + columns * (size + 2) + gap + _MARGIN, top + len(rows) * (size + 2) + _MARGIN
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+
+    def place(column: int) -> int:
+        return left + column * (size + 2) + (gap if gap_after and column >= gap_after else 0)
+
+    for index, title in enumerate(titles):
+        draw.text((place(index * columns // len(titles)), top // 2), title, fill=_INK, font=font, anchor="lm")
+    for line, (label, faces) in enumerate(rows):
+        y = top + line * (size + 2)
+        draw.text((_MARGIN, y + size // 2), label, fill=_INK, font=small, anchor="lm")
+        for column, face in enumerate(faces):
+            sheet.paste(to_image(face, size), (place(column), y))
+    return sheet
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def before_after(evaluation: Evaluation, columns: int = 3) -> Image.Image:
+    """Rows: forgotten, anchor, three retained, two near neighbours. Left before, right after, same seeds."""
+    rows: list[tuple[str, list[torch.Tensor]]] = []
+    for group, label, people in _ROWS:
+        places = evaluation.plan.rows_of(group)
+        seen: dict[int, list[int]] = {}
+        for place in places:
+            seen.setdefault(evaluation.plan.shots[place].row, []).append(place)
+        for mine in list(seen.values())[:people]:
+            mine = mine[:columns]
+            rows.append((label, _padded(evaluation.before, mine, columns) + _padded(evaluation.after, mine, columns)))
+    return face_grid(rows, ("before", "after"), gap_after=columns)
+
+
+def _padded(pictures: torch.Tensor, places: list[int], columns: int) -> list[torch.Tensor]:
+    blank = [torch.ones_like(pictures[0])] * (columns - len(places))
+    return [pictures[place] for place in places] + blank
+
+
+def loss_curves(history: Sequence[dict[str, float]], path: Path) -> None:
+    """Draw every term of the loss over the steps, logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for name in history[0]:
+        axes.plot(range(1, len(history) + 1), [terms[name] for terms in history], label=name, linewidth=1.2)
+    axes.set(xlabel="step", ylabel="loss", yscale="log", title="Training")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,0 +1,163 @@
+"""An identity bank: the embeddings of many people in one safetensors file.
+
+Tensors: ``embeddings`` (n, d) fp16 or fp32, ``labels`` (n,) int32 in ascending order, ``ids`` uint8 (newline-joined UTF-8,
+one id a label). Header: format, recognizer name and digest, and the settings the embeddings were made with.
+"""
+
+import difflib
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from piu_lora.errors import BadInput, Incompatible
+from piu_lora.identity.embedding import normalize
+
+__all__ = ["FORMAT", "IdentityBank", "RecognizerId"]
+
+FORMAT = "piu_lora.bank/1"
+
+
+@dataclass(frozen=True)
+class RecognizerId:
+    """Which recognizer made an embedding; embeddings of different recognizers never meet."""
+
+    name: str
+    sha256: str
+
+    def require(self, other: "RecognizerId", mine: str, theirs: str) -> None:
+        """Raise ``Incompatible`` unless both are the same recognizer."""
+        if self.sha256 != other.sha256:
+            raise Incompatible(
+                f"{mine} uses recognizer {self.name!r} ({self.sha256[:12]}), but {theirs} uses {other.name!r} ({other.sha256[:12]}); "
+                f"build the bank again with the recognizer of the base"
+            )
+
+
+@dataclass
+class IdentityBank:
+    """Embeddings grouped by identity.
+
+    Attributes:
+        embeddings: (n, d) unit-norm rows, memory-mapped when loaded from a file.
+        labels: (n,) index into ``ids``, ascending.
+        ids: the identities' stable string ids.
+        recognizer: what made the embeddings.
+        settings: how (detector size and the like).
+    """
+
+    embeddings: torch.Tensor
+    labels: torch.Tensor
+    ids: list[str]
+    recognizer: RecognizerId
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.embeddings) == 0:
+            raise BadInput(f"bank embeddings have shape {tuple(self.embeddings.shape)}; expected (n, d) with n >= 1")
+        if self.labels.shape != (len(self.embeddings),):
+            raise BadInput(
+                f"bank labels have shape {tuple(self.labels.shape)}; expected one label for each of {len(self.embeddings)} embeddings"
+            )
+        repeated = [identity for identity, again in zip(sorted(self.ids), sorted(self.ids)[1:], strict=False) if identity == again]
+        if repeated:
+            raise BadInput(f"bank id {repeated[0]!r} stands for two identities; give every identity one id")
+        counts = torch.bincount(self.labels.long(), minlength=len(self.ids))
+        if len(counts) != len(self.ids) or (counts == 0).any() or (self.labels.diff() < 0).any():
+            raise BadInput(f"bank labels must run 0..{len(self.ids) - 1} in ascending order, each at least once")
+        for start in range(0, len(self.embeddings), 65536):
+            try:
+                normalize(self.embeddings[start : start + 65536])
+            except BadInput as error:
+                raise BadInput(f"bank is damaged, block from row {start}: {error}") from None
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        counts = torch.bincount(self.labels.long(), minlength=len(self.ids))
+        return [0, *counts.cumsum(0).tolist()]
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {identity: row for row, identity in enumerate(self.ids)}
+
+    @property
+    def width(self) -> int:
+        """Length d of an embedding."""
+        return int(self.embeddings.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._rows
+
+    def index(self, identity: str) -> int:
+        """Row of ``identity`` in ``ids`` and ``centroids``.
+
+        Raises:
+            BadInput: no such id; the message suggests the closest ones.
+        """
+        if identity not in self._rows:
+            close = difflib.get_close_matches(identity, self.ids, n=3, cutoff=0.4)
+            hint = f"did you mean {', '.join(close)}?" if close else f"the bank holds {len(self)} identities, the first is {self.ids[0]!r}"
+            raise BadInput(f"identity {identity!r} is neither a file nor an id of the bank: {hint}")
+        return self._rows[identity]
+
+    def of(self, identity: str) -> torch.Tensor:
+        """All embeddings of one identity, (k, d) float32 unit rows."""
+        row = self.index(identity)
+        return normalize(self.embeddings[self._starts[row] : self._starts[row + 1]])
+
+    @cached_property
+    def centroids(self) -> torch.Tensor:
+        """Normalised mean embedding of every identity, (len(ids), d) float32, in the order of ``ids``."""
+        sums = torch.zeros(len(self.ids), self.width)
+        for start in range(0, len(self.embeddings), 65536):
+            rows = slice(start, start + 65536)
+            sums.index_add_(0, self.labels[rows].long(), normalize(self.embeddings[rows]))
+        return normalize(sums)
+
+    def save(self, path: Path | str) -> None:
+        """Write the bank to one safetensors file, by way of a temporary file in the same folder."""
+        path = Path(path)
+        tensors = {
+            "embeddings": self.embeddings.contiguous(),
+            "labels": self.labels.to(torch.int32).contiguous(),
+            "ids": torch.frombuffer(bytearray("\n".join(self.ids).encode()), dtype=torch.uint8),
+        }
+        header = {"format": FORMAT, "recognizer": self.recognizer.name, "recognizer_sha256": self.recognizer.sha256}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            save_file(tensors, temporary, metadata={**header, "settings": json.dumps(self.settings, sort_keys=True)})
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a bank; the embeddings stay memory-mapped.
+
+        Raises:
+            BadInput: missing, truncated or foreign file, NaN, zero vectors, duplicated ids.
+        """
+        try:
+            with safetensors.safe_open(str(path), framework="pt") as file:
+                header = file.metadata() or {}
+                missing = {"embeddings", "labels", "ids"} - set(file.keys())
+                if header.get("format") != FORMAT or missing:
+                    raise BadInput(
+                        f"{str(path)!r} is not an identity bank: format {header.get('format')!r}, missing tensors {sorted(missing)}; "
+                        f"expected {FORMAT!r}"
+                    )
+                tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels", "ids")}
+        except (OSError, safetensors.SafetensorError) as error:
+            raise BadInput(f"cannot read the bank {str(path)!r}: {error}; build it again with `piu-lora bank`") from error
+        ids = bytes(tensors["ids"].tolist()).decode().split("\n")
+        recognizer = RecognizerId(header.get("recognizer", "unknown"), header.get("recognizer_sha256", ""))
+        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, json.loads(header.get("settings", "{}")))

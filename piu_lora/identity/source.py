@@ -1,0 +1,90 @@
+"""What ``--identity`` accepts: a bank id, a photograph, a folder of photographs, or a file of embeddings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from piu_lora.errors import BadInput
+from piu_lora.identity.bank import IdentityBank
+from piu_lora.identity.embedding import normalize
+from piu_lora.identity.recognizer import Recognizer
+
+__all__ = ["Subject", "resolve_identity"]
+
+_PHOTOS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The person to forget.
+
+    Attributes:
+        embeddings: (n, d) unit rows of the conditioning recognizer.
+        row: their row in the bank, if they are in it.
+        photos: where the embeddings came from, if from photographs.
+    """
+
+    embeddings: torch.Tensor
+    row: int | None = None
+    photos: tuple[Path, ...] = ()
+
+
+def resolve_identity(identity: str | Path, bank: IdentityBank, recognizer: Recognizer | None) -> Subject:
+    """Find out who is meant.
+
+    Args:
+        identity: a path if one exists there, else an id of ``bank``.
+        recognizer: embeds photographs; it must be the bank's.
+
+    Raises:
+        BadInput: nobody found, unreadable file, NaN, wrong width.
+        Incompatible: the recognizer is not the bank's.
+    """
+    path = Path(identity)
+    if str(identity) in bank:
+        return Subject(bank.of(str(identity)), row=bank.index(str(identity)))
+    if not path.exists():
+        bank.index(str(identity))  # raises, suggesting the closest ids
+    if path.suffix in (".npy", ".safetensors"):
+        return Subject(_read_embeddings(path, bank.width))
+    photos = _photos(path)
+    if recognizer is None:
+        raise BadInput(f"{str(identity)!r} holds photographs, but no recognizer is at hand for this base; pass a .npy file of embeddings")
+    bank.recognizer.require(recognizer.id, "the bank", "the base")
+    return Subject(recognizer.embed_files(photos), photos=photos)
+
+
+def _photos(path: Path) -> tuple[Path, ...]:
+    if path.is_file():
+        return (path,)
+    photos = tuple(sorted(file for file in path.iterdir() if file.suffix.lower() in _PHOTOS))
+    if not photos:
+        raise BadInput(f"{str(path)!r} holds no photographs ({', '.join(sorted(_PHOTOS))})")
+    return photos
+
+
+def _read_embeddings(path: Path, width: int) -> torch.Tensor:
+    try:
+        if path.suffix == ".npy":
+            values = torch.from_numpy(np.load(path, allow_pickle=False))
+        else:
+            values = _only(list(safetensors.torch.load_file(path).values()), path)
+    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{str(path)!r} cannot be read as embeddings: {error}") from error
+    if values.ndim == 1:
+        values = values[None]
+    if values.ndim != 2 or values.shape[1] != width or len(values) == 0:
+        raise BadInput(f"{str(path)!r} holds an array of shape {tuple(values.shape)}; expected (n, {width}), one embedding a row")
+    return normalize(values)
+
+
+def _only(tensors: Sequence[torch.Tensor], path: Path) -> torch.Tensor:
+    if len(tensors) != 1:
+        raise BadInput(f"{str(path)!r} holds {len(tensors)} tensors; expected one of embeddings")
+    return tensors[0]

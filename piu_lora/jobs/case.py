@@ -1,0 +1,181 @@
+"""One erasure request, made ready: who, against which bank, split how, redirected to whom, scored by what."""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.config import ForgetConfig
+from piu_lora.errors import BadInput
+from piu_lora.evidence import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
+from piu_lora.identity import Anchor, IdentityBank, Recognizer, Split, Subject, centroid, choose_anchor, resolve_identity, split_identities
+from piu_lora.model import BaseInfo, adapters_off, describe, generate
+from piu_lora.progress import Progress
+
+__all__ = ["Case", "bank_for", "conditioning_recognizer", "open_case", "score"]
+
+_log = logging.getLogger("piu_lora")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything about a request that needs no model."""
+
+    bank: IdentityBank
+    subject: Subject
+    split: Split
+    anchor: Anchor
+    config: ForgetConfig
+
+    @property
+    def forget_train(self) -> torch.Tensor:
+        """The forgotten person's training embeddings, (n, d)."""
+        return self.subject.embeddings[list(self.split.forget_train)]
+
+    @property
+    def forget_row(self) -> int:
+        """The forgotten person's row in every gallery: after the bank's own rows if they are not in it."""
+        return len(self.bank) if self.subject.row is None else self.subject.row
+
+    @property
+    def retain_train(self) -> torch.Tensor:
+        """All embeddings of the people trained on, (m, d)."""
+        return torch.cat([self.bank.of(self.bank.ids[row]) for row in self.split.retain_train])
+
+    @property
+    def public_settings(self) -> dict[str, Any]:
+        """The settings as they may be written down: a fixed anchor is somebody, and stays out."""
+        settings = self.config.to_dict()
+        settings["anchor"]["identity"] = ""
+        return settings
+
+    def digest(self) -> str:
+        """SHA-256 of settings and embeddings: whether a checkpoint belongs to this request."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for tensor in (self.forget_train, self.anchor.embedding, self.bank.centroids):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def bank_for(base: str | Path | StableDiffusionPipeline, bank: IdentityBank | Path | str | None) -> IdentityBank:
+    """The bank to use: the given one, or the embedded one for the embedded base.
+
+    Raises:
+        BadInput: none given, and the base has none of its own.
+    """
+    if isinstance(bank, IdentityBank):
+        return bank
+    if bank is not None and str(bank) != "mini":
+        return IdentityBank.load(bank)
+    if bank is None and not _is_mini(base):
+        raise BadInput(f"the base {_name(base)!r} has no bank of its own; pass --bank FILE")
+    from piu_lora.model import mini
+
+    return mini.conditioning_bank()
+
+
+def _is_mini(base: str | Path | StableDiffusionPipeline) -> bool:
+    return describe(base).family == "mini" if isinstance(base, StableDiffusionPipeline) else str(base) == "mini"
+
+
+def _name(base: str | Path | StableDiffusionPipeline) -> str:
+    return describe(base).id if isinstance(base, StableDiffusionPipeline) else str(base)
+
+
+def open_case(identity: str | Path, base: str | Path | StableDiffusionPipeline, bank: IdentityBank, config: ForgetConfig) -> Case:
+    """Resolve who is meant, split, and choose the anchor; every draw is seeded by ``config.seed``.
+
+    Raises:
+        BadInput: nobody of that name, unusable embeddings, nobody fits as anchor.
+    """
+    recognizer = conditioning_recognizer(base)
+    if recognizer is not None:
+        bank.recognizer.require(recognizer.id, "the bank", "the base")
+    subject = resolve_identity(identity, bank, recognizer)
+    generator = torch.Generator().manual_seed(config.seed)
+    split = split_identities(len(subject.embeddings), _retained(subject, bank, config.split.same_person), config.split, generator)
+    if split.forget_held_out == split.forget_train:
+        _log.warning("evaluating on the training embeddings: the figures say less about other photographs of this person")
+    forgotten = centroid(subject.embeddings[list(split.forget_train)])
+    anchor = choose_anchor(forgotten, bank.centroids, split.retain_train, bank.ids, config.anchor, generator)
+    return Case(bank, subject, split, anchor, config)
+
+
+def _retained(subject: Subject, bank: IdentityBank, same_person: float) -> list[int]:
+    """Everybody else. A person from outside the bank may be in it under an id of their own: those rows are left out."""
+    if subject.row is not None:
+        return [row for row in range(len(bank)) if row != subject.row]
+    cosines = bank.centroids @ centroid(subject.embeddings)
+    same = (cosines >= same_person).nonzero()[:, 0].tolist()
+    if same:
+        _log.warning("%d identity of the bank is as close as the same person (cosine >= %g) and is left out", len(same), same_person)
+    return [row for row in range(len(bank)) if row not in same]
+
+
+def conditioning_recognizer(base: str | Path | StableDiffusionPipeline) -> Recognizer | None:
+    """The recognizer that conditions the base, where piu_lora ships one."""
+    if not _is_mini(base):
+        return None
+    from piu_lora.model import mini
+
+    return mini.conditioning_recognizer()
+
+
+def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Evaluation | None:
+    """Generate with the adapters off and on, same conditions and seeds, and score both; None where no recognizer is at hand."""
+    galleries = _galleries(describe(pipe), case)
+    if not galleries:
+        _log.warning("no recognizer is at hand for this base: the adapter is not evaluated")
+        return None
+    config = case.config.evaluation
+    plan = _plan(case, galleries[0].centroids)
+    with progress("evaluate", 2 * len(plan.shots)) as advance:
+
+        def pictures() -> torch.Tensor:
+            return generate(
+                pipe, plan.embeddings, plan.seeds, steps=config.steps, guidance=config.guidance, batch=config.batch,
+                progress=advance,
+            )  # fmt: skip
+
+        with adapters_off(pipe.unet):
+            before = pictures()
+        after = pictures()
+    return evaluate_images(plan, before, after, galleries)
+
+
+def _plan(case: Case, centroids: torch.Tensor) -> Plan:
+    held_out = case.subject.embeddings[list(case.split.forget_held_out)]
+
+    def embeddings_of(row: int) -> torch.Tensor:
+        return case.bank.of(case.bank.ids[row])
+
+    return plan_evaluation(
+        held_out, case.forget_row, case.split.retain_held_out, case.anchor.row, centroids, embeddings_of,
+        case.config.evaluation, case.config.seed,
+    )  # fmt: skip
+
+
+def _galleries(info: BaseInfo, case: Case) -> list[Gallery]:
+    """The conditioning recognizer's gallery, and the evaluating one's where it knows the forgotten person."""
+    if info.family != "mini":
+        return []
+    from piu_lora.model import mini
+
+    subject, bank = case.subject, case.bank
+    conditioning, evaluating = mini.conditioning_recognizer(), mini.evaluating_recognizer()
+    galleries = [Gallery("conditioning", conditioning.embed, _with(bank.centroids, subject, subject.embeddings))]
+    other = mini.evaluating_bank()
+    if bank.ids != other.ids or (subject.row is None and not subject.photos):
+        _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
+        return galleries
+    seen = evaluating.embed_files(subject.photos) if subject.photos else subject.embeddings
+    return [*galleries, Gallery("evaluating", evaluating.embed, _with(other.centroids, subject, seen))]
+
+
+def _with(centroids: torch.Tensor, subject: Subject, embeddings: torch.Tensor) -> torch.Tensor:
+    return centroids if subject.row is not None else torch.cat([centroids, centroid(embeddings)[None]])

@@ -1,0 +1,75 @@
+"""Scoring an adapter folder again: the split, the anchor and the seeds of its receipt, freshly generated pictures."""
+
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import disk_errors, load_adapter, read_adapter, write_file
+from piu_lora.config import ForgetConfig
+from piu_lora.errors import BadInput
+from piu_lora.evidence import Evaluation, before_after, png_bytes, report_json
+from piu_lora.identity import IdentityBank
+from piu_lora.jobs.case import bank_for, open_case, score
+from piu_lora.model import load_base
+from piu_lora.progress import Progress, silent
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    adapter: str | Path,
+    identity: str | Path,
+    base: str | Path | StableDiffusionPipeline,
+    out: str | Path | None = None,
+    *,
+    bank: IdentityBank | str | Path | None = None,
+    settings: tuple[str, ...] = (),
+    device: str = "auto",
+    force: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Score what an adapter does to the person it forgets, and to everybody else.
+
+    Args:
+        adapter: the adapter folder.
+        identity: the forgotten person, as it was given to ``forget``; the adapter does not know.
+        base: as for ``forget``; a pipeline is given back without the adapter.
+        out: a folder to create for report.json and before_after.png.
+        bank: as for ``forget``.
+        settings: ``evaluation.key=value`` pairs laid over the receipt's settings.
+        force: replace files of an earlier report.
+        progress: told how far the job is.
+
+    Raises:
+        BadInput: unreadable adapter, unknown identity.
+        Incompatible: the adapter belongs to another base.
+    """
+    targets = _targets(out, force=force)
+    config = ForgetConfig().updated(read_adapter(adapter).receipt.settings)
+    if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in settings):
+        raise BadInput("the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID")
+    case = open_case(identity, base, bank_for(base, bank), config.updated_from_pairs(settings))
+    pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device)
+    name = load_adapter(pipe, adapter)
+    try:
+        evaluation = score(pipe, case, progress)
+    finally:
+        pipe.delete_adapters(name)
+    if evaluation is None:
+        raise BadInput("no recognizer is at hand for this base, so nothing can be scored; use --base mini")
+    if targets is not None:
+        with disk_errors(f"the report to {str(out)!r}"):
+            targets[0].parent.mkdir(parents=True, exist_ok=True)
+            write_file(targets[0], report_json(evaluation, case.public_settings).encode())
+            write_file(targets[1], png_bytes(before_after(evaluation)))
+    return evaluation
+
+
+def _targets(out: str | Path | None, *, force: bool) -> tuple[Path, Path] | None:
+    if out is None:
+        return None
+    targets = (Path(out) / "report.json", Path(out) / "before_after.png")
+    for target in targets:
+        if target.exists() and not force:
+            raise BadInput(f"{str(target)!r} exists already; choose another --out, or pass --force to replace it")
+    return targets

@@ -1,0 +1,71 @@
+"""Generating a labelled sheet of faces, with or without adapters."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import load_adapter, write_file
+from piu_lora.config import ForgetConfig
+from piu_lora.errors import BadInput
+from piu_lora.evidence import face_grid, png_bytes
+from piu_lora.identity import IdentityBank, resolve_identity
+from piu_lora.jobs.case import bank_for, conditioning_recognizer
+from piu_lora.model import describe, generate, load_base
+from piu_lora.progress import Progress, silent
+
+__all__ = ["generate_grid"]
+
+
+def generate_grid(
+    identities: Sequence[str | Path],
+    base: str | Path | StableDiffusionPipeline,
+    out: str | Path,
+    *,
+    bank: IdentityBank | str | Path | None = None,
+    adapters: Sequence[str | Path] = (),
+    images: int = 4,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    progress: Progress = silent,
+) -> None:
+    """Write a PNG with a row for each identity; the columns share their seeds.
+
+    Args:
+        identities: as for ``forget``.
+        out: the PNG.
+        adapters: adapter folders, all active together.
+        images: columns; they run through the embeddings of the identity.
+        steps, guidance: of the sampler; by default those of the base's preset.
+
+    Raises:
+        BadInput: the file exists, nobody of that name, an unreadable adapter.
+    """
+    target = Path(out)
+    if target.exists() and not force:
+        raise BadInput(f"{str(target)!r} exists already; choose another --out, or pass --force to replace it")
+    if target.suffix.lower() != ".png":
+        raise BadInput(f"--out {str(target)!r} does not end in .png, and a PNG is what is written")
+    people = bank_for(base, bank)
+    recognizer = conditioning_recognizer(base)
+    rows = [resolve_identity(identity, people, recognizer).embeddings for identity in identities]
+    conditions = torch.cat([row[torch.arange(images) % len(row)] for row in rows])
+    pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device)
+    names = [load_adapter(pipe, folder) for folder in adapters]
+    sampling = ForgetConfig.preset(describe(pipe).family).evaluation
+    seeds = [seed + column for _ in rows for column in range(images)]
+    try:
+        with progress("generate", len(seeds)) as advance:
+            faces = generate(
+                pipe, conditions, seeds, steps=steps or sampling.steps, guidance=guidance or sampling.guidance, progress=advance
+            )
+    finally:
+        for name in names:
+            pipe.delete_adapters(name)
+    labels = [Path(str(identity)).name for identity in identities]
+    grid = [(label, list(block)) for label, block in zip(labels, faces.split(images), strict=True)]
+    write_file(target, png_bytes(face_grid(grid)))

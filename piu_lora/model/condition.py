@@ -1,0 +1,82 @@
+"""From an ArcFace embedding to the condition that the UNet attends to.
+
+Arc2Face (arXiv 2403.11641, section 3.2) writes the prompt "photo of a id person", replaces the token embedding of
+``id`` by the zero-padded ArcFace vector, and runs the whole sequence through the CLIP text encoder.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from piu_lora.errors import BadInput
+
+__all__ = ["PROMPT", "encode_embeddings", "encode_empty", "identity_position"]
+
+PROMPT = "photo of a id person"
+
+
+def encode_embeddings(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, embeddings: torch.Tensor) -> torch.Tensor:
+    """Encode identities as conditions, one a row.
+
+    Args:
+        embeddings: (n, d) unit-norm ArcFace vectors, d at most the hidden size of the encoder. Gradients reach them.
+
+    Returns:
+        (n, length, hidden) last hidden states; (n, 77, 768) on Arc2Face.
+    """
+    weight = _token_table(text_encoder)
+    hidden = weight.shape[1]
+    if embeddings.ndim != 2 or embeddings.shape[1] > hidden:
+        raise BadInput(
+            f"embeddings of shape {tuple(embeddings.shape)} do not fit an encoder of width {hidden}; expected (n, d) with d <= {hidden}"
+        )
+    padded = torch.nn.functional.pad(embeddings.to(weight), (0, hidden - embeddings.shape[1]))
+    tokens = _tokens(tokenizer, PROMPT).to(weight.device).expand(len(embeddings), -1)
+    with _replaced(text_encoder, tokens, padded, _identity_token(tokenizer)):
+        output: torch.Tensor = text_encoder(input_ids=tokens)[0]
+    return output
+
+
+def encode_empty(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> torch.Tensor:
+    """The condition of the empty prompt, (1, length, hidden): the negative side of the guidance."""
+    output: torch.Tensor = text_encoder(input_ids=_tokens(tokenizer, "").to(text_encoder.device))[0]
+    return output
+
+
+def _token_table(text_encoder: CLIPTextModel) -> torch.Tensor:
+    table: torch.Tensor = text_encoder.get_input_embeddings().weight  # type: ignore[assignment]
+    return table
+
+
+def identity_position(tokenizer: CLIPTokenizer) -> int:
+    """Index of the token ``id`` in the prompt; it and every later token carry the identity (CLIP is causal)."""
+    found = (_tokens(tokenizer, PROMPT)[0] == _identity_token(tokenizer)).nonzero()
+    if len(found) != 1:
+        raise BadInput(f"the tokenizer splits {PROMPT!r} so that 'id' is not one token; use the CLIP tokenizer of Stable Diffusion 1.5")
+    return int(found[0])
+
+
+def _tokens(tokenizer: CLIPTokenizer, text: str) -> torch.Tensor:
+    encoded = tokenizer(text, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    tokens: torch.Tensor = encoded.input_ids
+    return tokens
+
+
+def _identity_token(tokenizer: CLIPTokenizer) -> int:
+    return int(tokenizer.encode("id", add_special_tokens=False)[0])
+
+
+@contextmanager
+def _replaced(text_encoder: CLIPTextModel, tokens: torch.Tensor, vectors: torch.Tensor, token: int) -> Iterator[None]:
+    """While open, the encoder's token embeddings carry ``vectors`` (n, hidden) wherever ``tokens`` is ``token``."""
+
+    def hook(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return torch.where((tokens == token)[..., None], vectors[:, None, :], output)
+
+    handle = text_encoder.get_input_embeddings().register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,44 @@
+"""Generating faces with the stock pipeline."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.model.condition import encode_embeddings, encode_empty
+
+__all__ = ["generate"]
+
+
+@torch.no_grad()
+def generate(
+    pipe: StableDiffusionPipeline, embeddings: torch.Tensor, seeds: Sequence[int], *, steps: int = 25, guidance: float = 3.0,
+    batch: int = 16, progress: Callable[[int], None] | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Generate one face for each embedding.
+
+    Args:
+        embeddings: (n, d) unit-norm ArcFace vectors.
+        seeds: n seeds of the initial noise, drawn on the CPU so that they mean the same on every device.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale against the empty prompt.
+        batch: images at once.
+        progress: called with the number of images done after each batch.
+
+    Returns:
+        (n, 3, h, w) float32 RGB in [0, 1], on the CPU.
+    """
+    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
+    empty = encode_empty(pipe.text_encoder, pipe.tokenizer)
+    pictures = []
+    for start in range(0, len(seeds), batch):
+        chunk = conditions[start : start + batch]
+        noise = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
+        result = pipe(
+            prompt_embeds=chunk, negative_prompt_embeds=empty.expand(len(chunk), -1, -1), generator=noise,
+            num_inference_steps=steps, guidance_scale=guidance, output_type="pt",
+        )  # fmt: skip
+        pictures.append(result.images.float().cpu())
+        if progress is not None:
+            progress(len(chunk))
+    return torch.cat(pictures)

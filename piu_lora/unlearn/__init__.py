@@ -1,0 +1,7 @@
+"""How to forget: objectives, and the loop that minimises them. Importing the room fills the registry."""
+
+from piu_lora.unlearn import piu as _piu  # noqa: F401  (registers itself)
+from piu_lora.unlearn.loop import TrainState, train
+from piu_lora.unlearn.registry import METHODS, Objective, Problem, Student, find_method
+
+__all__ = ["METHODS", "Objective", "Problem", "Student", "TrainState", "find_method", "train"]

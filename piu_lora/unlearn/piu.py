@@ -1,0 +1,107 @@
+"""PIU: proximity-guided identity unlearning by noise-prediction replacement (arXiv 2605.22311)."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from piu_lora.config import ForgetConfig
+from piu_lora.identity import centroid, dirichlet_mixtures, synthetic_neighbours
+from piu_lora.model.split_unet import SplitUNet
+from piu_lora.unlearn.registry import Problem, Student, register
+
+__all__ = ["PiuDraw", "PiuObjective", "replacement_target"]
+
+
+def replacement_target(anchor: torch.Tensor, forget: torch.Tensor, eta: float) -> torch.Tensor:
+    """``eps*(c_a) - eta (eps*(c_f) - eps*(c_a))``: the anchor's prediction, pushed away from the forgotten one.
+
+    Args:
+        anchor, forget: the teacher's noise predictions on the same noisy latents, (n, 4, h, w).
+        eta: negative guidance; 0 is plain replacement (PIU, equation 4).
+    """
+    return anchor - eta * (forget - anchor)
+
+
+@dataclass(frozen=True)
+class PiuDraw:
+    """Noisy latents, timesteps and conditions of n forget and n retain samples."""
+
+    forget_latents: torch.Tensor
+    forget_times: torch.Tensor
+    forget_conditions: torch.Tensor
+    retain_latents: torch.Tensor
+    retain_times: torch.Tensor
+    retain_conditions: torch.Tensor
+
+    def __getitem__(self, rows: slice) -> Self:
+        return type(self)(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+class PiuObjective:
+    """``|eps(z,t,c_f) - target|^2 + lambda |eps(z',t',c_r) - eps*(z',t',c_r)|^2`` (PIU, equation 5), means over elements.
+
+    One pass of the frozen head over all three conditions, one batched teacher pass (the same UNet, adapters off), one
+    batched student pass. Latents are noise: no image is needed.
+    """
+
+    def __init__(self, problem: Problem, student: Student, config: ForgetConfig) -> None:
+        self.problem, self.student, self.retain = problem, student, config.retain
+        self.eta, self.retain_weight = config.objective.eta, config.objective.retain_weight
+        self.split = SplitUNet.before(student.unet, config.lora.blocks)
+        self.device = next(student.unet.parameters()).device
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16")
+        self.centre = centroid(problem.forget)
+        with torch.no_grad():
+            self.anchor = student.encode(problem.anchor[None].to(self.device))
+
+    @torch.no_grad()
+    def draw(self, count: int, generator: torch.Generator) -> PiuDraw:
+        """Mixtures of the forgotten embeddings, real and synthetic retained ones, noise and timesteps; on the CPU generator."""
+        forget = dirichlet_mixtures(self.problem.forget, count, generator)
+        chosen = torch.randint(len(self.problem.retain), (count,), generator=generator)
+        retain = self.problem.retain[chosen]
+        near = round(self.retain.neighbours * count)
+        # Spread over the batch, so that every micro-batch holds its share.
+        places = (torch.arange(near) * count) // max(near, 1)
+        retain = retain.index_copy(0, places, self._neighbours(retain[places], generator))
+        conditions = self.student.encode(torch.cat([forget, retain]).to(self.device))
+        latents, times = self._noise(2 * count, generator)
+        return PiuDraw(latents[:count], times[:count], conditions[:count], latents[count:], times[count:], conditions[count:])
+
+    def loss(self, draw: PiuDraw) -> tuple[torch.Tensor, dict[str, float]]:
+        """Mean loss over a draw and its two terms."""
+        count = len(draw.forget_latents)
+        forget, retain, anchor = slice(0, count), slice(count, 2 * count), slice(2 * count, 3 * count)
+        with self.autocast:
+            with torch.no_grad():
+                midway = self.split.head(
+                    torch.cat([draw.forget_latents, draw.retain_latents, draw.forget_latents]),
+                    torch.cat([draw.forget_times, draw.retain_times, draw.forget_times]),
+                    torch.cat([draw.forget_conditions, draw.retain_conditions, self.anchor.expand(count, -1, -1)]),
+                )
+                with self.student.adapters_off():
+                    teacher = self.split.tail(midway).float()
+            predicted = self.split.tail(midway[: 2 * count]).float()
+        target = replacement_target(teacher[anchor], teacher[forget], self.eta)
+        forget_term = torch.nn.functional.mse_loss(predicted[forget], target)
+        retain_term = torch.nn.functional.mse_loss(predicted[retain], teacher[retain])
+        total = forget_term + self.retain_weight * retain_term
+        return total, {"loss": float(total.detach()), "forget": float(forget_term.detach()), "retain": float(retain_term.detach())}
+
+    def _neighbours(self, others: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return synthetic_neighbours(self.centre, others, self.retain.neighbour_low, self.retain.neighbour_high, generator)
+
+    def _noise(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """``z_t = add_noise(randn, randn, t)`` with t uniform over the training timesteps."""
+        config = self.student.unet.config
+        shape = (count, config.in_channels, config.sample_size, config.sample_size)
+        start, noise = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+        times = torch.randint(self.student.timesteps, (count,), generator=generator)
+        return self.student.add_noise(start, noise, times).to(self.device), times.to(self.device)
+
+
+@register("piu", label="PIU (LoRA)", paper="arXiv 2605.22311")
+def build(problem: Problem, student: Student, config: ForgetConfig) -> PiuObjective:
+    """PIU on a LoRA in the identity-sensitive cross-attention."""
+    return PiuObjective(problem, student, config)
