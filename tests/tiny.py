@@ -12,7 +12,15 @@ from piu_lora.model.mini.generator import SCHEDULER, build_tokenizer
 WIDTH = 16
 RECOGNIZER = RecognizerId("tiny", "00" * 32)
 # Settings that make a run of a second.
-FAST = ("train.steps=4", "train.batch=2", "train.accumulation=2", "train.checkpoint_every=2", "lora.rank=2", "anchor.rule=nearest", "train.lr=1e-3")
+FAST = (
+    "train.steps=4",
+    "train.batch=2",
+    "train.accumulation=2",
+    "train.checkpoint_every=2",
+    "lora.rank=2",
+    "anchor.rule=nearest",
+    "train.lr=1e-3",
+)
 
 
 def tiny_pipeline(folder: Path, seed: int = 0) -> StableDiffusionPipeline:
@@ -45,6 +53,7 @@ def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
     torch.manual_seed(seed)
     return UNet2DConditionModel(
         sample_size=8, layers_per_block=1, block_out_channels=(8, 8, 16, 16), norm_num_groups=4, cross_attention_dim=32, attention_head_dim=2,
+
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     ).eval()  # fmt: skip
 

@@ -13,12 +13,12 @@ from typing import Any
 import safetensors
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import save_file
 
 from piu_lora.adapter.card import model_card
 from piu_lora.adapter.receipt import FORMAT, Receipt, settings_digest
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.model.base import attention_digest, describe
+from piu_lora.model import attention_digest, describe
+from piu_lora.tensors import save_tensors
 
 __all__ = ["DIFFUSERS_FILE", "Adapter", "load_adapter", "read_adapter", "write_adapter"]
 
@@ -57,8 +57,8 @@ def write_adapter(folder: Path, weights: Weights, receipt: Receipt) -> Receipt:
         "lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in config.items()}, sort_keys=True),
         "piu_lora": json.dumps({"format": FORMAT, "settings_sha256": settings_digest(receipt.base, receipt.method, receipt.settings)}),
     }
-    save_file({f"unet.{key}": value for key, value in half.items()}, folder / DIFFUSERS_FILE, metadata=header)
-    save_file({f"base_model.model.{key}": value for key, value in half.items()}, folder / PEFT_FILE, metadata={"format": "pt"})
+    save_tensors({f"unet.{key}": value for key, value in half.items()}, folder / DIFFUSERS_FILE, header)
+    save_tensors({f"base_model.model.{key}": value for key, value in half.items()}, folder / PEFT_FILE, {"format": "pt"})
     peft = {"peft_type": "LORA", "base_model_name_or_path": receipt.base.id, "inference_mode": True, **config}
     (folder / PEFT_CONFIG).write_text(json.dumps(peft, indent=2, sort_keys=True) + "\n")
     (folder / CARD_FILE).write_text(model_card(receipt))

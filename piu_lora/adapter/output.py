@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from piu_lora.errors import BadInput, Busy, EnvironmentProblem
 
-__all__ = ["OutputFolder", "disk_errors", "write_file"]
+__all__ = ["OutputFolder", "disk_errors", "refuse_existing", "write_file"]
 
 
 @contextmanager
@@ -28,11 +28,18 @@ def disk_errors(what: str) -> Iterator[None]:
         raise EnvironmentProblem(f"cannot write {what}: {reason}") from error
 
 
-def write_file(path: Path, content: bytes) -> None:
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise ``BadInput`` if ``path`` is there already, unless ``force``."""
+    if path.exists() and not force:
+        raise BadInput(f"{str(path)!r} exists already; choose another --out, or pass --force to replace it")
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write one file whole, by way of a temporary name in the same folder."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(repr(str(path))):
         try:
+            temporary.touch(mode=mode)
             temporary.write_bytes(content)
             temporary.replace(path)
         finally:
@@ -69,8 +76,7 @@ class OutputFolder:
             Busy: another run holds it.
             EnvironmentProblem: nothing can be written there.
         """
-        if self.path.exists() and not self.force:
-            raise BadInput(f"output {str(self.path)!r} exists already; choose another --out, or pass --force to replace it")
+        refuse_existing(self.path, force=self.force)
         if self.path.exists() and not (self.path / "forget.json").exists():
             raise BadInput(f"output {str(self.path)!r} exists and is not an adapter folder; it is never replaced, choose another --out")
         with disk_errors(f"to {str(self.path.parent)!r}"):

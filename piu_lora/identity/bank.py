@@ -14,10 +14,10 @@ from typing import Any, Self
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity.embedding import normalize
+from piu_lora.tensors import save_tensors
 
 __all__ = ["FORMAT", "IdentityBank", "RecognizerId"]
 
@@ -134,7 +134,7 @@ class IdentityBank:
         header = {"format": FORMAT, "recognizer": self.recognizer.name, "recognizer_sha256": self.recognizer.sha256}
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            save_file(tensors, temporary, metadata={**header, "settings": json.dumps(self.settings, sort_keys=True)})
+            save_tensors(tensors, temporary, {**header, "settings": json.dumps(self.settings, sort_keys=True)})
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

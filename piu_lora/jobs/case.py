@@ -17,7 +17,7 @@ from piu_lora.identity import Anchor, IdentityBank, Recognizer, Split, Subject, 
 from piu_lora.model import BaseInfo, adapters_off, describe, generate
 from piu_lora.progress import Progress
 
-__all__ = ["Case", "bank_for", "conditioning_recognizer", "open_case", "score"]
+__all__ = ["Case", "bank_for", "conditioning_recognizer", "galleries_for", "open_case", "plan_for", "score"]
 
 _log = logging.getLogger("piu_lora")
 
@@ -128,12 +128,12 @@ def conditioning_recognizer(base: str | Path | StableDiffusionPipeline) -> Recog
 
 def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Evaluation | None:
     """Generate with the adapters off and on, same conditions and seeds, and score both; None where no recognizer is at hand."""
-    galleries = _galleries(describe(pipe), case)
+    galleries = galleries_for(describe(pipe), case)
     if not galleries:
         _log.warning("no recognizer is at hand for this base: the adapter is not evaluated")
         return None
     config = case.config.evaluation
-    plan = _plan(case, galleries[0].centroids)
+    plan = plan_for(case, galleries[0].centroids)
     with progress("evaluate", 2 * len(plan.shots)) as advance:
 
         def pictures() -> torch.Tensor:
@@ -148,7 +148,8 @@ def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Eval
     return evaluate_images(plan, before, after, galleries)
 
 
-def _plan(case: Case, centroids: torch.Tensor) -> Plan:
+def plan_for(case: Case, centroids: torch.Tensor) -> Plan:
+    """What to generate for this request; ``centroids`` (m, d) are the conditioning gallery's."""
     held_out = case.subject.embeddings[list(case.split.forget_held_out)]
 
     def embeddings_of(row: int) -> torch.Tensor:
@@ -160,7 +161,7 @@ def _plan(case: Case, centroids: torch.Tensor) -> Plan:
     )  # fmt: skip
 
 
-def _galleries(info: BaseInfo, case: Case) -> list[Gallery]:
+def galleries_for(info: BaseInfo, case: Case) -> list[Gallery]:
     """The conditioning recognizer's gallery, and the evaluating one's where it knows the forgotten person."""
     if info.family != "mini":
         return []

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import disk_errors, load_adapter, read_adapter, write_file
+from piu_lora.adapter import disk_errors, load_adapter, read_adapter, refuse_existing, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Evaluation, before_after, png_bytes, report_json
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import bank_for, open_case, score
-from piu_lora.model import load_base
+from piu_lora.model import detach, load_base
 from piu_lora.progress import Progress, silent
 
 __all__ = ["evaluate"]
@@ -54,7 +54,7 @@ def evaluate(
     try:
         evaluation = score(pipe, case, progress)
     finally:
-        pipe.delete_adapters(name)
+        detach(pipe.unet, name)
     if evaluation is None:
         raise BadInput("no recognizer is at hand for this base, so nothing can be scored; use --base mini")
     if targets is not None:
@@ -70,6 +70,5 @@ def _targets(out: str | Path | None, *, force: bool) -> tuple[Path, Path] | None
         return None
     targets = (Path(out) / "report.json", Path(out) / "before_after.png")
     for target in targets:
-        if target.exists() and not force:
-            raise BadInput(f"{str(target)!r} exists already; choose another --out, or pass --force to replace it")
+        refuse_existing(target, force=force)
     return targets

@@ -1,6 +1,7 @@
 """The job: forget one person and leave an adapter folder. Read it from top to bottom."""
 
 import contextlib
+import io
 import logging
 import pickle
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
-from piu_lora.adapter import BaseRef, OutputFolder, Receipt, disk_errors, library_versions, write_adapter
+from piu_lora.adapter import BaseRef, OutputFolder, Receipt, library_versions, write_adapter, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import Evaluation, before_after, loss_curves, report_json, summary
@@ -186,14 +187,10 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def _save_checkpoint(output: OutputFolder, digest: str, state: TrainState) -> None:
-    temporary = output.checkpoint.with_suffix(".tmp")
-    with disk_errors("the checkpoint"):
-        try:
-            temporary.touch(mode=0o600)
-            torch.save({"case": digest, **asdict(state)}, temporary)
-            temporary.replace(output.checkpoint)
-        finally:
-            temporary.unlink(missing_ok=True)
+    # Serialised in memory first: on a full disk torch reports no OSError.
+    buffer = io.BytesIO()
+    torch.save({"case": digest, **asdict(state)}, buffer)
+    write_file(output.checkpoint, buffer.getvalue(), mode=0o600)
 
 
 def _load_checkpoint(output: OutputFolder, case: Case, *, resume: bool, force: bool) -> TrainState | None:

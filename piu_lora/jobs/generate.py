@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import load_adapter, write_file
+from piu_lora.adapter import load_adapter, refuse_existing, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import face_grid, png_bytes
 from piu_lora.identity import IdentityBank, resolve_identity
 from piu_lora.jobs.case import bank_for, conditioning_recognizer
-from piu_lora.model import describe, generate, load_base
+from piu_lora.model import describe, detach, generate, load_base
 from piu_lora.progress import Progress, silent
 
 __all__ = ["generate_grid"]
@@ -46,8 +46,7 @@ def generate_grid(
         BadInput: the file exists, nobody of that name, an unreadable adapter.
     """
     target = Path(out)
-    if target.exists() and not force:
-        raise BadInput(f"{str(target)!r} exists already; choose another --out, or pass --force to replace it")
+    refuse_existing(target, force=force)
     if target.suffix.lower() != ".png":
         raise BadInput(f"--out {str(target)!r} does not end in .png, and a PNG is what is written")
     people = bank_for(base, bank)
@@ -65,7 +64,7 @@ def generate_grid(
             )
     finally:
         for name in names:
-            pipe.delete_adapters(name)
+            detach(pipe.unet, name)
     labels = [Path(str(identity)).name for identity in identities]
     grid = [(label, list(block)) for label, block in zip(labels, faces.split(images), strict=True)]
     write_file(target, png_bytes(face_grid(grid)))

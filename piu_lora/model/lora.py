@@ -34,7 +34,7 @@ def attach(unet: UNet2DConditionModel, config: LoraConfig, name: str, seed: int)
         if not any(target.startswith(f"{block}.") for target in targets):
             raise BadInput(f"lora.blocks names {block!r}, where this UNet has no cross-attention")
     unet.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet.add_adapter(
             PeftConfig(r=config.rank, lora_alpha=config.rank, target_modules=target_pattern(config), init_lora_weights=True),
@@ -45,8 +45,10 @@ def attach(unet: UNet2DConditionModel, config: LoraConfig, name: str, seed: int)
 
 
 def detach(unet: UNet2DConditionModel, name: str) -> None:
-    """Take an adapter out again; the base is as it was."""
+    """Take an adapter out again; after the last one the UNet is as it was, without wrappers."""
     unet.delete_adapters(name)
+    if not getattr(unet, "peft_config", None):
+        unet.unload_lora()
 
 
 def trainable(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:

@@ -1,5 +1,6 @@
 """The training loop: it minimises an objective and knows no method, no file, no hub and no screen."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -110,7 +111,7 @@ def _generator(seed: int, step: int) -> torch.Generator:
 def _snapshot(
     step: int, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer, history: list[dict[str, float]]
 ) -> TrainState:
-    return TrainState(step, [p.detach().cpu().clone() for p in parameters], optimizer.state_dict(), list(history))
+    return TrainState(step, [p.detach().cpu().clone() for p in parameters], copy.deepcopy(optimizer.state_dict()), list(history))
 
 
 def _restore(state: TrainState, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:

@@ -19,7 +19,7 @@ Processes = Annotated[int, typer.Option(help="processes; their gradients are ave
 _WORK, _OUT, _CORES = Path("mini-work"), Path(mini.__file__).parent / "weights", os.cpu_count() or 1
 
 # Optimiser steps of the shipped weights, and the processes they were averaged over.
-STEPS = {"conditioning": 2000, "evaluating": 2000, "vae": 1900, "decoder": 1500, "generator": 11000}
+STEPS = {"conditioning": 2000, "evaluating": 2000, "vae": 1700, "colours": 700, "decoder": 1500, "generator": 11000}
 
 
 @app.command()
@@ -62,6 +62,8 @@ def train(piece: str, work: Work = _WORK, processes: Processes = _CORES, steps: 
         launch(recognizers.train_recognizer, processes, piece, work, count)
     elif piece == "vae":
         launch(autoencoder.train_autoencoder, processes, work, count)
+    elif piece == "colours":
+        launch(autoencoder.train_colours, processes, work, count)
     elif piece == "decoder":
         launch(autoencoder.train_decoder, processes, work, count)
     elif piece == "generator":

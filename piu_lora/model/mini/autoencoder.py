@@ -1,4 +1,4 @@
-"""The VAE of the embedded base: 96 px portraits to 12 x 12 x 4 latents and back."""
+"""The VAE of the embedded base: 96 px portraits to 12 x 12 x 8 latents and back."""
 
 from pathlib import Path
 
@@ -10,25 +10,26 @@ from piu_lora.model.mini.dataset import open_training_set, to_unit
 from piu_lora.model.mini.recognizers import Recognizer, load_recognizer
 from piu_lora.model.mini.training import fit, rank_and_world
 
-__all__ = ["build_autoencoder", "encode_training_set", "load_autoencoder", "train_autoencoder", "train_decoder"]
+__all__ = ["build_autoencoder", "encode_training_set", "load_autoencoder", "train_autoencoder", "train_colours", "train_decoder"]
 
 SEED = 41
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """An untrained AutoencoderKL with the topology of Stable Diffusion's (8x, 4 channels), one layer a block."""
+    """An untrained AutoencoderKL with the topology of Stable Diffusion's (8x), one layer a block, 8 channels."""
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, sample_size=96, layers_per_block=1, norm_num_groups=8,
+        in_channels=3, out_channels=3, latent_channels=8, sample_size=96, layers_per_block=1, norm_num_groups=8,
         block_out_channels=(16, 32, 64, 96), scaling_factor=1.0,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
 
 
 class _Reconstruction(nn.Module):
-    """L1 + MSE/2 + recognizer features and cosine + a little KL."""
+    """L1 + MSE/2 + edges + recognizer features and cosine + a little KL; ``colour`` weighs the error of 8 px averages."""
 
-    def __init__(self, vae: AutoencoderKL, recognizer: Recognizer) -> None:
+    def __init__(self, vae: AutoencoderKL, recognizer: Recognizer, colour: float) -> None:
         super().__init__()
+        self.colour = colour
         self.vae = vae
         self.recognizer = [recognizer]  # a list hides it from state_dict and the optimiser
 
@@ -44,6 +45,8 @@ class _Reconstruction(nn.Module):
         feature = nn.functional.l1_loss(seen[0].float(), wanted[0].float())
         identity = 1 - nn.functional.cosine_similarity(seen[1].float(), wanted[1].float()).mean()
         loss = l1 + 0.5 * mse + 0.5 * edges + 0.1 * feature + 0.1 * identity + 5e-4 * kl
+        if self.colour:
+            loss = loss + self.colour * nn.functional.avg_pool2d(picture - faces, 8).abs().mean()
         psnr = -10 * float(torch.log10(mse.detach() / 4))
         return loss, {"psnr": psnr, "cos": 1 - float(identity), "kl": float(kl)}
 
@@ -60,19 +63,24 @@ def _gradients(error: torch.Tensor) -> torch.Tensor:
 def train_autoencoder(folder: Path, steps: int, batch: int = 32) -> None:
     """Train encoder and decoder together."""
     torch.manual_seed(SEED)
-    _run("vae", build_autoencoder(), folder, steps, batch, lr=1.5e-3, ema=0.998)
+    _run("vae", build_autoencoder(), folder, steps, batch, lr=1.5e-3, ema=0.998, colour=0.0)
+
+
+def train_colours(folder: Path, steps: int, batch: int = 32) -> None:
+    """Go on, with weight on flat colour: left alone, the green-magenta axis is learnt last."""
+    _run("colours", load_autoencoder(folder, "vae").train(), folder, steps, batch, lr=1.5e-3, ema=0.99, colour=4.0)
 
 
 def train_decoder(folder: Path, steps: int, batch: int = 32) -> None:
     """Go on with the decoder alone: the latents, and so the UNet, stay as they are."""
-    vae = load_autoencoder(folder, "vae")
+    vae = load_autoencoder(folder, "colours")
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    _run("decoder", vae, folder, steps, batch, lr=1e-3, ema=0.999)
+    _run("decoder", vae, folder, steps, batch, lr=1e-3, ema=0.999, colour=1.0)
 
 
-def _run(name: str, vae: AutoencoderKL, folder: Path, steps: int, batch: int, lr: float, ema: float) -> None:
-    model = _Reconstruction(vae.train(), load_recognizer("conditioning", folder))
+def _run(name: str, vae: AutoencoderKL, folder: Path, steps: int, batch: int, lr: float, ema: float, colour: float) -> None:
+    model = _Reconstruction(vae.train(), load_recognizer("conditioning", folder), colour)
     faces = open_training_set(folder)
     share = batch // rank_and_world()[1]
 
@@ -86,7 +94,7 @@ def _run(name: str, vae: AutoencoderKL, folder: Path, steps: int, batch: int, lr
 
 
 def load_autoencoder(folder: Path, name: str = "decoder") -> AutoencoderKL:
-    """The trained VAE of ``folder``; ``name`` is the stage to take, ``vae`` or ``decoder``."""
+    """The trained VAE of ``folder``; ``name`` is the stage to take, ``vae``, ``colours`` or ``decoder``."""
     vae = build_autoencoder()
     state = torch.load(folder / f"{name}.pt", weights_only=True)["average"]
     vae.load_state_dict({key.removeprefix("vae."): value for key, value in state.items()})
@@ -99,7 +107,7 @@ def encode_training_set(folder: Path) -> Path:
     path = folder / "latents.pt"
     if path.exists():
         return path
-    vae, faces = load_autoencoder(folder, "vae"), open_training_set(folder)
+    vae, faces = load_autoencoder(folder, "colours"), open_training_set(folder)
     blocks = []
     with torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(faces), 16):

@@ -31,7 +31,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(_MERGES) + "\n")
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(folder), model_max_length=_LENGTH)
-    return tokenizer  # noqa: RET504  (from_pretrained is untyped)
+    return tokenizer
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -48,7 +48,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 def build_unet() -> UNet2DConditionModel:
     """An untrained UNet with the block topology of Stable Diffusion 1.5, one layer a block."""
     unet = UNet2DConditionModel(
-        sample_size=12, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(64, 96, 128, 128),
+        sample_size=12, in_channels=8, out_channels=8, layers_per_block=1, block_out_channels=(64, 96, 128, 128),
         norm_num_groups=16, cross_attention_dim=160, attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,

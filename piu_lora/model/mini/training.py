@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing.spawn as mp
+from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
 __all__ = ["Schedule", "Step", "fit", "launch", "rank_and_world"]
@@ -40,7 +40,7 @@ def launch(job: Callable[..., object], processes: int, *arguments: object) -> No
         return
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ["MASTER_PORT"] = str(29500 + os.getpid() % 500)
-    mp.spawn(_worker, args=(job, processes, arguments), nprocs=processes)
+    spawn(_worker, args=(job, processes, arguments), nprocs=processes)
 
 
 def _worker(rank: int, job: Callable[..., object], processes: int, arguments: tuple[object, ...]) -> None:

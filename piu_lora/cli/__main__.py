@@ -1,0 +1,5 @@
+"""``python -m piu_lora.cli``."""
+
+from piu_lora.cli.app import main
+
+main()

@@ -1,0 +1,158 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from peft import PeftConfig
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from piu_lora.adapter import load_adapter, read_adapter
+from piu_lora.errors import BadInput, Incompatible
+from piu_lora.model import detach
+from tests.tiny import tiny_pipeline
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+def forward(pipe: StableDiffusionPipeline) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    latents, condition = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 8, 32, generator=generator)
+    with torch.no_grad():
+        return pipe.unet(latents, torch.tensor([10, 700]), condition).sample
+
+
+def dense(pipe: StableDiffusionPipeline, folder: Path) -> torch.Tensor:
+    """The reference: B A added to the plain weights."""
+    weights = read_adapter(folder).weights
+    changed = dict(pipe.unet.named_parameters())
+    originals = {}
+    with torch.no_grad():
+        for key in [key for key in weights if ".lora_A." in key]:
+            name = key.replace(".lora_A.weight", ".weight")
+            originals[name] = changed[name].clone()
+            changed[name] += weights[key.replace("lora_A", "lora_B")].float() @ weights[key].float()
+        output = forward(pipe)
+        for name, value in originals.items():
+            changed[name].copy_(value)
+    return output
+
+
+def test_loaded_adapter_is_the_dense_change(pipe: StableDiffusionPipeline, adapter_folder: Path) -> None:
+    plain, wanted = forward(pipe), dense(pipe, adapter_folder)
+    name = load_adapter(pipe, adapter_folder)
+    loaded = forward(pipe)
+    detach(pipe.unet, name)
+    assert (wanted - plain).abs().max() > 1e-3
+    assert torch.allclose(loaded, wanted, atol=1e-6)
+    assert torch.equal(forward(pipe), plain)
+
+
+def test_stock_loader_and_ours_agree(pipe: StableDiffusionPipeline, adapter_folder: Path) -> None:
+    name = load_adapter(pipe, adapter_folder)
+    ours = forward(pipe)
+    detach(pipe.unet, name)
+    pipe.load_lora_weights(str(adapter_folder), adapter_name="stock")
+    stock = forward(pipe)
+    detach(pipe.unet, "stock")
+    assert torch.equal(ours, stock)
+
+
+def test_peft_pair_holds_the_same_weights(adapter_folder: Path) -> None:
+    unet = {key.removeprefix("unet."): value for key, value in load_file(adapter_folder / WEIGHTS).items()}
+    peft = {key.removeprefix("base_model.model."): value for key, value in load_file(adapter_folder / "adapter_model.safetensors").items()}
+    assert unet.keys() == peft.keys()
+    assert all(torch.equal(unet[key], peft[key]) for key in unet)
+    config = PeftConfig.from_pretrained(str(adapter_folder))
+    assert config.r == config.lora_alpha == 2
+
+
+def test_header_says_what_made_it(adapter_folder: Path) -> None:
+    with safe_open(adapter_folder / WEIGHTS, framework="pt") as file:
+        header = file.metadata()
+    assert json.loads(header["piu_lora"])["format"] == "piu_lora.adapter/1"
+    metadata = json.loads(header["lora_adapter_metadata"])
+    assert metadata["unet.r"] == metadata["unet.lora_alpha"] == 2
+
+
+def test_loaded_adapter_is_frozen_and_joins_the_stack(pipe: StableDiffusionPipeline, adapter_folder: Path) -> None:
+    first, second = load_adapter(pipe, adapter_folder, name="first"), load_adapter(pipe, adapter_folder, name="second")
+    assert pipe.get_active_adapters() == ["first", "second"]
+    assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
+    with pytest.raises(BadInput, match="'first' is taken"):
+        load_adapter(pipe, adapter_folder, name="first")
+    detach(pipe.unet, first)
+    detach(pipe.unet, second)
+
+
+def test_adapter_of_another_base_names_both(adapter_folder: Path, tmp_path: Path) -> None:
+    other = tiny_pipeline(tmp_path / "other", seed=1)
+    other.text_encoder.config.piu_lora = {**other.text_encoder.config.piu_lora, "base": "stranger"}
+    with pytest.raises(Incompatible, match=r"'tiny'.*'stranger'"):
+        load_adapter(other, adapter_folder)
+    assert not other.get_list_adapters()
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "adapter_model.safetensors", "README.md"])
+def test_truncated_file_is_refused(adapter_folder: Path, name: str) -> None:
+    content = (adapter_folder / name).read_bytes()
+    (adapter_folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BadInput, match="SHA-256 differs"):
+        read_adapter(adapter_folder)
+
+
+def test_missing_weights_are_refused(adapter_folder: Path) -> None:
+    (adapter_folder / WEIGHTS).unlink()
+    with pytest.raises(BadInput, match=f"lacks '{WEIGHTS}'"):
+        read_adapter(adapter_folder)
+
+
+def test_missing_receipt_and_foreign_folder(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not an adapter folder"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(("change", "message"), [("nan", "NaN"), ("foreign", "foreign keys"), ("alone", "no partner")])
+def test_bad_weights_are_refused_even_with_a_matching_receipt(adapter_folder: Path, change: str, message: str) -> None:
+    import hashlib
+
+    weights = load_file(adapter_folder / WEIGHTS)
+    first = sorted(weights)[0]
+    if change == "nan":
+        weights[first][0, 0] = float("nan")
+    elif change == "foreign":
+        weights["vae.decoder.weight"] = weights.pop(first)
+    else:
+        del weights[first]
+    save_file(weights, adapter_folder / WEIGHTS)
+    receipt = json.loads((adapter_folder / "forget.json").read_text())
+    receipt["files"][WEIGHTS] = hashlib.sha256((adapter_folder / WEIGHTS).read_bytes()).hexdigest()
+    (adapter_folder / "forget.json").write_text(json.dumps(receipt))
+    with pytest.raises(BadInput, match=message):
+        read_adapter(adapter_folder)
+
+
+def test_receipt_cannot_point_outside(adapter_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    receipt = json.loads((adapter_folder / "forget.json").read_text())
+    receipt["files"]["../secret"] = "00"
+    (adapter_folder / "forget.json").write_text(json.dumps(receipt))
+    with pytest.raises(BadInput, match=r"lacks '\.\./secret'"):
+        read_adapter(adapter_folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": "piu_lora.adapter/9"}', '{"format": "piu_lora.adapter/1"}'])
+def test_damaged_receipt_is_a_clear_error(adapter_folder: Path, text: str) -> None:
+    (adapter_folder / "forget.json").write_text(text)
+    with pytest.raises(BadInput, match=r"forget\.json"):
+        read_adapter(adapter_folder)
+
+
+def test_published_copy_without_the_report_still_loads(adapter_folder: Path, tmp_path: Path) -> None:
+    receipt = json.loads((adapter_folder / "forget.json").read_text())
+    receipt["files"]["report/before_after.png"] = "00"
+    (adapter_folder / "forget.json").write_text(json.dumps(receipt))
+    shutil.copytree(adapter_folder, tmp_path / "copy")
+    assert read_adapter(tmp_path / "copy").weights

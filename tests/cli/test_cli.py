@@ -1,0 +1,205 @@
+"""The real command line, in a fresh process, on the embedded base where a model is needed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from piu_lora.identity import IdentityBank
+from piu_lora.model import mini
+from tests.tiny import tiny_bank
+
+QUICK = ["--set", "train.steps=2", "--set", "train.batch=2", "--no-evaluate"]
+
+
+def piu(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "piu_lora.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+
+
+def forget(out: Path, *arguments: object, identity: object = "mini-0007") -> subprocess.CompletedProcess[str]:
+    return piu("forget", "--identity", identity, "--out", out, *QUICK, *arguments)
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *parts: str, code: int = 2) -> None:
+    """One clear error on stderr, nothing on stdout, no traceback."""
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, result.stderr
+    for part in parts:
+        assert part in errors[0]
+
+
+def test_help_answers_in_about_a_second() -> None:
+    times = []
+    for arguments in (["--help"], ["forget", "--help"], ["--version"]):
+        begun = time.perf_counter()
+        assert piu(*arguments).returncode == 0
+        times.append(time.perf_counter() - begun)
+    assert min(times) < 1.5
+
+
+def test_help_imports_no_model_library() -> None:
+    code = "import sys, piu_lora.cli.app; print(sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_forget_generate_evaluate(tmp_path: Path) -> None:
+    """The whole way, short: folder, JSON result, grid, report, exit 1 on a missed threshold."""
+    small = [part for key, value in (
+        ("train.steps", 3), ("evaluation.forget_images", 2), ("evaluation.retain_images", 2), ("evaluation.nearest", 2),
+        ("evaluation.anchor_images", 1), ("evaluation.steps", 2),
+    ) for part in ("--set", f"{key}={value}")]  # fmt: skip
+    out = tmp_path / "adapter"
+    made = piu("forget", "--identity", "mini-0007", "--out", out, "--json", *small)
+    assert made.returncode == 0, made.stderr
+    result = json.loads(made.stdout)
+    assert set(result["evaluation"]["recognizers"]) == {"conditioning", "evaluating"}
+    assert (out / "report" / "before_after.png").exists()
+    assert (out / "pytorch_lora_weights.safetensors").stat().st_size < 1e6
+
+    grid = piu(
+        "generate", "--identity", "mini-0007", "--identity", "mini-0008", "--adapter", out, "--images", 2, "--out", tmp_path / "grid.png"
+    )
+    assert grid.returncode == 0, grid.stderr
+    assert (tmp_path / "grid.png").stat().st_size > 1000
+
+    again = piu("evaluate", out, "--identity", "mini-0007", "--out", tmp_path / "report", "--json")
+    assert again.returncode == 0, again.stderr
+    first = result["evaluation"]["recognizers"]["evaluating"]["ism"]["forget"]["after"]
+    assert json.loads(again.stdout)["recognizers"]["evaluating"]["ism"]["forget"]["after"] == pytest.approx(first, abs=1e-3)
+
+    failed = piu("evaluate", out, "--identity", "mini-0007", "--max-forget", "0.01")
+    assert failed.returncode == 1
+    assert "missed: conditioning: forget ISM" in failed.stderr
+    assert "recognizer" in failed.stdout
+
+
+def test_unknown_identity_suggests(tmp_path: Path) -> None:
+    assert_refused(forget(tmp_path / "out", identity="mini-00077"), "'mini-00077'", "did you mean", "mini-0077")
+
+
+def test_one_embedding(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", mini.conditioning_bank().of("mini-0001")[0].numpy())
+    assert_refused(forget(tmp_path / "out", identity=tmp_path / "one.npy"), "1 embedding", "at least 2")
+
+
+def corrupt_bank(path: Path) -> None:
+    source = mini.conditioning_bank()
+    embeddings = source.embeddings.clone()
+    embeddings[17] = float("nan")
+    names = ("embeddings", "labels", "ids")
+    ids = torch.frombuffer(bytearray("\n".join(source.ids).encode()), dtype=torch.uint8)
+    with safe_open(str(mini.folder().parent / "bank.safetensors"), framework="pt") as file:
+        header = file.metadata()
+    save_file(dict(zip(names, (embeddings, source.labels, ids), strict=True)), path, metadata=header)
+
+
+def test_nan_bank(tmp_path: Path) -> None:
+    corrupt_bank(tmp_path / "bad.safetensors")
+    assert_refused(forget(tmp_path / "out", "--bank", tmp_path / "bad.safetensors"), "NaN", "embedding 17")
+
+
+def test_bank_of_another_recognizer(tmp_path: Path) -> None:
+    tiny_bank().save(tmp_path / "other.safetensors")
+    result = forget(tmp_path / "out", "--bank", tmp_path / "other.safetensors", identity="person-001")
+    assert_refused(result, "'tiny'", "'mini-conditioning'")
+
+
+def test_truncated_bank(tmp_path: Path) -> None:
+    content = (mini.folder().parent / "bank.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(content[: len(content) // 2])
+    assert_refused(forget(tmp_path / "out", "--bank", tmp_path / "half.safetensors"), "cannot read the bank")
+
+
+def test_existing_output_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "note.txt").write_text("mine")
+    assert_refused(forget(tmp_path / "out"), "exists already", "--force")
+    assert_refused(forget(tmp_path / "out", "--force"), "not an adapter folder")
+    assert (tmp_path / "out" / "note.txt").read_text() == "mine"
+
+
+def test_unwritable_output() -> None:
+    assert_refused(forget(Path("/proc/piu-lora/out")), "cannot write", "choose a folder", code=3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "parts"),
+    [
+        ("train.stepz=5", ("'train.stepz'", "did you mean train.steps?")),
+        ("lora.rank=-4", ("lora.rank = -4", "rank of 1 or more")),
+        ("anchor.tau=1.5", ("anchor.tau = 1.5", "[-1, 1]")),
+        ("train.steps=many", ("train.steps = 'many'", "expected int")),
+        ("train.steps", ("'train.steps'", "section.key=value")),
+        ("anchor.rule=closest", ("'closest'", "proximity")),
+        ("method=piuu", ("'piuu'", "known: piu")),
+        ("anchor.tau=0.99", ("0 lie within 0.05", "anchor.on_empty=widen")),
+    ],
+)
+def test_bad_settings(tmp_path: Path, setting: str, parts: tuple[str, ...]) -> None:
+    assert_refused(forget(tmp_path / "out", "--set", setting), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_base_and_adapter(tmp_path: Path) -> None:
+    assert_refused(forget(tmp_path / "out", "--base", tmp_path / "nothing"), "has no bank of its own")
+    assert_refused(forget(tmp_path / "out", "--base", tmp_path, "--bank", "mini"), "cannot load the base")
+    refused = piu("generate", "--identity", "mini-0001", "--adapter", tmp_path, "--out", tmp_path / "x.png")
+    assert_refused(refused, "not an adapter folder")
+
+
+def test_adapter_of_another_base(adapter_folder: Path, tmp_path: Path) -> None:
+    refused = piu("generate", "--identity", "mini-0001", "--adapter", adapter_folder, "--out", tmp_path / "x.png")
+    assert_refused(refused, "'tiny'", "'arc2face-mini'")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "piu_lora.cli", "forget", "--identity", "mini-0007", "--out", str(tmp_path / "out"), *QUICK]
+    runs = [subprocess.Popen([*command, "--set", "train.steps=30"], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [run.communicate(timeout=300)[1] for run in runs]
+    assert sorted(run.returncode for run in runs) in ([0, 2], [0, 3])
+    assert any("another run is writing" in error or "exists already" in error for error in errors)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_ctrl_c_and_resume(tmp_path: Path) -> None:
+    """SIGINT to the real process in the middle of training; the resumed adapter equals an uninterrupted one."""
+    import signal
+
+    long = ["--set", "train.steps=40", "--set", "train.checkpoint_every=5"]
+    command = [sys.executable, "-m", "piu_lora.cli", "forget", "--identity", "mini-0007", "--out", str(tmp_path / "out"), *QUICK, *long]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    deadline = time.time() + 120
+    while not (tmp_path / ".out.checkpoint").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 130, errors
+    assert "--resume" in errors
+    assert not (tmp_path / "out").exists()
+    assert forget(tmp_path / "out", *long, "--resume").returncode == 0
+    assert forget(tmp_path / "whole", *long).returncode == 0
+    name = "pytorch_lora_weights.safetensors"
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_bank_show_and_export(tmp_path: Path) -> None:
+    facts = json.loads(piu("bank", "show", "--json").stdout)
+    assert facts["identities"] >= 1000
+    assert facts["fewest_per_identity"] >= 8
+    assert piu("bank", "export", "mini-0001", "--out", tmp_path / "one.npy").returncode == 0
+    bank: IdentityBank = mini.conditioning_bank()
+    assert np.allclose(np.load(tmp_path / "one.npy"), bank.of("mini-0001").numpy())
+    assert (tmp_path / "one.npy").stat().st_mode & 0o777 == 0o600

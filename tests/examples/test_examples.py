@@ -1,0 +1,56 @@
+"""Every example runs; stock diffusers reproduces our picture to the pixel."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from piu_lora import generate, load_adapter, load_base
+from piu_lora.evidence.picture import to_image
+from piu_lora.model import mini
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+SHORT = ["train.steps=10", "evaluation.forget_images=2", "evaluation.retain_images=2", "evaluation.nearest=1", "evaluation.anchor_images=1"]
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("quickstart") / "adapter"
+    printed = run("quickstart.py", out, *SHORT)
+    assert "forget   ISM" in printed
+    return out
+
+
+def test_quickstart_leaves_an_adapter_and_a_picture(adapter: Path) -> None:
+    assert (adapter / "pytorch_lora_weights.safetensors").exists()
+    assert Image.open(adapter / "report" / "before_after.png").width > 500
+
+
+def test_stock_diffusers_reproduces_our_picture_to_the_pixel(adapter: Path, tmp_path: Path) -> None:
+    script = (EXAMPLES / "stock_diffusers.py").read_text()
+    imported = {
+        n.names[0].name if isinstance(n, ast.Import) else n.module
+        for n in ast.walk(ast.parse(script))
+        if isinstance(n, ast.Import | ast.ImportFrom)
+    }
+    assert imported <= {"sys", "numpy", "torch", "diffusers"}
+
+    embedding = mini.conditioning_bank().of("mini-0007")[0]
+    np.save(tmp_path / "embedding.npy", embedding.numpy())
+    run("stock_diffusers.py", mini.folder(), adapter, tmp_path / "embedding.npy", tmp_path / "stock.png")
+
+    pipe = load_base("mini", device="cpu")
+    load_adapter(pipe, adapter)
+    ours = to_image(generate(pipe, embedding[None], [0], steps=15, guidance=2.0)[0], 96)
+    assert np.array_equal(np.asarray(ours), np.asarray(Image.open(tmp_path / "stock.png")))

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from piu_lora.model.mini.render import IDENTITY, NUISANCE, SIZE, render, sample_identities, sample_nuisance
+
+
+def draw(identity: torch.Tensor, nuisance: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return render(identity, nuisance, torch.Generator().manual_seed(seed)).float()
+
+
+@pytest.fixture(scope="module")
+def people() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return sample_identities(6, generator), sample_nuisance(6, generator)
+
+
+def test_shape_and_determinism(people: tuple[torch.Tensor, torch.Tensor]) -> None:
+    first, second = draw(*people), draw(*people)
+    assert first.shape == (6, 3, SIZE, SIZE)
+    assert torch.equal(first, second)
+    assert first.std() > 20
+
+
+def test_a_batch_is_its_pictures_one_by_one(people: tuple[torch.Tensor, torch.Tensor]) -> None:
+    who, how = people
+    how = how.clone()
+    how[:, [i for i, p in enumerate(NUISANCE) if p.name == "noise"]] = 0
+    together = draw(who, how)
+    for row in range(len(who)):
+        # One grey level: sums in another order may round differently.
+        assert (together[row] - draw(who[row : row + 1], how[row : row + 1])[0]).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", [p.name for p in IDENTITY])
+def test_every_identity_parameter_is_seen(name: str) -> None:
+    """From one end to the other it changes the picture of somebody, others fixed (features that others need are switched on)."""
+    index = {p.name: i for i, p in enumerate(IDENTITY)}
+    who = torch.full((3, len(IDENTITY)), 0.5)
+    who[1] = 0.8
+    who[2] = 0.95
+    for feature in ("glasses", "mole", "freckles", "age"):
+        who[1:, index[feature]] = 1.0
+    how = torch.full((3, len(NUISANCE)), 0.5)
+    low, high = who.clone(), who.clone()
+    low[:, index[name]], high[:, index[name]] = 0.0, 1.0
+    assert (draw(low, how) - draw(high, how)).abs().amax() > 8
+
+
+@pytest.mark.parametrize("name", [p.name for p in NUISANCE])
+def test_every_nuisance_parameter_is_seen(name: str) -> None:
+    index = [p.name for p in NUISANCE].index(name)
+    who = torch.full((1, len(IDENTITY)), 0.5)
+    low, high = (torch.full((1, len(NUISANCE)), 0.6) for _ in range(2))
+    low[:, index], high[:, index] = 0.0, 1.0
+    assert (draw(who, low) - draw(who, high)).abs().amax() > 2
+
+
+def test_size_is_free(people: tuple[torch.Tensor, torch.Tensor]) -> None:
+    who, how = people
+    small = render(who, how, torch.Generator().manual_seed(0), size=48)
+    assert small.shape == (6, 3, 48, 48)
+
+
+def test_wrong_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected parameters of shape"):
+        draw(torch.zeros(1, 3), torch.zeros(1, len(NUISANCE)))

@@ -1,0 +1,60 @@
+"""The rooms of the house: imports go down only, and heavy libraries enter by one door each."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "piu_lora"
+FLOORS = {"cli": 5, "jobs": 4, "unlearn": 3, "adapter": 3, "evidence": 3, "model": 2, "identity": 1}
+DOORS = {"peft": {"model/lora.py"}, "insightface": {"identity/faces.py"}, "huggingface_hub": {"adapter/hub.py", "adapter/card.py"}}
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return names
+
+
+def room(name: str) -> str:
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "piu_lora" else ""
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0]
+    if own not in FLOORS:
+        return
+    for name in imported(path):
+        other = room(name)
+        if other in FLOORS and other != own:
+            assert FLOORS[other] < FLOORS[own], f"{own} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_libraries_have_one_door(path: Path) -> None:
+    for name in imported(path):
+        library = name.split(".")[0]
+        if library in DOORS:
+            assert path.relative_to(ROOT).as_posix() in DOORS[library], f"{library} enters by {path}"
+
+
+def test_bottom_floor_imports_nothing_of_ours_but_itself() -> None:
+    for name in ("errors.py", "config.py", "progress.py", "tensors.py"):
+        assert {room(other) for other in imported(ROOT / name)} <= {"", "errors"}
+
+
+def test_files_stay_readable() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in modules()}
+    assert max(lengths.values()) <= 400
+    assert sorted(lengths.values())[len(lengths) // 2] <= 150
