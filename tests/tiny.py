@@ -52,7 +52,8 @@ def tiny_pipeline(folder: Path, seed: int = 0) -> StableDiffusionPipeline:
 def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
     torch.manual_seed(seed)
     return UNet2DConditionModel(
-        sample_size=8, layers_per_block=1, block_out_channels=(8, 8, 16, 16), norm_num_groups=4, cross_attention_dim=32, attention_head_dim=2,
+        sample_size=8, layers_per_block=1, block_out_channels=(8, 8, 16, 16), norm_num_groups=4, cross_attention_dim=32,
+        attention_head_dim=2,
 
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     ).eval()  # fmt: skip

@@ -1,0 +1,80 @@
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from piu_lora.evidence import Evaluation, Plan, missed, report_json, report_table, summary
+from piu_lora.evidence.evaluation import GROUPS, Shot
+
+
+def scores(forget: float = 0.2, random: float = 0.95, nearest: float = 0.9, acc_u: float = 0.04) -> dict[str, Any]:
+    ratios = dict(zip(GROUPS, (forget, random, nearest, 1.0), strict=True))
+    ism = {
+        group: {"before": 0.8, "after": 0.8 * ratio, "ratio": ratio, "ratio_interval": (ratio - 0.05, ratio + 0.05)}
+        for group, ratio in ratios.items()
+    }
+    recognised = {group: {"before": {"mean": 1.0}, "after": {"mean": acc_u if group == "forget" else 0.88}} for group in GROUPS}
+    return {"ism": ism, "recognised": recognised, "after": {"acc_u": acc_u, "acc_r": 0.9, "srk": 18.0}}
+
+
+NO_LIMIT: dict[str, float | None] = {"forget_ratio": None, "acc_u": None, "retain_ratio": None}
+
+
+@pytest.mark.parametrize(
+    ("limits", "lines"),
+    [
+        ({}, []),
+        ({"forget_ratio": 0.2, "acc_u": 0.04, "retain_ratio": 0.9}, []),  # a limit that is met exactly is met
+        ({"forget_ratio": 0.19}, ["arc: forget ISM is 0.200 x its value before, above 0.19"]),
+        ({"acc_u": 0.03}, ["arc: AccU is 0.040, above 0.03"]),
+        ({"acc_u": 0.0}, ["arc: AccU is 0.040, above 0.0"]),
+        ({"forget_ratio": 0.0}, ["arc: forget ISM is 0.200 x its value before, above 0.0"]),
+        ({"retain_ratio": 0.92}, ["arc: retained, nearest ISM is 0.900 x its value before, below 0.92"]),
+        (
+            {"retain_ratio": 0.96},
+            [f"arc: retained, {who} ISM is {ratio} x its value before, below 0.96" for who, ratio in (("random", "0.950"), ("nearest", "0.900"))],
+        ),
+    ],
+)  # fmt: skip
+def test_missed_says_which_limit_and_by_how_much(limits: dict[str, float], lines: list[str]) -> None:
+    assert missed({"arc": scores()}, **{**NO_LIMIT, **limits}) == lines
+
+
+def test_every_recognizer_is_held_to_the_limits() -> None:
+    figures = {"first": scores(), "second": scores(forget=0.7, acc_u=0.5)}
+    lines = missed(figures, forget_ratio=0.5, acc_u=0.1, retain_ratio=None)
+    assert len(lines) == 2
+    assert all(line.startswith("second: ") for line in lines)
+
+
+def test_the_anchor_has_no_limit() -> None:
+    figures = scores()
+    figures["ism"]["anchor"]["ratio"] = 0.0
+    assert missed({"arc": figures}, forget_ratio=0.5, acc_u=0.5, retain_ratio=0.5) == []
+
+
+def test_the_table_is_aligned_and_holds_every_figure() -> None:
+    lines = report_table({"arc": scores(), "a longer name": scores(forget=0.123)}).splitlines()
+    assert len(lines) == 2 + 2 * len(GROUPS) + 2
+    assert lines[2].split() == ["arc", "forgotten", "0.800", "0.160", "0.200", "[0.150,", "0.250]", "1.00", "->", "0.04"]
+    assert lines[6].startswith("a longer name  forgotten")
+    column = lines[0].index("ISM before")
+    assert all(line[column : column + 5] == "0.800" for line in lines[2:10])
+    assert lines[-2:] == [f"{name}: AccU 0.04, AccR 0.90, SRK 18.0" for name in ("arc", "a longer name")]
+
+
+def test_the_report_names_nobody() -> None:
+    plan = Plan(tuple(Shot(group, 3, torch.full((4,), 0.123), 8675309) for group in GROUPS))
+    evaluation = Evaluation(plan, torch.zeros(4, 3, 2, 2), torch.zeros(4, 3, 2, 2), {"arc": scores()})
+    document = json.loads(report_json(evaluation, {"steps": 25}))
+    assert document["format"] == "piu_lora.report/1"
+    assert document["settings"] == {"steps": 25}
+    assert document["images"] == summary(evaluation)["images"] == 4
+    assert document["recognizers"] == json.loads(json.dumps(evaluation.figures))
+    assert not any(word in json.dumps(document) for word in ("embedding", "0.123", "8675309", "row"))
+
+
+def test_the_same_evaluation_gives_the_same_text() -> None:
+    evaluation = Evaluation(Plan(()), torch.zeros(0), torch.zeros(0), {"arc": scores()})
+    assert report_json(evaluation, {"a": 1, "b": 2}) == report_json(evaluation, {"b": 2, "a": 1})
