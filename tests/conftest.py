@@ -18,7 +18,7 @@ torch.set_num_threads(2)
 @pytest.fixture(scope="session")
 def pipe(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipeline:
     """A tiny pipeline; every test gives it back without adapters."""
-    return tiny_pipeline(tmp_path_factory.mktemp("pipe"))
+    return tiny_pipeline()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Tiny models and banks, built from config in milliseconds; no weights, no network."""
 
-from pathlib import Path
-
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -23,10 +21,10 @@ FAST = (
 )
 
 
-def tiny_pipeline(folder: Path, seed: int = 0) -> StableDiffusionPipeline:
+def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     """The topology of Stable Diffusion 1.5 with a few thousand weights, 8 px latents."""
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer(folder / "tokenizer")
+    tokenizer = build_tokenizer()
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,

@@ -88,7 +88,7 @@ def test_loaded_adapter_is_frozen_and_joins_the_stack(pipe: StableDiffusionPipel
 
 
 def test_adapter_of_another_base_names_both(adapter_folder: Path, tmp_path: Path) -> None:
-    other = tiny_pipeline(tmp_path / "other", seed=1)
+    other = tiny_pipeline(seed=1)
     other.text_encoder.config.piu_lora = {**other.text_encoder.config.piu_lora, "base": "stranger"}
     with pytest.raises(Incompatible, match=r"'tiny'.*'stranger'"):
         load_adapter(other, adapter_folder)

@@ -72,7 +72,7 @@ def to_batch(draw: PiuDraw) -> Batch:
 
 @pytest.fixture
 def own_pipe(tmp_path: Path) -> StableDiffusionPipeline:
-    return tiny_pipeline(tmp_path)
+    return tiny_pipeline()
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])
@@ -123,7 +123,7 @@ def test_gradients_reach_only_the_four_blocks_cross_attention(own_pipe: StableDi
 
 @pytest.mark.parametrize("lr_schedule", ["constant", "cosine"])
 def test_training_changes_only_the_cross_attention_and_repeats(tmp_path: Path, lr_schedule: str) -> None:
-    first, second, base = (tiny_pipeline(tmp_path) for _ in range(3))
+    first, second, base = (tiny_pipeline() for _ in range(3))
     losses: list[float] = []
     run = {"steps": 3, "batch": 2, "accumulation": 2, "lr_schedule": lr_schedule, **SETTINGS}
     assert train_dense(first, *people(), **run, progress=lambda step, loss: losses.append(loss)) is first

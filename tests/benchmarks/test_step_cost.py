@@ -16,7 +16,7 @@ from tests.tiny import tiny_pipeline
 
 
 def test_counted_passes_are_those_of_the_objective(tmp_path: Path) -> None:
-    pipe = tiny_pipeline(tmp_path)
+    pipe = tiny_pipeline()
     schedule, rows = DDPMScheduler.from_config(pipe.scheduler.config), torch.nn.functional.normalize(torch.randn(9, 16))
     student = Student(pipe.unet, lambda e: torch.randn(len(e), 8, 32), lambda: adapters_off(pipe.unet), schedule.add_noise, 1000)
     objective = PiuObjective(Problem(rows[:3], rows[3], rows[4:]), student, PAPER)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import cdist
@@ -13,6 +13,7 @@ def unit(rows: int, width: int = 8, seed: int = 0) -> Array:
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 20))
 def test_cosine_to_the_own_centroid(seed: int, count: int) -> None:
     mine, centres = unit(count, seed=seed), unit(count, seed=seed + 1)
@@ -20,6 +21,7 @@ def test_cosine_to_the_own_centroid(seed: int, count: int) -> None:
     np.testing.assert_allclose(cosine_to(mine.astype(np.float32), centres), reference, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 20), st.integers(1, 12))
 def test_accuracy_is_the_nearest_centroid_by_cosine_distance(seed: int, count: int, people: int) -> None:
     mine, gallery = unit(count, seed=seed), unit(people, seed=seed + 1)

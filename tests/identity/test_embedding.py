@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -24,6 +24,7 @@ def person(count: int, width: int, seed: int = 0) -> torch.Tensor:
     return normalize(torch.randn(width, generator=generator) + 0.3 * torch.randn(count, width, generator=generator))
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 9), st.integers(1, 33))
 def test_normalize_and_centroid_follow_numpy(seed: int, count: int, width: int) -> None:
     rows = (5 * torch.randn(count, width, generator=seeded(seed)) + 1).to(torch.float16)
@@ -64,6 +65,7 @@ def test_a_huge_row_keeps_its_direction_or_is_refused() -> None:
         assert normalize(torch.full((1, 4), 1e30)).norm() == pytest.approx(1)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 8), st.integers(1, 6))
 def test_mixtures_are_unit_and_lie_in_the_cone_of_three_members(seed: int, members: int, parts: int) -> None:
     rows = person(members, 12, seed)
@@ -109,6 +111,7 @@ def test_the_only_embedding_is_its_own_mixture() -> None:
     torch.testing.assert_close(dirichlet_mixtures(rows, 3, seeded()), rows.expand(3, -1))
 
 
+@settings(deadline=None)
 @given(SEEDS, st.floats(-1, 0.98), st.floats(0.001, 0.5))
 def test_neighbours_have_the_asked_cosine(seed: int, low: float, span: float) -> None:
     high = min(low + span, 0.99)

@@ -118,6 +118,12 @@ def test_an_empty_identity_is_nobody(bank: IdentityBank, tmp_path: Path, monkeyp
         resolve_identity("", bank, FakeRecognizer())  # type: ignore[arg-type]
 
 
+@pytest.mark.xfail(strict=True, raises=OSError, reason="Path.exists raises on a name too long for the file system")
+def test_an_identity_too_long_for_a_file_name_is_nobody(bank: IdentityBank) -> None:
+    with pytest.raises(BadInput):
+        resolve_identity("x" * 300, bank, None)
+
+
 def test_a_folder_of_photographs_is_read_in_order(bank: IdentityBank, tmp_path: Path) -> None:
     for name, colour in (("b.JPG", "blue"), ("a.png", "red"), ("c.webp", "lime")):
         paint(tmp_path / name, colour)

@@ -1,6 +1,5 @@
 """Text encoder, tokenizer and UNet of the embedded base, trained together on the latents."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -22,16 +21,12 @@ _MERGES = ("p h", "ph o", "pho t", "phot o</w>", "o f</w>", "i d</w>", "p e", "p
 _LENGTH = 8
 
 
-def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP byte-pair tokenizer that knows the letters and the five words of the prompt; files go to ``folder``."""
+def build_tokenizer() -> CLIPTokenizer:
+    """A CLIP byte-pair tokenizer that knows the letters and the five words of the prompt."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     pieces = letters + [f"{letter}</w>" for letter in letters] + [merge.replace(" ", "") for merge in _MERGES]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(_MERGES) + "\n")
-    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(folder), model_max_length=_LENGTH)
-    return tokenizer
+    return CLIPTokenizer(vocab=vocabulary, merges=[tuple(merge.split()) for merge in _MERGES], model_max_length=_LENGTH)
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -94,10 +89,10 @@ def embed_training_set(folder: Path) -> Path:
     return path
 
 
-def train_generator(folder: Path, steps: int, batch: int = 64) -> None:
+def train_generator(folder: Path, steps: int, batch: int = 120) -> None:
     """Train UNet and text encoder together on the cached latents and embeddings."""
     torch.manual_seed(SEED)
-    tokenizer = build_tokenizer(folder / "tokenizer")
+    tokenizer = build_tokenizer()
     model = _Denoiser(build_unet(), build_text_encoder(tokenizer), tokenizer)
     model.unet.set_attn_processor(AttnProcessor())  # on CPU, at this size, plain attention trains 1.5x faster than SDPA
     latents = torch.load(folder / "latents.pt", weights_only=True, mmap=True)["latents"]
@@ -111,12 +106,12 @@ def train_generator(folder: Path, steps: int, batch: int = 64) -> None:
         loss = model(latents[who, seen[0]].float(), embeddings[who, seen[1]].float(), generator)
         return loss, {"mse": float(loss)}
 
-    fit("generator", model, step, folder, steps=steps, lr=1e-3, seed=SEED, ema=0.999)
+    fit("generator", model, step, folder, steps=steps, lr=1.5e-3, seed=SEED, ema=0.9985, ema_every=10)
 
 
 def load_generator(folder: Path) -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPTokenizer]:
     """The trained UNet, text encoder and tokenizer of ``folder``."""
-    tokenizer = build_tokenizer(folder / "tokenizer")
+    tokenizer = build_tokenizer()
     model = _Denoiser(build_unet(), build_text_encoder(tokenizer), tokenizer)
     model.load_state_dict(torch.load(folder / "generator.pt", weights_only=True)["average"])
     return model.unet.eval(), model.text_encoder.eval(), tokenizer

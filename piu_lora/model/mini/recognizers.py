@@ -64,7 +64,7 @@ def _evaluating() -> Recognizer:
     features = nn.Sequential(
         _conv(3, 20, 2), _Residual(20), _conv(20, 40, 2), _Residual(40), _conv(40, 80, 2), _Residual(80), _conv(80, 112, 2)
     )  # fmt: skip
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.1), nn.Linear(448, 96))
+    head = nn.Sequential(nn.AvgPool2d(3, 2), nn.Flatten(), nn.Dropout(0.1), nn.Linear(448, 96))
     return Recognizer(features, head, size=72, width=96)
 
 

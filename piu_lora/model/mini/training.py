@@ -55,7 +55,7 @@ def _worker(rank: int, job: Callable[..., object], processes: int, arguments: tu
 
 def fit(
     name: str, model: torch.nn.Module, step: Step, folder: Path, *, steps: int, lr: float, seed: int,
-    betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.01, ema: float = 0.998, save_every: int = 250,
+    betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.01, ema: float = 0.998, ema_every: int = 1, save_every: int = 250,
 ) -> torch.nn.Module:  # fmt: skip
     """Train ``model`` in place and return it holding its moving average.
 
@@ -87,16 +87,20 @@ def fit(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        decay = min(ema, (1 + index) / (10 + index))
-        with torch.no_grad():
-            for key, value in model.state_dict().items():
-                average[key].lerp_(value.float(), 1 - decay)
+        if (index + 1) % ema_every == 0:
+            _update_average(average, model, min(ema**ema_every, (1 + index) / (10 + index)))
         if rank == 0:
             bar.set_postfix({key: f"{value:.4f}" for key, value in terms.items()}, refresh=False)
             if (index + 1) % save_every == 0 or index + 1 == steps:
                 _save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": index + 1}, path)
     model.load_state_dict({key: value.to(model.state_dict()[key].dtype) for key, value in average.items()})
     return model.eval()
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, torch.Tensor], model: torch.nn.Module, decay: float) -> None:
+    for key, value in model.state_dict().items():
+        average[key].lerp_(value.float(), 1 - decay)
 
 
 def _average_gradients(parameters: Iterable[torch.nn.Parameter], world: int) -> None:
