@@ -63,12 +63,9 @@ class AnchorConfig:
     def __post_init__(self) -> None:
         _require(-1 <= self.tau <= 1, "anchor.tau", self.tau, "a cosine in [-1, 1]")
         _require(0 < self.tolerance <= 2, "anchor.tolerance", self.tolerance, "0 < tolerance <= 2")
-        _require(
-            self.max_tolerance >= self.tolerance,
-            "anchor.max_tolerance",
-            self.max_tolerance,
-            f"at least anchor.tolerance ({self.tolerance})",
-        )
+        if self.on_empty == "widen":
+            floor = f"at least anchor.tolerance ({self.tolerance})"
+            _require(self.max_tolerance >= self.tolerance, "anchor.max_tolerance", self.max_tolerance, floor)
 
 
 @dataclass(frozen=True)
@@ -190,17 +187,20 @@ class ForgetConfig:
             raise BadInput(f"cannot read the settings file {str(path)!r}: {error}") from error
 
     def updated_from_pairs(self, pairs: Iterable[str]) -> Self:
-        """A copy with ``section.key=value`` strings laid over it; values are read as TOML, else as text."""
-        result = self
+        """A copy with ``section.key=value`` strings laid over it, checked together; values are read as TOML, else as text."""
+        merged: dict[str, Any] = {}
         for pair in pairs:
             key, separator, text = pair.partition("=")
             if not separator:
                 raise BadInput(f"--set {pair!r} has no '='; write it as section.key=value, for example train.steps=200")
-            values: Any = _parse(text)
-            for part in reversed(key.strip().split(".")):
-                values = {part: values}
-            result = result.updated(values)
-        return result
+            *sections, last = key.strip().split(".")
+            place = merged
+            for section in sections:
+                place = place.setdefault(section, {})
+                if not isinstance(place, dict):
+                    raise BadInput(f"--set {pair!r}: {section!r} is a value, not a section")
+            place[last] = _parse(text)
+        return self.updated(merged)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON or TOML."""
@@ -259,6 +259,8 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
         return tuple(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) < 1e300:
+            raise BadInput(f"{name} = {value!r} is not a finite number")
         return float(value)
     if type(value) is kind:
         return value

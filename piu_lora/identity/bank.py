@@ -65,6 +65,11 @@ class IdentityBank:
             raise BadInput(
                 f"bank labels have shape {tuple(self.labels.shape)}; expected one label for each of {len(self.embeddings)} embeddings"
             )
+        if self.labels.is_floating_point() or int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.ids):
+            raise BadInput(f"bank labels must be whole numbers from 0 to {len(self.ids) - 1}, one for each id")
+        unusable = [identity for identity in self.ids if not identity or "\n" in identity]
+        if unusable:
+            raise BadInput(f"bank id {unusable[0]!r} is empty or holds a line break; rename it")
         repeated = [identity for identity, again in zip(sorted(self.ids), sorted(self.ids)[1:], strict=False) if identity == again]
         if repeated:
             raise BadInput(f"bank id {repeated[0]!r} stands for two identities; give every identity one id")
@@ -156,8 +161,9 @@ class IdentityBank:
                         f"expected {FORMAT!r}"
                     )
                 tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels", "ids")}
-        except (OSError, safetensors.SafetensorError) as error:
-            raise BadInput(f"cannot read the bank {str(path)!r}: {error}; build it again with `piu-lora bank`") from error
-        ids = bytes(tensors["ids"].tolist()).decode().split("\n")
+            ids = bytes(tensors["ids"].tolist()).decode().split("\n")
+            settings = json.loads(header.get("settings", "{}"))
+        except (OSError, safetensors.SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise BadInput(f"cannot read the bank {str(path)!r}: {error}; build or download it again") from error
         recognizer = RecognizerId(header.get("recognizer", "unknown"), header.get("recognizer_sha256", ""))
-        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, json.loads(header.get("settings", "{}")))
+        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, settings)

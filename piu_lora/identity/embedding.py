@@ -17,12 +17,11 @@ def normalize(vectors: torch.Tensor) -> torch.Tensor:
     if not torch.isfinite(vectors).all():
         row = int((~torch.isfinite(vectors)).reshape(len(vectors), -1).any(dim=1).nonzero()[0])
         raise BadInput(f"embedding {row} holds NaN or infinity; make it again from its photograph")
-    norms = vectors.norm(dim=-1, keepdim=True)
+    norms = vectors.double().norm(dim=-1, keepdim=True)
     if (norms < 1e-6).any():
         row = int((norms.reshape(-1) < 1e-6).nonzero()[0])
         raise BadInput(f"embedding {row} is a zero vector; make it again from its photograph")
-    unit: torch.Tensor = vectors / norms
-    return unit
+    return (vectors / norms).float()
 
 
 def centroid(embeddings: torch.Tensor) -> torch.Tensor:
@@ -66,4 +65,4 @@ def synthetic_neighbours(centre: torch.Tensor, others: torch.Tensor, low: float,
     cosine = low + (high - low) * torch.rand(len(others), 1, generator=generator)
     across = others - (others @ centre)[:, None] * centre
     across = torch.nn.functional.normalize(across, dim=1)
-    return cosine * centre + (1 - cosine**2).sqrt() * across
+    return torch.nn.functional.normalize(cosine * centre + (1 - cosine**2).sqrt() * across, dim=1)

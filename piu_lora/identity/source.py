@@ -47,7 +47,7 @@ def resolve_identity(identity: str | Path, bank: IdentityBank, recognizer: Recog
     path = Path(identity)
     if str(identity) in bank:
         return Subject(bank.of(str(identity)), row=bank.index(str(identity)))
-    if not path.exists():
+    if not str(identity) or not _exists(path):
         bank.index(str(identity))  # raises, suggesting the closest ids
     if path.suffix in (".npy", ".safetensors"):
         return Subject(_read_embeddings(path, bank.width))
@@ -56,6 +56,13 @@ def resolve_identity(identity: str | Path, bank: IdentityBank, recognizer: Recog
         raise BadInput(f"{str(identity)!r} holds photographs, but no recognizer is at hand for this base; pass a .npy file of embeddings")
     bank.recognizer.require(recognizer.id, "the bank", "the base")
     return Subject(recognizer.embed_files(photos), photos=photos)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the file system
+        return False
 
 
 def _photos(path: Path) -> tuple[Path, ...]:
@@ -73,7 +80,7 @@ def _read_embeddings(path: Path, width: int) -> torch.Tensor:
             values = torch.from_numpy(np.load(path, allow_pickle=False))
         else:
             values = _only(list(safetensors.torch.load_file(path).values()), path)
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, EOFError, ValueError, TypeError, safetensors.SafetensorError) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{str(path)!r} cannot be read as embeddings: {error}") from error

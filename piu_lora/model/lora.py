@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from peft import LoraConfig as PeftConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -58,12 +58,16 @@ def trainable(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
 
 @contextmanager
 def adapters_off(unet: UNet2DConditionModel) -> Iterator[None]:
-    """While open, the UNet is its own frozen teacher, bit-equal to the base."""
+    """While open, the UNet is its own frozen teacher, bit-equal to the base; what was frozen before is frozen after."""
+    # enable_adapters makes every active adapter trainable.
+    frozen = [p for name, p in unet.named_parameters() if ".lora_" in name and not p.requires_grad]
     unet.disable_adapters()
     try:
         yield
     finally:
         unet.enable_adapters()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def read_weights(unet: UNet2DConditionModel, name: str) -> dict[str, torch.Tensor]:
@@ -78,14 +82,11 @@ def write_weights(unet: UNet2DConditionModel, name: str, weights: dict[str, torc
     Raises:
         BadInput: keys are missing or foreign.
     """
-    own = set(read_weights(unet, name))
-    if own != set(weights):
-        raise BadInput(
-            f"the weights do not fit the adapter: missing {sorted(own - set(weights))[:3]}, foreign {sorted(set(weights) - own)[:3]}"
-        )
+    own = read_weights(unet, name)
+    if own.keys() != weights.keys():
+        missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+        raise BadInput(f"the weights do not fit the adapter: missing {missing[:3]}, foreign {foreign[:3]}")
+    for key, value in weights.items():
+        if value.shape != own[key].shape:
+            raise BadInput(f"the weights do not fit the adapter: {key!r} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}")
     set_peft_model_state_dict(unet, weights, adapter_name=name)
-
-
-def attached(pipe: StableDiffusionPipeline) -> list[str]:
-    """Names of the adapters in the pipeline's UNet."""
-    return list(getattr(pipe.unet, "peft_config", {}))
