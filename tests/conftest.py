@@ -12,8 +12,6 @@ from piu_lora.identity import IdentityBank
 from piu_lora.model import attach, attention_digest, detach, read_weights
 from tests.tiny import FAST, tiny_bank, tiny_pipeline
 
-torch.set_num_threads(2)
-
 
 @pytest.fixture(scope="session")
 def pipe(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipeline:

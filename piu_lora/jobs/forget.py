@@ -32,6 +32,7 @@ from piu_lora.model import (
     load_base,
     read_weights,
     trainable,
+    training_attention,
     write_weights,
 )
 from piu_lora.progress import Progress, silent
@@ -159,7 +160,8 @@ def _train(
     def save(state: TrainState) -> None:
         _save_checkpoint(output, digest, state)
 
-    with progress("train", settings.steps, started.step if started else 0) as advance, _interruptible() as interrupted:
+    bar = progress("train", settings.steps, started.step if started else 0)
+    with bar as advance, _interruptible() as interrupted, training_attention(pipe.unet):
         return train(
             objective, trainable(pipe.unet), settings, case.config.seed, state=started,
             on_step=lambda step, terms: advance(1, **terms), on_checkpoint=save, should_stop=interrupted,

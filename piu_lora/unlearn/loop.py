@@ -26,12 +26,13 @@ class TrainState:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up over ``warmup`` steps, then constant, or half a cosine to zero at ``steps``."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
+    """Linear warm-up over ``warmup`` steps (a quarter of a run too short for it), then constant, or half a cosine to zero."""
+    warmup = min(config.warmup, config.steps // 4)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
     if config.schedule == "constant":
         return config.lr
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / (config.steps - config.warmup)))
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (config.steps - warmup)))
 
 
 def train(

@@ -1,11 +1,15 @@
-"""The real command line, in a fresh process, on the embedded base where a model is needed."""
+"""The real command line on the embedded base: its own entry point, in a process of its own where that matters."""
 
+import contextlib
+import io
 import json
-import os
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from piu_lora.cli.app import main
 from piu_lora.identity import IdentityBank
 from piu_lora.model import mini
 from tests.tiny import tiny_bank
@@ -20,16 +25,34 @@ from tests.tiny import tiny_bank
 QUICK = ["--set", "train.steps=2", "--set", "train.batch=2", "--no-evaluate"]
 
 
-def piu(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "piu_lora.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def forget(out: Path, *arguments: object, identity: object = "mini-0007") -> subprocess.CompletedProcess[str]:
+def piu(*arguments: object) -> Result:
+    """The console script's entry point, in this process: importing the libraries anew costs seconds each time."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    line = mock.patch.object(sys, "argv", ["piu-lora", *map(str, arguments)])
+    with line, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "piu_lora.cli", *map(str, arguments)]
+
+
+def forget(out: Path, *arguments: object, identity: object = "mini-0007") -> Result:
     return piu("forget", "--identity", identity, "--out", out, *QUICK, *arguments)
 
 
-def assert_refused(result: subprocess.CompletedProcess[str], *parts: str, code: int = 2) -> None:
+def assert_refused(result: Result, *parts: str, code: int = 2) -> None:
     """One clear error on stderr, nothing on stdout, no traceback."""
     assert result.returncode == code, result.stderr
     assert result.stdout == ""
@@ -44,7 +67,7 @@ def test_help_answers_in_about_a_second() -> None:
     times = []
     for arguments in (["--help"], ["forget", "--help"], ["--version"]):
         begun = time.perf_counter()
-        assert piu(*arguments).returncode == 0
+        subprocess.run(command(*arguments), check=True, capture_output=True)
         times.append(time.perf_counter() - begun)
     assert min(times) < 1.5
 
@@ -166,8 +189,8 @@ def test_adapter_of_another_base(adapter_folder: Path, tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "piu_lora.cli", "forget", "--identity", "mini-0007", "--out", str(tmp_path / "out"), *QUICK]
-    runs = [subprocess.Popen([*command, "--set", "train.steps=30"], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, "--set", "train.steps=30")
+    runs = [subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in range(2)]
     errors = [run.communicate(timeout=300)[1] for run in runs]
     assert sorted(run.returncode for run in runs) in ([0, 2], [0, 3])
     assert any("another run is writing" in error or "exists already" in error for error in errors)
@@ -176,11 +199,9 @@ def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
 
 def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     """SIGINT to the real process in the middle of training; the resumed adapter equals an uninterrupted one."""
-    import signal
-
     long = ["--set", "train.steps=40", "--set", "train.checkpoint_every=5"]
-    command = [sys.executable, "-m", "piu_lora.cli", "forget", "--identity", "mini-0007", "--out", str(tmp_path / "out"), *QUICK, *long]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, *long)
+    run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.time() + 120
     while not (tmp_path / ".out.checkpoint").exists() and time.time() < deadline:
         time.sleep(0.05)
