@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -186,6 +187,26 @@ def test_adapter_of_another_base(adapter_folder: Path, tmp_path: Path) -> None:
     refused = piu("generate", "--identity", "mini-0001", "--adapter", adapter_folder, "--out", tmp_path / "x.png")
     assert_refused(refused, "'tiny'", "'arc2face-mini'")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_truncated_adapter(adapter_folder: Path, tmp_path: Path) -> None:
+    weights = adapter_folder / "pytorch_lora_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    refused = piu("generate", "--identity", "mini-0001", "--adapter", adapter_folder, "--out", tmp_path / "x.png")
+    assert_refused(refused, "truncated or changed", "pytorch_lora_weights.safetensors")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
+def test_full_disk(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        assert_refused(forget(small / "out"), "disk is full", code=3)
+        assert not [path for path in small.iterdir() if path.name != ".out.checkpoint"]
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ import piu_lora.model.mini as mini
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Work = Annotated[Path, typer.Option(help="folder of data set and checkpoints, 3 GB")]
 Out = Annotated[Path, typer.Option(help="folder of the shipped weights")]
-Processes = Annotated[int, typer.Option(help="processes; their gradients are averaged")]
+Processes = Annotated[int, typer.Option(help="processes that render")]
+Recipe = Annotated[int | None, typer.Option(help="another number than the shipped weights were made with")]
 _WORK, _OUT, _CORES = Path("mini-work"), Path(mini.__file__).parent / "weights", os.cpu_count() or 1
 
-# Optimiser steps of the shipped weights, and the processes they were averaged over.
-STEPS = {"conditioning": 2000, "evaluating": 2000, "vae": 1700, "colours": 700, "decoder": 1500, "generator": 11000}
+# Optimiser steps of the shipped weights, and the processes their gradients were averaged over.
+RECIPE = {
+    "conditioning": (2000, 2), "evaluating": (2000, 2), "vae": (1700, 4), "colours": (700, 4), "decoder": (1200, 1), "generator": (3300, 3),
+}  # fmt: skip
 
 
 @app.command()
@@ -52,26 +55,26 @@ def render(work: Work = _WORK, processes: Processes = _CORES) -> None:
 
 
 @app.command()
-def train(piece: str, work: Work = _WORK, processes: Processes = _CORES, steps: int = 0) -> None:
-    """Train one piece: conditioning, evaluating, vae, decoder or generator."""
+def train(piece: str, work: Work = _WORK, processes: Recipe = None, steps: Recipe = None) -> None:
+    """Train one piece: conditioning, evaluating, vae, colours, decoder or generator."""
     from piu_lora.model.mini import autoencoder, generator, recognizers
     from piu_lora.model.mini.training import launch
 
-    count = steps or STEPS.get(piece, 0)
+    if piece not in RECIPE:
+        raise typer.BadParameter(f"unknown piece {piece!r}; known: {', '.join(RECIPE)}")
+    count, workers = steps or RECIPE[piece][0], processes or RECIPE[piece][1]
     if piece in recognizers.RECOGNIZERS:
-        launch(recognizers.train_recognizer, processes, piece, work, count)
+        launch(recognizers.train_recognizer, workers, piece, work, count)
     elif piece == "vae":
-        launch(autoencoder.train_autoencoder, processes, work, count)
+        launch(autoencoder.train_autoencoder, workers, work, count)
     elif piece == "colours":
-        launch(autoencoder.train_colours, processes, work, count)
+        launch(autoencoder.train_colours, workers, work, count)
     elif piece == "decoder":
-        launch(autoencoder.train_decoder, processes, work, count)
-    elif piece == "generator":
+        launch(autoencoder.train_decoder, workers, work, count)
+    else:
         autoencoder.encode_training_set(work)
         generator.embed_training_set(work)
-        launch(generator.train_generator, processes, work, count)
-    else:
-        raise typer.BadParameter(f"unknown piece {piece!r}; known: {', '.join(STEPS)}")
+        launch(generator.train_generator, workers, work, count)
 
 
 @app.command()
@@ -88,8 +91,8 @@ def export(work: Work = _WORK, out: Out = _OUT) -> None:
 def everything(work: Work = _WORK, out: Out = _OUT, processes: Processes = _CORES) -> None:
     """Every stage in order: about two hours on four cores."""
     render(work, processes)
-    for piece in STEPS:
-        train(piece, work, processes)
+    for piece in RECIPE:
+        train(piece, work)
     export(work, out)
 
 

@@ -48,7 +48,7 @@ class _Reconstruction(nn.Module):
         if self.colour:
             loss = loss + self.colour * nn.functional.avg_pool2d(picture - faces, 8).abs().mean()
         psnr = -10 * float(torch.log10(mse.detach() / 4))
-        return loss, {"psnr": psnr, "cos": 1 - float(identity), "kl": float(kl)}
+        return loss, {"psnr": psnr, "cos": 1 - float(identity.detach()), "kl": float(kl.detach())}
 
     def _features(self, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = self.recognizer[0].feature_map(faces)

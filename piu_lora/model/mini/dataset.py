@@ -62,4 +62,4 @@ def open_training_set(folder: Path) -> npt.NDArray[np.uint8]:
 
 def to_unit(pictures: npt.NDArray[np.uint8]) -> torch.Tensor:
     """uint8 RGB to float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).float().div_(127.5).sub_(1.0)
+    return torch.from_numpy(np.array(pictures)).float().div_(127.5).sub_(1.0)

@@ -104,7 +104,7 @@ def train_generator(folder: Path, steps: int, batch: int = 120) -> None:
         who = torch.randint(people, (share,), generator=generator)
         seen = torch.randint(shots, (2, share), generator=generator)
         loss = model(latents[who, seen[0]].float(), embeddings[who, seen[1]].float(), generator)
-        return loss, {"mse": float(loss)}
+        return loss, {"mse": float(loss.detach())}
 
     fit("generator", model, step, folder, steps=steps, lr=1.5e-3, seed=SEED, ema=0.9985, ema_every=10)
 

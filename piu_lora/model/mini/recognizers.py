@@ -108,7 +108,7 @@ def train_recognizer(name: str, folder: Path, steps: int, batch: int = 128) -> R
         shots = torch.randint(faces.shape[1], (share,), generator=generator)
         pictures = to_unit(faces[labels.numpy(), shots.numpy()])
         loss, own = model(pictures, labels)
-        return loss, {"loss": float(loss), "own": float(own)}
+        return loss, {"loss": float(loss.detach()), "own": float(own.detach())}
 
     fit(name, model, step, folder, steps=steps, lr=2e-3, seed=seed, ema=0.995, weight_decay=5e-4)
     return model.backbone.eval()
