@@ -21,7 +21,7 @@ def normalize(vectors: torch.Tensor) -> torch.Tensor:
     if (norms < 1e-6).any():
         row = int((norms.reshape(-1) < 1e-6).nonzero()[0])
         raise BadInput(f"embedding {row} is a zero vector; make it again from its photograph")
-    return (vectors / norms).float()
+    return torch.div(vectors, norms).float()
 
 
 def centroid(embeddings: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Text encoder, tokenizer and UNet of the embedded base, trained together on the latents."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -26,7 +27,8 @@ def build_tokenizer() -> CLIPTokenizer:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     pieces = letters + [f"{letter}</w>" for letter in letters] + [merge.replace(" ", "") for merge in _MERGES]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocabulary, merges=[tuple(merge.split()) for merge in _MERGES], model_max_length=_LENGTH)
+    merges: Any = [tuple(merge.split()) for merge in _MERGES]  # annotated as list[str] upstream, taken as pairs
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=_LENGTH)
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
