@@ -216,8 +216,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mini": {
         "objective": {"eta": 1.25},
         "retain": {"neighbours": 0.5},
-        "train": {"steps": 200, "accumulation": 2, "lr": 3e-3, "schedule": "cosine", "warmup": 10, "clip": 1.0},
-        "evaluation": {"steps": 15, "guidance": 2.0},
+        "train": {"steps": 150, "accumulation": 1, "lr": 3e-3, "schedule": "cosine", "warmup": 10, "clip": 1.0},
+        "evaluation": {"steps": 15},
     },
 }
 
@@ -260,7 +260,7 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         return tuple(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) < 1e300:
-            raise BadInput(f"{name} = {value!r} is not a finite number")
+            raise BadInput(f"{name} = {value!r} is out of range: expected a finite number")
         return float(value)
     if type(value) is kind:
         return value

@@ -164,6 +164,6 @@ class IdentityBank:
             ids = bytes(tensors["ids"].tolist()).decode().split("\n")
             settings = json.loads(header.get("settings", "{}"))
         except (OSError, safetensors.SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise BadInput(f"cannot read the bank {str(path)!r}: {error}; build or download it again") from error
+            raise BadInput(f"cannot read the bank {str(path)!r}: {error}; build it again or download it") from error
         recognizer = RecognizerId(header.get("recognizer", "unknown"), header.get("recognizer_sha256", ""))
         return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, settings)

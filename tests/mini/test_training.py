@@ -55,7 +55,7 @@ def test_everything_is_made_from_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     for module in (dataset, recognizers):
         monkeypatch.setattr(module, "TRAIN_IDENTITIES", 40)
     monkeypatch.setattr(export, "BANK_IDENTITIES", 6)
-    monkeypatch.setattr(command, "RECIPE", {piece: (2, 1) for piece in command.RECIPE})
+    monkeypatch.setattr(command, "RECIPE", dict.fromkeys(command.RECIPE, (2, 1)))
     weights = tmp_path / "weights"
     command.everything(work=tmp_path / "work", out=weights, processes=1)
     pipe = load_base(weights / "base")
