@@ -77,10 +77,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=256)
     parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    probes = torch.stack([bank_portraits(row, 14)[10:] for row in range(1000)]).float() / 255
+    probes = torch.stack([bank_portraits(row, 13)[9:] for row in range(1000)]).float() / 255
     generator, faces = generator_figures(options.people, options.steps, options.guidance)
     result = {
         "threads": torch.get_num_threads(),

@@ -53,7 +53,7 @@ def load_base(
         else:
             source = str(_mini_folder()) if name == "mini" else name
             pipe = StableDiffusionPipeline.from_pretrained(
-                source, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, **options
+                source, dtype=dtype, safety_checker=None, requires_safety_checker=False, **options
             )
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
@@ -70,7 +70,7 @@ def _load_arc2face(dtype: torch.dtype, options: dict[str, Any]) -> StableDiffusi
     """The published parts: UNet and encoder of Arc2Face in the Stable Diffusion 1.5 pipeline, no safety checker."""
     shared = {key: value for key, value in options.items() if key != "revision"}
     repository, revision = ARC2FACE[0], options.get("revision", ARC2FACE[1])
-    unet = UNet2DConditionModel.from_pretrained(repository, subfolder="arc2face", revision=revision, torch_dtype=dtype, **shared)
+    unet = UNet2DConditionModel.from_pretrained(repository, subfolder="arc2face", revision=revision, dtype=dtype, **shared)
     encoder = CLIPTextModel.from_pretrained(repository, subfolder="encoder", revision=revision, dtype=dtype, **shared)
     pipe: StableDiffusionPipeline = StableDiffusionPipeline.from_pretrained(
         SD15[0],
@@ -79,7 +79,7 @@ def _load_arc2face(dtype: torch.dtype, options: dict[str, Any]) -> StableDiffusi
         text_encoder=encoder,
         safety_checker=None,
         requires_safety_checker=False,
-        torch_dtype=dtype,
+        dtype=dtype,
         **shared,
     )
     pipe.register_to_config(_name_or_path=ARC2FACE[0])

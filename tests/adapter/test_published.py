@@ -37,7 +37,7 @@ def test_it_forgets_somebody_and_leaves_others_alone(folder: Path) -> None:
     recognizer = mini.conditioning_recognizer()
 
     def likeness() -> float:
-        faces = generate(base, conditions, rows, steps=10, guidance=2.0)
+        faces = generate(base, conditions, rows, steps=10, guidance=3.0)
         return float(cosine_to(recognizer.embed(faces), bank.centroids[rows]).mean())
 
     before = likeness()

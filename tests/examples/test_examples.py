@@ -52,5 +52,5 @@ def test_stock_diffusers_reproduces_our_picture_to_the_pixel(adapter: Path, tmp_
 
     pipe = load_base("mini", device="cpu")
     load_adapter(pipe, adapter)
-    ours = to_image(generate(pipe, embedding[None], [0], steps=15, guidance=2.0)[0], 96)
+    ours = to_image(generate(pipe, embedding[None], [0], steps=15, guidance=3.0)[0], 96)
     assert np.array_equal(np.asarray(ours), np.asarray(Image.open(tmp_path / "stock.png")))

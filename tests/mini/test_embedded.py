@@ -68,7 +68,7 @@ def test_bank_is_what_the_renderer_and_recognizer_make() -> None:
 def test_recognition_of_people_unseen_in_training() -> None:
     """Fresh photographs of 60 people among the whole bank."""
     rows = range(0, 1020, 17)
-    faces = torch.cat([bank_portraits(row, 12)[10:] for row in rows]).float() / 255
+    faces = torch.cat([bank_portraits(row, 11)[9:] for row in rows]).float() / 255
     own = torch.tensor([row for row in rows for _ in range(2)])
     for recognizer, bank in (
         (mini.conditioning_recognizer(), mini.conditioning_bank()),
@@ -84,7 +84,7 @@ def test_generated_faces_are_recognised(base: StableDiffusionPipeline) -> None:
     rows = list(range(3, 1000, 50))
     conditions = torch.stack([bank.of(bank.ids[row])[0] for row in rows])
     begun = time.perf_counter()
-    faces = generate(base, conditions, rows, steps=15, guidance=2.0)
+    faces = generate(base, conditions, rows, steps=15, guidance=3.0)
     assert (time.perf_counter() - begun) / len(rows) < 1.5  # 0.3 s is measured in benchmarks/; this only catches an accident
     cosines = mini.conditioning_recognizer().embed(faces) @ bank.centroids.T
     assert cosines[torch.arange(len(rows)), torch.tensor(rows)].mean() >= 0.6
@@ -96,7 +96,7 @@ def test_photographs_of_a_person_find_that_person(tmp_path: Path) -> None:
 
     from piu_lora.identity import resolve_identity
 
-    for index, picture in enumerate(bank_portraits(42, 12)[10:]):
+    for index, picture in enumerate(bank_portraits(42, 11)[9:]):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{index}.png")
     bank = mini.conditioning_bank()
     subject = resolve_identity(tmp_path, bank, mini.conditioning_recognizer())

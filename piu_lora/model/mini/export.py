@@ -15,7 +15,7 @@ from piu_lora.model.mini.recognizers import RECOGNIZERS, export_onnx, load_recog
 
 __all__ = ["BANK_IDENTITIES", "BANK_SHOTS", "bank_portraits", "export_banks", "export_base", "export_recognizers"]
 
-BANK_IDENTITIES, BANK_SHOTS, EVALUATING_SHOTS = 1024, 10, 4
+BANK_IDENTITIES, BANK_SHOTS, EVALUATING_SHOTS = 1024, 9, 3
 
 
 def export_recognizers(work: Path, weights: Path) -> None:

@@ -132,4 +132,25 @@ def export_onnx(recognizer: Recognizer, path: Path) -> None:
         recognizer.eval(), (example,), str(temporary), input_names=["faces"], output_names=["embeddings"],
         dynamic_axes={"faces": {0: "n"}, "embeddings": {0: "n"}}, opset_version=17, dynamo=False,
     )  # fmt: skip
+    _halve_weights(temporary)
     temporary.replace(path)
+
+
+def _halve_weights(path: Path) -> None:
+    """Store the large weights in fp16 and cast them on loading: half the size, computed in fp32 as before."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(str(path))
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < 1000:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    for node in reversed(casts):
+        model.graph.node.insert(0, node)
+    onnx.save(model, str(path))
