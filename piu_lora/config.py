@@ -214,6 +214,7 @@ class ForgetConfig:
 # Chosen by measurement on identities of the bank that no figure in the README uses (benchmarks/README.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "mini": {
+        "split": {"same_person": 0.85},
         "objective": {"eta": 1.25, "retain_weight": 40.0},
         "retain": {"neighbours": 0.4},
         "train": {"steps": 150, "accumulation": 1, "lr": 3e-3, "schedule": "cosine", "warmup": 10, "clip": 1.0},

@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -67,6 +68,18 @@ def test_peft_pair_holds_the_same_weights(adapter_folder: Path) -> None:
     assert all(torch.equal(unet[key], peft[key]) for key in unet)
     config = PeftConfig.from_pretrained(str(adapter_folder))
     assert config.r == config.lora_alpha == 2
+
+
+def test_peft_loads_the_folder_and_agrees(pipe: StableDiffusionPipeline, adapter_folder: Path) -> None:
+    name = load_adapter(pipe, adapter_folder)
+    ours = forward(pipe)
+    detach(pipe.unet, name)
+    wrapped = PeftModel.from_pretrained(copy.deepcopy(pipe.unet), str(adapter_folder))
+    generator = torch.Generator().manual_seed(1)
+    latents, condition = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 8, 32, generator=generator)
+    with torch.no_grad():
+        theirs = wrapped(latents, torch.tensor([10, 700]), condition).sample
+    assert torch.allclose(ours, theirs, atol=1e-6)
 
 
 def test_header_says_what_made_it(adapter_folder: Path) -> None:
