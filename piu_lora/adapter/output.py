@@ -76,9 +76,7 @@ class OutputFolder:
             Busy: another run holds it.
             EnvironmentProblem: nothing can be written there.
         """
-        refuse_existing(self.path, force=self.force)
-        if self.path.exists() and not (self.path / "forget.json").exists():
-            raise BadInput(f"output {str(self.path)!r} exists and is not an adapter folder; it is never replaced, choose another --out")
+        self._check_free()
         with disk_errors(f"to {str(self.path.parent)!r}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -86,12 +84,19 @@ class OutputFolder:
             except Timeout as error:
                 raise Busy(f"another run is writing to {str(self.path)!r}; wait for it or choose another --out") from error
         try:
+            # A run that ended between the check and the lock has left its folder there.
+            self._check_free()
             shutil.rmtree(self._staging, ignore_errors=True)
             yield self
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
-            self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def _check_free(self) -> None:
+        refuse_existing(self.path, force=self.force)
+        if self.path.exists() and not (self.path / "forget.json").exists():
+            raise BadInput(f"output {str(self.path)!r} exists and is not an adapter folder; it is never replaced, choose another --out")
 
     @contextmanager
     def staged(self) -> Iterator[Path]:
@@ -99,6 +104,7 @@ class OutputFolder:
         with disk_errors(f"the adapter folder {str(self.path)!r}"):
             self._staging.mkdir()
             yield self._staging
+            self._check_free()
             retired = self._sibling("replaced")
             shutil.rmtree(retired, ignore_errors=True)
             if self.path.exists():

@@ -42,6 +42,9 @@ def export_base(work: Path, weights: Path) -> None:
     staging = weights / ".base.tmp"
     shutil.rmtree(staging, ignore_errors=True)
     pipe.save_pretrained(staging)
+    # Stored in fp16 to be small, loaded in fp32 to be exact: transformers takes the dtype from here, diffusers its own default.
+    config = staging / "text_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"float16"', '"float32"'))
     shutil.rmtree(weights / "base", ignore_errors=True)
     staging.rename(weights / "base")
 
