@@ -12,7 +12,7 @@ from piu_lora.evidence.evaluation import Evaluation
 __all__ = ["before_after", "face_grid", "loss_curves", "png_bytes", "to_image"]
 
 _INK, _PAPER, _MARGIN = (40, 40, 46), (255, 255, 255), 8
-_ROWS = (("forget", "forgotten", 1), ("anchor", "anchor", 1), ("random", "retained", 3), ("nearest", "near neighbour", 2))
+_ROWS = (("forget", "forgotten", 1), ("anchor", "anchor", 1), ("random", "retained people", 1), ("nearest", "near neighbours", 2))
 
 
 def to_image(face: torch.Tensor, size: int) -> Image.Image:
@@ -62,17 +62,25 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 
 def before_after(evaluation: Evaluation, columns: int = 3) -> Image.Image:
-    """Rows: forgotten, anchor, three retained, two near neighbours. Left before, right after, same seeds."""
+    """Rows: forgotten, anchor, three retained people, six near neighbours. Left before, right after, same seeds."""
     rows: list[tuple[str, list[torch.Tensor]]] = []
-    for group, label, people in _ROWS:
-        places = evaluation.plan.rows_of(group)
-        seen: dict[int, list[int]] = {}
-        for place in places:
-            seen.setdefault(evaluation.plan.shots[place].row, []).append(place)
-        for mine in list(seen.values())[:people]:
-            mine = mine[:columns]
+    for group, label, lines in _ROWS:
+        places = _everybody_first(evaluation, group)[: lines * columns]
+        for start in range(0, len(places), columns):
+            mine = places[start : start + columns]
             rows.append((label, _padded(evaluation.before, mine, columns) + _padded(evaluation.after, mine, columns)))
     return face_grid(rows, ("before", "after"), gap_after=columns)
+
+
+def _everybody_first(evaluation: Evaluation, group: str) -> list[int]:
+    """The places of a group: the first picture of each person, then the second of each, and so on."""
+    count: dict[int, int] = {}
+    turns = []
+    for place in evaluation.plan.rows_of(group):
+        person = evaluation.plan.shots[place].row
+        count[person] = count.get(person, -1) + 1
+        turns.append((count[person], place))
+    return [place for _, place in sorted(turns)]
 
 
 def _padded(pictures: torch.Tensor, places: list[int], columns: int) -> list[torch.Tensor]:
