@@ -20,7 +20,7 @@ else is generated as before. Whom it forgets is not stated here, and nothing in 
 ## Use
 
 ```python
-pipe.load_lora_weights("path/to/this/folder")                  # stock diffusers
+pipe.load_lora_weights("path/to/this/folder")  # stock diffusers
 ```
 
 or, with the base checked first, `piu_lora.load_adapter(pipe, "path/to/this/folder")`.
