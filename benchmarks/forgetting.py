@@ -24,7 +24,7 @@ from piu_lora.evidence import evaluate_images
 from piu_lora.jobs.case import galleries_for, open_case, plan_for
 from piu_lora.model import describe, generate, mini
 
-TUNED_ON = (0, 100, 200, 300)
+TUNED_ON = (100, 300)
 FIRST, STRIDE = 37, 89
 # The official recipe with as many samples as ours and a learning rate that suits this small base; and, with --paper, as published.
 DENSE = {"official dense recipe, lr 1e-3, 150 x 16": {"lr": 1e-3, "steps": 150, "batch": 16, "accumulation": 1}}

@@ -59,7 +59,8 @@ def load_base(
         first = str(error).strip().split("\n")[0]
         if name == "arc2face" or ("/" in name and not Path(name).exists() and not name.startswith((".", "/", "~"))):
             raise EnvironmentProblem(
-                f"cannot load the base {name!r} from the Hub: {first} Check the network and your access to it, or pass a folder in diffusers layout"
+                f"cannot load the base {name!r} from the Hub: {first} "
+                "Check the network and your access to it, or pass a folder in diffusers layout"
             ) from error
         raise BadInput(f"cannot load the base {name!r}: {first}; pass mini, arc2face, a folder in diffusers layout or a Hub id") from error
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
