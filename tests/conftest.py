@@ -1,6 +1,14 @@
 """What several rooms need."""
 
+# First of all: whatever imports huggingface_hub from here on talks to this hub.
+from tests.hub.session import HUB
+
+# isort: split
+
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +18,7 @@ from piu_lora.adapter import BaseRef, Receipt, write_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import IdentityBank
 from piu_lora.model import attach, attention_digest, detach, read_weights
+from tests.hub import LoopbackHub
 from tests.tiny import FAST, tiny_bank, tiny_pipeline
 
 
@@ -41,3 +50,32 @@ def adapter_folder(pipe: StableDiffusionPipeline, fast: ForgetConfig, tmp_path: 
     ref = BaseRef("tiny", "tiny", attention_digest(pipe.unet))
     write_adapter(folder, weights, Receipt(ref, "piu", fast.to_dict(), {"rule": "nearest", "cosine": 0.5}, {}))
     return folder
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of hub files, for this test and for what it starts."""
+    cache = tmp_path / "hub-cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    return cache
+
+
+@pytest.fixture
+def hub(hub_cache: Path) -> Iterator[LoopbackHub]:
+    """The hub that huggingface_hub talks to, empty, with an empty cache in front of it."""
+    HUB.reset()
+    yield HUB
+    errors = list(HUB.errors)
+    HUB.reset()
+    assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long huggingface_hub meant to sleep before it tried again; it no longer does sleep."""
+    naps: list[float] = []
+    clock = SimpleNamespace(**{**vars(time), "sleep": naps.append})
+    monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
+    monkeypatch.setattr("huggingface_hub.file_download.time", clock)
+    return naps

@@ -1,0 +1,5 @@
+"""A Hugging Face Hub on the loopback interface, for tests that must not reach the outside."""
+
+from tests.hub.server import LoopbackHub
+
+__all__ = ["LoopbackHub"]
