@@ -1,22 +1,30 @@
 """What: bases, conditions, sampling and LoRA."""
 
 from piu_lora.model.attention import training_attention
-from piu_lora.model.base import BaseInfo, attention_digest, describe, load_base
+from piu_lora.model.base import ARC2FACE, DTYPES, BaseInfo, Precision, attention_digest, describe, family_of, load_base
 from piu_lora.model.condition import encode_embeddings, encode_empty
+from piu_lora.model.economy import checkpointed, compiled, parked
 from piu_lora.model.lora import adapters_off, attach, detach, read_weights, trainable, write_weights
 from piu_lora.model.sample import generate
 
 __all__ = [
+    "ARC2FACE",
+    "DTYPES",
     "BaseInfo",
+    "Precision",
     "adapters_off",
     "attach",
     "attention_digest",
+    "checkpointed",
+    "compiled",
     "describe",
     "detach",
     "encode_embeddings",
     "encode_empty",
+    "family_of",
     "generate",
     "load_base",
+    "parked",
     "read_weights",
     "trainable",
     "training_attention",

@@ -1,92 +1,194 @@
 """Bases: the pipelines that adapters belong to, and what piu_lora needs to know about one."""
 
 import hashlib
+import json
+import logging
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import SafetensorError
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
-from piu_lora.errors import BadInput, EnvironmentProblem
+from piu_lora.errors import BadInput, EnvironmentProblem, Incompatible
 from piu_lora.identity import RecognizerId
+from piu_lora.model.hub import HubFiles, LocalFiles
+from piu_lora.model.layout import ARC2FACE, SD15, Layout, is_folder, locate, split_revision
 
-__all__ = ["ARC2FACE", "SD15", "BaseInfo", "attention_digest", "describe", "load_base", "resolve_device"]
+__all__ = [
+    "ARC2FACE",
+    "DTYPES",
+    "SD15",
+    "BaseInfo",
+    "Precision",
+    "attention_digest",
+    "describe",
+    "family_of",
+    "load_base",
+    "resolve_device",
+]
 
-# Repository and pinned revision of the published weights.
-ARC2FACE = ("FoivosPar/Arc2Face", "321709b2e9697ea2a5bd06c8a51b340592333e1e")
-SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
-# Arc2Face states no digest for its recognizer inside the weights: bank and base are matched by this name alone.
-_ARCFACE = RecognizerId("arcface.onnx", "")
+_log = logging.getLogger("piu_lora")
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# The recognizer that Arc2Face was trained with lies beside its weights.
+_ARCFACE = "arcface.onnx"
 
 
 @dataclass(frozen=True)
 class BaseInfo:
-    """What a pipeline does not say of itself: its id, its family, and the recognizer that conditions it."""
+    """What a pipeline does not say of itself: its id and revision, its family, and the recognizer that conditions it."""
 
     id: str
     family: str
     embedding_width: int
     recognizer: RecognizerId
+    revision: str = ""
 
 
 def load_base(
-    base: str | Path, *, device: str | torch.device = "auto", dtype: torch.dtype = torch.float32, **options: Any
+    base: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    parts_revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
 ) -> StableDiffusionPipeline:
-    """Load a base as a plain diffusers ``StableDiffusionPipeline`` with the DPM-Solver++ scheduler.
+    """Load a base as a plain diffusers ``StableDiffusionPipeline`` with the DPM-Solver++ scheduler and no safety checker.
 
     Args:
-        base: ``mini`` (embedded), ``arc2face`` (the Hub, pinned revisions), a folder or a Hub id in diffusers layout.
+        base: ``mini`` (embedded), ``arc2face`` (the Hub, pinned revisions), a Hub id, or a folder; the last two in the
+            layout of diffusers or of Arc2Face's repository (``arc2face/``, ``encoder/``). ``name@revision`` works as well.
         device: ``auto`` takes CUDA where there is one.
         dtype: of all weights.
-        options: passed to ``from_pretrained`` (cache_dir, local_files_only, revision, token).
+        revision: of the base's repository, instead of the pinned one.
+        parts_revision: of the Stable Diffusion 1.5 repository, which lends Arc2Face tokenizer, VAE and scheduler.
+        cache_dir, local_files_only, token: as in diffusers.
 
     Raises:
-        BadInput: no such base.
-        EnvironmentProblem: the weights cannot be had.
+        BadInput: no such base, a damaged folder, an unknown device.
+        Incompatible: the parts do not fit each other.
+        EnvironmentProblem: the weights cannot be had; the message holds the command that fetches them.
     """
-    name = str(base)
-    try:
-        if name == "arc2face":
-            pipe = _load_arc2face(dtype, options)
-        else:
-            source = str(_mini_folder()) if name == "mini" else name
-            pipe = StableDiffusionPipeline.from_pretrained(
-                source, dtype=dtype, safety_checker=None, requires_safety_checker=False, **options
-            )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
-        if name == "arc2face" or ("/" in name and not Path(name).exists() and not name.startswith((".", "/", "~"))):
-            raise EnvironmentProblem(
-                f"cannot load the base {name!r} from the Hub: {first} "
-                "Check the network and your access to it, or pass a folder in diffusers layout"
-            ) from error
-        raise BadInput(f"cannot load the base {name!r}: {first}; pass mini, arc2face, a folder in diffusers layout or a Hub id") from error
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    name, stated = (str(base), None) if is_folder(base) else split_revision(str(base))
+    target = resolve_device(device)
+    layout = locate(
+        str(_mini_folder()) if name == "mini" else name, revision or stated, parts_revision,
+        cache_dir=cache_dir, local_files_only=local_files_only, token=token,
+    )  # fmt: skip
+    # All files first: a missing one is found before gigabytes are read.
+    folders = {part: layout.fetch(part) for part in layout.places}
+    with _without_bars():
+        pipe = _assemble(layout, folders, dtype)
+    _state(pipe, layout)
+    if describe(pipe).family != "mini":
+        _say_once("this base has no safety checker: nothing filters what it generates")
     pipe.set_progress_bar_config(disable=True)
-    loaded: StableDiffusionPipeline = pipe.to(resolve_device(device))
+    loaded: StableDiffusionPipeline = pipe.to(target)
     return loaded
 
 
-def _load_arc2face(dtype: torch.dtype, options: dict[str, Any]) -> StableDiffusionPipeline:
-    """The published parts: UNet and encoder of Arc2Face in the Stable Diffusion 1.5 pipeline, no safety checker."""
-    shared = {key: value for key, value in options.items() if key != "revision"}
-    repository, revision = ARC2FACE[0], options.get("revision", ARC2FACE[1])
-    unet = UNet2DConditionModel.from_pretrained(repository, subfolder="arc2face", revision=revision, dtype=dtype, **shared)
-    encoder = CLIPTextModel.from_pretrained(repository, subfolder="encoder", revision=revision, dtype=dtype, **shared)
-    pipe: StableDiffusionPipeline = StableDiffusionPipeline.from_pretrained(
-        SD15[0],
-        revision=SD15[1],
-        unet=unet,
-        text_encoder=encoder,
-        safety_checker=None,
-        requires_safety_checker=False,
-        dtype=dtype,
-        **shared,
-    )
-    pipe.register_to_config(_name_or_path=ARC2FACE[0])
-    return pipe
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """While open, transformers draws no bars; they would cross those of the job at hand."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _assemble(layout: Layout, folders: dict[str, Path], dtype: torch.dtype) -> StableDiffusionPipeline:
+    models = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    unet = _load(layout, "unet", UNet2DConditionModel, folders, **models)
+    encoder = _load(layout, "text_encoder", CLIPTextModel, folders, **models)
+    vae = _load(layout, "vae", AutoencoderKL, folders, **models)
+    tokenizer = _load(layout, "tokenizer", CLIPTokenizer, folders)
+    scheduler = _load(layout, "scheduler", DPMSolverMultistepScheduler, folders)
+    if unet.config.cross_attention_dim != encoder.config.hidden_size or unet.config.in_channels != vae.config.latent_channels:
+        raise Incompatible(
+            f"the parts of {layout.main.name!r} do not fit: the UNet attends to width {unet.config.cross_attention_dim} and takes "
+            f"{unet.config.in_channels} channels, the encoder gives {encoder.config.hidden_size}, the VAE {vae.config.latent_channels}"
+        )
+    return StableDiffusionPipeline(
+        vae=vae, unet=unet, text_encoder=encoder, tokenizer=tokenizer, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **options: Any) -> Any:
+    """One part by the class that it must have; pickles are read as plain tensors, never run."""
+    files, subfolder = layout.places[part]
+    where = f"{subfolder} of {files.name!r}"
+    try:
+        loaded = kind.from_pretrained(str(folders[part]), **options)
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError, TypeError) as error:
+        if "weights_only" in str(error):
+            raise BadInput(f"{where} is a pickle that holds more than tensors; it was not run. Convert it to safetensors") from error
+        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise EnvironmentProblem(
+            f"{where} cannot be read, so a file is damaged, half downloaded or of another model ({cause[:160]}); "
+            f"{files.repair(f'{subfolder}/{_suspect(folders[part])}')}"
+        ) from error
+    if "output_loading_info" not in options:
+        return loaded
+    model, report = loaded
+    lost = sorted(map(str, report["missing_keys"])) or sorted(str(key) for key in report.get("mismatched_keys", ()))
+    if lost:
+        what = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
+        raise BadInput(f"{where} is not the {part} of an Arc2Face: {what}; pass another base")
+    return model
+
+
+def _suspect(folder: Path) -> str:
+    """The file of a part where the damage is: a JSON file that is none, else the largest one."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    for path in files:
+        if path.suffix == ".json":
+            try:
+                json.loads(path.read_text())
+            except ValueError:
+                return path.name
+    return max(files, key=lambda path: path.stat().st_size).name
+
+
+def _state(pipe: StableDiffusionPipeline, layout: Layout) -> None:
+    """Write into the encoder's config what the base is, unless it says so itself; a pipeline saved later still knows."""
+    config = pipe.text_encoder.config
+    if getattr(config, "piu_lora", None):
+        return
+    files = layout.main
+    found = files.find(_ARCFACE) if isinstance(files, LocalFiles) else None
+    if isinstance(files, HubFiles):
+        found = files.cached(_ARCFACE)
+    config.piu_lora = {
+        "base": layout.id,
+        "revision": files.commit if isinstance(files, HubFiles) else "",
+        "family": "arc2face",
+        "embedding_width": 512,
+        "recognizer": _ARCFACE,
+        "recognizer_sha256": hashlib.sha256(found.read_bytes()).hexdigest() if found else "",
+    }
+
+
+@cache
+def _say_once(text: str) -> None:
+    _log.warning("%s", text)
 
 
 def _mini_folder() -> Path:
@@ -101,7 +203,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises:
         BadInput: no such device here.
     """
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else str(device)
+    # Under a launcher every process has its own.
+    cuda = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    name = (cuda if torch.cuda.is_available() else "cpu") if str(device) == "auto" else str(device)
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -110,19 +214,30 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def describe(pipe: StableDiffusionPipeline) -> BaseInfo:
-    """What is known of a base. A text encoder states it under ``piu_lora`` in its config; Arc2Face's own does not."""
+    """What is known of a base. Its text encoder states it under ``piu_lora`` in its config; one loaded otherwise is an Arc2Face."""
     stated = getattr(pipe.text_encoder.config, "piu_lora", None)
-    if stated:
-        return BaseInfo(
-            stated["base"],
-            stated["family"],
-            int(stated["embedding_width"]),
-            RecognizerId(stated["recognizer"], stated["recognizer_sha256"]),
-        )
-    source = str(pipe.config.get("_name_or_path", ""))
-    # A local path would carry a machine's name into the receipt.
-    name = source if source.count("/") == 1 and not Path(source).exists() else "local"
-    return BaseInfo(name, "arc2face", 512, _ARCFACE)
+    if not stated:
+        return BaseInfo("local", "arc2face", 512, RecognizerId(_ARCFACE, ""))
+    return BaseInfo(
+        stated["base"],
+        stated["family"],
+        int(stated["embedding_width"]),
+        RecognizerId(stated["recognizer"], stated["recognizer_sha256"]),
+        stated.get("revision", ""),
+    )
+
+
+def family_of(base: str | Path | StableDiffusionPipeline) -> str:
+    """The family of a base, without loading it: ``mini``, or ``arc2face`` for everything that does not say otherwise."""
+    if isinstance(base, StableDiffusionPipeline):
+        return describe(base).family
+    if str(base) == "mini":
+        return "mini"
+    try:
+        stated = json.loads((Path(base) / "text_encoder" / "config.json").read_text()).get("piu_lora", {})
+    except (OSError, ValueError):
+        return "arc2face"
+    return str(stated.get("family", "arc2face"))
 
 
 @torch.no_grad()

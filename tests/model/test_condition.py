@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from piu_lora.errors import BadInput
 from piu_lora.model.condition import PROMPT, encode_embeddings, encode_empty, identity_position
+from tests.golden import condition as golden
 from tests.tiny import WIDTH
 
 HIDDEN, LENGTH, PLACE = 32, 8, 4
@@ -121,3 +123,44 @@ def test_a_failure_inside_the_encoder_takes_the_hook_out(
 def test_the_empty_prompt_is_start_and_ends(parts: tuple[CLIPTextModel, CLIPTokenizer]) -> None:
     start, end = parts[1].convert_tokens_to_ids(["<|startoftext|>", "<|endoftext|>"])
     assert torch.equal(encode_empty(*parts), parts[0](input_ids=torch.tensor([[start] + [end] * (LENGTH - 1)]))[0])
+
+
+class PromptTokenizer:
+    """Gives the golden prompt; only what encode_embeddings asks of a tokenizer."""
+
+    model_max_length = golden.LENGTH
+
+    def __call__(self, _text: str, **_options: object) -> SimpleNamespace:
+        return SimpleNamespace(input_ids=torch.tensor([golden.PROMPT]))
+
+    def encode(self, _text: str, **_options: object) -> list[int]:
+        return [golden.WORD]
+
+
+def golden_conditions(attention: str, people: torch.Tensor) -> torch.Tensor:
+    encoder = CLIPTextModel(golden.config()).eval()
+    encoder.load_state_dict(golden.weights(), strict=True)
+    encoder.set_attn_implementation(attention)
+    assert type(encoder) is CLIPTextModel
+    return encode_embeddings(encoder, PromptTokenizer(), people)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_golden_values_made_by_independent_arithmetic() -> None:
+    # The last bits belong to the machine's matrix product; 1e-6 is a few of them at values of about 3.
+    torch.testing.assert_close(golden_conditions("eager", golden.people()), golden.golden(), atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_batches_of_different_rows_are_bit_equal_to_the_independent_arithmetic(count: int) -> None:
+    people = golden.people(count)
+    expected = torch.stack([golden.condition(golden.weights(), person) for person in people])
+    found = golden_conditions("eager", people)
+    if count == 1:
+        assert torch.equal(found, expected)
+    for row in range(count):
+        assert torch.equal(golden_conditions("eager", people[row : row + 1])[0], expected[row])
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(golden_conditions("sdpa", people), expected, atol=5e-6, rtol=0)
+    assert (found[:, : golden.PLACE] == found[:1, : golden.PLACE]).all()

@@ -1,0 +1,1 @@
+"""Values made once, by arithmetic written down independently of the package."""
