@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 __all__ = ["save_tensors"]
 
@@ -15,12 +16,18 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapp
     """Write a safetensors file with its metadata in sorted order.
 
     The library keeps metadata in a hash map and writes it in another order every time, so equal runs would give unequal
-    files. The header is sorted and padded to eight bytes again; the tensors are left as they are.
+    files. The header is sorted in place, in the room it already has; the tensors are left as they are.
     """
-    content = save(dict(tensors), metadata=dict(metadata))
-    (length,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    try:
+        save_file(dict(tensors), path, metadata=dict(metadata))
+    except SafetensorError as error:  # it reports a full disk as text only
+        raise OSError(str(error)) from error
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        if len(text) != length:
+            raise RuntimeError(f"the header of {path.name!r} changed its length: {length} bytes became {len(text)}")
+        file.seek(8)
+        file.write(text)

@@ -1,22 +1,30 @@
 """Who: embeddings, banks, splits and anchors."""
 
 from piu_lora.identity.anchor import Anchor, choose_anchor
-from piu_lora.identity.bank import IdentityBank, RecognizerId
+from piu_lora.identity.bank import BankRows, IdentityBank, RecognizerId
 from piu_lora.identity.embedding import centroid, dirichlet_mixtures, normalize, synthetic_neighbours
+from piu_lora.identity.faces import FaceReader
+from piu_lora.identity.gather import Gathered, PhotoReader, Rejected, gather
 from piu_lora.identity.recognizer import Recognizer
 from piu_lora.identity.source import Subject, resolve_identity
 from piu_lora.identity.split import Split, split_identities
 
 __all__ = [
     "Anchor",
+    "BankRows",
+    "FaceReader",
+    "Gathered",
     "IdentityBank",
+    "PhotoReader",
     "Recognizer",
     "RecognizerId",
+    "Rejected",
     "Split",
     "Subject",
     "centroid",
     "choose_anchor",
     "dirichlet_mixtures",
+    "gather",
     "normalize",
     "resolve_identity",
     "split_identities",

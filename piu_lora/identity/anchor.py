@@ -1,12 +1,13 @@
 """Choosing the anchor: the identity that the forgotten one is redirected to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from piu_lora.config import AnchorConfig
 from piu_lora.errors import BadInput
+from piu_lora.identity.bank import IdentityBank
 
 __all__ = ["RULES", "Anchor", "choose_anchor"]
 
@@ -33,33 +34,31 @@ def _rule(name: str) -> Callable[[Rule], Rule]:
 
 
 def choose_anchor(
-    forgotten: torch.Tensor, centroids: torch.Tensor, rows: tuple[int, ...], ids: list[str],
-    config: AnchorConfig, generator: torch.Generator,
-) -> Anchor:  # fmt: skip
-    """Pick the anchor among ``rows`` by the configured rule.
+    bank: IdentityBank, forgotten: torch.Tensor, candidates: Sequence[int], config: AnchorConfig, generator: torch.Generator
+) -> Anchor:
+    """Pick the anchor among ``candidates`` by the configured rule; reads the bank once.
 
     Args:
+        bank: everybody.
         forgotten: (d,) unit centroid of the forgotten identity.
-        centroids: (m, d) unit centroids of the whole bank.
-        rows: bank rows that may be chosen: retained identities on the training side.
-        ids: the bank's ids, for the rule ``fixed``.
+        candidates: bank rows that may be chosen: retained identities on the training side.
 
     Raises:
         BadInput: unknown rule, or nobody fits it.
     """
     if config.rule not in RULES and config.rule != "fixed":
         raise BadInput(f"unknown anchor.rule {config.rule!r}; known: {', '.join(sorted([*RULES, 'fixed']))}")
-    cosines = centroids[list(rows)] @ forgotten
-    fixed = config.rule == "fixed"
-    place = _fixed(config.identity, rows, ids) if fixed else RULES[config.rule](cosines, config, generator)
-    return Anchor(rows[place], centroids[rows[place]], float(cosines[place]))
+    rows = torch.as_tensor(candidates)
+    cosines = bank.cosines(forgotten)[rows]
+    place = _fixed(config.identity, rows, bank) if config.rule == "fixed" else RULES[config.rule](cosines, config, generator)
+    return Anchor(int(rows[place]), bank.centroid(int(rows[place])), float(cosines[place]))
 
 
-def _fixed(identity: str, rows: tuple[int, ...], ids: list[str]) -> int:
-    for place, row in enumerate(rows):
-        if ids[row] == identity:
-            return place
-    raise BadInput(f"anchor.identity = {identity!r} is not a retained identity on the training side; pass another id or another --seed")
+def _fixed(identity: str, rows: torch.Tensor, bank: IdentityBank) -> int:
+    found = (rows == (bank.index(identity) if identity in bank else -1)).nonzero()
+    if not len(found):
+        raise BadInput(f"anchor.identity = {identity!r} is not a retained identity on the training side; pass another id or another --seed")
+    return int(found[0])
 
 
 @_rule("proximity")

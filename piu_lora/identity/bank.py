@@ -5,8 +5,10 @@ one id a label). Header: format, recognizer name and digest, and the settings th
 """
 
 import difflib
+import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +21,11 @@ from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity.embedding import normalize
 from piu_lora.tensors import save_tensors
 
-__all__ = ["FORMAT", "IdentityBank", "RecognizerId"]
+__all__ = ["FORMAT", "BankRows", "IdentityBank", "RecognizerId"]
 
 FORMAT = "piu_lora.bank/1"
+_BLOCK = 8192  # rows read at once
+_CACHED = 2048  # rows whose float32 copy stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,36 @@ class RecognizerId:
     name: str
     sha256: str
 
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.sha256[:12] or 'digest unknown'})"
+
     def require(self, other: "RecognizerId", mine: str, theirs: str) -> None:
-        """Raise ``Incompatible`` unless both are the same recognizer."""
-        if self.sha256 != other.sha256:
+        """Raise ``Incompatible`` unless both are the same recognizer; where a digest is unknown, the file names decide."""
+        same = self.sha256 == other.sha256 if self.sha256 and other.sha256 else self.name == other.name
+        if not same:
             raise Incompatible(
-                f"{mine} uses recognizer {self.name!r} ({self.sha256[:12]}), but {theirs} uses {other.name!r} ({other.sha256[:12]}); "
-                f"build the bank again with the recognizer of the base"
+                f"{mine} uses recognizer {self}, but {theirs} uses {other}; build the bank again with the recognizer of the base"
             )
+
+
+@dataclass(frozen=True)
+class BankRows:
+    """Some rows of a bank's embeddings, by index: ``rows[index]`` reads and normalises just those.
+
+    Attributes:
+        embeddings: (n, d), possibly memory-mapped.
+        places: (m,) rows that belong to it.
+    """
+
+    embeddings: torch.Tensor
+    places: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
+        """(k, d) float32 unit rows for (k,) indices below ``len(self)``."""
+        return normalize(self.embeddings[self.places[index]])
 
 
 @dataclass
@@ -76,16 +103,27 @@ class IdentityBank:
         counts = torch.bincount(self.labels.long(), minlength=len(self.ids))
         if len(counts) != len(self.ids) or (counts == 0).any() or (self.labels.diff() < 0).any():
             raise BadInput(f"bank labels must run 0..{len(self.ids) - 1} in ascending order, each at least once")
-        for start in range(0, len(self.embeddings), 65536):
-            try:
-                normalize(self.embeddings[start : start + 65536])
-            except BadInput as error:
-                raise BadInput(f"bank is damaged, block from row {start}: {error}") from None
+        self._check_rows()
+
+    def _check_rows(self) -> None:
+        for rows in self._blocks():
+            # A norm is finite and positive exactly when the row has a direction; cheaper than normalising a large bank.
+            norms = torch.linalg.vector_norm(self.embeddings[rows].float(), dim=1)
+            bad = (~(norms.isfinite() & (norms >= 1e-6))).nonzero()
+            if len(bad):
+                row = rows.start + int(bad[0])
+                what = "is a zero vector" if float(norms[bad[0]]) < 1e-6 else "holds NaN or infinity"
+                raise BadInput(f"bank is damaged: embedding {row} (identity {self.ids[int(self.labels[row])]!r}) {what}; build it again")
+
+    def _blocks(self) -> Iterator[slice]:
+        """Consecutive rows, a few megabytes at a time."""
+        return (slice(start, start + _BLOCK) for start in range(0, len(self.embeddings), _BLOCK))
 
     @cached_property
-    def _starts(self) -> list[int]:
+    def _starts(self) -> torch.Tensor:
+        """First row of every identity, and the end: (len(ids) + 1,)."""
         counts = torch.bincount(self.labels.long(), minlength=len(self.ids))
-        return [0, *counts.cumsum(0).tolist()]
+        return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -119,14 +157,58 @@ class IdentityBank:
         row = self.index(identity)
         return normalize(self.embeddings[self._starts[row] : self._starts[row + 1]])
 
+    def centroid(self, row: int) -> torch.Tensor:
+        """Normalised mean embedding of the identity in ``row``, (d,) float32."""
+        return normalize(normalize(self.embeddings[self._starts[row] : self._starts[row + 1]]).mean(dim=0, keepdim=True))[0]
+
     @cached_property
     def centroids(self) -> torch.Tensor:
         """Normalised mean embedding of every identity, (len(ids), d) float32, in the order of ``ids``."""
         sums = torch.zeros(len(self.ids), self.width)
-        for start in range(0, len(self.embeddings), 65536):
-            rows = slice(start, start + 65536)
+        for rows in self._blocks():
             sums.index_add_(0, self.labels[rows].long(), normalize(self.embeddings[rows]))
         return normalize(sums)
+
+    def cosines(self, vector: torch.Tensor) -> torch.Tensor:
+        """Cosine of ``vector``, (d,) and of unit length, to every identity's centroid: (len(ids),) float32.
+
+        Reads the embeddings once, block by block, and keeps no copy of them: a bank of a million people stays where it is.
+        """
+        starts = self._starts
+        result = torch.empty(len(self.ids))
+        # Whole identities, a block that stays in the processor's cache; one scratch for all of them.
+        largest = int(starts.diff().max())
+        scratch = torch.empty(_CACHED + largest, self.width)
+        first = 0
+        while first < len(self.ids):
+            last = int(torch.searchsorted(starts, starts[first] + _CACHED + largest, right=True)) - 1
+            result[first:last] = self._block_cosines(starts[first : last + 1], vector, scratch)
+            first = last
+        return result
+
+    def _block_cosines(self, starts: torch.Tensor, vector: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+        first, last = int(starts[0]), int(starts[-1])
+        rows = scratch[: last - first].copy_(self.embeddings[first:last])
+        if last - first > len(starts) - 1:
+            rows /= torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+            labels = torch.arange(len(starts) - 1).repeat_interleave(starts.diff())
+            rows = torch.zeros(len(starts) - 1, self.width).index_add_(0, labels, rows)
+        return torch.div(rows @ vector, torch.linalg.vector_norm(rows, dim=1))
+
+    def rows_of(self, identities: Sequence[int]) -> "BankRows":
+        """The embeddings of several identities (rows of ``ids``), read only where they are asked for."""
+        wanted = torch.zeros(len(self.ids), dtype=torch.bool)
+        wanted[list(identities)] = True
+        return BankRows(self.embeddings, wanted[self.labels.long()].nonzero()[:, 0])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of embeddings, labels, ids and recognizer: equal banks have equal digests, whatever file they came from."""
+        digest = hashlib.sha256("\n".join([*self.ids, self.recognizer.sha256]).encode())
+        digest.update(self.labels.to(torch.int32).numpy().tobytes())
+        for rows in self._blocks():
+            digest.update(self.embeddings[rows].contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def save(self, path: Path | str) -> None:
         """Write the bank to one safetensors file, by way of a temporary file in the same folder."""
@@ -161,7 +243,7 @@ class IdentityBank:
                         f"expected {FORMAT!r}"
                     )
                 tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels", "ids")}
-            ids = bytes(tensors["ids"].tolist()).decode().split("\n")
+            ids = tensors["ids"].numpy().tobytes().decode().split("\n")
             settings = json.loads(header.get("settings", "{}"))
         except (OSError, safetensors.SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise BadInput(f"cannot read the bank {str(path)!r}: {error}; build it again or download it") from error

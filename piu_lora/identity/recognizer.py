@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from piu_lora.errors import BadInput
 from piu_lora.identity.bank import RecognizerId
 from piu_lora.identity.embedding import normalize
+from piu_lora.identity.faces import Face
+from piu_lora.identity.pictures import UnusablePhoto, read_picture
 
 __all__ = ["Recognizer", "read_aligned"]
 
@@ -64,6 +64,15 @@ class Recognizer:
         blocks = [self._session.run(None, {name: block.numpy()})[0] for block in scaled.split(self.batch)]
         return normalize(torch.from_numpy(np.concatenate(blocks)))
 
+    def read(self, path: Path) -> list[Face]:
+        """The one face of an aligned portrait.
+
+        Raises:
+            UnusablePhoto: the file is not a picture, or not square.
+        """
+        portrait = read_aligned(path)
+        return [Face(self.embed(portrait[None])[0], (0.0, 0.0, float(portrait.shape[2]), float(portrait.shape[1])), 1.0)]
+
     def embed_files(self, paths: Sequence[Path]) -> torch.Tensor:
         """Embed aligned portraits from files, one by one: (n, d) float32 unit rows."""
         return torch.cat([self.embed(read_aligned(path)[None]) for path in paths])
@@ -73,13 +82,10 @@ def read_aligned(path: Path) -> torch.Tensor:
     """Read a square, already aligned portrait: (3, s, s) RGB in [0, 1].
 
     Raises:
-        BadInput: the file is not a picture, or not square.
+        UnusablePhoto: the file is not a picture, or not square.
     """
-    try:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise BadInput(f"{str(path)!r} cannot be read as a picture: {error}; pass PNG or JPEG portraits") from error
-    if upright.width != upright.height:
-        raise BadInput(f"{str(path)!r} is {upright.width} x {upright.height} pixels; this base takes square, aligned portraits")
-    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).float() / 255
+    upright = read_picture(path)
+    height, width, _ = upright.shape
+    if width != height:
+        raise UnusablePhoto(path, f"{width} x {height} pixels, and this base takes square, aligned portraits")
+    return torch.from_numpy(upright.copy()).permute(2, 0, 1).float() / 255

@@ -11,11 +11,10 @@ import torch
 from piu_lora.errors import BadInput
 from piu_lora.identity.bank import IdentityBank
 from piu_lora.identity.embedding import normalize
-from piu_lora.identity.recognizer import Recognizer
+from piu_lora.identity.gather import PhotoReader, gather
+from piu_lora.identity.pictures import PHOTO_SUFFIXES, list_photos
 
 __all__ = ["Subject", "resolve_identity"]
-
-_PHOTOS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,13 @@ class Subject:
     photos: tuple[Path, ...] = ()
 
 
-def resolve_identity(identity: str | Path, bank: IdentityBank, recognizer: Recognizer | None) -> Subject:
+def resolve_identity(identity: str | Path, bank: IdentityBank, reader: PhotoReader | None, linked: float = 0.3) -> Subject:
     """Find out who is meant.
 
     Args:
-        identity: a path if one exists there, else an id of ``bank``.
-        recognizer: embeds photographs; it must be the bank's.
+        identity: an id of ``bank``, else a path.
+        reader: embeds photographs; its recognizer must be the bank's.
+        linked: cosine at which two photographs show one person.
 
     Raises:
         BadInput: nobody found, unreadable file, NaN, wrong width.
@@ -51,11 +51,17 @@ def resolve_identity(identity: str | Path, bank: IdentityBank, recognizer: Recog
         bank.index(str(identity))  # raises, suggesting the closest ids
     if path.suffix in (".npy", ".safetensors"):
         return Subject(_read_embeddings(path, bank.width))
-    photos = _photos(path)
-    if recognizer is None:
-        raise BadInput(f"{str(identity)!r} holds photographs, but no recognizer is at hand for this base; pass a .npy file of embeddings")
-    bank.recognizer.require(recognizer.id, "the bank", "the base")
-    return Subject(recognizer.embed_files(photos), photos=photos)
+    photos = [path] if path.is_file() else list_photos(path)
+    if not photos:
+        raise BadInput(f"{str(path)!r} holds no photographs ({', '.join(sorted(PHOTO_SUFFIXES))})")
+    if reader is None:
+        raise BadInput(
+            f"{str(identity)!r} holds photographs, but no face pack is at hand to read them; pass --pack DIR "
+            "(`piu-lora bank models` makes one), or a .npy file of embeddings"
+        )
+    bank.recognizer.require(reader.id, "the bank", "the face pack")
+    found = gather(reader, photos, linked)
+    return Subject(found.embeddings, photos=found.photos)
 
 
 def _exists(path: Path) -> bool:
@@ -63,15 +69,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # a name too long for the file system
         return False
-
-
-def _photos(path: Path) -> tuple[Path, ...]:
-    if path.is_file():
-        return (path,)
-    photos = tuple(sorted(file for file in path.iterdir() if file.suffix.lower() in _PHOTOS))
-    if not photos:
-        raise BadInput(f"{str(path)!r} holds no photographs ({', '.join(sorted(_PHOTOS))})")
-    return photos
 
 
 def _read_embeddings(path: Path, width: int) -> torch.Tensor:

@@ -24,23 +24,20 @@ class Split:
 def split_identities(embeddings: int, retained: list[int], config: SplitConfig, generator: torch.Generator) -> Split:
     """Hold out a share of the forgotten person's embeddings and of the retained identities (PIU, section 4.1).
 
+    A single embedding is on both sides: there is nothing else to evaluate on.
+
     Args:
         embeddings: how many embeddings of the forgotten person there are.
         retained: bank rows of everybody else.
 
     Raises:
-        BadInput: too few embeddings or identities to have both sides.
+        BadInput: too few identities to have both sides.
     """
     if len(retained) < 2:
         raise BadInput(f"the bank holds {len(retained)} other identities; at least 2 are needed, one to train on and one to evaluate")
-    if config.forget_held_out == 0:
+    if config.forget_held_out == 0 or embeddings < 2:
         everything = tuple(range(embeddings))
         train, held = everything, everything
-    elif embeddings < 2:
-        raise BadInput(
-            f"{embeddings} embedding of this identity leaves nothing to evaluate on; pass at least 2 photographs, "
-            "or --set split.forget_held_out=0 to evaluate on the training embedding"
-        )
     else:
         train, held = _cut(list(range(embeddings)), config.forget_held_out, generator)
     return Split(train, held, *_cut(retained, config.retain_held_out, generator))

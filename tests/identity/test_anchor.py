@@ -5,12 +5,11 @@ from hypothesis import strategies as st
 
 from piu_lora.config import AnchorConfig
 from piu_lora.errors import BadInput
-from piu_lora.identity import Anchor, IdentityBank, choose_anchor
+from piu_lora.identity import Anchor, IdentityBank, RecognizerId, choose_anchor
 from piu_lora.identity.anchor import RULES
 
 COSINES = (0.9, 0.205, 0.195, 0.3, -0.4, 0.19, 0.201, 0.05)  # row 0 is the forgotten one's double, never a candidate
 ROWS = (1, 2, 3, 4, 5, 6, 7)
-IDS = [f"p{row}" for row in range(len(COSINES))]
 
 
 def circle(cosines: tuple[float, ...] = COSINES) -> torch.Tensor:
@@ -20,8 +19,9 @@ def circle(cosines: tuple[float, ...] = COSINES) -> torch.Tensor:
 
 
 def choose(seed: int = 0, rows: tuple[int, ...] = ROWS, cosines: tuple[float, ...] = COSINES, **config: object) -> Anchor:
-    forgotten = torch.tensor([1.0, 0.0])
-    return choose_anchor(forgotten, circle(cosines), rows, IDS, AnchorConfig(**config), torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+    ids = [f"p{row}" for row in range(len(cosines))]
+    bank = IdentityBank(circle(cosines), torch.arange(len(cosines)), ids, RecognizerId("plane", ""))
+    return choose_anchor(bank, torch.tensor([1.0, 0.0]), rows, AnchorConfig(**config), torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
 
 
 def test_proximity_reaches_the_whole_band_and_nothing_else() -> None:
@@ -61,9 +61,9 @@ def test_random_reaches_every_candidate_and_no_one_else() -> None:
 def test_the_anchor_describes_the_chosen_row(rule: str, bank: IdentityBank) -> None:
     rows = tuple(range(3, 30))
     config = AnchorConfig(rule=rule, tolerance=0.3, max_tolerance=0.3, identity="person-011")
-    anchor = choose_anchor(bank.centroids[0], bank.centroids, rows, bank.ids, config, torch.Generator().manual_seed(1))
+    anchor = choose_anchor(bank, bank.centroids[0], rows, config, torch.Generator().manual_seed(1))
     assert anchor.row in rows
-    assert torch.equal(anchor.embedding, bank.centroids[anchor.row])
+    torch.testing.assert_close(anchor.embedding, bank.centroids[anchor.row])
     assert anchor.cosine == pytest.approx(float(bank.centroids[0].double() @ bank.centroids[anchor.row].double()), abs=1e-6)
 
 

@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from safetensors.torch import save_file
 
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity import IdentityBank, RecognizerId, normalize, resolve_identity
+from piu_lora.identity.faces import Face
 from piu_lora.identity.recognizer import read_aligned
 from tests.tiny import RECOGNIZER, WIDTH
 
@@ -19,16 +19,19 @@ class FakeRecognizer:
     def __init__(self, identity: RecognizerId = RECOGNIZER) -> None:
         self.id = identity
 
-    def embed_files(self, paths: Sequence[Path]) -> torch.Tensor:
-        means = torch.stack([read_aligned(path).mean(dim=(1, 2)) for path in paths])
-        return normalize(torch.nn.functional.pad(means, (0, WIDTH - 3)))
+    def read(self, path: Path) -> list[Face]:
+        mean = read_aligned(path).mean(dim=(1, 2))[None]
+        return [Face(normalize(torch.nn.functional.pad(mean, (0, WIDTH - 3)))[0], (0, 0, 1, 1), 1.0)]
+
+    def embed(self, faces: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
 
 
 RAW = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)) * 3
 UNIT = RAW.double().numpy() / np.linalg.norm(RAW.double().numpy(), axis=1, keepdims=True)
 
 
-def paint(path: Path, colour: str, size: tuple[int, int] = (4, 4)) -> None:
+def paint(path: Path, colour: str, size: tuple[int, int] = (32, 32)) -> None:
     Image.new("RGB", size, colour).save(path)
 
 
@@ -113,7 +116,7 @@ def test_an_empty_identity_is_nobody(bank: IdentityBank, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "a.png", "red")
     with pytest.raises(BadInput):
-        resolve_identity("", bank, FakeRecognizer())  # type: ignore[arg-type]
+        resolve_identity("", bank, FakeRecognizer())
 
 
 def test_an_identity_too_long_for_a_file_name_is_nobody(bank: IdentityBank) -> None:
@@ -122,40 +125,77 @@ def test_an_identity_too_long_for_a_file_name_is_nobody(bank: IdentityBank) -> N
 
 
 def test_a_folder_of_photographs_is_read_in_order(bank: IdentityBank, tmp_path: Path) -> None:
-    for name, colour in (("b.JPG", "blue"), ("a.png", "red"), ("c.webp", "lime")):
+    for name, colour in (("b.JPG", "#ff0000"), ("a.png", "#ff6000"), ("c.webp", "#ff0060")):
         paint(tmp_path / name, colour)
     (tmp_path / "notes.txt").write_text("not a photograph")
-    subject = resolve_identity(tmp_path, bank, FakeRecognizer())  # type: ignore[arg-type]
+    subject = resolve_identity(tmp_path, bank, FakeRecognizer())
     assert [path.name for path in subject.photos] == ["a.png", "b.JPG", "c.webp"]
     assert subject.row is None
-    assert subject.embeddings[:, :3].argmax(dim=1).tolist() == [0, 2, 1]
+    assert torch.equal(subject.embeddings, torch.stack([FakeRecognizer().read(path)[0].embedding for path in subject.photos]))
+    assert (subject.embeddings[:, 1:3] > 0.2).tolist() == [[True, False], [False, False], [False, True]]
+
+
+def test_unusable_photographs_and_other_people_are_left_out(
+    bank: IdentityBank, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    for name, colour in (("a.png", "#ff0000"), ("b.png", "#ff6000"), ("other.png", "#00ff00")):
+        paint(tmp_path / name, colour)
+    paint(tmp_path / "oblong.png", "#ff0000", (40, 60))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    subject = resolve_identity(tmp_path, bank, FakeRecognizer(), linked=0.6)
+    assert [path.name for path in subject.photos] == ["a.png", "b.png"]
+    assert len(subject.embeddings) == 2
+    for left_out in (
+        "3 of 5 photographs left out",
+        "cut.png",
+        "40 x 60 pixels",
+        "other.png': somebody else (cosine below 0.6 to the others)",
+    ):
+        assert left_out in caplog.text
+
+
+def test_photographs_of_two_people_alike_in_number_are_refused(bank: IdentityBank, tmp_path: Path) -> None:
+    for name, colour in (("a.png", "red"), ("b.png", "lime")):
+        paint(tmp_path / name, colour)
+    with pytest.raises(BadInput, match=r"different people .*a\.png', '.*b\.png'; take the others out"):
+        resolve_identity(tmp_path, bank, FakeRecognizer())
 
 
 def test_a_single_photograph(bank: IdentityBank, tmp_path: Path) -> None:
     paint(tmp_path / "a.png", "red")
-    subject = resolve_identity(tmp_path / "a.png", bank, FakeRecognizer())  # type: ignore[arg-type]
+    subject = resolve_identity(tmp_path / "a.png", bank, FakeRecognizer())
     assert subject.photos == (tmp_path / "a.png",)
     assert torch.equal(subject.embeddings, torch.eye(WIDTH)[:1])
 
 
 def test_a_folder_without_photographs_is_refused(bank: IdentityBank, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(BadInput, match=r"holds no photographs \(\.bmp, \.jpeg, \.jpg, \.png, \.webp\)"):
-        resolve_identity(tmp_path, bank, FakeRecognizer())  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"holds no photographs \(\.bmp, \.gif, \.jpeg, \.jpg, \.png, \.tif, \.tiff, \.webp\)"):
+        resolve_identity(tmp_path, bank, FakeRecognizer())
 
 
 def test_photographs_need_a_recognizer_and_the_banks_own(bank: IdentityBank, tmp_path: Path) -> None:
     paint(tmp_path / "a.png", "red")
-    with pytest.raises(BadInput, match=r"no recognizer is at hand for this base; pass a \.npy"):
+    with pytest.raises(BadInput, match=r"no face pack is at hand to read them; pass --pack DIR .*or a \.npy file"):
         resolve_identity(tmp_path, bank, None)
-    with pytest.raises(Incompatible, match=r"the bank uses recognizer 'tiny' .* but the base uses 'other'"):
+    with pytest.raises(Incompatible, match=r"the bank uses recognizer 'tiny' .* but the face pack uses 'other'"):
         resolve_identity(tmp_path, bank, FakeRecognizer(RecognizerId("other", "11" * 32)))  # type: ignore[arg-type]
 
 
-def test_damaged_and_oblong_photographs_are_named(bank: IdentityBank, tmp_path: Path) -> None:
-    paint(tmp_path / "a.png", "red", (4, 6))
-    with pytest.raises(BadInput, match=r"a\.png' is 4 x 6 pixels; this base takes square"):
-        resolve_identity(tmp_path, bank, FakeRecognizer())  # type: ignore[arg-type]
-    (tmp_path / "a.png").write_bytes(b"not a picture")
-    with pytest.raises(BadInput, match=r"a\.png' cannot be read as a picture"):
-        resolve_identity(tmp_path, bank, FakeRecognizer())  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("size", "content", "reason"),
+    [
+        ((40, 60), None, "40 x 60 pixels, and this base takes square"),
+        ((32, 32), b"not a picture", "not a picture"),
+        ((4, 4), None, "too small"),
+    ],
+)
+def test_if_no_photograph_is_usable_each_is_named_with_its_reason(
+    bank: IdentityBank, tmp_path: Path, size: tuple[int, int], content: bytes | None, reason: str
+) -> None:  # fmt: skip
+    for name in ("a.png", "b.png"):
+        paint(tmp_path / name, "red", size)
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=rf"none of 2 photographs is usable: '.*a\.png': {reason}.*; '.*b\.png': {reason}"):
+        resolve_identity(tmp_path, bank, FakeRecognizer())

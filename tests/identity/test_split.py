@@ -59,9 +59,11 @@ def test_without_held_out_embeddings_both_sides_are_everything() -> None:
     assert split(1, [7, 8], forget_held_out=0).forget_held_out == (0,)
 
 
-def test_one_embedding_has_nothing_to_evaluate_on() -> None:
-    with pytest.raises(BadInput, match=r"1 embedding .* at least 2 photographs, or --set split\.forget_held_out=0"):
-        split(1, [7, 8])
+@pytest.mark.parametrize("share", [0, 0.35, 0.99])
+def test_a_single_embedding_is_on_both_sides(share: float) -> None:
+    result = split(1, [7, 8], forget_held_out=share)
+    assert result.forget_train == result.forget_held_out == (0,)
+    assert sorted(result.retain_train + result.retain_held_out) == [7, 8]
 
 
 @pytest.mark.parametrize("retained", [[], [4]])

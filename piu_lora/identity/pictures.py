@@ -1,0 +1,95 @@
+"""Photographs as they come from cameras, phones and scanners, turned into upright RGB arrays."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from piu_lora.errors import BadInput
+
+__all__ = ["PHOTO_SUFFIXES", "UnusablePhoto", "list_photos", "read_picture"]
+
+PHOTO_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_SMALLEST = 32  # pixels a side; no detector finds a face in less
+_GREY = 127  # what shows through transparent pixels
+
+
+class UnusablePhoto(BadInput):
+    """A photograph that holds no usable face; ``reason`` says why, without its path."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{str(path)!r}: {reason}; pass another photograph")
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """The photographs in a folder, by name; hidden files are skipped."""
+    return sorted(
+        (file for file in folder.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and not file.name.startswith(".")),
+        key=lambda file: file.name,
+    )
+
+
+def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
+    """Read a picture file of any common kind.
+
+    Orientation tags are applied, transparency is laid on grey, 16-bit values are scaled, of an animation the first frame is
+    taken, and huge pictures are reduced.
+
+    Args:
+        longest: pixels of the longer side, at most.
+
+    Returns:
+        (h, w, 3) uint8 RGB in [0, 255], upright.
+
+    Raises:
+        UnusablePhoto: not a picture, truncated, too small, or too large to be opened safely.
+    """
+    # PIL warns from 90 megapixels on, and of damaged tags; the first are reduced here, the second do not matter. Not in a
+    # catch_warnings block: several threads read at once, and it would leave their filters behind.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        with Image.open(path) as picture:
+            # A JPEG is decoded at a fraction of its size, which is all that is needed of a huge one.
+            picture.draft(None, (longest, longest))
+            upright = _rgb(ImageOps.exif_transpose(picture))
+    except Image.DecompressionBombError:
+        raise UnusablePhoto(path, "more pixels than can be opened safely") from None
+    except UnidentifiedImageError:
+        raise UnusablePhoto(path, "empty file" if path.stat().st_size == 0 else "not a picture") from None
+    except IsADirectoryError:
+        raise UnusablePhoto(path, "a folder, not a picture") from None
+    except PermissionError:
+        raise UnusablePhoto(path, "no permission to read it") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnusablePhoto(path, "no such file") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError) as error:
+        cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnusablePhoto(path, "truncated" if "truncated" in cause.lower() else f"damaged ({cause})") from None
+    whole = upright.size
+    if max(whole) > longest:
+        upright.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    if min(upright.size) < _SMALLEST:
+        raise UnusablePhoto(path, f"too small or too narrow ({whole[0]} x {whole[1]} pixels)")
+    return np.asarray(upright, dtype=np.uint8)
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    picture.load()
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_deep_grey(picture)
+    if picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, (_GREY, _GREY, _GREY, 255))
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _from_deep_grey(picture: Image.Image) -> Image.Image:
+    """More than 8 bits a pixel: scaled from the smallest of the usual ranges that holds the values. PIL's own conversion clips at 255."""
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+    ranges = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0)
+    full = next((each for each in ranges if values.max() <= each), values.max())
+    return Image.fromarray((values.clip(0, full) * (255.0 / full)).round().astype(np.uint8)).convert("RGB")
