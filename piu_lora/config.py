@@ -7,6 +7,7 @@ was measured to work for a family of bases.
 import dataclasses
 import difflib
 import tomllib
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ __all__ = [
     "PRESETS",
     "AnchorConfig",
     "EvaluationConfig",
+    "FacesConfig",
     "ForgetConfig",
     "LoraConfig",
     "ObjectiveConfig",
@@ -47,6 +49,17 @@ class SplitConfig:
         _require(0 <= self.forget_held_out < 1, "split.forget_held_out", self.forget_held_out, "0 <= share < 1")
         _require(0 < self.retain_held_out < 1, "split.retain_held_out", self.retain_held_out, "0 < share < 1")
         _require(0 < self.same_person <= 1, "split.same_person", self.same_person, "0 < cosine <= 1")
+
+
+@dataclass(frozen=True)
+class FacesConfig:
+    """How photographs are read."""
+
+    several: Literal["largest", "only", "all"] = "largest"  # of several faces: the largest; refuse the photograph; take all
+    linked: float = 0.3  # two faces this close are linked, and the largest linked group of a person's photographs is the person
+
+    def __post_init__(self) -> None:
+        _require(-1 < self.linked < 1, "faces.linked", self.linked, "-1 < cosine < 1")
 
 
 @dataclass(frozen=True)
@@ -116,19 +129,24 @@ class TrainConfig:
     """The optimisation."""
 
     steps: int = 400
-    batch: int = 16  # forget and retain conditions each, a micro-batch
-    accumulation: int = 2
+    batch: int = 16  # forget and retain conditions each
+    accumulation: int = 2  # batches in an optimiser step
     lr: float = 1e-4
     weight_decay: float = 0.01
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
     clip: float = 0.0  # gradient norm; 0 leaves it alone
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the frozen weights and the products; adapters stay in fp32
+    micro_batch: int | Literal["auto"] = "auto"  # samples passed at once; auto: a batch, halved when memory runs out
+    gradient_checkpointing: bool = False  # activations are computed again instead of being kept
+    compile: bool = False  # torch.compile of the UNet's blocks; pays off in long runs on a GPU
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulation", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
+        if self.micro_batch != "auto":
+            _require(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "auto, or 1 or more")
         _require(self.lr > 0, "train.lr", self.lr, "more than 0")
         _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
         _require(self.warmup >= 0, "train.warmup", self.warmup, "0 or more")
@@ -159,6 +177,7 @@ class ForgetConfig:
 
     method: str = "piu"
     seed: int = 42
+    faces: FacesConfig = field(default_factory=FacesConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     anchor: AnchorConfig = field(default_factory=AnchorConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -214,6 +233,7 @@ class ForgetConfig:
 # Chosen by measurement on identities of the bank that no figure in the README uses (benchmarks/README.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "mini": {
+        "faces": {"linked": 0.6},
         "split": {"same_person": 0.85},
         "objective": {"eta": 1.25, "retain_weight": 40.0},
         "retain": {"neighbours": 0.4},
@@ -255,6 +275,8 @@ def _overlay(config: _Section, values: Mapping[str, Any], prefix: str) -> _Secti
 
 def _typed(kind: Any, value: Any, name: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _one_of(arguments, value, name)
     if origin is Literal and value in arguments:
         return value
     if origin is tuple and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
@@ -267,3 +289,14 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         return value
     wanted = f"one of {list(arguments)}" if origin is Literal else ("a list of strings" if origin is tuple else kind.__name__)
     raise BadInput(f"{name} = {value!r} has the wrong type: expected {wanted}")
+
+
+def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
+    """A value of the first type that takes it."""
+    wanted = []
+    for kind in kinds:
+        try:
+            return _typed(kind, value, name)
+        except BadInput as error:
+            wanted.append(str(error).rpartition("expected ")[2])
+    raise BadInput(f"{name} = {value!r} has the wrong type: expected {' or '.join(wanted)}")

@@ -45,7 +45,7 @@ def test_a_family_without_preset_gets_the_papers() -> None:
         ("train.step", r"unknown setting 'train\.step': did you mean train\.steps\?"),
         ("anchor.tua", r"unknown setting 'anchor\.tua': did you mean anchor\.tau\?"),
         ("trian.steps", r"unknown setting 'trian': did you mean train\?"),
-        ("xyzzy", r"unknown setting 'xyzzy': known here: method, seed, split,"),
+        ("xyzzy", r"unknown setting 'xyzzy': known here: method, seed, faces, split,"),
         ("lora.xyzzy", r"unknown setting 'lora\.xyzzy': known here: lora\.rank, lora\.blocks"),
         ("", "unknown setting ''"),
     ],
@@ -67,6 +67,9 @@ def test_unknown_keys_suggest_the_nearest(key: str, message: str) -> None:
         ("lora.blocks=mid_block", r"lora\.blocks = 'mid_block' .* expected a list of strings"),
         ("lora.blocks=[1]", r"lora\.blocks = \[1\] .* expected a list of strings"),
         ("train.schedule=linear", r"train\.schedule = 'linear' .* expected one of \['constant', 'cosine'\]"),
+        ("train.micro_batch=many", r"train\.micro_batch = 'many' .* expected int or one of \['auto'\]"),
+        ("train.micro_batch=true", r"train\.micro_batch = True .* expected int or one of \['auto'\]"),
+        ("train.precision=fp8", r"train\.precision = 'fp8' .* expected one of \['fp32', 'bf16', 'fp16'\]"),
         ("train=3", r"train = 3 is a section: set one of its keys, for example train\.steps"),
         ("train.steps.more=3", r"train\.steps = \{'more': 3\} has the wrong type"),
     ],
@@ -81,7 +84,7 @@ OUT_OF_RANGE = {
     "anchor.tau": "1.5 -1.5 nan", "anchor.tolerance": "0.0 2.5", "lora.rank": "0",
     "objective.eta": "-0.5 nan", "objective.retain_weight": "-1.0", "retain.neighbours": "-0.5 1.5", "train.steps": "0",
     "train.batch": "0", "train.accumulation": "-3", "train.checkpoint_every": "0", "train.lr": "0.0 -0.5 nan",
-    "train.weight_decay": "-0.5", "train.warmup": "-1", "train.clip": "-0.5", "evaluation.forget_images": "0",
+    "train.weight_decay": "-0.5", "train.micro_batch": "0 -1", "train.warmup": "-1", "train.clip": "-0.5", "evaluation.forget_images": "0",
     "evaluation.retain_images": "0", "evaluation.nearest": "0", "evaluation.anchor_images": "0", "evaluation.steps": "0",
     "evaluation.batch": "0", "evaluation.guidance": "0.5",
 }  # fmt: skip
@@ -116,6 +119,11 @@ def test_edges_of_the_ranges_are_allowed(pair: str) -> None:
     name, value = pair.split("=")
     section, key = name.split(".")
     assert ForgetConfig().updated_from_pairs([pair]).to_dict()[section][key] == float(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("4", 4)])
+def test_a_number_or_a_word(text: str, value: object) -> None:
+    assert ForgetConfig().updated_from_pairs([f"train.micro_batch={text}"]).train.micro_batch == value
 
 
 def test_the_constructor_validates_too() -> None:

@@ -1,6 +1,7 @@
 """The training loop: it minimises an objective and knows no method, no file, no hub and no screen."""
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,14 @@ from typing import Any
 import torch
 
 from piu_lora.config import TrainConfig
-from piu_lora.errors import TrainingFailed
+from piu_lora.errors import BadInput, TrainingFailed
+from piu_lora.unlearn.micro_batch import MicroBatch
 from piu_lora.unlearn.registry import Objective
+from piu_lora.unlearn.workers import Alone, Workers
 
 __all__ = ["TrainState", "learning_rate", "train"]
+
+_log = logging.getLogger("piu_lora")
 
 
 @dataclass
@@ -23,6 +28,7 @@ class TrainState:
     parameters: list[torch.Tensor] = field(default_factory=list)
     optimizer: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)  # of fp16's loss, and how many steps it left out
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -42,17 +48,19 @@ def train(
     seed: int,
     *,
     state: TrainState | None = None,
+    workers: Workers = Alone(),  # noqa: B008  (it has no state)
     on_step: Callable[[int, dict[str, float]], None] = lambda step, terms: None,
     on_checkpoint: Callable[[TrainState], None] = lambda state: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, float]]:
     """Minimise ``objective`` over ``parameters`` with AdamW.
 
-    Each step draws its ``batch x accumulation`` samples from a generator seeded by (seed, step) alone, so one micro-batch
-    of 8 sees what 8 of 1 see, and a resumed run goes on as if it had never stopped.
+    Each step draws its ``batch x accumulation`` samples from a generator seeded by (seed, step) alone, so neither the
+    micro-batch nor the number of processes changes what a step sees, and a resumed run goes on as if it had never stopped.
 
     Args:
         state: where an interrupted run stopped.
+        workers: the processes that share each step's samples; their gradients and losses are added up.
         on_step: told the step and the terms of its loss.
         on_checkpoint: given the state every ``checkpoint_every`` steps, and when the run is interrupted.
         should_stop: asked after every step; true stops the run between two steps, where its state is whole.
@@ -61,62 +69,128 @@ def train(
         The terms of every step.
 
     Raises:
-        TrainingFailed: the loss is no longer finite.
+        BadInput: there are more processes than samples in a step.
+        TrainingFailed: the loss is no longer finite, fp16 overflows whatever its scale, or not even one sample fits into memory.
         KeyboardInterrupt: ``should_stop`` said so; the state went to ``on_checkpoint``.
     """
+    _check_shares(config, workers)
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=config.precision == "fp16")
+    run = _Run(objective, parameters, config, workers, optimizer, scaler, MicroBatch(config.micro_batch, config.batch))
     state = state or TrainState()
     if state.step:
-        _restore(state, parameters, optimizer)
+        run.restore(state)
     history = list(state.history)
     for step in range(state.step, config.steps):
-        terms = _step(objective, parameters, optimizer, config, _generator(seed, step), step)
+        terms = run.step(_generator(seed, step), step)
         history.append(terms)
         on_step(step, terms)
-        stop = should_stop()
+        stop = workers.any(should_stop())
         if stop or (step + 1) % config.checkpoint_every == 0:
-            on_checkpoint(_snapshot(step + 1, parameters, optimizer, history))
+            on_checkpoint(run.snapshot(step + 1, history))
         if stop:
             raise KeyboardInterrupt
+    if run.skipped:
+        _log.warning("fp16: the gradients of %d of %d steps overflowed, and those steps were left out", run.skipped, config.steps)
     return history
 
 
-def _step(
-    objective: Objective[Any], parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer, config: TrainConfig,
-    generator: torch.Generator, step: int,
-) -> dict[str, float]:  # fmt: skip
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config)
-    optimizer.zero_grad(set_to_none=True)
-    draw = objective.draw(config.batch * config.accumulation, generator)
-    totals: dict[str, float] = {}
-    for start in range(0, config.batch * config.accumulation, config.batch):
-        loss, terms = objective.loss(draw[start : start + config.batch])
-        (loss / config.accumulation).backward()
-        for name, value in terms.items():
-            totals[name] = totals.get(name, 0.0) + value / config.accumulation
-    if not all(math.isfinite(value) for value in totals.values()):
-        raise TrainingFailed(
-            f"the loss is {totals} at step {step + 1}; nothing was written. Lower --set train.lr={config.lr} or set train.clip=1"
+def _check_shares(config: TrainConfig, workers: Workers) -> None:
+    total = config.batch * config.accumulation
+    if total < workers.count:
+        raise BadInput(
+            f"train.batch = {config.batch} x train.accumulation = {config.accumulation} gives {total} samples a step for "
+            f"{workers.count} processes; raise train.batch or start fewer processes"
         )
-    if config.clip > 0:
-        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-    optimizer.step()
-    return totals
+
+
+@dataclass
+class _Run:
+    """What stays the same from step to step."""
+
+    objective: Objective[Any]
+    parameters: Sequence[torch.nn.Parameter]
+    config: TrainConfig
+    workers: Workers
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    micro_batch: MicroBatch
+    skipped: int = 0  # steps left out because fp16 overflowed
+
+    def step(self, generator: torch.Generator, step: int) -> dict[str, float]:
+        """One step of the optimiser over all samples of the step; returns the mean terms of the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        total = self.config.batch * self.config.accumulation
+        draw = self.objective.draw(total, generator)
+        first, last = (total * rank // self.workers.count for rank in (self.workers.rank, self.workers.rank + 1))
+        terms = self.micro_batch.fit(lambda size: self._gradients(draw[first:last], last - first, total, size))
+        terms = self._together(terms)
+        if not all(math.isfinite(value) for value in terms.values()):
+            raise TrainingFailed(
+                f"the loss is {terms} at step {step + 1}; nothing was written. Lower --set train.lr={self.config.lr} or set train.clip=1"
+            )
+        self.scaler.unscale_(self.optimizer)
+        if self.config.clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        self._update(step)
+        return terms
+
+    def _update(self, step: int) -> None:
+        """Move the parameters; in fp16, leave out a step whose gradients overflow, and scale the loss less from then on."""
+        before = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        # A lower scale is the only sign that GradScaler gives of a step left out.
+        if self.scaler.get_scale() < before:
+            self.skipped += 1
+            if before <= 1:
+                raise TrainingFailed(
+                    f"fp16 overflows at step {step + 1} with no scaling left; nothing was written. Pass --set train.precision=bf16 or fp32"
+                )
+
+    def _gradients(self, draw: Any, count: int, total: int, size: int) -> dict[str, float]:
+        """Add up the gradients of ``count`` samples, ``size`` at a time, each weighted by 1 / ``total``."""
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, float] = {}
+        for start in range(0, count, size):
+            share = min(size, count - start) / total
+            loss, terms = self.objective.loss(draw[start : min(start + size, count)])
+            self.scaler.scale(loss * share).backward()
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0.0) + value * share
+        return totals
+
+    def _together(self, terms: dict[str, float]) -> dict[str, float]:
+        if self.workers.count == 1:
+            return terms
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        names = sorted(terms)
+        values = torch.tensor([terms[name] for name in names], dtype=torch.float64)
+        self.workers.sum([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        self.workers.sum([values])
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def snapshot(self, step: int, history: list[dict[str, float]]) -> TrainState:
+        """The state after ``step`` steps, on the CPU."""
+        weights = [parameter.detach().cpu().clone() for parameter in self.parameters]
+        return TrainState(step, weights, copy.deepcopy(self.optimizer.state_dict()), list(history), self._scaler_state())
+
+    def _scaler_state(self) -> dict[str, Any]:
+        return {**self.scaler.state_dict(), "skipped": self.skipped} if self.scaler.is_enabled() else {}
+
+    def restore(self, state: TrainState) -> None:
+        """Go back to a snapshot."""
+        with torch.no_grad():
+            for parameter, saved in zip(self.parameters, state.parameters, strict=True):
+                parameter.copy_(saved)
+        self.optimizer.load_state_dict(state.optimizer)
+        if state.scaler:
+            self.scaler.load_state_dict(state.scaler)
+            self.skipped = state.scaler["skipped"]
 
 
 def _generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-
-def _snapshot(
-    step: int, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer, history: list[dict[str, float]]
-) -> TrainState:
-    return TrainState(step, [p.detach().cpu().clone() for p in parameters], copy.deepcopy(optimizer.state_dict()), list(history))
-
-
-def _restore(state: TrainState, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    with torch.no_grad():
-        for parameter, saved in zip(parameters, state.parameters, strict=True):
-            parameter.copy_(saved)
-    optimizer.load_state_dict(state.optimizer)

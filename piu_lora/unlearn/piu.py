@@ -25,14 +25,14 @@ def replacement_target(anchor: torch.Tensor, forget: torch.Tensor, eta: float) -
 
 @dataclass(frozen=True)
 class PiuDraw:
-    """Noisy latents, timesteps and conditions of n forget and n retain samples."""
+    """Noisy latents, timesteps and embeddings (n, d) of n forget and n retain samples, on the CPU."""
 
     forget_latents: torch.Tensor
     forget_times: torch.Tensor
-    forget_conditions: torch.Tensor
+    forget: torch.Tensor
     retain_latents: torch.Tensor
     retain_times: torch.Tensor
-    retain_conditions: torch.Tensor
+    retain: torch.Tensor
 
     def __getitem__(self, rows: slice) -> Self:
         return type(self)(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
@@ -42,7 +42,7 @@ class PiuObjective:
     """``|eps(z,t,c_f) - target|^2 + lambda |eps(z',t',c_r) - eps*(z',t',c_r)|^2`` (PIU, equation 5), means over elements.
 
     One pass of the frozen head over all three conditions, one batched teacher pass (the same UNet, adapters off), one
-    batched student pass. Latents are noise: no image is needed.
+    batched student pass. Latents are noise: no image is needed. Everything that takes memory happens a micro-batch at a time.
     """
 
     def __init__(self, problem: Problem, student: Student, config: ForgetConfig) -> None:
@@ -50,7 +50,8 @@ class PiuObjective:
         self.eta, self.retain_weight = config.objective.eta, config.objective.retain_weight
         self.split = SplitUNet.before(student.unet, config.lora.blocks)
         self.device = next(student.unet.parameters()).device
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16")
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
+        self.autocast = torch.autocast(self.device.type, half, enabled=half is not None)
         self.centre = centroid(problem.forget)
         with torch.no_grad():
             self.anchor = student.encode(problem.anchor[None].to(self.device))
@@ -65,20 +66,21 @@ class PiuObjective:
         # Spread over the batch, so that every micro-batch holds its share.
         places = (torch.arange(near) * count) // max(near, 1)
         retain = retain.index_copy(0, places, self._neighbours(retain[places], generator))
-        conditions = self.student.encode(torch.cat([forget, retain]).to(self.device))
         latents, times = self._noise(2 * count, generator)
-        return PiuDraw(latents[:count], times[:count], conditions[:count], latents[count:], times[count:], conditions[count:])
+        return PiuDraw(latents[:count], times[:count], forget, latents[count:], times[count:], retain)
 
     def loss(self, draw: PiuDraw) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean loss over a draw and its two terms."""
         count = len(draw.forget_latents)
         forget, retain, anchor = slice(0, count), slice(count, 2 * count), slice(2 * count, 3 * count)
+        with torch.no_grad():
+            conditions = self.student.encode(torch.cat([draw.forget, draw.retain]).to(self.device))
         with self.autocast:
             with torch.no_grad():
                 midway = self.split.head(
-                    torch.cat([draw.forget_latents, draw.retain_latents, draw.forget_latents]),
-                    torch.cat([draw.forget_times, draw.retain_times, draw.forget_times]),
-                    torch.cat([draw.forget_conditions, draw.retain_conditions, self.anchor.expand(count, -1, -1)]),
+                    torch.cat([draw.forget_latents, draw.retain_latents, draw.forget_latents]).to(self.device),
+                    torch.cat([draw.forget_times, draw.retain_times, draw.forget_times]).to(self.device),
+                    torch.cat([conditions, self.anchor.expand(count, -1, -1)]),
                 )
                 with self.student.adapters_off():
                     teacher = self.split.tail(midway).float()
@@ -98,7 +100,7 @@ class PiuObjective:
         shape = (count, config.in_channels, config.sample_size, config.sample_size)
         start, noise = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
         times = torch.randint(self.student.timesteps, (count,), generator=generator)
-        return self.student.add_noise(start, noise, times).to(self.device), times.to(self.device)
+        return self.student.add_noise(start, noise, times), times
 
 
 @register("piu", label="PIU (LoRA)", paper="arXiv 2605.22311")

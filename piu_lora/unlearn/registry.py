@@ -33,13 +33,21 @@ class Objective(Protocol[D]):
         """The mean loss over a draw, and its terms for the log."""
 
 
+class Rows(Protocol):
+    """Embeddings by index: a tensor (m, d), or a bank's rows that are read only where they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: torch.Tensor) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True)
 class Problem:
     """Who is forgotten, who replaces them, who stays: unit embeddings, on the CPU."""
 
     forget: torch.Tensor  # (n, d) training embeddings of the forgotten person
     anchor: torch.Tensor  # (d,)
-    retain: torch.Tensor  # (m, d) training embeddings of everybody else
+    retain: Rows  # (m, d) training embeddings of everybody else
 
 
 @dataclass(frozen=True)
