@@ -1,7 +1,7 @@
 """The artefact: an adapter folder, written whole, read with suspicion."""
 
 from piu_lora.adapter.folder import Adapter, load_adapter, read_adapter, write_adapter
-from piu_lora.adapter.output import OutputFolder, disk_errors, refuse_existing, write_file
+from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_existing, write_file
 from piu_lora.adapter.receipt import BaseRef, Receipt, library_versions
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "BaseRef",
     "OutputFolder",
     "Receipt",
+    "claimed",
     "disk_errors",
     "library_versions",
     "load_adapter",

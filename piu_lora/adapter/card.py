@@ -74,11 +74,17 @@ def _metadata(receipt: Receipt) -> ModelCardData:
     )  # fmt: skip
 
 
+def _ratio(figures: dict[str, Any]) -> str:
+    if figures["ratio"] is None:
+        return "no face before"
+    low, high = figures["ratio_interval"]
+    return f"{figures['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def _table(evaluation: dict[str, Any]) -> str:
     """ISM of every group, before and after, by every recognizer."""
     rows = [
-        f"| {recognizer} | {group} | {figures['before']:.3f} | {figures['after']:.3f} | {figures['ratio']:.3f} "
-        f"[{figures['ratio_interval'][0]:.3f}, {figures['ratio_interval'][1]:.3f}] |"
+        f"| {recognizer} | {group} | {figures['before']:.3f} | {figures['after']:.3f} | {_ratio(figures)} |"
         for recognizer, groups in evaluation.get("recognizers", {}).items()
         for group, figures in groups["ism"].items()
     ]

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from piu_lora.errors import BadInput, Busy, EnvironmentProblem
 
-__all__ = ["OutputFolder", "disk_errors", "refuse_existing", "write_file"]
+__all__ = ["OutputFolder", "claimed", "disk_errors", "refuse_existing", "write_file"]
 
 
 @contextmanager
@@ -46,6 +46,27 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """While open, no other run may write ``path``, whose folder exists.
+
+    Raises:
+        Busy: another run holds it.
+        EnvironmentProblem: nothing can be written there.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    with disk_errors(f"to {str(path.parent)!r}"):
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise Busy(f"another run is writing to {str(path)!r}; wait for it or choose another --out") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
 class OutputFolder:
     """The destination of one run.
 
@@ -62,7 +83,6 @@ class OutputFolder:
         self.force = force
         self.checkpoint = self._sibling("checkpoint")
         self._staging = self._sibling("partial")
-        self._lock = FileLock(self._sibling("lock"), timeout=0)
 
     def _sibling(self, suffix: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{suffix}")
@@ -79,19 +99,14 @@ class OutputFolder:
         self._check_free()
         with disk_errors(f"to {str(self.path.parent)!r}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+        with claimed(self.path):
             try:
-                self._lock.acquire()
-            except Timeout as error:
-                raise Busy(f"another run is writing to {str(self.path)!r}; wait for it or choose another --out") from error
-        try:
-            # A run that ended between the check and the lock has left its folder there.
-            self._check_free()
-            shutil.rmtree(self._staging, ignore_errors=True)
-            yield self
-        finally:
-            shutil.rmtree(self._staging, ignore_errors=True)
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-            self._lock.release()
+                # A run that ended between the check and the lock has left its folder there.
+                self._check_free()
+                shutil.rmtree(self._staging, ignore_errors=True)
+                yield self
+            finally:
+                shutil.rmtree(self._staging, ignore_errors=True)
 
     def _check_free(self) -> None:
         refuse_existing(self.path, force=self.force)

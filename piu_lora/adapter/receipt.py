@@ -18,11 +18,12 @@ _LIBRARIES = ("piu-lora", "torch", "diffusers", "peft", "transformers", "safeten
 
 @dataclass(frozen=True)
 class BaseRef:
-    """The base an adapter belongs to: its id, and a digest of its cross-attention weights."""
+    """The base an adapter belongs to: its id and revision, and a digest of its cross-attention weights."""
 
     id: str
     family: str
     attn2_sha256: str
+    revision: str = ""
 
 
 @dataclass(frozen=True)

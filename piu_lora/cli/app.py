@@ -2,7 +2,7 @@
 
 import typer
 
-from piu_lora.cli import bank, evaluate, forget, generate
+from piu_lora.cli import bank, doctor, evaluate, forget, generate
 from piu_lora.cli.terminal import run
 
 __all__ = ["app", "main"]
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("forget")(forget.command)
 app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
+app.command("doctor")(doctor.command)
 app.add_typer(bank.app, name="bank")
 
 

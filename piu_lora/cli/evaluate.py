@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import AdapterFolder, Bank, Base, Device, Force, Identity, Json, Settings
+from piu_lora.cli.options import AdapterFolder, Bank, Base, Device, Dtype, Force, Identity, Json, Pack, Settings
 from piu_lora.cli.terminal import bars, print_result
 
 __all__ = ["command"]
@@ -17,11 +17,13 @@ def command(
     out: Annotated[Path | None, typer.Option(help="folder for report.json and before_after.png")] = None,
     base: Base = "mini",
     bank: Bank = None,
+    pack: Pack = None,
     settings: Settings = [],  # noqa: B006
     max_forget: Annotated[float | None, typer.Option(help="fail above this forget ISM, as a multiple of its value before")] = None,
     max_acc_u: Annotated[float | None, typer.Option(help="fail above this share of recognised forget images")] = None,
     min_retain: Annotated[float | None, typer.Option(help="fail below this retain ISM, as a multiple of its value before")] = None,
     device: Device = "auto",
+    dtype: Dtype = "fp32",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +31,9 @@ def command(
     from piu_lora.evidence import missed, report_table, summary
     from piu_lora.jobs.evaluate import evaluate
 
-    evaluation = evaluate(adapter, identity, base, out, bank=bank, settings=tuple(settings), device=device, force=force, progress=bars)
+    evaluation = evaluate(
+        adapter, identity, base, out, bank=bank, pack=pack, settings=tuple(settings), device=device, dtype=dtype, force=force, progress=bars
+    )
     failures = missed(evaluation.figures, forget_ratio=max_forget, acc_u=max_acc_u, retain_ratio=min_retain)
     print_result({**summary(evaluation), "missed": failures}, report_table(evaluation.figures), as_json)
     if failures:

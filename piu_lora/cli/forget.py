@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, Base, Device, Force, Identity, Json, Settings
+from piu_lora.cli.options import Bank, Base, Device, Force, Identity, Json, Pack, Settings
 from piu_lora.cli.terminal import INTERRUPTED, bars, print_result
 
 __all__ = ["command"]
@@ -16,6 +16,7 @@ def command(
     out: Annotated[Path, typer.Option(help="adapter folder to create")],
     base: Base = "mini",
     bank: Bank = None,
+    pack: Pack = None,
     method: Annotated[str | None, typer.Option(help="method of forgetting")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings")] = None,
     settings: Settings = [],  # noqa: B006  (typer reads the default, nobody changes it)
@@ -30,19 +31,34 @@ def command(
     from piu_lora.config import ForgetConfig
     from piu_lora.evidence import report_table
     from piu_lora.jobs.forget import forget
+    from piu_lora.jobs.workers import is_main
+    from piu_lora.model import family_of
 
-    chosen = ForgetConfig.preset(base)
+    chosen = ForgetConfig.preset(family_of(base))
     if config is not None:
         chosen = chosen.updated_from_toml(config)
     chosen = chosen.updated_from_pairs(settings)
     chosen = chosen.updated({key: value for key, value in (("method", method), ("seed", seed)) if value is not None})
     try:
         result = forget(
-            identity, base, out, bank=bank, config=chosen, device=device, evaluate=evaluate, force=force, resume=resume, progress=bars
+            identity,
+            base,
+            out,
+            bank=bank,
+            pack=pack,
+            config=chosen,
+            device=device,
+            evaluate=evaluate,
+            force=force,
+            resume=resume,
+            progress=bars,
         )
     except KeyboardInterrupt:
-        typer.echo("interrupted; repeat the command with --resume to go on", err=True)
+        if is_main():
+            typer.echo("interrupted; repeat the command with --resume to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    if not is_main():
+        return
     receipt = result.receipt
     lines = [f"adapter {receipt.adapter_id} in {result.path}", f"trained in {receipt.seconds['train']:.0f} s"]
     if result.evaluation is not None:

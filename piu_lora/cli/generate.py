@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, Base, Device, Force, Json, Seed
+from piu_lora.cli.options import Bank, Base, Device, Dtype, Force, Json, Pack, Seed
 from piu_lora.cli.terminal import bars, print_result
 
 __all__ = ["command"]
@@ -16,12 +16,14 @@ def command(
     out: Annotated[Path, typer.Option(help="PNG to write")],
     base: Base = "mini",
     bank: Bank = None,
+    pack: Pack = None,
     adapter: Annotated[list[Path], typer.Option(help="adapter folder; repeatable: all active together")] = [],  # noqa: B006
     images: Annotated[int, typer.Option(min=1, max=64, help="images of each identity")] = 4,
     steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; the base's default")] = None,
     guidance: Annotated[float | None, typer.Option(min=1, help="guidance scale; the base's default")] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    dtype: Dtype = "fp32",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +31,7 @@ def command(
     from piu_lora.jobs.generate import generate_grid
 
     generate_grid(
-        identity, base, out, bank=bank, adapters=adapter, images=images, steps=steps, guidance=guidance, seed=seed,
-        device=device, force=force, progress=bars,
+        identity, base, out, bank=bank, pack=pack, adapters=adapter, images=images, steps=steps, guidance=guidance, seed=seed,
+        device=device, dtype=dtype, force=force, progress=bars,
     )  # fmt: skip
     print_result({"path": str(out), "identities": len(identity), "images": images}, f"wrote {out}", as_json)

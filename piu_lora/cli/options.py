@@ -1,16 +1,18 @@
 """Options that several commands share, as named types."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["Bank", "Base", "Device", "Force", "Identity", "Json", "Seed", "Settings"]
+__all__ = ["Bank", "Base", "Device", "Dtype", "Force", "Identity", "Json", "Pack", "Seed", "Settings"]
 
-Base = Annotated[str, typer.Option(help="mini (embedded), arc2face, a folder in diffusers layout, or a Hub id")]
+Base = Annotated[str, typer.Option(help="mini (embedded), arc2face, a folder, or a Hub id[@revision]")]
 Bank = Annotated[str | None, typer.Option(help="bank file; the embedded one by default for --base mini")]
+Pack = Annotated[Path | None, typer.Option(help="folder of the face detector and recognizer; $PIU_LORA_PACK by default")]
 Identity = Annotated[str, typer.Option(help="a bank id, a photo, a folder of photos, or a .npy/.safetensors file of embeddings")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Dtype = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="precision of the base's weights")]
 Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Seed = Annotated[int, typer.Option(help="seed of every random draw")]

@@ -58,7 +58,9 @@ def run(app: typer.Typer) -> None:
 
 def _quieten(debug: bool) -> None:
     """Third-party chatter off, our own warnings on, both before those libraries are imported."""
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    # Of several processes of one launch, the first one talks.
+    level = logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(level=logging.DEBUG if debug else level, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.addLevelName(logging.WARNING, "warning")
     if not debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

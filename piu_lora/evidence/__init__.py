@@ -1,5 +1,6 @@
 """Proof: figures, pictures and reports."""
 
+from piu_lora.evidence.cosines import cosine_histograms
 from piu_lora.evidence.evaluation import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
 from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_bytes
 from piu_lora.evidence.report import missed, report_json, report_table, summary
@@ -9,6 +10,7 @@ __all__ = [
     "Gallery",
     "Plan",
     "before_after",
+    "cosine_histograms",
     "evaluate_images",
     "face_grid",
     "loss_curves",

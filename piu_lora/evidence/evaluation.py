@@ -125,9 +125,11 @@ def _score(plan: Plan, gallery: Gallery, before: torch.Tensor, after: torch.Tens
     centroids = gallery.centroids.numpy()
     cosine = {when: cosine_to(embedded, centroids[own]) for when, embedded in (("before", before), ("after", after))}
     hit = {when: accuracy(embedded, centroids, own) for when, embedded in (("before", before), ("after", after))}
-    figures: dict[str, Any] = {"ism": {}, "recognised": {}}
+    faceless = {when: np.logical_not(np.asarray(embedded).any(axis=1)) for when, embedded in (("before", before), ("after", after))}
+    figures: dict[str, Any] = {"ism": {}, "recognised": {}, "no_face": {}}
     for group in GROUPS:
         places = plan.rows_of(group)
+        figures["no_face"][group] = {when: int(faceless[when][places].sum()) for when in faceless}
         figures["ism"][group] = _paired(cosine["before"][places], cosine["after"][places])
         figures["recognised"][group] = {when: _mean(hit[when][places]) for when in hit}
     for when in hit:
@@ -141,8 +143,11 @@ def _mean(values: Array) -> dict[str, Any]:
 
 
 def _paired(before: Array, after: Array) -> dict[str, Any]:
+    # Without a face before, there is nothing to compare with.
+    known = before.mean() != 0
     return {
         "before": float(before.mean()), "before_interval": interval(before),
         "after": float(after.mean()), "after_interval": interval(after),
-        "ratio": float(after.mean() / before.mean()), "ratio_interval": ratio_interval(after, before), "n": len(before),
+        "ratio": float(after.mean() / before.mean()) if known else None,
+        "ratio_interval": ratio_interval(after, before) if known else None, "n": len(before),
     }  # fmt: skip

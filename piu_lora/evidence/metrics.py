@@ -15,9 +15,13 @@ def cosine_to(embeddings: npt.ArrayLike, centroids: npt.ArrayLike) -> Array:
 
 
 def accuracy(embeddings: npt.ArrayLike, gallery: npt.ArrayLike, own: npt.ArrayLike) -> Array:
-    """1 where the nearest centroid of ``gallery`` (m, d) is the embedding's ``own`` row, else 0: (n,). Means are AccU, AccR."""
-    nearest = (np.asarray(embeddings, float) @ np.asarray(gallery, float).T).argmax(axis=1)
-    result: Array = (nearest == np.asarray(own)).astype(float)
+    """1 where the nearest centroid of ``gallery`` (m, d) is the embedding's ``own`` row, else 0: (n,). Means are AccU, AccR.
+
+    A zero row stands for a picture without a face, and is nobody.
+    """
+    rows = np.asarray(embeddings, float)
+    nearest = (rows @ np.asarray(gallery, float).T).argmax(axis=1)
+    result: Array = ((nearest == np.asarray(own)) & rows.any(axis=1)).astype(float)
     return result
 
 
@@ -36,7 +40,8 @@ def interval(values: Array, seed: int = 0, draws: int = 2000) -> tuple[float, fl
 def ratio_interval(after: Array, before: Array, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
     """Percentile bootstrap 95 % interval of ``mean(after) / mean(before)``; pairs (same condition, same seed) stay together."""
     rows = _resample(len(after), seed, draws)
-    low, high = np.percentile(after[rows].mean(axis=1) / before[rows].mean(axis=1), [2.5, 97.5])
+    above, below = after[rows].mean(axis=1), before[rows].mean(axis=1)
+    low, high = np.percentile(above[below != 0] / below[below != 0], [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -28,18 +28,27 @@ def report_table(figures: dict[str, Any]) -> str:
     for name, scores in figures.items():
         for group in GROUPS:
             ism, hit = scores["ism"][group], scores["recognised"][group]
-            low, high = ism["ratio_interval"]
             share = f"{hit['before']['mean']:.2f} -> {hit['after']['mean']:.2f}"
-            rows.append(
-                (name, _PEOPLE[group], f"{ism['before']:.3f}", f"{ism['after']:.3f}", f"{ism['ratio']:.3f} [{low:.3f}, {high:.3f}]", share)
-            )
+            rows.append((name, _PEOPLE[group], f"{ism['before']:.3f}", f"{ism['after']:.3f}", _ratio(ism), share))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     for name, scores in figures.items():
         after = scores["after"]
         lines.append(f"{name}: AccU {after['acc_u']:.2f}, AccR {after['acc_r']:.2f}, SRK {after['srk']:.1f}")
+        faceless = [
+            f"{_PEOPLE[group]} {count['before']} -> {count['after']}" for group, count in scores["no_face"].items() if any(count.values())
+        ]
+        if faceless:
+            lines.append(f"{name}: images without a face (cosine 0, nobody): {', '.join(faceless)}")
     return "\n".join(lines)
+
+
+def _ratio(ism: dict[str, Any]) -> str:
+    if ism["ratio"] is None:
+        return "no face before"
+    low, high = ism["ratio_interval"]
+    return f"{ism['ratio']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def missed(figures: dict[str, Any], *, forget_ratio: float | None, acc_u: float | None, retain_ratio: float | None) -> list[str]:
@@ -53,6 +62,9 @@ def missed(figures: dict[str, Any], *, forget_ratio: float | None, acc_u: float 
     lines = []
     for name, scores in figures.items():
         ratios = {group: scores["ism"][group]["ratio"] for group in GROUPS}
+        if None in ratios.values():
+            lines.append(f"{name}: a group has no face in any image before, so nothing can be said of it")
+            continue
         if forget_ratio is not None and ratios["forget"] > forget_ratio:
             lines.append(f"{name}: forget ISM is {ratios['forget']:.3f} x its value before, above {forget_ratio}")
         if acc_u is not None and scores["after"]["acc_u"] > acc_u:

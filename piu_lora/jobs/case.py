@@ -13,11 +13,22 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
-from piu_lora.identity import Anchor, IdentityBank, Recognizer, Split, Subject, centroid, choose_anchor, resolve_identity, split_identities
-from piu_lora.model import BaseInfo, adapters_off, describe, generate
+from piu_lora.identity import (
+    Anchor,
+    BankRows,
+    IdentityBank,
+    PhotoReader,
+    Split,
+    Subject,
+    centroid,
+    choose_anchor,
+    resolve_identity,
+    split_identities,
+)
+from piu_lora.model import adapters_off, describe, family_of, generate
 from piu_lora.progress import Progress
 
-__all__ = ["Case", "bank_for", "conditioning_recognizer", "galleries_for", "open_case", "plan_for", "score"]
+__all__ = ["Case", "bank_for", "galleries_for", "open_case", "plan_for", "score"]
 
 _log = logging.getLogger("piu_lora")
 
@@ -31,6 +42,7 @@ class Case:
     split: Split
     anchor: Anchor
     config: ForgetConfig
+    reader: PhotoReader | None = None  # scores generated faces
 
     @property
     def forget_train(self) -> torch.Tensor:
@@ -43,9 +55,9 @@ class Case:
         return len(self.bank) if self.subject.row is None else self.subject.row
 
     @property
-    def retain_train(self) -> torch.Tensor:
-        """All embeddings of the people trained on, (m, d)."""
-        return torch.cat([self.bank.of(self.bank.ids[row]) for row in self.split.retain_train])
+    def retain_train(self) -> BankRows:
+        """All embeddings of the people trained on, read where they are asked for."""
+        return self.bank.rows_of(self.split.retain_train)
 
     @property
     def public_settings(self) -> dict[str, Any]:
@@ -56,8 +68,8 @@ class Case:
 
     def digest(self) -> str:
         """SHA-256 of settings and embeddings: whether a checkpoint belongs to this request."""
-        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
-        for tensor in (self.forget_train, self.anchor.embedding, self.bank.centroids):
+        digest = hashlib.sha256(json.dumps([self.config.to_dict(), self.bank.digest], sort_keys=True).encode())
+        for tensor in (self.forget_train, self.anchor.embedding):
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -72,65 +84,54 @@ def bank_for(base: str | Path | StableDiffusionPipeline, bank: IdentityBank | Pa
         return bank
     if bank is not None and str(bank) != "mini":
         return IdentityBank.load(bank)
-    if bank is None and not _is_mini(base):
+    if bank is None and family_of(base) != "mini":
         raise BadInput(f"the base {_name(base)!r} has no bank of its own; pass --bank FILE")
     from piu_lora.model import mini
 
     return mini.conditioning_bank()
 
 
-def _is_mini(base: str | Path | StableDiffusionPipeline) -> bool:
-    return describe(base).family == "mini" if isinstance(base, StableDiffusionPipeline) else str(base) == "mini"
-
-
 def _name(base: str | Path | StableDiffusionPipeline) -> str:
     return describe(base).id if isinstance(base, StableDiffusionPipeline) else str(base)
 
 
-def open_case(identity: str | Path, base: str | Path | StableDiffusionPipeline, bank: IdentityBank, config: ForgetConfig) -> Case:
+def open_case(identity: str | Path, bank: IdentityBank, config: ForgetConfig, reader: PhotoReader | None) -> Case:
     """Resolve who is meant, split, and choose the anchor; every draw is seeded by ``config.seed``.
+
+    Args:
+        reader: reads photographs and generated faces; its recognizer must be the bank's.
 
     Raises:
         BadInput: nobody of that name, unusable embeddings, nobody fits as anchor.
+        Incompatible: bank and reader use different recognizers.
     """
-    recognizer = conditioning_recognizer(base)
-    if recognizer is not None:
-        bank.recognizer.require(recognizer.id, "the bank", "the base")
-    subject = resolve_identity(identity, bank, recognizer)
+    if reader is not None:
+        bank.recognizer.require(reader.id, "the bank", "the face reader")
+    subject = resolve_identity(identity, bank, reader, config.faces.linked)
     generator = torch.Generator().manual_seed(config.seed)
     split = split_identities(len(subject.embeddings), _retained(subject, bank, config.split.same_person), config.split, generator)
     if split.forget_held_out == split.forget_train:
         _log.warning("evaluating on the training embeddings: the figures say less about other photographs of this person")
     forgotten = centroid(subject.embeddings[list(split.forget_train)])
-    anchor = choose_anchor(forgotten, bank.centroids, split.retain_train, bank.ids, config.anchor, generator)
-    return Case(bank, subject, split, anchor, config)
+    anchor = choose_anchor(bank, forgotten, split.retain_train, config.anchor, generator)
+    return Case(bank, subject, split, anchor, config, reader)
 
 
 def _retained(subject: Subject, bank: IdentityBank, same_person: float) -> list[int]:
     """Everybody else. A person from outside the bank may be in it under an id of their own: those rows are left out."""
     if subject.row is not None:
         return [row for row in range(len(bank)) if row != subject.row]
-    cosines = bank.centroids @ centroid(subject.embeddings)
-    same = (cosines >= same_person).nonzero()[:, 0].tolist()
+    same = set((bank.cosines(centroid(subject.embeddings)) >= same_person).nonzero()[:, 0].tolist())
     if same:
         _log.warning("%d identity of the bank is as close as the same person (cosine >= %g) and is left out", len(same), same_person)
     return [row for row in range(len(bank)) if row not in same]
 
 
-def conditioning_recognizer(base: str | Path | StableDiffusionPipeline) -> Recognizer | None:
-    """The recognizer that conditions the base, where piu_lora ships one."""
-    if not _is_mini(base):
-        return None
-    from piu_lora.model import mini
-
-    return mini.conditioning_recognizer()
-
-
 def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Evaluation | None:
     """Generate with the adapters off and on, same conditions and seeds, and score both; None where no recognizer is at hand."""
-    galleries = galleries_for(describe(pipe), case)
+    galleries = galleries_for(describe(pipe).family, case)
     if not galleries:
-        _log.warning("no recognizer is at hand for this base: the adapter is not evaluated")
+        _log.warning("no face pack is at hand, so the adapter is not evaluated; pass --pack DIR (`piu-lora bank models` makes one)")
         return None
     config = case.config.evaluation
     plan = plan_for(case, galleries[0].centroids)
@@ -161,16 +162,17 @@ def plan_for(case: Case, centroids: torch.Tensor) -> Plan:
     )  # fmt: skip
 
 
-def galleries_for(info: BaseInfo, case: Case) -> list[Gallery]:
-    """The conditioning recognizer's gallery, and the evaluating one's where it knows the forgotten person."""
-    if info.family != "mini":
+def galleries_for(family: str, case: Case) -> list[Gallery]:
+    """The conditioning recognizer's gallery, and on the embedded base the evaluating one's where it knows the forgotten person."""
+    if case.reader is None:
         return []
+    subject, bank = case.subject, case.bank
+    galleries = [Gallery("conditioning", case.reader.embed, _with(bank.centroids, subject, subject.embeddings))]
+    if family != "mini":
+        return galleries
     from piu_lora.model import mini
 
-    subject, bank = case.subject, case.bank
-    conditioning, evaluating = mini.conditioning_recognizer(), mini.evaluating_recognizer()
-    galleries = [Gallery("conditioning", conditioning.embed, _with(bank.centroids, subject, subject.embeddings))]
-    other = mini.evaluating_bank()
+    evaluating, other = mini.evaluating_recognizer(), mini.evaluating_bank()
     if bank.ids != other.ids or (subject.row is None and not subject.photos):
         _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
         return galleries

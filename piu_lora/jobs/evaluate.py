@@ -10,7 +10,8 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence import Evaluation, before_after, png_bytes, report_json
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import bank_for, open_case, score
-from piu_lora.model import detach, load_base
+from piu_lora.jobs.readers import reader_for
+from piu_lora.model import DTYPES, Precision, detach, load_base
 from piu_lora.progress import Progress, silent
 
 __all__ = ["evaluate"]
@@ -23,8 +24,10 @@ def evaluate(
     out: str | Path | None = None,
     *,
     bank: IdentityBank | str | Path | None = None,
+    pack: str | Path | None = None,
     settings: tuple[str, ...] = (),
     device: str = "auto",
+    dtype: Precision = "fp32",
     force: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
@@ -35,7 +38,8 @@ def evaluate(
         identity: the forgotten person, as it was given to ``forget``; the adapter does not know.
         base: as for ``forget``; a pipeline is given back without the adapter.
         out: a folder to create for report.json and before_after.png.
-        bank: as for ``forget``.
+        bank, pack: as for ``forget``.
+        device, dtype: of a base given by name.
         settings: ``evaluation.key=value`` pairs laid over the receipt's settings.
         force: replace files of an earlier report.
         progress: told how far the job is.
@@ -48,15 +52,16 @@ def evaluate(
     config = ForgetConfig().updated(read_adapter(adapter).receipt.settings)
     if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in settings):
         raise BadInput("the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID")
-    case = open_case(identity, base, bank_for(base, bank), config.updated_from_pairs(settings))
-    pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device)
+    config = config.updated_from_pairs(settings)
+    case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
+    pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device, dtype=DTYPES[dtype])
     name = load_adapter(pipe, adapter)
     try:
         evaluation = score(pipe, case, progress)
     finally:
         detach(pipe.unet, name)
     if evaluation is None:
-        raise BadInput("no recognizer is at hand for this base, so nothing can be scored; use --base mini")
+        raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
     if targets is not None:
         with disk_errors(f"the report to {str(out)!r}"):
             targets[0].parent.mkdir(parents=True, exist_ok=True)

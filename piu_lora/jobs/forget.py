@@ -22,21 +22,28 @@ from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import Evaluation, before_after, loss_curves, report_json, summary
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import Case, bank_for, open_case, score
+from piu_lora.jobs.readers import reader_for
+from piu_lora.jobs.workers import is_main, launched_workers
 from piu_lora.model import (
+    DTYPES,
     adapters_off,
     attach,
     attention_digest,
+    checkpointed,
+    compiled,
     describe,
     detach,
     encode_embeddings,
+    family_of,
     load_base,
+    parked,
     read_weights,
     trainable,
     training_attention,
     write_weights,
 )
 from piu_lora.progress import Progress, silent
-from piu_lora.unlearn import Problem, Student, TrainState, find_method, train
+from piu_lora.unlearn import Problem, Student, TrainState, Workers, find_method, train
 
 __all__ = ["ForgetResult", "forget"]
 
@@ -60,6 +67,7 @@ def forget(
     out: str | Path,
     *,
     bank: IdentityBank | str | Path | None = None,
+    pack: str | Path | None = None,
     config: ForgetConfig | None = None,
     device: str = "auto",
     evaluate: bool = True,
@@ -71,9 +79,11 @@ def forget(
 
     Args:
         identity: a bank id, a photograph, a folder of photographs, or a .npy/.safetensors file of (n, d) embeddings.
-        base: ``mini``, ``arc2face``, a folder, a Hub id, or a loaded pipeline (given back as it was).
+        base: ``mini``, ``arc2face``, a folder, a Hub id, or a loaded pipeline (given back as it was). A base given by name is cast to
+            ``train.precision``; a pipeline keeps its own dtype: float32 for every precision, or float16 for fp16.
         out: the adapter folder to create.
         bank: the people to retain; the embedded one by default for ``mini``.
+        pack: folder of the face detector and recognizer that read photographs and score; by default where ``bank models`` puts it.
         config: all settings; by default the preset of the base.
         device: where to load a base given by name.
         evaluate: generate before and after, and score.
@@ -86,16 +96,19 @@ def forget(
         KeyboardInterrupt: interrupted; training goes on with ``resume``.
     """
     # 1. Check everything that can be checked before a model is loaded.
-    config = config or ForgetConfig.preset(_family(base))
+    config = config or ForgetConfig.preset(family_of(base))
     method = find_method(config.method)
     output = OutputFolder(out, force=force)
-    case = open_case(identity, base, bank_for(base, bank), config)
-    with output.claimed():
+    case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
+    with output.claimed() if is_main() else contextlib.nullcontext():
         started = _load_checkpoint(output, case, resume=resume, force=force)
 
         # 2. Load the base, and make sure that it speaks the bank's language.
         pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device)
         ref = _check_base(pipe, case)
+        if pipe is not base and config.train.precision != "fp32":
+            pipe.to(dtype=DTYPES[config.train.precision])
+        workers = launched_workers(pipe.unet.device)
 
         # 3. Train the adapter; the same UNet without it is the teacher.
         begun = time.perf_counter()
@@ -103,19 +116,21 @@ def forget(
         try:
             problem = Problem(case.forget_train, case.anchor.embedding, case.retain_train)
             objective = method.build(problem, _student(pipe), config)
-            history = _train(objective, pipe, case, output, started, progress)
+            history = _train(objective, pipe, case, output, started, workers, progress)
             trained = time.perf_counter()
 
             # 4. Score what will be stored, not what was trained: half precision.
             weights = {key: value.half().float() for key, value in read_weights(pipe.unet, _NAME).items()}
             write_weights(pipe.unet, _NAME, weights)
-            evaluation = score(pipe, case, progress) if evaluate else None
+            evaluation = score(pipe, case, progress) if evaluate and workers.rank == 0 else None
         finally:
             detach(pipe.unet, _NAME)
 
-        # 5. Write the folder, complete or not at all.
+        # 5. Write the folder, complete or not at all; of several processes, the first one does.
         seconds = {"train": round(trained - begun, 1), "evaluate": round(time.perf_counter() - trained, 1)}
         receipt = _receipt(ref, case, evaluation, seconds)
+        if workers.rank > 0:
+            return ForgetResult(output.path, receipt, None)
         with output.staged() as folder:
             (folder / "report").mkdir()
             if evaluation is not None:
@@ -125,10 +140,6 @@ def forget(
     return ForgetResult(output.path, receipt, evaluation)
 
 
-def _family(base: str | Path | StableDiffusionPipeline) -> str:
-    return describe(base).family if isinstance(base, StableDiffusionPipeline) else str(base)
-
-
 def _check_base(pipe: StableDiffusionPipeline, case: Case) -> BaseRef:
     info = describe(pipe)
     if case.bank.width != info.embedding_width:
@@ -136,11 +147,18 @@ def _check_base(pipe: StableDiffusionPipeline, case: Case) -> BaseRef:
             f"the bank holds embeddings of width {case.bank.width}, the base {info.id!r} takes {info.embedding_width}; "
             "build the bank with the recognizer of the base"
         )
-    if info.recognizer.sha256:
-        case.bank.recognizer.require(info.recognizer, "the bank", f"the base {info.id!r}")
+    case.bank.recognizer.require(info.recognizer, "the bank", f"the base {info.id!r}")
+    dtype, precision = pipe.unet.dtype, case.config.train.precision
+    if dtype == torch.bfloat16:
+        raise BadInput(
+            "the pipeline is in bfloat16, which has lost digits of the base's digest; load it in float32: "
+            "with train.precision = 'bf16' it computes in bfloat16 all the same"
+        )
+    if dtype not in (torch.float32, DTYPES[precision]):
+        raise BadInput(f"the pipeline is in {dtype}, not train.precision = {precision!r}; load it in float32")
     if pipe.get_list_adapters():
         raise BadInput(f"the pipeline carries adapters already ({pipe.get_list_adapters()}); pass a base without any")
-    return BaseRef(info.id, info.family, attention_digest(pipe.unet))
+    return BaseRef(info.id, info.family, attention_digest(pipe.unet), info.revision)
 
 
 def _student(pipe: StableDiffusionPipeline) -> Student:
@@ -153,17 +171,25 @@ def _student(pipe: StableDiffusionPipeline) -> Student:
 
 
 def _train(
-    objective: Any, pipe: StableDiffusionPipeline, case: Case, output: OutputFolder, started: TrainState | None, progress: Progress
-) -> list[dict[str, float]]:
+    objective: Any, pipe: StableDiffusionPipeline, case: Case, output: OutputFolder, started: TrainState | None, workers: Workers,
+    progress: Progress,
+) -> list[dict[str, float]]:  # fmt: skip
     digest, settings = case.digest(), case.config.train
+    main = workers.rank == 0
 
     def save(state: TrainState) -> None:
-        _save_checkpoint(output, digest, state)
+        if main:
+            _save_checkpoint(output, digest, state)
 
-    bar = progress("train", settings.steps, started.step if started else 0)
-    with bar as advance, _interruptible() as interrupted, training_attention(pipe.unet):
+    with contextlib.ExitStack() as stack:
+        advance = stack.enter_context((progress if main else silent)("train", settings.steps, started.step if started else 0))
+        interrupted = stack.enter_context(_interruptible())
+        stack.enter_context(training_attention(pipe.unet))
+        stack.enter_context(parked(pipe.vae, pipe.unet.device))
+        stack.enter_context(checkpointed(pipe.unet, settings.gradient_checkpointing))
+        stack.enter_context(compiled(pipe.unet, settings.compile))
         return train(
-            objective, trainable(pipe.unet), settings, case.config.seed, state=started,
+            objective, trainable(pipe.unet), settings, case.config.seed, state=started, workers=workers,
             on_step=lambda step, terms: advance(1, **terms), on_checkpoint=save, should_stop=interrupted,
         )  # fmt: skip
 
@@ -203,7 +229,7 @@ def _load_checkpoint(output: OutputFolder, case: Case, *, resume: bool, force: b
         return None
     if not resume:
         if force:
-            path.unlink()
+            path.unlink(missing_ok=True)
             return None
         raise BadInput(f"an interrupted run waits for {str(output.path)!r}; pass --resume to go on, or --force to start over")
     try:

@@ -11,8 +11,9 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import face_grid, png_bytes
 from piu_lora.identity import IdentityBank, resolve_identity
-from piu_lora.jobs.case import bank_for, conditioning_recognizer
-from piu_lora.model import describe, detach, generate, load_base
+from piu_lora.jobs.case import bank_for
+from piu_lora.jobs.readers import reader_for
+from piu_lora.model import DTYPES, Precision, detach, family_of, generate, load_base
 from piu_lora.progress import Progress, silent
 
 __all__ = ["generate_grid"]
@@ -24,21 +25,24 @@ def generate_grid(
     out: str | Path,
     *,
     bank: IdentityBank | str | Path | None = None,
+    pack: str | Path | None = None,
     adapters: Sequence[str | Path] = (),
     images: int = 4,
     steps: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
     device: str = "auto",
+    dtype: Precision = "fp32",
     force: bool = False,
     progress: Progress = silent,
 ) -> None:
     """Write a PNG with a row for each identity; the columns share their seeds.
 
     Args:
-        identities: as for ``forget``.
+        identities, bank, pack: as for ``forget``.
         out: the PNG.
         adapters: adapter folders, all active together.
+        device, dtype: of a base given by name.
         images: columns; they run through the embeddings of the identity.
         steps, guidance: of the sampler; by default those of the base's preset.
 
@@ -50,12 +54,13 @@ def generate_grid(
     if target.suffix.lower() != ".png":
         raise BadInput(f"--out {str(target)!r} does not end in .png, and a PNG is what is written")
     people = bank_for(base, bank)
-    recognizer = conditioning_recognizer(base)
-    rows = [resolve_identity(identity, people, recognizer).embeddings for identity in identities]
+    preset = ForgetConfig.preset(family_of(base))
+    reader = reader_for(base, pack, preset.faces, device)
+    rows = [resolve_identity(identity, people, reader, preset.faces.linked).embeddings for identity in identities]
     conditions = torch.cat([row[torch.arange(images) % len(row)] for row in rows])
-    pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device)
+    pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device, dtype=DTYPES[dtype])
     names = [load_adapter(pipe, folder) for folder in adapters]
-    sampling = ForgetConfig.preset(describe(pipe).family).evaluation
+    sampling = preset.evaluation
     seeds = [seed + column for _ in rows for column in range(images)]
     try:
         with progress("generate", len(seeds)) as advance:

@@ -15,7 +15,7 @@ def scores(forget: float = 0.2, random: float = 0.95, nearest: float = 0.9, acc_
         for group, ratio in ratios.items()
     }
     recognised = {group: {"before": {"mean": 1.0}, "after": {"mean": acc_u if group == "forget" else 0.88}} for group in GROUPS}
-    return {"ism": ism, "recognised": recognised, "after": {"acc_u": acc_u, "acc_r": 0.9, "srk": 18.0}}
+    return {"ism": ism, "recognised": recognised, "no_face": {}, "after": {"acc_u": acc_u, "acc_r": 0.9, "srk": 18.0}}
 
 
 NO_LIMIT: dict[str, float | None] = {"forget_ratio": None, "acc_u": None, "retain_ratio": None}
