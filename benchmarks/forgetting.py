@@ -22,7 +22,7 @@ from benchmarks.official_recipe import train_dense
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import evaluate_images
 from piu_lora.jobs.case import galleries_for, open_case, plan_for
-from piu_lora.model import describe, generate, mini
+from piu_lora.model import generate, mini
 
 TUNED_ON = (100, 300)
 FIRST, STRIDE = 37, 89
@@ -43,8 +43,8 @@ def one_person(row: int, threads: int, rivals: dict[str, dict[str, Any]]) -> dic
         results = {
             "piu-lora": {"seconds": result.receipt.seconds["train"], "bytes": weights.stat().st_size, "figures": result.evaluation.figures}
         }
-    case = open_case(identity, base, bank, config)
-    galleries = galleries_for(describe(base), case)
+    case = open_case(identity, bank, config, mini.conditioning_recognizer())
+    galleries = galleries_for("mini", case)
     plan = plan_for(case, galleries[0].centroids)
     sampling = {"steps": config.evaluation.steps, "guidance": config.evaluation.guidance, "batch": config.evaluation.batch}
     for name, settings in rivals.items():

@@ -9,7 +9,6 @@ on the shape of the embedded base, with random weights and conditions, both reci
 """
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ from torch.nn.functional import mse_loss
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.official_recipe import Batch, dense_loss, dense_step, draw_batch, frozen_copy, open_attention, teacher_targets
+from benchmarks.output import publish
 from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_off, attach, trainable
 from piu_lora.model.mini.generator import SCHEDULER, build_unet
@@ -127,12 +127,7 @@ def main() -> None:
     settings = {name: getattr(arguments, name) for name in ("steps", "warmup", "batch", "accumulation")}
     settings |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     result = {"flops": count_flops(), "memory": count_memory(), "seconds": seconds, "peak": peaks, "settings": settings}
-    text = table(result)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    if arguments.markdown:
-        arguments.markdown.write_text(text + "\n")
+    publish(table(result), result, arguments.out, arguments.markdown)
 
 
 # --- operations and memory, counted on the shape of Stable Diffusion 1.5
