@@ -69,13 +69,11 @@ def gather(reader: PhotoReader, photos: Sequence[Path], linked: float) -> Gather
     result = settle(faces, linked, rejected)
     if result is None:
         raise BadInput(
-            f"the photographs show different people (no two groups of equal size may remain at cosine >= {linked}): "
+            f"the photographs show different people and no majority (linked at cosine >= {linked}): "
             f"{', '.join(repr(str(photo)) for photo, _ in faces[:4])}; take the others out, or pass --set faces.linked=..."
         )
     if result.rejected:
         _log.warning("%d of %d photographs left out: %s", len(result.rejected), len(photos), _listed(result.rejected))
-    if len(result.photos) == 1:
-        _log.warning("one usable photograph: nothing is held out, and the adapter may not cover other looks of this person")
     return result
 
 

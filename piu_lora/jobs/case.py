@@ -110,6 +110,8 @@ def open_case(identity: str | Path, bank: IdentityBank, config: ForgetConfig, re
     subject = resolve_identity(identity, bank, reader, config.faces.linked)
     generator = torch.Generator().manual_seed(config.seed)
     split = split_identities(len(subject.embeddings), _retained(subject, bank, config.split.same_person), config.split, generator)
+    if len(subject.embeddings) == 1:
+        _log.warning("a single photograph or embedding: nothing can be held out, and the adapter may not cover other looks of this person")
     if split.forget_held_out == split.forget_train:
         _log.warning("evaluating on the training embeddings: the figures say less about other photographs of this person")
     forgotten = centroid(subject.embeddings[list(split.forget_train)])

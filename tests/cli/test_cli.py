@@ -116,6 +116,7 @@ def test_unknown_identity_suggests(tmp_path: Path) -> None:
 def test_one_embedding_is_allowed_and_says_what_it_costs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     np.save(tmp_path / "one.npy", mini.conditioning_bank().of("mini-0001")[0].numpy())
     assert forget(tmp_path / "out", identity=tmp_path / "one.npy").returncode == 0
+    assert "a single photograph or embedding: nothing can be held out" in caplog.text
     assert "evaluating on the training embeddings: the figures say less about other photographs" in caplog.text
 
 
