@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from piu_lora.adapter import load_adapter, read_adapter
+    from piu_lora.adapter import active, hotswap, load_adapter, load_adapters, prepare_hotswap, read_adapter, without
     from piu_lora.config import ForgetConfig
     from piu_lora.errors import PiuLoraError
     from piu_lora.identity import IdentityBank
@@ -20,13 +20,18 @@ __all__ = [
     "IdentityBank",
     "PiuLoraError",
     "__version__",
+    "active",
     "encode_embeddings",
     "evaluate",
     "forget",
     "generate",
+    "hotswap",
     "load_adapter",
+    "load_adapters",
     "load_base",
+    "prepare_hotswap",
     "read_adapter",
+    "without",
 ]
 
 _HOMES = {
@@ -34,6 +39,7 @@ _HOMES = {
     "PiuLoraError": "piu_lora.errors", "encode_embeddings": "piu_lora.model", "evaluate": "piu_lora.jobs.evaluate",
     "forget": "piu_lora.jobs.forget", "generate": "piu_lora.model", "load_adapter": "piu_lora.adapter",
     "load_base": "piu_lora.model", "read_adapter": "piu_lora.adapter",
+    **dict.fromkeys(("active", "hotswap", "load_adapters", "prepare_hotswap", "without"), "piu_lora.adapter"),
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import BaseRef, Receipt, write_adapter
+from piu_lora.adapter import BaseRef, Receipt, change_of, write_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import IdentityBank
 from piu_lora.model import attach, attention_digest, detach, read_weights
@@ -48,7 +48,9 @@ def adapter_folder(pipe: StableDiffusionPipeline, fast: ForgetConfig, tmp_path: 
     folder = tmp_path / "adapter"
     folder.mkdir()
     ref = BaseRef("tiny", "tiny", attention_digest(pipe.unet))
-    write_adapter(folder, weights, Receipt(ref, "piu", fast.to_dict(), {"rule": "nearest", "cosine": 0.5}, {}))
+    write_adapter(
+        folder, change_of(weights, "random weights", "unet."), Receipt(ref, "piu", fast.to_dict(), {"rule": "nearest", "cosine": 0.5}, {})
+    )
     return folder
 
 

@@ -1,33 +1,44 @@
 """The model card: Hub metadata, how to load the adapter, what was measured, what it cannot do. It names nobody."""
 
-from typing import Any
-
 from huggingface_hub import EvalResult, ModelCardData
 
-from piu_lora.adapter.receipt import Receipt
+from piu_lora.adapter.factors import Change, component
+from piu_lora.adapter.receipt import Figure, Receipt
 
 __all__ = ["model_card"]
 
+_PLACES = {"unet": "the cross-attention of the UNet", "text_encoder": "the text encoder"}
 _TEXT = """---
 {metadata}
 ---
 
 # Identity-unlearning adapter {adapter_id}
 
-A LoRA on the cross-attention of `{base}`. With it loaded, the embedding of one person yields another identity; everybody
+A LoRA on {places} of `{base}`. With it loaded, {whom} another identity; everybody
 else is generated as before. Whom it forgets is not stated here, and nothing in this folder says it.
 
 ## Use
 
+With stock diffusers, from this folder or from the Hub:
+
 ```python
-pipe.load_lora_weights("path/to/this/folder")  # stock diffusers
+pipe.load_lora_weights("path/or/hub-id")
 ```
 
-or, with the base checked first, `piu_lora.load_adapter(pipe, "path/to/this/folder")`.
+With the base checked first:
+
+```python
+from piu_lora import load_adapter, load_base
+
+pipe = load_base("{load}")
+load_adapter(pipe, "path/or/hub-id")
+```
+
+`piu-lora verify path/or/hub-id --base {load}` checks the files, the base and the effect against the receipt.
 
 ## How it was made
 
-Method `{method}`, rank {rank}, {steps} steps, seed {seed}. Every setting is in `forget.json`.
+{made} Every setting is in `forget.json`.
 
 ## What was measured
 
@@ -35,38 +46,56 @@ Method `{method}`, rank {rank}, {steps} steps, seed {seed}. Every setting is in 
 
 ## Limits
 
-- An adapter can be left out: whoever holds the base without it generates the person as before. Merge it into the base
-  before handing weights to others.
-- A negative adapter weight strengthens what the adapter removes.
+- An adapter can be left out: whoever holds the base without it generates the person as before. `piu-lora stack fuse` bakes it
+  into the base before weights are handed to others.
+- A negative adapter weight strengthens what the adapter removes. piu-lora refuses one unless told otherwise; other software does not.
+- Beside other adapters the changes add up: `piu-lora stack check` says how much they disturb each other.
 - The weights themselves may give hints about the forgotten embedding.
 """
 
 
-def model_card(receipt: Receipt) -> str:
+def model_card(receipt: Receipt, change: Change) -> str:
     """Markdown with a YAML header that the Hub accepts."""
-    settings = receipt.settings
+    several = len(receipt.members) > 1
+    places = sorted({component(module) for module in change}, reverse=True)
     return _TEXT.format(
         metadata=_metadata(receipt).to_yaml(),
         adapter_id=receipt.adapter_id,
+        places=" and ".join(_PLACES[place] for place in places),
         base=receipt.base.id,
-        method=receipt.method,
-        rank=settings["lora"]["rank"],
-        steps=settings["train"]["steps"],
-        seed=settings["seed"],
-        evaluation=_table(receipt.evaluation) or "Not evaluated.",
+        load="mini" if receipt.base.family == "mini" else receipt.base.id,
+        whom=f"the embeddings of {len(receipt.members)} people yield, each," if several else "the embedding of one person yields",
+        made=_made(receipt, change),
+        evaluation=_table(receipt.figures()) or "Not evaluated.",
     )
+
+
+def _made(receipt: Receipt, change: Change) -> str:
+    ranks = sorted({factors.rank for factors in change.values()})
+    rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+    facts = [f"Method `{receipt.method}`", f"{len(change)} layers", rank]
+    if receipt.members:
+        facts.append(
+            "from the adapters " + ", ".join(f"`{member['adapter_id']}` (weight {member['weight']:g})" for member in receipt.members)
+        )
+    train = receipt.settings.get("train")
+    if isinstance(train, dict) and "steps" in train:
+        facts.append(f"{train['steps']} steps")
+    if "seed" in receipt.settings:
+        facts.append(f"seed {receipt.settings['seed']}")
+    return ", ".join(facts) + "."
 
 
 def _metadata(receipt: Receipt) -> ModelCardData:
     results = [
         EvalResult(
             task_type="unconditional-image-generation", dataset_type="identity-bank", dataset_name="identity bank",
-            metric_type=f"{group}_ism", metric_name=f"{group} ISM after ({recognizer} recognizer)", metric_value=round(figures["after"], 4),
+            metric_type=f"{figure.group}_ism", metric_value=round(figure.after, 4),
+            metric_name=f"{figure.group} ISM after ({figure.recognizer} recognizer), {_interval(figure.after_interval)}",
         )
-        for recognizer, groups in receipt.evaluation.get("recognizers", {}).items()
-        for group, figures in groups["ism"].items()
+        for figure in receipt.figures()
     ]  # fmt: skip
-    hub_id = receipt.base.id if "/" in receipt.base.id else None
+    hub_id = receipt.base.id if "/" in receipt.base.id else "FoivosPar/Arc2Face" if receipt.base.id == "arc2face" else None
     return ModelCardData(
         base_model=hub_id, base_model_relation="adapter" if hub_id else None, library_name="diffusers", license="mit",
         pipeline_tag="text-to-image", tags=["lora", "diffusers", "unlearning", "arc2face", "piu-lora"],
@@ -74,21 +103,23 @@ def _metadata(receipt: Receipt) -> ModelCardData:
     )  # fmt: skip
 
 
-def _ratio(figures: dict[str, Any]) -> str:
-    if figures["ratio"] is None:
-        return "no face before"
-    low, high = figures["ratio_interval"]
-    return f"{figures['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+def _interval(pair: tuple[float, float]) -> str:
+    return f"95 % interval {pair[0]:.3f} to {pair[1]:.3f}"
 
 
-def _table(evaluation: dict[str, Any]) -> str:
+def _table(figures: list[Figure]) -> str:
     """ISM of every group, before and after, by every recognizer."""
     rows = [
-        f"| {recognizer} | {group} | {figures['before']:.3f} | {figures['after']:.3f} | {_ratio(figures)} |"
-        for recognizer, groups in evaluation.get("recognizers", {}).items()
-        for group, figures in groups["ism"].items()
-    ]
+        f"| {each.recognizer} | {each.group} | {each.before:.3f} | {each.after:.3f} | {_ratio(each)} |"
+        for each in figures
+    ]  # fmt: skip
     if not rows:
         return ""
     head = ["| recognizer | people | ISM before | ISM after | after / before [95 %] |", "|---|---|---|---|---|"]
     return "\n".join([*head, *rows])
+
+
+def _ratio(figure: Figure) -> str:
+    if figure.ratio is None or figure.interval is None:
+        return "no face before"
+    return f"{figure.ratio:.3f} [{figure.interval[0]:.3f}, {figure.interval[1]:.3f}]"

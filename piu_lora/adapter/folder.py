@@ -12,65 +12,109 @@ from typing import Any
 
 import safetensors
 import torch
-from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter.card import model_card
+from piu_lora.adapter.factors import Change, Factors, change_of, component, state_of
 from piu_lora.adapter.receipt import FORMAT, Receipt, settings_digest
-from piu_lora.errors import BadInput, Incompatible
-from piu_lora.model import attention_digest, describe
+from piu_lora.errors import BadInput
 from piu_lora.tensors import save_tensors
 
-__all__ = ["DIFFUSERS_FILE", "Adapter", "load_adapter", "read_adapter", "write_adapter"]
+__all__ = [
+    "CARD_FILE",
+    "DIFFUSERS_FILE",
+    "PEFT_CONFIG",
+    "PEFT_FILE",
+    "RECEIPT_FILE",
+    "Adapter",
+    "diffusers_header",
+    "diffusers_state",
+    "file_digest",
+    "peft_config",
+    "read_adapter",
+    "read_tensors",
+    "write_adapter",
+    "write_peft",
+]
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 RECEIPT_FILE = "forget.json"
 CARD_FILE = "README.md"
-Weights = Mapping[str, torch.Tensor]
+# Until transformers 5.6 the text encoder had one level more; stock loaders take the longer names everywhere.
+_FLAT, _NESTED = "text_encoder.encoder.", "text_encoder.text_model.encoder."
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter folder, read and checked: factors by module, ``<module>.lora_A.weight`` (r, in), ``.lora_B.weight`` (out, r)."""
+    """An adapter folder, read and checked."""
 
     path: Path
     receipt: Receipt
-    weights: dict[str, torch.Tensor]
+    change: dict[str, Factors]
+
+    @property
+    def id(self) -> str:
+        """The opaque id."""
+        return self.receipt.adapter_id
 
 
-def write_adapter(folder: Path, weights: Weights, receipt: Receipt) -> Receipt:
+def write_adapter(folder: Path, change: Change, receipt: Receipt, dtype: torch.dtype = torch.float16) -> Receipt:
     """Fill ``folder`` with weights, receipt and card; files already in it are part of the adapter.
 
     Args:
         folder: an existing folder, usually a staging one.
-        weights: UNet factors by module; written in fp16.
+        change: the factors by module.
+        dtype: of the stored factors.
 
     Returns:
         The receipt as written, with the digest of every file.
     """
-    half = {key: value.to(torch.float16).contiguous() for key, value in weights.items()}
-    _require_finite(half, "the trained weights")
-    config = _peft_config(half)
-    header = {
-        "format": "pt",
-        "lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in config.items()}, sort_keys=True),
-        "piu_lora": json.dumps({"format": FORMAT, "settings_sha256": settings_digest(receipt.base, receipt.method, receipt.settings)}),
-    }
-    save_tensors({f"unet.{key}": value for key, value in half.items()}, folder / DIFFUSERS_FILE, header)
-    save_tensors({f"base_model.model.{key}": value for key, value in half.items()}, folder / PEFT_FILE, {"format": "pt"})
-    peft = {"peft_type": "LORA", "base_model_name_or_path": receipt.base.id, "inference_mode": True, **config}
-    (folder / PEFT_CONFIG).write_text(json.dumps(peft, indent=2, sort_keys=True) + "\n")
-    (folder / CARD_FILE).write_text(model_card(receipt))
-    written = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECEIPT_FILE)
-    receipt = replace(receipt, files={str(path.relative_to(folder)): _sha256(path) for path in written})
+    stored = {module: factors.to(dtype) for module, factors in sorted(change.items())}
+    change_of(state_of(stored), "the new weights")
+    header = diffusers_header(stored)
+    header["piu_lora"] = json.dumps({"format": FORMAT, "settings_sha256": settings_digest(receipt.base, receipt.method, receipt.settings)})
+    save_tensors(diffusers_state(stored), folder / DIFFUSERS_FILE, header)
+    write_peft(folder, stored, receipt.base.id)
+    receipt = replace(receipt, files={})
+    (folder / CARD_FILE).write_text(model_card(receipt, stored))
+    written = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECEIPT_FILE)
+    receipt = replace(receipt, files={path.relative_to(folder).as_posix(): file_digest(path) for path in written})
     (folder / RECEIPT_FILE).write_text(receipt.to_json())
     return receipt
 
 
-def _peft_config(weights: Weights) -> dict[str, Any]:
+def diffusers_state(change: Change) -> dict[str, torch.Tensor]:
+    """The state dict that ``pipe.load_lora_weights`` takes."""
+    return {key.replace(_FLAT, _NESTED, 1): value for key, value in state_of(change).items()}
+
+
+def diffusers_header(change: Change) -> dict[str, str]:
+    """The header of the diffusers file: without its rank and alpha, loaders would guess."""
+    settings: dict[str, Any] = {}
+    for part in sorted({component(module) for module in change}):
+        settings |= {f"{part}.{key}": value for key, value in peft_config(_part(change, part)).items()}
+    return {"format": "pt", "lora_adapter_metadata": json.dumps(settings, sort_keys=True)}
+
+
+def write_peft(folder: Path, change: Change, base: str) -> None:
+    """The same weights for PEFT: the UNet's in ``folder``, the text encoder's in its subfolder."""
+    for part in sorted({component(module) for module in change}):
+        place, own = folder if part == "unet" else folder / part, _part(change, part)
+        place.mkdir(exist_ok=True)
+        save_tensors({f"base_model.model.{key}": value for key, value in state_of(own).items()}, place / PEFT_FILE, {"format": "pt"})
+        config = {"peft_type": "LORA", "base_model_name_or_path": base, "inference_mode": True, **peft_config(own)}
+        (place / PEFT_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _part(change: Change, part: str) -> dict[str, Factors]:
+    """The factors of one component, by the module's name inside it."""
+    return {module.removeprefix(f"{part}."): factors for module, factors in change.items() if component(module) == part}
+
+
+def peft_config(change: Change) -> dict[str, Any]:
     """The PEFT settings that older and newer versions read alike."""
-    ranks = {key.removesuffix(".lora_A.weight"): len(value) for key, value in weights.items() if key.endswith(".lora_A.weight")}
+    ranks = {module: factors.rank for module, factors in change.items()}
     common = max(ranks.values())
     other = {module: rank for module, rank in sorted(ranks.items()) if rank != common}
     return {
@@ -88,7 +132,7 @@ def read_adapter(folder: Path | str) -> Adapter:
     folder = Path(folder)
     try:
         text = (folder / RECEIPT_FILE).read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadInput(
             f"{str(folder)!r} is not an adapter folder: {RECEIPT_FILE} cannot be read; pass a folder that `piu-lora forget` made"
         ) from error
@@ -96,91 +140,52 @@ def read_adapter(folder: Path | str) -> Adapter:
     if DIFFUSERS_FILE not in receipt.files:
         raise BadInput(f"{str(folder / RECEIPT_FILE)!r} gives no digest for {DIFFUSERS_FILE}; make or download the adapter again")
     for name, digest in receipt.files.items():
-        # The report may stay behind when an adapter is published; the rest may not.
-        if name.startswith("report/") and not (folder / name).exists():
-            continue
-        if not _inside(folder, name) or not (folder / name).is_file():
-            raise BadInput(f"{str(folder)!r} lacks {name!r}, which its receipt lists; download the adapter again")
-        if _sha256(folder / name) != digest:
-            raise BadInput(
-                f"{str(folder / name)!r} is not what the receipt says (SHA-256 differs): truncated or changed; download the adapter again"
-            )
-    return Adapter(folder, receipt, _read_weights(folder / DIFFUSERS_FILE))
+        _check_file(folder, name, digest)
+    state, header = read_tensors(folder / DIFFUSERS_FILE)
+    change = change_of({key.replace(_NESTED, _FLAT, 1): value for key, value in state.items()}, str(folder / DIFFUSERS_FILE))
+    _check_header(header, change, folder / DIFFUSERS_FILE)
+    return Adapter(folder, receipt, change)
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+def _check_file(folder: Path, name: str, digest: str) -> None:
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise BadInput(f"cannot read {str(path)!r}: {error}; download the adapter again") from error
-    foreign = [key for key in stored if not key.startswith("unet.") or not key.endswith((".lora_A.weight", ".lora_B.weight"))]
-    if foreign or not stored:
-        raise BadInput(f"{str(path)!r} holds foreign keys {foreign[:3]}; expected unet.<module>.lora_A.weight and .lora_B.weight")
-    weights = {key.removeprefix("unet."): value for key, value in stored.items()}
-    _require_finite(weights, str(path))
-    for key, value in weights.items():
-        pair = weights.get(key.replace(".lora_A.", ".lora_B.") if ".lora_A." in key else key.replace(".lora_B.", ".lora_A."))
-        if pair is None or value.ndim != 2:
-            raise BadInput(f"{str(path)!r}: {key!r} has no partner or is not a matrix; download the adapter again")
-    return weights
+        path = folder / name
+        # The report may stay behind when an adapter is published; the rest may not.
+        if name.startswith("report/") and not path.exists():
+            return
+        present = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError):
+        present = False
+    if not present:
+        raise BadInput(f"{str(folder)!r} lacks {name[:200]!r}, which its receipt lists; download the adapter again")
+    if file_digest(path) != digest:
+        raise BadInput(f"{str(path)!r} is not what the receipt says (SHA-256 differs): truncated or changed; download the adapter again")
 
 
-def load_adapter(pipe: StableDiffusionPipeline, folder: Path | str, *, name: str | None = None) -> str:
-    """Load an adapter into a pipeline with diffusers' own loader, after checking that the two belong together.
-
-    Args:
-        pipe: a plain pipeline; adapters already loaded stay active beside the new one.
-        name: name in the pipeline; the adapter's opaque id by default.
-
-    Returns:
-        The name.
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file.
 
     Raises:
-        BadInput: the folder is damaged, or the name is taken.
-        Incompatible: it was made for another base.
+        BadInput: it is none, or damaged.
     """
-    adapter = read_adapter(folder)
-    _require_base(pipe, adapter)
-    name = name or adapter.receipt.adapter_id
-    loaded = [other for names in pipe.get_list_adapters().values() for other in names]
-    if name in loaded or "." in name:
-        raise BadInput(f"adapter name {name!r} is {'taken' if name in loaded else 'not allowed: it holds a dot'}; pass another name")
-    pipe.load_lora_weights(str(adapter.path), weight_name=DIFFUSERS_FILE, adapter_name=name)
-    if name not in pipe.get_list_adapters().get("unet", []):
-        raise Incompatible(f"{str(folder)!r} changed nothing in this pipeline; it belongs to the base {adapter.receipt.base.id!r}")
-    pipe.set_adapters([*loaded, name])
-    # Loaded adapters come out trainable.
-    pipe.unet.requires_grad_(False)
-    return name
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  (not a dict)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise BadInput(f"cannot read {str(path)!r}: {str(error)[:200]}; download it again") from error
 
 
-def _require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
-    ref, base = adapter.receipt.base, describe(pipe)
-    modules = dict(pipe.unet.named_modules())
-    for key, value in adapter.weights.items():
-        module = modules.get(key.rsplit(".lora_", 1)[0])
-        side = getattr(module, "in_features" if ".lora_A." in key else "out_features", None)
-        if side != (value.shape[1] if ".lora_A." in key else value.shape[0]):
-            raise Incompatible(f"the adapter was made for the base {ref.id!r}; its {key!r} does not fit this base, {base.id!r}")
-    # Weights loaded in bfloat16 have lost the digits that the digest is made of.
-    if pipe.unet.dtype != torch.bfloat16 and attention_digest(pipe.unet) != ref.attn2_sha256:
-        raise Incompatible(
-            f"the adapter was made for the base {ref.id!r} ({ref.attn2_sha256[:12]}); "
-            f"this base is {base.id!r}, with other cross-attention weights; load the adapter's base"
-        )
+def _check_header(header: Mapping[str, str], change: Change, path: Path) -> None:
+    """Stock diffusers scales by what the header says, so it must say that nothing is scaled."""
+    try:
+        stated = json.loads(header["lora_adapter_metadata"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise BadInput(f"{str(path)!r} has no lora_adapter_metadata in its header; make or download the adapter again") from error
+    if stated != json.loads(diffusers_header(change)["lora_adapter_metadata"]):
+        raise BadInput(f"{str(path)!r}: the header states other ranks, scales or layers than the weights have; download the adapter again")
 
 
-def _require_finite(weights: Weights, where: str) -> None:
-    for key, value in weights.items():
-        if not torch.isfinite(value).all():
-            raise BadInput(f"{where}: {key!r} holds NaN or infinity; make or download the adapter again")
-
-
-def _inside(folder: Path, name: str) -> bool:
-    return (folder / name).resolve().is_relative_to(folder.resolve())
-
-
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

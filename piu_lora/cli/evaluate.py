@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import AdapterFolder, Bank, Base, Device, Dtype, Force, Identity, Json, Pack, Settings
+from piu_lora.cli.options import AdapterArgument, Bank, Base, Device, Dtype, Force, Identity, Json, Pack, Settings
 from piu_lora.cli.terminal import bars, print_result
 
 __all__ = ["command"]
 
 
 def command(
-    adapter: AdapterFolder,
+    adapter: AdapterArgument,
     identity: Identity,
     out: Annotated[Path | None, typer.Option(help="folder for report.json and before_after.png")] = None,
     base: Base = "mini",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, Base, Device, Dtype, Force, Json, Pack, Seed
+from piu_lora.cli.options import AllowNegative, Bank, Base, Device, Dtype, Force, Json, Pack, Seed
 from piu_lora.cli.terminal import bars, print_result
 
 __all__ = ["command"]
@@ -17,7 +17,9 @@ def command(
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
-    adapter: Annotated[list[Path], typer.Option(help="adapter folder; repeatable: all active together")] = [],  # noqa: B006
+    adapter: Annotated[list[str], typer.Option(help="adapter folder or Hub id; repeatable: all active together")] = [],  # noqa: B006
+    weight: Annotated[list[float], typer.Option(help="weight of the adapter in the same place; 1 by default")] = [],  # noqa: B006
+    allow_negative: AllowNegative = False,
     images: Annotated[int, typer.Option(min=1, max=64, help="images of each identity")] = 4,
     steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; the base's default")] = None,
     guidance: Annotated[float | None, typer.Option(min=1, help="guidance scale; the base's default")] = None,
@@ -31,7 +33,8 @@ def command(
     from piu_lora.jobs.generate import generate_grid
 
     generate_grid(
-        identity, base, out, bank=bank, pack=pack, adapters=adapter, images=images, steps=steps, guidance=guidance, seed=seed,
+        identity, base, out, bank=bank, pack=pack, adapters=adapter, weights=weight or None, allow_negative=allow_negative,
+        images=images, steps=steps, guidance=guidance, seed=seed,
         device=device, dtype=dtype, force=force, progress=bars,
     )  # fmt: skip
     print_result({"path": str(out), "identities": len(identity), "images": images}, f"wrote {out}", as_json)

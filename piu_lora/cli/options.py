@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["Bank", "Base", "Device", "Dtype", "Force", "Identity", "Json", "Pack", "Seed", "Settings"]
+__all__ = ["AdapterArgument", "AllowNegative", "Bank", "Base", "Device", "Dtype", "Force", "Identity", "Json", "Pack", "Seed", "Settings"]
 
 Base = Annotated[str, typer.Option(help="mini (embedded), arc2face, a folder, or a Hub id[@revision]")]
 Bank = Annotated[str | None, typer.Option(help="bank file; the embedded one by default for --base mini")]
@@ -17,4 +17,5 @@ Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Seed = Annotated[int, typer.Option(help="seed of every random draw")]
 Settings = Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable, for example train.steps=200")]
-AdapterFolder = Annotated[Path, typer.Argument(help="adapter folder")]
+AdapterArgument = Annotated[str, typer.Argument(help="adapter folder, or Hub id USER/REPO[@revision]")]
+AllowNegative = Annotated[bool, typer.Option("--allow-negative", help="allow weights below 0, which bring the person out")]

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import disk_errors, load_adapter, read_adapter, refuse_existing, write_file
+from piu_lora.adapter import Adapter, disk_errors, load_adapter, open_adapter, refuse_existing, unload, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Evaluation, before_after, png_bytes, report_json
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import bank_for, open_case, score
 from piu_lora.jobs.readers import reader_for
-from piu_lora.model import DTYPES, Precision, detach, load_base
+from piu_lora.model import DTYPES, Precision, load_base
 from piu_lora.progress import Progress, silent
 
 __all__ = ["evaluate"]
@@ -34,7 +34,7 @@ def evaluate(
     """Score what an adapter does to the person it forgets, and to everybody else.
 
     Args:
-        adapter: the adapter folder.
+        adapter: the adapter folder, or a Hub id.
         identity: the forgotten person, as it was given to ``forget``; the adapter does not know.
         base: as for ``forget``; a pipeline is given back without the adapter.
         out: a folder to create for report.json and before_after.png.
@@ -49,17 +49,18 @@ def evaluate(
         Incompatible: the adapter belongs to another base.
     """
     targets = _targets(out, force=force)
-    config = ForgetConfig().updated(read_adapter(adapter).receipt.settings)
+    opened = open_adapter(adapter)
+    config = _settings_of(opened)
     if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in settings):
         raise BadInput("the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID")
     config = config.updated_from_pairs(settings)
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
     pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device, dtype=DTYPES[dtype])
-    name = load_adapter(pipe, adapter)
+    name = load_adapter(pipe, opened)
     try:
         evaluation = score(pipe, case, progress)
     finally:
-        detach(pipe.unet, name)
+        unload(pipe, [name])
     if evaluation is None:
         raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
     if targets is not None:
@@ -68,6 +69,12 @@ def evaluate(
             write_file(targets[0], report_json(evaluation, case.public_settings).encode())
             write_file(targets[1], png_bytes(before_after(evaluation)))
     return evaluation
+
+
+def _settings_of(adapter: Adapter) -> ForgetConfig:
+    """The settings of the run that made the adapter; for one made of others, the defaults of its base."""
+    receipt = adapter.receipt
+    return ForgetConfig.preset(receipt.base.family) if receipt.members else ForgetConfig().updated(receipt.settings)
 
 
 def _targets(out: str | Path | None, *, force: bool) -> tuple[Path, Path] | None:

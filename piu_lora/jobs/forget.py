@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
-from piu_lora.adapter import BaseRef, OutputFolder, Receipt, library_versions, write_adapter, write_file
+from piu_lora.adapter import BaseRef, OutputFolder, Receipt, change_of, library_versions, write_adapter, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import Evaluation, before_after, loss_curves, report_json, summary
@@ -34,6 +34,7 @@ from piu_lora.model import (
     describe,
     detach,
     encode_embeddings,
+    encoder_digest,
     family_of,
     load_base,
     parked,
@@ -136,7 +137,7 @@ def forget(
             if evaluation is not None:
                 _write_evaluation(folder / "report", evaluation, receipt.settings)
             loss_curves(history, folder / "report" / "loss.png")
-            receipt = write_adapter(folder, weights, receipt)
+            receipt = write_adapter(folder, change_of(weights, "the trained weights", "unet."), receipt)
     return ForgetResult(output.path, receipt, evaluation)
 
 
@@ -158,7 +159,7 @@ def _check_base(pipe: StableDiffusionPipeline, case: Case) -> BaseRef:
         raise BadInput(f"the pipeline is in {dtype}, not train.precision = {precision!r}; load it in float32")
     if pipe.get_list_adapters():
         raise BadInput(f"the pipeline carries adapters already ({pipe.get_list_adapters()}); pass a base without any")
-    return BaseRef(info.id, info.family, attention_digest(pipe.unet), info.revision)
+    return BaseRef(info.id, info.family, attention_digest(pipe.unet), info.revision, encoder_digest(pipe.text_encoder))
 
 
 def _student(pipe: StableDiffusionPipeline) -> Student:

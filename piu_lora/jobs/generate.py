@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import load_adapter, refuse_existing, write_file
+from piu_lora.adapter import load_adapters, refuse_existing, unload, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import face_grid, png_bytes
 from piu_lora.identity import IdentityBank, resolve_identity
 from piu_lora.jobs.case import bank_for
 from piu_lora.jobs.readers import reader_for
-from piu_lora.model import DTYPES, Precision, detach, family_of, generate, load_base
+from piu_lora.model import DTYPES, Precision, family_of, generate, load_base
 from piu_lora.progress import Progress, silent
 
 __all__ = ["generate_grid"]
@@ -27,6 +27,8 @@ def generate_grid(
     bank: IdentityBank | str | Path | None = None,
     pack: str | Path | None = None,
     adapters: Sequence[str | Path] = (),
+    weights: Sequence[float] | None = None,
+    allow_negative: bool = False,
     images: int = 4,
     steps: int | None = None,
     guidance: float | None = None,
@@ -41,7 +43,7 @@ def generate_grid(
     Args:
         identities, bank, pack: as for ``forget``.
         out: the PNG.
-        adapters: adapter folders, all active together.
+        adapters, weights, allow_negative: adapter folders or Hub ids, all active together, as for ``load_adapters``.
         device, dtype: of a base given by name.
         images: columns; they run through the embeddings of the identity.
         steps, guidance: of the sampler; by default those of the base's preset.
@@ -59,7 +61,7 @@ def generate_grid(
     rows = [resolve_identity(identity, people, reader, preset.faces.linked).embeddings for identity in identities]
     conditions = torch.cat([row[torch.arange(images) % len(row)] for row in rows])
     pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device, dtype=DTYPES[dtype])
-    names = [load_adapter(pipe, folder) for folder in adapters]
+    names = load_adapters(pipe, adapters, weights, allow_negative=allow_negative)
     sampling = preset.evaluation
     seeds = [seed + column for _ in rows for column in range(images)]
     try:
@@ -68,8 +70,7 @@ def generate_grid(
                 pipe, conditions, seeds, steps=steps or sampling.steps, guidance=guidance or sampling.guidance, progress=advance
             )
     finally:
-        for name in names:
-            detach(pipe.unet, name)
+        unload(pipe, names)
     labels = [Path(str(identity)).name for identity in identities]
     grid = [(label, list(block)) for label, block in zip(labels, faces.split(images), strict=True)]
     write_file(target, png_bytes(face_grid(grid)))

@@ -1,7 +1,7 @@
 """What: bases, conditions, sampling and LoRA."""
 
 from piu_lora.model.attention import training_attention
-from piu_lora.model.base import ARC2FACE, DTYPES, BaseInfo, Precision, attention_digest, describe, family_of, load_base
+from piu_lora.model.base import ARC2FACE, DTYPES, BaseInfo, Precision, attention_digest, describe, encoder_digest, family_of, load_base
 from piu_lora.model.condition import encode_embeddings, encode_empty
 from piu_lora.model.economy import checkpointed, compiled, parked
 from piu_lora.model.lora import adapters_off, attach, detach, read_weights, trainable, write_weights
@@ -21,6 +21,7 @@ __all__ = [
     "detach",
     "encode_embeddings",
     "encode_empty",
+    "encoder_digest",
     "family_of",
     "generate",
     "load_base",

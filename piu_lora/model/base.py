@@ -31,6 +31,7 @@ __all__ = [
     "Precision",
     "attention_digest",
     "describe",
+    "encoder_digest",
     "family_of",
     "load_base",
     "resolve_device",
@@ -240,19 +241,24 @@ def family_of(base: str | Path | StableDiffusionPipeline) -> str:
     return str(stated.get("family", "arc2face"))
 
 
-@torch.no_grad()
 def attention_digest(unet: UNet2DConditionModel) -> str:
     """SHA-256 of all cross-attention weights of the base, in fp16, by name: the same for fp32 and fp16 copies.
 
     Adapters that are attached are looked through.
     """
+    return _digest({name: value for name, value in unet.named_parameters() if ".attn2." in name})
+
+
+def encoder_digest(text_encoder: CLIPTextModel) -> str:
+    """The same for all weights of the text encoder, by their names in the flat layout of transformers 5.6 and later."""
+    return _digest({name.removeprefix("text_model."): value for name, value in text_encoder.named_parameters()})
+
+
+@torch.no_grad()
+def _digest(weights: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    weights = {_plain(name): value for name, value in unet.named_parameters() if ".attn2." in name and ".lora_" not in name}
-    for name in sorted(weights):
+    plain = {name.replace(".base_layer", ""): value for name, value in weights.items() if ".lora_" not in name}
+    for name in sorted(plain):
         digest.update(name.encode())
-        digest.update(weights[name].detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
+        digest.update(plain[name].detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _plain(name: str) -> str:
-    return name.replace(".base_layer", "")

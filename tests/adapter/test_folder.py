@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from piu_lora.adapter import load_adapter, read_adapter
+from piu_lora.adapter.factors import state_of
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.model import detach
 from tests.tiny import tiny_pipeline
@@ -27,8 +28,8 @@ def forward(pipe: StableDiffusionPipeline) -> torch.Tensor:
 
 def dense(pipe: StableDiffusionPipeline, folder: Path) -> torch.Tensor:
     """The reference: B A added to the plain weights."""
-    weights = read_adapter(folder).weights
-    changed = dict(pipe.unet.named_parameters())
+    weights = state_of(read_adapter(folder).change)
+    changed = {f"unet.{name}": value for name, value in pipe.unet.named_parameters()}
     originals = {}
     with torch.no_grad():
         for key in [key for key in weights if ".lora_A." in key]:
@@ -127,7 +128,7 @@ def test_missing_receipt_and_foreign_folder(tmp_path: Path) -> None:
         read_adapter(tmp_path)
 
 
-@pytest.mark.parametrize(("change", "message"), [("nan", "NaN"), ("foreign", "foreign keys"), ("alone", "no partner")])
+@pytest.mark.parametrize(("change", "message"), [("nan", "NaN"), ("foreign", "foreign keys"), ("alone", "lacks one of its two factors")])
 def test_bad_weights_are_refused_even_with_a_matching_receipt(adapter_folder: Path, change: str, message: str) -> None:
     import hashlib
 
@@ -168,4 +169,4 @@ def test_published_copy_without_the_report_still_loads(adapter_folder: Path, tmp
     receipt["files"]["report/before_after.png"] = "00"
     (adapter_folder / "forget.json").write_text(json.dumps(receipt))
     shutil.copytree(adapter_folder, tmp_path / "copy")
-    assert read_adapter(tmp_path / "copy").weights
+    assert state_of(read_adapter(tmp_path / "copy").change)

@@ -10,6 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora import forget, load_adapter, read_adapter
+from piu_lora.adapter.factors import state_of
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible, TrainingFailed
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
@@ -104,7 +105,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_identically(
 def test_bf16_trains_much_the_same(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path) -> None:
     full = forget(WHO, pipe, tmp_path / "full", bank=bank, config=fast).path
     half = forget(WHO, pipe, tmp_path / "half", bank=bank, config=fast.updated({"train": {"precision": "bf16"}})).path
-    weights = [torch.cat([v.float().flatten() for v in read_adapter(path).weights.values()]) for path in (full, half)]
+    weights = [torch.cat([v.float().flatten() for v in state_of(read_adapter(path).change).values()]) for path in (full, half)]
     assert not torch.equal(*weights)
     assert torch.nn.functional.cosine_similarity(*weights, dim=0) > 0.99
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from piu_lora.adapter import read_adapter
+from piu_lora.adapter.factors import state_of
 from tests.unlearn.test_workers import free_port
 
 ARGUMENTS = ("forget", "--identity", "mini-0007", "--no-evaluate", "--device", "cpu", "--json", "--debug")
@@ -48,7 +49,7 @@ def test_two_processes_make_the_adapter_of_one(tmp_path: Path) -> None:
     assert " of 2 on " not in alone_talk
     # One result, one bar.
     assert json.loads(output)["path"] == str(tmp_path / "two")
-    two, one = read_adapter(tmp_path / "two").weights, read_adapter(tmp_path / "one").weights
+    two, one = (state_of(read_adapter(tmp_path / name).change) for name in ("two", "one"))
     assert two.keys() == one.keys()
     together, single = (torch.cat([value.float().flatten() for value in weights.values()]) for weights in (two, one))
     assert torch.nn.functional.cosine_similarity(together, single, dim=0) > 0.9999

@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora import ForgetResult, forget, read_adapter
+from piu_lora.adapter.factors import state_of
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
@@ -54,7 +55,7 @@ def settings(fast: ForgetConfig, precision: str) -> ForgetConfig:
 
 
 def flat(result: ForgetResult) -> torch.Tensor:
-    return torch.cat([value.float().flatten() for value in read_adapter(result.path).weights.values()])
+    return torch.cat([value.float().flatten() for value in state_of(read_adapter(result.path).change).values()])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -1,0 +1,233 @@
+"""Adapters in a pipeline: thin layers over diffusers' own calls that catch what those leave silent."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter.factors import COMPONENTS, Change, component
+from piu_lora.adapter.folder import Adapter, diffusers_state, read_adapter
+from piu_lora.adapter.source import adapter_folder
+from piu_lora.errors import BadInput, Incompatible
+from piu_lora.model import attention_digest, describe, encoder_digest
+
+__all__ = ["active", "hotswap", "load_adapter", "load_adapters", "open_adapter", "prepare_hotswap", "require_base", "unload", "without"]
+
+_log = logging.getLogger("piu_lora")
+
+
+def open_adapter(adapter: Adapter | Path | str) -> Adapter:
+    """Read and check an adapter from its folder, or from the Hub by ``user/name[@revision]``."""
+    return adapter if isinstance(adapter, Adapter) else read_adapter(adapter_folder(adapter))
+
+
+def load_adapter(
+    pipe: StableDiffusionPipeline,
+    adapter: Adapter | Path | str,
+    *,
+    name: str | None = None,
+    weight: float = 1.0,
+    allow_negative: bool = False,
+) -> str:
+    """Load an adapter into a pipeline with diffusers' own loader, after checking that the two belong together.
+
+    Args:
+        pipe: a plain pipeline; adapters already loaded stay active beside the new one, with their weights.
+        adapter: a folder, a Hub id ``user/name[@revision]``, or an adapter already read.
+        name: name in the pipeline; the adapter's opaque id by default.
+        weight: what the change is multiplied by.
+        allow_negative: a weight below 0 strengthens what the adapter removes, so it is refused otherwise.
+
+    Returns:
+        The name.
+
+    Raises:
+        BadInput: the folder is damaged, the name is taken, the weight is negative or not a number.
+        Incompatible: it was made for another base.
+    """
+    return load_adapters(pipe, [adapter], [weight], names=None if name is None else [name], allow_negative=allow_negative)[0]
+
+
+def load_adapters(
+    pipe: StableDiffusionPipeline, adapters: Sequence[Adapter | Path | str], weights: Sequence[float] | None = None, *,
+    names: Sequence[str] | None = None, allow_negative: bool = False,
+) -> list[str]:  # fmt: skip
+    """Load several adapters, all active together with those loaded before; either all of them or none.
+
+    Args:
+        weights: one for each adapter; 1 by default.
+        names: as for ``load_adapter``.
+
+    Raises:
+        BadInput, Incompatible: as for ``load_adapter``; then the pipeline is as before.
+    """
+    opened = [open_adapter(adapter) for adapter in adapters]
+    weights = [1.0] * len(opened) if weights is None else list(weights)
+    names = [each.id for each in opened] if names is None else list(names)
+    if not len(weights) == len(names) == len(opened):
+        raise BadInput(f"{len(opened)} adapters, but {len(weights)} weights and {len(names)} names; pass one for each")
+    _check_weights(weights, allow_negative=allow_negative)
+    before = active(pipe)
+    _check_names(pipe, names)
+    for each in opened:
+        require_base(pipe, each)
+    done: list[str] = []
+    try:
+        for each, name in zip(opened, names, strict=True):
+            done.append(name)
+            _load(pipe, each.change, name)
+        _activate(pipe, {**before, **dict(zip(names, weights, strict=True))})
+    except BaseException:
+        unload(pipe, done)
+        _activate(pipe, before)
+        raise
+    return done
+
+
+def _check_weights(weights: Sequence[float], *, allow_negative: bool) -> None:
+    for weight in weights:
+        if not abs(weight) < 1e6:
+            raise BadInput(f"adapter weight {weight!r} is not a usable number; 1 is the adapter as it was made, 0 leaves it out")
+        if weight < 0 and not allow_negative:
+            raise BadInput(
+                f"adapter weight {weight!r} is below 0: it would bring the forgotten person out more strongly; "
+                "to do that on purpose, for an audit, pass allow_negative=True (--allow-negative)"
+            )
+
+
+def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
+    loaded = _loaded(pipe)
+    for place, name in enumerate(names):
+        if name in loaded or name in names[:place]:
+            raise BadInput(f"adapter name {name!r} is taken; load an adapter once, or pass another name")
+        if not name or "." in name:
+            raise BadInput(f"adapter name {name!r} is not allowed: it is empty or holds a dot; pass another name")
+
+
+def _loaded(pipe: StableDiffusionPipeline) -> set[str]:
+    return {name for names in pipe.get_list_adapters().values() for name in names}
+
+
+def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
+    # Tensors, not the file: they were checked, and the file could change. Alpha equals rank, so nothing else is needed.
+    pipe.load_lora_weights(diffusers_state(change), adapter_name=name)
+    for part in {component(module) for module in change}:
+        if name not in pipe.get_list_adapters().get(part, []):
+            raise Incompatible(f"adapter {name!r} changed nothing in the {part} of this pipeline; load the base that it was made for")
+
+
+def _activate(pipe: StableDiffusionPipeline, weights: dict[str, float]) -> None:
+    if weights:
+        pipe.set_adapters(list(weights), adapter_weights=list(weights.values()))
+    # diffusers leaves every active adapter trainable.
+    for part in COMPONENTS:
+        for name, parameter in getattr(pipe, part).named_parameters():
+            if ".lora_" in name:
+                parameter.requires_grad_(False)
+
+
+def unload(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
+    """Take adapters out again; after the last one the pipeline is as it was, without wrappers."""
+    present = [name for name in names if name in _loaded(pipe)]
+    if present:
+        pipe.delete_adapters(present)
+    if present and not _loaded(pipe):
+        pipe.unload_lora_weights()
+
+
+def active(pipe: StableDiffusionPipeline) -> dict[str, float]:
+    """The active adapters and their weights, in the order of loading; empty while adapters are switched off."""
+    weights: dict[str, float] = {}
+    for part in COMPONENTS:
+        for module in getattr(pipe, part).modules():
+            for name in getattr(module, "active_adapters", ()) if hasattr(module, "lora_A") and not module.disable_adapters else ():
+                if name in module.scaling:
+                    weights.setdefault(name, module.scaling[name] * module.r[name] / module.lora_alpha[name])
+    order = [name for names in pipe.get_list_adapters().values() for name in names]
+    return {name: weights[name] for name in dict.fromkeys(order) if name in weights}
+
+
+@contextmanager
+def without(pipe: StableDiffusionPipeline) -> Iterator[None]:
+    """While open, the pipeline is its bare base, bit for bit; afterwards the same adapters are active with the same weights."""
+    before = active(pipe)
+    if before:
+        pipe.disable_lora()
+    try:
+        yield
+    finally:
+        if before:
+            pipe.enable_lora()
+            _activate(pipe, before)
+
+
+def prepare_hotswap(pipe: StableDiffusionPipeline, rank: int) -> None:
+    """Make room for adapters up to ``rank``, so that ``hotswap`` needs no recompilation; call it before the first adapter is loaded.
+
+    Raises:
+        BadInput: adapters are loaded already.
+    """
+    if _loaded(pipe):
+        raise BadInput(f"adapters are loaded already ({sorted(_loaded(pipe))}); call prepare_hotswap on the bare base")
+    pipe.unet.enable_lora_hotswap(target_rank=rank)
+
+
+def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: str) -> None:
+    """Replace the weights of a loaded adapter in place, also under ``torch.compile``; its name and weight stay.
+
+    Args:
+        name: of the loaded adapter.
+
+    Raises:
+        BadInput: nothing of that name is loaded, or the new adapter changes layers that the old one does not.
+        Incompatible: made for another base, or it changes the text encoder, which diffusers cannot swap.
+    """
+    opened = open_adapter(adapter)
+    if name not in pipe.get_list_adapters().get("unet", []):
+        raise BadInput(f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; use load_adapter first")
+    if any(component(module) != "unet" for module in opened.change):
+        raise Incompatible(
+            f"adapter {opened.id} changes the text encoder, which cannot be swapped in place; unload the old one and load it"
+        )
+    require_base(pipe, opened)
+    own = {f"unet.{path}" for path, module in pipe.unet.named_modules() if name in getattr(module, "lora_A", {})}
+    if extra := sorted(opened.change.keys() - own):
+        raise BadInput(f"adapter {opened.id} changes layers that {name!r} does not ({extra[0]}); unload {name!r} and load it instead")
+    before = active(pipe)
+    pipe.load_lora_weights(diffusers_state(opened.change), adapter_name=name, hotswap=True)
+    _activate(pipe, before)
+
+
+def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
+    """Raise ``Incompatible`` unless the adapter was made for this base."""
+    ref, base = adapter.receipt.base, describe(pipe)
+    _require_shapes(pipe, adapter)
+    parts = {component(module) for module in adapter.change}
+    wanted = {"unet": ("cross-attention", ref.attn2_sha256), "text_encoder": ("text encoder", ref.text_encoder_sha256)}
+    digests = {"unet": lambda: attention_digest(pipe.unet), "text_encoder": lambda: encoder_digest(pipe.text_encoder)}
+    for part in sorted(parts):
+        what, digest = wanted[part]
+        if getattr(pipe, part).dtype == torch.bfloat16 or not digest:
+            # Weights loaded in bfloat16 have lost the digits that the digest is made of.
+            _log.warning(
+                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16, or the receipt has no digest", what
+            )
+        elif digests[part]() != digest:
+            raise Incompatible(
+                f"the adapter was made for the base {ref.id!r} ({digest[:12]}); "
+                f"this base is {base.id!r}, with other {what} weights; load the adapter's base"
+            )
+
+
+def _require_shapes(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
+    name = describe(pipe).id
+    modules = {f"{part}.{path}": module for part in COMPONENTS for path, module in getattr(pipe, part).named_modules()}
+    for path, factors in adapter.change.items():
+        layer = modules.get(path)
+        if (getattr(layer, "out_features", None), getattr(layer, "in_features", None)) != factors.shape:
+            raise Incompatible(
+                f"the adapter was made for the base {adapter.receipt.base.id!r}; its layer {path!r} does not fit this base, {name!r}"
+            )
