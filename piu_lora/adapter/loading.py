@@ -1,14 +1,17 @@
 """Adapters in a pipeline: thin layers over diffusers' own calls that catch what those leave silent."""
 
 import logging
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders.lora_base import set_adapters_for_text_encoder
 
-from piu_lora.adapter.factors import COMPONENTS, Change, component
+from piu_lora.adapter.factors import COMPONENTS, Change, component, padded
 from piu_lora.adapter.folder import Adapter, diffusers_state, read_adapter
 from piu_lora.adapter.source import adapter_folder
 from piu_lora.errors import BadInput, Incompatible
@@ -17,6 +20,7 @@ from piu_lora.model import attention_digest, describe, encoder_digest
 __all__ = ["active", "hotswap", "load_adapter", "load_adapters", "open_adapter", "prepare_hotswap", "require_base", "unload", "without"]
 
 _log = logging.getLogger("piu_lora")
+_SWAPPABLE: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # UNets that prepare_hotswap has seen
 
 
 def open_adapter(adapter: Adapter | Path | str) -> Adapter:
@@ -107,26 +111,48 @@ def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
             raise BadInput(f"adapter name {name!r} is not allowed: it is empty or holds a dot; pass another name")
 
 
+def _model(pipe: StableDiffusionPipeline, part: str) -> Any:
+    """A component, without the wrapper of ``torch.compile``."""
+    model = getattr(pipe, part)
+    return getattr(model, "_orig_mod", model)
+
+
 def _loaded(pipe: StableDiffusionPipeline) -> set[str]:
-    return {name for names in pipe.get_list_adapters().values() for name in names}
+    return set().union(*(_names(pipe, part) for part in COMPONENTS))
+
+
+def _names(pipe: StableDiffusionPipeline, part: str) -> list[str]:
+    """Adapters loaded into a component. diffusers' get_list_adapters overlooks a compiled one."""
+    return list(getattr(_model(pipe, part), "peft_config", None) or {})
 
 
 def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
     # Tensors, not the file: they were checked, and the file could change. Alpha equals rank, so nothing else is needed.
-    pipe.load_lora_weights(diffusers_state(change), adapter_name=name)
+    pipe.load_lora_weights(diffusers_state(_even(change) if _model(pipe, "unet") in _SWAPPABLE else change), adapter_name=name)
     for part in {component(module) for module in change}:
-        if name not in pipe.get_list_adapters().get(part, []):
+        if name not in _names(pipe, part):
             raise Incompatible(f"adapter {name!r} changed nothing in the {part} of this pipeline; load the base that it was made for")
 
 
+def _even(change: Change) -> Change:
+    """The same change with one rank everywhere, as PEFT's hotswap wants it."""
+    rank = max(factors.rank for factors in change.values())
+    return {module: padded(factors, rank) for module, factors in change.items()}
+
+
 def _activate(pipe: StableDiffusionPipeline, weights: dict[str, float]) -> None:
-    if weights:
-        pipe.set_adapters(list(weights), adapter_weights=list(weights.values()))
-    # diffusers leaves every active adapter trainable.
-    for part in COMPONENTS:
-        for name, parameter in getattr(pipe, part).named_parameters():
+    # Not pipe.set_adapters: it overlooks a compiled component.
+    for part, activate in (("unet", _set_unet), ("text_encoder", set_adapters_for_text_encoder)):
+        if own := {name: weights[name] for name in weights if name in _names(pipe, part)}:
+            activate(list(own), _model(pipe, part), list(own.values()))
+        # diffusers leaves every active adapter trainable.
+        for name, parameter in _model(pipe, part).named_parameters():
             if ".lora_" in name:
                 parameter.requires_grad_(False)
+
+
+def _set_unet(names: list[str], unet: UNet2DConditionModel, weights: list[float]) -> None:
+    unet.set_adapters(names, weights)
 
 
 def unload(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
@@ -142,11 +168,11 @@ def active(pipe: StableDiffusionPipeline) -> dict[str, float]:
     """The active adapters and their weights, in the order of loading; empty while adapters are switched off."""
     weights: dict[str, float] = {}
     for part in COMPONENTS:
-        for module in getattr(pipe, part).modules():
+        for module in _model(pipe, part).modules():
             for name in getattr(module, "active_adapters", ()) if hasattr(module, "lora_A") and not module.disable_adapters else ():
                 if name in module.scaling:
                     weights.setdefault(name, module.scaling[name] * module.r[name] / module.lora_alpha[name])
-    order = [name for names in pipe.get_list_adapters().values() for name in names]
+    order = [name for part in COMPONENTS for name in _names(pipe, part)]
     return {name: weights[name] for name in dict.fromkeys(order) if name in weights}
 
 
@@ -173,31 +199,38 @@ def prepare_hotswap(pipe: StableDiffusionPipeline, rank: int) -> None:
     if _loaded(pipe):
         raise BadInput(f"adapters are loaded already ({sorted(_loaded(pipe))}); call prepare_hotswap on the bare base")
     pipe.unet.enable_lora_hotswap(target_rank=rank)
+    _SWAPPABLE.add(_model(pipe, "unet"))
 
 
 def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: str) -> None:
     """Replace the weights of a loaded adapter in place, also under ``torch.compile``; its name and weight stay.
 
     Args:
-        name: of the loaded adapter.
+        name: of the loaded adapter; it was loaded after ``prepare_hotswap``.
 
     Raises:
         BadInput: nothing of that name is loaded, or the new adapter changes layers that the old one does not.
         Incompatible: made for another base, or it changes the text encoder, which diffusers cannot swap.
     """
     opened = open_adapter(adapter)
-    if name not in pipe.get_list_adapters().get("unet", []):
+    if name not in _names(pipe, "unet"):
         raise BadInput(f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; use load_adapter first")
     if any(component(module) != "unet" for module in opened.change):
         raise Incompatible(
             f"adapter {opened.id} changes the text encoder, which cannot be swapped in place; unload the old one and load it"
         )
     require_base(pipe, opened)
-    own = {f"unet.{path}" for path, module in pipe.unet.named_modules() if name in getattr(module, "lora_A", {})}
+    own = {f"unet.{path}" for path, module in _model(pipe, "unet").named_modules() if name in getattr(module, "lora_A", {})}
     if extra := sorted(opened.change.keys() - own):
         raise BadInput(f"adapter {opened.id} changes layers that {name!r} does not ({extra[0]}); unload {name!r} and load it instead")
+    rank = max(factors.rank for factors in opened.change.values())
+    room = max(len(module.lora_A[name].weight) for module in _model(pipe, "unet").modules() if name in getattr(module, "lora_A", {}))
+    if _model(pipe, "unet") not in _SWAPPABLE or rank > room:
+        raise BadInput(
+            f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; call prepare_hotswap(pipe, rank) before the first load"
+        )
     before = active(pipe)
-    pipe.load_lora_weights(diffusers_state(opened.change), adapter_name=name, hotswap=True)
+    pipe.load_lora_weights(diffusers_state(_even(opened.change)), adapter_name=name, hotswap=True)
     _activate(pipe, before)
 
 
@@ -207,10 +240,10 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     _require_shapes(pipe, adapter)
     parts = {component(module) for module in adapter.change}
     wanted = {"unet": ("cross-attention", ref.attn2_sha256), "text_encoder": ("text encoder", ref.text_encoder_sha256)}
-    digests = {"unet": lambda: attention_digest(pipe.unet), "text_encoder": lambda: encoder_digest(pipe.text_encoder)}
+    digests = {"unet": lambda: attention_digest(_model(pipe, "unet")), "text_encoder": lambda: encoder_digest(_model(pipe, "text_encoder"))}
     for part in sorted(parts):
         what, digest = wanted[part]
-        if getattr(pipe, part).dtype == torch.bfloat16 or not digest:
+        if _model(pipe, part).dtype == torch.bfloat16 or not digest:
             # Weights loaded in bfloat16 have lost the digits that the digest is made of.
             _log.warning(
                 "the %s of this base is not checked against the adapter's: it was loaded in bfloat16, or the receipt has no digest", what
@@ -224,7 +257,7 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
 
 def _require_shapes(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     name = describe(pipe).id
-    modules = {f"{part}.{path}": module for part in COMPONENTS for path, module in getattr(pipe, part).named_modules()}
+    modules = {f"{part}.{path}": module for part in COMPONENTS for path, module in _model(pipe, part).named_modules()}
     for path, factors in adapter.change.items():
         layer = modules.get(path)
         if (getattr(layer, "out_features", None), getattr(layer, "in_features", None)) != factors.shape:
