@@ -2,6 +2,7 @@
 
 from piu_lora.adapter.factors import Change, Factors, change_of, compressed, concatenated, distance
 from piu_lora.adapter.folder import Adapter, read_adapter, write_adapter
+from piu_lora.adapter.interference import Interference, relative_changes, stacks_of
 from piu_lora.adapter.loading import (
     active,
     hotswap,
@@ -13,23 +14,30 @@ from piu_lora.adapter.loading import (
     unload,
     without,
 )
+from piu_lora.adapter.merge import MERGES, LayerError, Moments, compress_change, find_merge
 from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_existing, write_file
 from piu_lora.adapter.receipt import BaseRef, Receipt, library_versions
 
 __all__ = [
+    "MERGES",
     "Adapter",
     "BaseRef",
     "Change",
     "Factors",
+    "Interference",
+    "LayerError",
+    "Moments",
     "OutputFolder",
     "Receipt",
     "active",
     "change_of",
     "claimed",
+    "compress_change",
     "compressed",
     "concatenated",
     "disk_errors",
     "distance",
+    "find_merge",
     "hotswap",
     "library_versions",
     "load_adapter",
@@ -38,7 +46,9 @@ __all__ = [
     "prepare_hotswap",
     "read_adapter",
     "refuse_existing",
+    "relative_changes",
     "require_base",
+    "stacks_of",
     "unload",
     "without",
     "write_adapter",

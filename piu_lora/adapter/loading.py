@@ -128,8 +128,14 @@ def _names(pipe: StableDiffusionPipeline, part: str) -> list[str]:
 
 def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
     # Tensors, not the file: they were checked, and the file could change. Alpha equals rank, so nothing else is needed.
-    pipe.load_lora_weights(diffusers_state(_even(change) if _model(pipe, "unet") in _SWAPPABLE else change), adapter_name=name)
-    for part in {component(module) for module in change}:
+    state = diffusers_state(_even(change) if _model(pipe, "unet") in _SWAPPABLE else change)
+    parts = {component(module) for module in change}
+    # By component: pipe.load_lora_weights complains of every component that an adapter leaves alone.
+    if "unet" in parts:
+        _model(pipe, "unet").load_lora_adapter(state, prefix="unet", adapter_name=name, _pipeline=pipe)
+    if "text_encoder" in parts:
+        pipe.load_lora_into_text_encoder(state, None, _model(pipe, "text_encoder"), adapter_name=name, _pipeline=pipe)
+    for part in parts:
         if name not in _names(pipe, part):
             raise Incompatible(f"adapter {name!r} changed nothing in the {part} of this pipeline; load the base that it was made for")
 
@@ -230,7 +236,8 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
             f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; call prepare_hotswap(pipe, rank) before the first load"
         )
     before = active(pipe)
-    pipe.load_lora_weights(diffusers_state(_even(opened.change)), adapter_name=name, hotswap=True)
+    state = diffusers_state(_even(opened.change))
+    _model(pipe, "unet").load_lora_adapter(state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe)
     _activate(pipe, before)
 
 

@@ -1,5 +1,6 @@
 """What: bases, conditions, sampling and LoRA."""
 
+from piu_lora.model.activations import empty_inputs, layer_inputs, layer_weight, second_moments, sees_condition
 from piu_lora.model.attention import training_attention
 from piu_lora.model.base import ARC2FACE, DTYPES, BaseInfo, Precision, attention_digest, describe, encoder_digest, family_of, load_base
 from piu_lora.model.condition import encode_embeddings, encode_empty
@@ -19,14 +20,19 @@ __all__ = [
     "compiled",
     "describe",
     "detach",
+    "empty_inputs",
     "encode_embeddings",
     "encode_empty",
     "encoder_digest",
     "family_of",
     "generate",
+    "layer_inputs",
+    "layer_weight",
     "load_base",
     "parked",
     "read_weights",
+    "second_moments",
+    "sees_condition",
     "trainable",
     "training_attention",
     "write_weights",
