@@ -22,6 +22,14 @@ from tests.hub import LoopbackHub
 from tests.tiny import FAST, tiny_bank, tiny_pipeline
 
 
+@pytest.fixture(autouse=True)
+def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test, and nothing that it starts, touches the user's ledger."""
+    path = tmp_path / "own-ledger" / "ledger.sqlite"
+    monkeypatch.setenv("PIU_LORA_LEDGER", str(path))
+    return path
+
+
 @pytest.fixture(scope="session")
 def pipe(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipeline:
     """A tiny pipeline; every test gives it back without adapters."""

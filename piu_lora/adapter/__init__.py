@@ -1,10 +1,12 @@
 """The artefact: an adapter folder, written whole, read with suspicion."""
 
 from piu_lora.adapter.factors import Change, Factors, change_of, compressed, concatenated, distance
-from piu_lora.adapter.folder import Adapter, read_adapter, write_adapter
+from piu_lora.adapter.folder import Adapter, read_adapter, weights_digest, write_adapter
 from piu_lora.adapter.interference import Interference, relative_changes, stacks_of
+from piu_lora.adapter.ledger import Entry, Ledger, default_ledger
 from piu_lora.adapter.loading import (
     active,
+    check_weights,
     hotswap,
     load_adapter,
     load_adapters,
@@ -23,18 +25,22 @@ __all__ = [
     "Adapter",
     "BaseRef",
     "Change",
+    "Entry",
     "Factors",
     "Interference",
     "LayerError",
+    "Ledger",
     "Moments",
     "OutputFolder",
     "Receipt",
     "active",
     "change_of",
+    "check_weights",
     "claimed",
     "compress_change",
     "compressed",
     "concatenated",
+    "default_ledger",
     "disk_errors",
     "distance",
     "find_merge",
@@ -50,6 +56,7 @@ __all__ = [
     "require_base",
     "stacks_of",
     "unload",
+    "weights_digest",
     "without",
     "write_adapter",
     "write_file",

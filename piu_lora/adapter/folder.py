@@ -32,6 +32,7 @@ __all__ = [
     "peft_config",
     "read_adapter",
     "read_tensors",
+    "weights_digest",
     "write_adapter",
     "write_peft",
 ]
@@ -183,6 +184,11 @@ def _check_header(header: Mapping[str, str], change: Change, path: Path) -> None
         raise BadInput(f"{str(path)!r} has no lora_adapter_metadata in its header; make or download the adapter again") from error
     if stated != json.loads(diffusers_header(change)["lora_adapter_metadata"]):
         raise BadInput(f"{str(path)!r}: the header states other ranks, scales or layers than the weights have; download the adapter again")
+
+
+def weights_digest(adapter: Adapter) -> str:
+    """SHA-256 of the adapter's weights file, as its receipt states it and ``read_adapter`` checked it."""
+    return adapter.receipt.files[DIFFUSERS_FILE]
 
 
 def file_digest(path: Path) -> str:

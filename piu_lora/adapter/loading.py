@@ -17,7 +17,18 @@ from piu_lora.adapter.source import adapter_folder
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.model import attention_digest, describe, encoder_digest
 
-__all__ = ["active", "hotswap", "load_adapter", "load_adapters", "open_adapter", "prepare_hotswap", "require_base", "unload", "without"]
+__all__ = [
+    "active",
+    "check_weights",
+    "hotswap",
+    "load_adapter",
+    "load_adapters",
+    "open_adapter",
+    "prepare_hotswap",
+    "require_base",
+    "unload",
+    "without",
+]
 
 _log = logging.getLogger("piu_lora")
 _SWAPPABLE: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # UNets that prepare_hotswap has seen
@@ -73,7 +84,7 @@ def load_adapters(
     names = [each.id for each in opened] if names is None else list(names)
     if not len(weights) == len(names) == len(opened):
         raise BadInput(f"{len(opened)} adapters, but {len(weights)} weights and {len(names)} names; pass one for each")
-    _check_weights(weights, allow_negative=allow_negative)
+    check_weights(weights, allow_negative=allow_negative)
     before = active(pipe)
     _check_names(pipe, names)
     for each in opened:
@@ -91,7 +102,8 @@ def load_adapters(
     return done
 
 
-def _check_weights(weights: Sequence[float], *, allow_negative: bool) -> None:
+def check_weights(weights: Sequence[float], *, allow_negative: bool) -> None:
+    """Raise ``BadInput`` for weights that are no numbers, or below 0 where that is not meant."""
     for weight in weights:
         if not abs(weight) < 1e6:
             raise BadInput(f"adapter weight {weight!r} is not a usable number; 1 is the adapter as it was made, 0 leaves it out")

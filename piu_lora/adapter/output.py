@@ -76,10 +76,11 @@ class OutputFolder:
     Args:
         path: the folder to create.
         force: replace an existing one.
+        mark: the file by which a folder of this kind is known; another one is never replaced.
     """
 
-    def __init__(self, path: Path | str, *, force: bool = False) -> None:
-        self.path = Path(path).absolute()
+    def __init__(self, path: Path | str, *, force: bool = False, mark: str = "forget.json") -> None:
+        self.path, self._mark = Path(path).absolute(), mark
         self.force = force
         self.checkpoint = self._sibling("checkpoint")
         self._staging = self._sibling("partial")
@@ -110,13 +111,13 @@ class OutputFolder:
 
     def _check_free(self) -> None:
         refuse_existing(self.path, force=self.force)
-        if self.path.exists() and not (self.path / "forget.json").exists():
-            raise BadInput(f"output {str(self.path)!r} exists and is not an adapter folder; it is never replaced, choose another --out")
+        if self.path.exists() and not (self.path / self._mark).exists():
+            raise BadInput(f"output {str(self.path)!r} exists and holds no {self._mark}; it is never replaced, choose another --out")
 
     @contextmanager
     def staged(self) -> Iterator[Path]:
         """A folder to fill; it takes its place when the block ends without an error."""
-        with disk_errors(f"the adapter folder {str(self.path)!r}"):
+        with disk_errors(f"the folder {str(self.path)!r}"):
             self._staging.mkdir()
             yield self._staging
             self._check_free()

@@ -2,7 +2,7 @@
 
 import typer
 
-from piu_lora.cli import bank, doctor, evaluate, forget, generate
+from piu_lora.cli import bank, doctor, evaluate, forget, generate, ledger, stack
 from piu_lora.cli.terminal import run
 
 __all__ = ["app", "main"]
@@ -20,6 +20,8 @@ app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
 app.command("doctor")(doctor.command)
 app.add_typer(bank.app, name="bank")
+app.add_typer(stack.app, name="stack")
+app.add_typer(ledger.app, name="ledger")
 
 
 @app.callback(invoke_without_command=True)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, Base, Device, Force, Identity, Json, Pack, Settings
-from piu_lora.cli.terminal import INTERRUPTED, bars, print_result
+from piu_lora.cli.options import Bank, Base, Device, Force, Identity, Json, LedgerFile, Pack, Settings
+from piu_lora.cli.terminal import INTERRUPTED, bars, opened_ledger, print_result
 
 __all__ = ["command"]
 
@@ -24,6 +24,7 @@ def command(
     device: Device = "auto",
     evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="generate before and after, and score")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
+    ledger: LedgerFile = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -40,19 +41,12 @@ def command(
     chosen = chosen.updated_from_pairs(settings)
     chosen = chosen.updated({key: value for key, value in (("method", method), ("seed", seed)) if value is not None})
     try:
-        result = forget(
-            identity,
-            base,
-            out,
-            bank=bank,
-            pack=pack,
-            config=chosen,
-            device=device,
-            evaluate=evaluate,
-            force=force,
-            resume=resume,
-            progress=bars,
-        )
+        # Of several processes, the first one writes.
+        with opened_ledger(ledger if is_main() else "none") as entries:
+            result = forget(
+                identity, base, out, bank=bank, pack=pack, config=chosen, device=device, evaluate=evaluate, force=force, resume=resume,
+                ledger=entries, progress=bars,
+            )  # fmt: skip
     except KeyboardInterrupt:
         if is_main():
             typer.echo("interrupted; repeat the command with --resume to go on", err=True)

@@ -5,10 +5,27 @@ from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["AdapterArgument", "AllowNegative", "Bank", "Base", "Device", "Dtype", "Force", "Identity", "Json", "Pack", "Seed", "Settings"]
+__all__ = [
+    "AdapterArgument",
+    "AllowNegative",
+    "Bank",
+    "Base",
+    "Device",
+    "Dtype",
+    "Force",
+    "Identity",
+    "Json",
+    "LedgerFile",
+    "Pack",
+    "Seed",
+    "Settings",
+]
 
 Base = Annotated[str, typer.Option(help="mini (embedded), arc2face, a folder, or a Hub id[@revision]")]
 Bank = Annotated[str | None, typer.Option(help="bank file; the embedded one by default for --base mini")]
+LedgerFile = Annotated[
+    str | None, typer.Option("--ledger", help="ledger file; $PIU_LORA_LEDGER or the user's own by default, none for none")
+]
 Pack = Annotated[Path | None, typer.Option(help="folder of the face detector and recognizer; $PIU_LORA_PACK by default")]
 Identity = Annotated[str, typer.Option(help="a bank id, a photo, a folder of photos, or a .npy/.safetensors file of embeddings")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]

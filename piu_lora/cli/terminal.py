@@ -13,7 +13,7 @@ import typer
 
 from piu_lora.errors import PiuLoraError
 
-__all__ = ["bars", "print_result", "run"]
+__all__ = ["bars", "opened_ledger", "print_result", "run"]
 
 INTERRUPTED = 130
 
@@ -31,6 +31,18 @@ def bars(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]
             bar.update(count)
 
         yield advance
+
+
+@contextmanager
+def opened_ledger(name: str | None) -> Iterator[Any]:
+    """The ledger of ``--ledger``; None for ``none``."""
+    if name == "none":
+        yield None
+        return
+    from piu_lora.adapter import Ledger
+
+    with Ledger(name) as ledger:
+        yield ledger
 
 
 def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:

@@ -2,17 +2,20 @@
 
 from piu_lora.evidence.cosines import cosine_histograms
 from piu_lora.evidence.evaluation import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
+from piu_lora.evidence.heatmap import heat_map
 from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_bytes
-from piu_lora.evidence.report import missed, report_json, report_table, summary
+from piu_lora.evidence.report import aligned, missed, report_json, report_table, summary
 
 __all__ = [
     "Evaluation",
     "Gallery",
     "Plan",
+    "aligned",
     "before_after",
     "cosine_histograms",
     "evaluate_images",
     "face_grid",
+    "heat_map",
     "loss_curves",
     "missed",
     "plan_evaluation",

@@ -1,11 +1,12 @@
 """The report of an evaluation: report.json, and a table for people. It names nobody."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from piu_lora.evidence.evaluation import GROUPS, Evaluation
 
-__all__ = ["REPORT_FORMAT", "missed", "report_json", "report_table", "summary"]
+__all__ = ["REPORT_FORMAT", "aligned", "missed", "report_json", "report_table", "summary"]
 
 REPORT_FORMAT = "piu_lora.report/1"
 _PEOPLE = {"forget": "forgotten", "random": "retained, random", "nearest": "retained, nearest", "anchor": "anchor"}
@@ -22,6 +23,13 @@ def report_json(evaluation: Evaluation, settings: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a plain-text table; the first row is its head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths).rstrip(), *lines[1:]]
+
+
 def report_table(figures: dict[str, Any]) -> str:
     """ISM before and after by group, then the accuracies, for every recognizer; plain text, aligned."""
     rows = [("recognizer", "people", "ISM before", "ISM after", "after/before [95 %]", "recognised")]
@@ -30,9 +38,7 @@ def report_table(figures: dict[str, Any]) -> str:
             ism, hit = scores["ism"][group], scores["recognised"][group]
             share = f"{hit['before']['mean']:.2f} -> {hit['after']['mean']:.2f}"
             rows.append((name, _PEOPLE[group], f"{ism['before']:.3f}", f"{ism['after']:.3f}", _ratio(ism), share))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = aligned(rows)
     for name, scores in figures.items():
         after = scores["after"]
         lines.append(f"{name}: AccU {after['acc_u']:.2f}, AccR {after['acc_r']:.2f}, SRK {after['srk']:.1f}")

@@ -11,7 +11,7 @@ from piu_lora.evidence import Evaluation, before_after, png_bytes, report_json
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import bank_for, open_case, score
 from piu_lora.jobs.readers import reader_for
-from piu_lora.model import DTYPES, Precision, load_base
+from piu_lora.model import Precision, as_pipeline
 from piu_lora.progress import Progress, silent
 
 __all__ = ["evaluate"]
@@ -55,7 +55,7 @@ def evaluate(
         raise BadInput("the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID")
     config = config.updated_from_pairs(settings)
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
-    pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device, dtype=DTYPES[dtype])
+    pipe = as_pipeline(base, device, dtype)
     name = load_adapter(pipe, opened)
     try:
         evaluation = score(pipe, case, progress)

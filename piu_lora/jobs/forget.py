@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
-from piu_lora.adapter import BaseRef, OutputFolder, Receipt, change_of, library_versions, write_adapter, write_file
+from piu_lora.adapter import BaseRef, Ledger, OutputFolder, Receipt, change_of, library_versions, write_adapter, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import Evaluation, before_after, loss_curves, report_json, summary
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import Case, bank_for, open_case, score
+from piu_lora.jobs.ledger import bank_text, registered
 from piu_lora.jobs.readers import reader_for
 from piu_lora.jobs.workers import is_main, launched_workers
 from piu_lora.model import (
@@ -74,6 +75,7 @@ def forget(
     evaluate: bool = True,
     force: bool = False,
     resume: bool = False,
+    ledger: Ledger | None = None,
     progress: Progress = silent,
 ) -> ForgetResult:
     """Make an adapter that turns one identity into its anchor and leaves everybody else alone.
@@ -90,6 +92,7 @@ def forget(
         evaluate: generate before and after, and score.
         force: replace an existing adapter folder, and forget an interrupted run.
         resume: go on with an interrupted run of the same settings.
+        ledger: keeps whom the adapter forgets; without one, nothing does.
         progress: told how far the job is.
 
     Raises:
@@ -132,12 +135,13 @@ def forget(
         receipt = _receipt(ref, case, evaluation, seconds)
         if workers.rank > 0:
             return ForgetResult(output.path, receipt, None)
-        with output.staged() as folder:
+        with registered(ledger, receipt, output.path, identity, bank_text(bank)) as confirm, output.staged() as folder:
             (folder / "report").mkdir()
             if evaluation is not None:
                 _write_evaluation(folder / "report", evaluation, receipt.settings)
             loss_curves(history, folder / "report" / "loss.png")
             receipt = write_adapter(folder, change_of(weights, "the trained weights", "unet."), receipt)
+            confirm(receipt)
     return ForgetResult(output.path, receipt, evaluation)
 
 

@@ -13,7 +13,7 @@ from piu_lora.evidence import face_grid, png_bytes
 from piu_lora.identity import IdentityBank, resolve_identity
 from piu_lora.jobs.case import bank_for
 from piu_lora.jobs.readers import reader_for
-from piu_lora.model import DTYPES, Precision, family_of, generate, load_base
+from piu_lora.model import Precision, as_pipeline, family_of, generate
 from piu_lora.progress import Progress, silent
 
 __all__ = ["generate_grid"]
@@ -60,7 +60,7 @@ def generate_grid(
     reader = reader_for(base, pack, preset.faces, device)
     rows = [resolve_identity(identity, people, reader, preset.faces.linked).embeddings for identity in identities]
     conditions = torch.cat([row[torch.arange(images) % len(row)] for row in rows])
-    pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device, dtype=DTYPES[dtype])
+    pipe = as_pipeline(base, device, dtype)
     names = load_adapters(pipe, adapters, weights, allow_negative=allow_negative)
     sampling = preset.evaluation
     seeds = [seed + column for _ in rows for column in range(images)]

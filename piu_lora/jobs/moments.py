@@ -6,21 +6,13 @@ from dataclasses import dataclass
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import Adapter, Moments, load_adapter, unload
+from piu_lora.adapter import Moments, load_adapter, unload
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, centroid, dirichlet_mixtures, synthetic_neighbours
+from piu_lora.jobs.members import Member
 from piu_lora.model import empty_inputs, layer_inputs, second_moments
 
-__all__ = ["Member", "RefitConfig", "bystanders", "measure_moments"]
-
-
-@dataclass(frozen=True)
-class Member:
-    """One adapter of a stack, its weight, and the (n, d) embeddings of the person it forgets, where known."""
-
-    adapter: Adapter
-    weight: float = 1.0
-    embeddings: torch.Tensor | None = None
+__all__ = ["RefitConfig", "bystanders", "measure_moments"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,18 @@
 
 from piu_lora.model.activations import empty_inputs, layer_inputs, layer_weight, second_moments, sees_condition
 from piu_lora.model.attention import training_attention
-from piu_lora.model.base import ARC2FACE, DTYPES, BaseInfo, Precision, attention_digest, describe, encoder_digest, family_of, load_base
+from piu_lora.model.base import (
+    ARC2FACE,
+    DTYPES,
+    BaseInfo,
+    Precision,
+    as_pipeline,
+    attention_digest,
+    describe,
+    encoder_digest,
+    family_of,
+    load_base,
+)
 from piu_lora.model.condition import encode_embeddings, encode_empty
 from piu_lora.model.economy import checkpointed, compiled, parked
 from piu_lora.model.lora import adapters_off, attach, detach, read_weights, trainable, write_weights
@@ -14,6 +25,7 @@ __all__ = [
     "BaseInfo",
     "Precision",
     "adapters_off",
+    "as_pipeline",
     "attach",
     "attention_digest",
     "checkpointed",

@@ -29,6 +29,7 @@ __all__ = [
     "SD15",
     "BaseInfo",
     "Precision",
+    "as_pipeline",
     "attention_digest",
     "describe",
     "encoder_digest",
@@ -98,6 +99,11 @@ def load_base(
     pipe.set_progress_bar_config(disable=True)
     loaded: StableDiffusionPipeline = pipe.to(target)
     return loaded
+
+
+def as_pipeline(base: str | Path | StableDiffusionPipeline, device: str = "auto", dtype: Precision = "fp32") -> StableDiffusionPipeline:
+    """A pipeline as it is, or the base of that name."""
+    return base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device, dtype=DTYPES[dtype])
 
 
 @contextmanager
