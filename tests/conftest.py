@@ -23,9 +23,9 @@ from tests.tiny import FAST, tiny_bank, tiny_pipeline
 
 
 @pytest.fixture(autouse=True)
-def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test, and nothing that it starts, touches the user's ledger."""
-    path = tmp_path / "own-ledger" / "ledger.sqlite"
+    path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
     monkeypatch.setenv("PIU_LORA_LEDGER", str(path))
     return path
 

@@ -152,7 +152,7 @@ def test_existing_output_is_kept(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "note.txt").write_text("mine")
     assert_refused(forget(tmp_path / "out"), "exists already", "--force")
-    assert_refused(forget(tmp_path / "out", "--force"), "not an adapter folder")
+    assert_refused(forget(tmp_path / "out", "--force"), "holds no forget.json")
     assert (tmp_path / "out" / "note.txt").read_text() == "mine"
 
 
