@@ -1,7 +1,9 @@
 """The artefact: an adapter folder, written whole, read with suspicion."""
 
 from piu_lora.adapter.factors import Change, Factors, change_of, compressed, concatenated, distance
-from piu_lora.adapter.folder import Adapter, read_adapter, weights_digest, write_adapter
+from piu_lora.adapter.folder import Adapter, read_adapter, weights_digest, write_adapter, write_peft
+from piu_lora.adapter.formats import read_lora, save_diffusers, save_kohya
+from piu_lora.adapter.inspect import describe_lora, screen
 from piu_lora.adapter.interference import Interference, relative_changes, stacks_of
 from piu_lora.adapter.ledger import Entry, Ledger, default_ledger
 from piu_lora.adapter.loading import (
@@ -16,9 +18,10 @@ from piu_lora.adapter.loading import (
     unload,
     without,
 )
-from piu_lora.adapter.merge import MERGES, LayerError, Moments, compress_change, find_merge
+from piu_lora.adapter.merge import MERGES, LayerError, Moments, compress_change, compression_facts, find_merge
 from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_existing, write_file
 from piu_lora.adapter.receipt import BaseRef, Receipt, library_versions
+from piu_lora.adapter.source import adapter_folder
 
 __all__ = [
     "MERGES",
@@ -34,13 +37,16 @@ __all__ = [
     "OutputFolder",
     "Receipt",
     "active",
+    "adapter_folder",
     "change_of",
     "check_weights",
     "claimed",
     "compress_change",
     "compressed",
+    "compression_facts",
     "concatenated",
     "default_ledger",
+    "describe_lora",
     "disk_errors",
     "distance",
     "find_merge",
@@ -51,13 +57,18 @@ __all__ = [
     "open_adapter",
     "prepare_hotswap",
     "read_adapter",
+    "read_lora",
     "refuse_existing",
     "relative_changes",
     "require_base",
+    "save_diffusers",
+    "save_kohya",
+    "screen",
     "stacks_of",
     "unload",
     "weights_digest",
     "without",
     "write_adapter",
     "write_file",
+    "write_peft",
 ]

@@ -29,6 +29,7 @@ __all__ = [
     "diffusers_header",
     "diffusers_state",
     "file_digest",
+    "flat_names",
     "peft_config",
     "read_adapter",
     "read_tensors",
@@ -90,6 +91,11 @@ def diffusers_state(change: Change) -> dict[str, torch.Tensor]:
     return {key.replace(_FLAT, _NESTED, 1): value for key, value in state_of(change).items()}
 
 
+def flat_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inverse of ``diffusers_state``'s naming."""
+    return {key.replace(_NESTED, _FLAT, 1): value for key, value in state.items()}
+
+
 def diffusers_header(change: Change) -> dict[str, str]:
     """The header of the diffusers file: without its rank and alpha, loaders would guess."""
     settings: dict[str, Any] = {}
@@ -143,7 +149,7 @@ def read_adapter(folder: Path | str) -> Adapter:
     for name, digest in receipt.files.items():
         _check_file(folder, name, digest)
     state, header = read_tensors(folder / DIFFUSERS_FILE)
-    change = change_of({key.replace(_NESTED, _FLAT, 1): value for key, value in state.items()}, str(folder / DIFFUSERS_FILE))
+    change = change_of(flat_names(state), str(folder / DIFFUSERS_FILE))
     _check_header(header, change, folder / DIFFUSERS_FILE)
     return Adapter(folder, receipt, change)
 

@@ -8,7 +8,7 @@ import torch
 from piu_lora.adapter.factors import Change, Factors, compressed, concatenated, distance
 from piu_lora.errors import BadInput
 
-__all__ = ["MERGES", "LayerError", "MergeMethod", "Moments", "compress_change", "find_merge"]
+__all__ = ["MERGES", "LayerError", "MergeMethod", "Moments", "compress_change", "compression_facts", "find_merge"]
 
 Combine = Callable[[Sequence[Change], Sequence[float], "Moments | None"], dict[str, Factors]]
 
@@ -115,3 +115,9 @@ def compress_change(
         absolute, scale = distance(factors, stored[module])
         errors[module] = LayerError(stored[module].rank, absolute, absolute / scale if scale else 0.0)
     return stored, errors
+
+
+def compression_facts(errors: Mapping[str, LayerError]) -> dict[str, object]:
+    """For the receipt: the worst layer, and every layer's rank and relative error."""
+    layers = {module: {"rank": error.rank, "relative": float(f"{error.relative:.3g}")} for module, error in errors.items()}
+    return {"worst_relative": max(layer["relative"] for layer in layers.values()), "layers": layers}

@@ -2,7 +2,7 @@
 
 import typer
 
-from piu_lora.cli import bank, doctor, evaluate, forget, generate, ledger, stack
+from piu_lora.cli import bank, convert, doctor, evaluate, forget, generate, inspect, ledger, stack
 from piu_lora.cli.terminal import run
 
 __all__ = ["app", "main"]
@@ -18,6 +18,11 @@ app = typer.Typer(
 app.command("forget")(forget.command)
 app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
+app.command("convert")(convert.convert)
+app.command("resize")(convert.resize)
+app.command("extract")(convert.extract)
+app.command("inspect")(inspect.command)
+app.command("list")(inspect.list_command)
 app.command("doctor")(doctor.command)
 app.add_typer(bank.app, name="bank")
 app.add_typer(stack.app, name="stack")

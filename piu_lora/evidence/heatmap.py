@@ -22,7 +22,7 @@ def heat_map(
     from matplotlib.figure import Figure
 
     groups = [(heading, labels) for heading, labels in groups if labels]
-    widths = [max(len(labels), 3) for _, labels in groups]
+    widths = [max(len(labels), 8) for _, labels in groups]
     figure = Figure(figsize=(3.2 + 0.16 * sum(widths) + 0.4 * len(groups), 1.9 + 0.24 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(groups), width_ratios=widths, squeeze=False)[0]
     start, top = 0, float(np.nanmax(values))

@@ -15,6 +15,7 @@ from piu_lora.adapter import (
     OutputFolder,
     Receipt,
     compress_change,
+    compression_facts,
     find_merge,
     library_versions,
     require_base,
@@ -134,11 +135,9 @@ def _receipt(members: Sequence[Member], settings: MergeSettings, errors: dict[st
     listed = [
         {"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)} for m in members
     ]  # fmt: skip
-    layers = {module: {"rank": error.rank, "relative": float(f"{error.relative:.3g}")} for module, error in errors.items()}
-    compression = {"worst_relative": max(layer["relative"] for layer in layers.values()), "layers": layers}
     return Receipt(
         replace(first, text_encoder_sha256=encoder), settings.method, settings.to_dict(), counts={"members": len(members)},
-        evaluation={"compression": compression}, versions=library_versions(), members=listed,
+        evaluation={"compression": compression_facts(errors)}, versions=library_versions(), members=listed,
     )  # fmt: skip
 
 

@@ -145,5 +145,5 @@ def _label(check: StackCheck, stack: tuple[int, ...]) -> str:
 def check_picture(check: StackCheck) -> bytes:
     """The same as a heat map, PNG; people are numbers."""
     rows = [_label(check, stack) for stack in check.interference.stacks]
-    groups = [("their own people", [check.ids[owner][:6] for owner in check.owners]), ("bystanders", [""] * len(check.bystanders))]
+    groups = [("own people", [check.ids[owner][:6] for owner in check.owners]), ("bystanders", [""] * len(check.bystanders))]
     return heat_map(check.interference.condition, rows, groups, "Interference of adapters", "|dW x| / |W x|, keys and values")

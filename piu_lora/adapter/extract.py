@@ -1,0 +1,136 @@
+"""From a retrained UNet back to what was changed in it."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from piu_lora.adapter.factors import Factors
+from piu_lora.adapter.folder import read_tensors
+from piu_lora.errors import BadInput, Incompatible
+
+__all__ = ["Extracted", "extract_change", "read_checkpoint"]
+
+# Differences outside linear layers up to this share of all are rounding.
+_NEGLIGIBLE = 1e-3
+_PREFIXES = ("module.", "unet.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The difference of two UNets.
+
+    Attributes:
+        change: exact factors of every linear layer that differs, of full rank.
+        left_out: relative Frobenius size of the differences in other weights, by name.
+        share_left_out: their part of the whole difference (Frobenius).
+    """
+
+    change: dict[str, Factors]
+    left_out: dict[str, float]
+    share_left_out: float
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a UNet, from a diffusers folder, a .safetensors file, or a pickle of plain tensors, which is never run.
+
+    Raises:
+        BadInput: none of these.
+    """
+    for folder in (path, path / "unet") if path.is_dir() else ():
+        index = folder / "diffusion_pytorch_model.safetensors.index.json"
+        if index.is_file():
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            return {key: value for name in names for key, value in read_checkpoint(folder / name).items()}
+        for name in ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"):
+            if (folder / name).is_file():
+                return read_checkpoint(folder / name)
+    if not path.is_file():
+        raise BadInput(f"{str(path)!r} holds no UNet; pass a diffusers folder, a .safetensors file or a pickled state dict")
+    return _stripped(read_tensors(path)[0] if path.suffix == ".safetensors" else _unpickled(path), path)
+
+
+def _unpickled(path: Path) -> Mapping[str, object]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise BadInput(
+            f"{str(path)!r} is a pickle that holds more than tensors, or is damaged; it was not run. Convert it to safetensors"
+        ) from error
+    for name in ("state_dict", "unet", "model"):
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
+    if not isinstance(state, dict):
+        raise BadInput(f"{str(path)!r} holds a {type(state).__name__}, not a state dict; save the UNet's state_dict()")
+    return state
+
+
+def _stripped(state: Mapping[str, object], path: Path) -> dict[str, torch.Tensor]:
+    plain = {}
+    for key, value in state.items():
+        for prefix in _PREFIXES:
+            key = key.removeprefix(prefix)
+        if isinstance(value, torch.Tensor):
+            plain[key] = value
+    if not plain:
+        raise BadInput(f"{str(path)!r} holds no tensors; pass the retrained UNet")
+    return plain
+
+
+@torch.no_grad()
+def extract_change(unet: UNet2DConditionModel, retrained: Mapping[str, torch.Tensor], *, ignore_rest: bool = False) -> Extracted:
+    """``dW = W' - W`` of every linear layer, in float32, as factors of full rank.
+
+    Args:
+        unet: the base, in float32.
+        retrained: state dict of the same architecture.
+        ignore_rest: leave out differences in other weights, however large.
+
+    Raises:
+        Incompatible: other names or shapes than the base's.
+        BadInput: nothing differs, or a notable part of the difference is in weights that are no linear layers.
+    """
+    base = dict(unet.named_parameters())
+    _require_fit(base, retrained)
+    linear = {f"{name}.weight": name for name, module in unet.named_modules() if isinstance(module, torch.nn.Linear)}
+    change, left_out, inside, outside = {}, {}, 0.0, 0.0
+    for name, weight in base.items():
+        difference = retrained[name].float() - weight.float()
+        if not torch.isfinite(difference).all():
+            raise BadInput(f"{name!r} of the retrained UNet holds NaN or infinity; train it again")
+        energy = float(difference.double().square().sum())
+        if energy == 0:
+            continue
+        if name in linear:
+            change[f"unet.{linear[name]}"] = _full_rank(difference)
+            inside += energy
+        else:
+            left_out[name] = round((energy / max(float(weight.double().square().sum()), 1e-30)) ** 0.5, 6)
+            outside += energy
+    if not change:
+        raise BadInput("no linear layer of the retrained UNet differs from the base; pass the checkpoint that was trained from this base")
+    share = (outside / (inside + outside)) ** 0.5
+    if share > _NEGLIGIBLE and not ignore_rest:
+        raise BadInput(
+            f"{len(left_out)} weights differ that are no linear layers ({share:.1%} of the whole difference, for example "
+            f"{max(left_out, key=lambda name: left_out[name])!r}), and a LoRA cannot hold them; pass --ignore-rest to leave them out"
+        )
+    return Extracted(change, left_out, share)
+
+
+def _require_fit(base: Mapping[str, torch.Tensor], retrained: Mapping[str, torch.Tensor]) -> None:
+    odd = sorted(base.keys() ^ retrained.keys()) or sorted(name for name in base if base[name].shape != retrained[name].shape)
+    if odd:
+        raise Incompatible(f"the checkpoint is no UNet of this base: {len(odd)} weights do not fit, the first is {odd[0]!r}")
+
+
+def _full_rank(difference: torch.Tensor) -> Factors:
+    """``dW`` as a product in which the smaller side is the identity; compression does the rest."""
+    out, into = difference.shape
+    if out <= into:
+        return Factors(difference, torch.eye(out))
+    return Factors(torch.eye(into), difference)

@@ -1,0 +1,150 @@
+"""What a person wants to know of a LoRA, ours or anybody's, on one screen."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from piu_lora.adapter.factors import Change
+from piu_lora.adapter.folder import RECEIPT_FILE, Adapter, read_adapter
+from piu_lora.adapter.formats import Lora, read_lora
+from piu_lora.errors import BadInput
+
+__all__ = ["describe_lora", "screen"]
+
+_BARS = "▏▎▍▌▋▊▉█"
+_BAR_WIDTH = 28
+_BLOCK = re.compile(r"^(unet\.(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)|text_encoder\.encoder\.layers\.\d+)")
+
+
+def describe_lora(source: Path) -> dict[str, Any]:
+    """Facts about an adapter folder or a foreign LoRA, ready for JSON.
+
+    Raises:
+        BadInput: nothing there that can be read as a LoRA.
+    """
+    lora = read_lora(source)
+    facts = {"path": str(source), "format": lora.format, "layers": len(lora.change), **_weights(lora.change), "bytes": _sizes(source)}
+    facts["header"] = {str(key)[:60]: str(value)[:200] for key, value in sorted(lora.header.items())[:40]}
+    adapter, problem = _adapter(source)
+    facts["receipt"] = None if adapter is None else _receipt(adapter)
+    facts["lacks"] = _lacks(lora, adapter, problem)
+    return facts
+
+
+def _adapter(source: Path) -> tuple[Adapter | None, str]:
+    """The adapter, or why it is none."""
+    if not (source / RECEIPT_FILE).is_file():
+        return None, ""
+    try:
+        return read_adapter(source), ""
+    except BadInput as error:
+        return None, str(error)
+
+
+def _weights(change: Change) -> dict[str, Any]:
+    norms = {module: factors.norm() for module, factors in change.items()}
+    blocks: dict[str, float] = {}
+    for module, norm in norms.items():
+        found = _BLOCK.match(module)
+        block = found.group(1) if found else module.split(".", 1)[0]
+        blocks[block] = float(np.hypot(blocks.get(block, 0.0), norm))
+    return {
+        "ranks": dict(sorted(Counter(factors.rank for factors in change.values()).items())),
+        "projections": dict(sorted(Counter(_projection(module) for module in change).items())),
+        "dtypes": sorted({str(factors.up.dtype).removeprefix("torch.") for factors in change.values()}),
+        "parameters": sum(factors.up.numel() + factors.down.numel() for factors in change.values()),
+        "norms": blocks,
+    }
+
+
+def _projection(module: str) -> str:
+    return ".".join(module.split(".")[-3:]) if module.endswith(".0") else ".".join(module.split(".")[-2:])
+
+
+def _sizes(source: Path) -> dict[str, int]:
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    return {path.name if path == source else path.relative_to(source).as_posix(): path.stat().st_size for path in files[:40]}
+
+
+def _receipt(adapter: Adapter) -> dict[str, Any]:
+    receipt = adapter.receipt
+    return {
+        "adapter_id": receipt.adapter_id, "base": vars(receipt.base), "method": receipt.method, "anchor": receipt.anchor,
+        "members": receipt.members, "figures": [figure._asdict() for figure in receipt.figures()], "files": receipt.files,
+        "versions": receipt.versions, "seed": receipt.settings.get("seed"), "probe": bool(receipt.probe),
+    }  # fmt: skip
+
+
+def _lacks(lora: Lora, adapter: Adapter | None, problem: str) -> list[str]:
+    """What is missing for trusting it, in the order of weight."""
+    if problem:
+        return [problem]
+    lines = []
+    if adapter is None:
+        lines.append("no receipt: base, method, figures and digests are not stated")
+    elif not adapter.receipt.figures():
+        lines.append("no figures: it was not evaluated")
+    if adapter is not None and not adapter.receipt.probe:
+        lines.append("no probe: `verify` can check files and base, not the effect")
+    if lora.format == "diffusers" and "lora_adapter_metadata" not in lora.header:
+        lines.append("no lora_adapter_metadata in the header: loaders take alpha for the rank")
+    if lora.scaled:
+        lines.append(f"{len(lora.scaled)} layers have an alpha other than their rank: loaders that ignore alpha scale them wrongly")
+    return lines
+
+
+def screen(facts: dict[str, Any]) -> str:
+    """The facts as text of at most some forty lines; whatever comes from the files is stripped of control characters."""
+    receipt = facts["receipt"]
+    total = sum(facts["bytes"].values())
+    lines = [f"{'format':10} {facts['format']}, {', '.join(facts['dtypes'])}, {total / 1e6:.2f} MB in {len(facts['bytes'])} files"]
+    if receipt is not None:
+        base = receipt["base"]
+        lines.insert(0, f"{'adapter':10} {receipt['adapter_id']}")
+        lines.append(f"{'base':10} {base['id']} {base['revision'][:12]} (cross-attention {base['attn2_sha256'][:12]})")
+        lines.append(f"{'method':10} {receipt['method']}, seed {receipt['seed']}, anchor {_flat(receipt['anchor'])}")
+        if receipt["members"]:
+            lines.append(f"{'members':10} {', '.join(member['adapter_id'] for member in receipt['members'][:8])}")
+        lines.append(f"{'digests':10} all {len(receipt['files'])} files are what the receipt says")
+    lines.append(f"{'layers':10} {facts['layers']}: {_flat(facts['projections'])}; {facts['parameters']:,} parameters")
+    lines.append(f"{'rank':10} {_ranks(facts['ranks'])}")
+    lines += ["", "norm of the change, by block", *_bars(facts["norms"])]
+    if receipt is not None and receipt["figures"]:
+        lines += ["", "ISM after / before [95 %]"]
+        lines += [f"  {each['recognizer']:13} {each['group']:9} {_ratio(each)}" for each in receipt["figures"][:12]]
+    if facts["lacks"]:
+        lines += ["", *(f"lacks: {line}" for line in facts["lacks"])]
+    return "\n".join(_printable(line) for line in lines)
+
+
+def _flat(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())[:90]
+
+
+def _ranks(ranks: dict[int, int]) -> str:
+    if len(ranks) == 1:
+        return str(next(iter(ranks)))
+    return f"{min(ranks)} to {max(ranks)} (parameters are spread over {len(ranks)} different ranks)"
+
+
+def _bars(norms: dict[str, float]) -> list[str]:
+    top = max(norms.values()) or 1.0
+    return [f"  {block:32.32} {_bar(norm / top):{_BAR_WIDTH}} {norm:.3g}" for block, norm in norms.items()][:24]
+
+
+def _bar(share: float) -> str:
+    eighths = round(share * _BAR_WIDTH * 8)
+    return _BARS[-1] * (eighths // 8) + (_BARS[eighths % 8 - 1] if eighths % 8 else "")
+
+
+def _ratio(figure: dict[str, Any]) -> str:
+    if figure["ratio"] is None or figure["interval"] is None:
+        return "no face before"
+    return f"{figure['ratio']:.3f} [{figure['interval'][0]:.3f}, {figure['interval'][1]:.3f}]"
+
+
+def _printable(line: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in line)[:160]

@@ -1,0 +1,69 @@
+"""The adapters of a folder, as a list."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from piu_lora.adapter import read_adapter, refuse_existing, write_file
+from piu_lora.errors import BadInput
+from piu_lora.evidence import aligned
+
+__all__ = ["index_adapters", "index_table", "write_index"]
+
+_HEAD = ("folder", "base", "method", "people", "rank", "kB", "forget ISM", "retain ISM")
+
+
+def index_adapters(folder: Path) -> list[dict[str, Any]]:
+    """Facts about every adapter folder directly inside ``folder``, by name.
+
+    Raises:
+        BadInput: there is none, or one is damaged.
+    """
+    found = sorted(path.parent for path in folder.glob("*/forget.json"))
+    if not found:
+        raise BadInput(f"{str(folder)!r} holds no adapter folders; pass the folder around them")
+    return [_facts(path) for path in found]
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    adapter = read_adapter(path)
+    receipt = adapter.receipt
+    ratios: dict[str, list[float]] = {}
+    for figure in receipt.figures():
+        if figure.group in ("forget", "random") and figure.ratio is not None:
+            ratios.setdefault(figure.group, []).append(round(figure.ratio, 3))
+    return {
+        "folder": path.name, "adapter_id": adapter.id, "base": receipt.base.id, "method": receipt.method,
+        "people": max(len(receipt.members), 1), "ranks": sorted({factors.rank for factors in adapter.change.values()}),
+        "bytes": (path / "pytorch_lora_weights.safetensors").stat().st_size,
+        "forget": ratios.get("forget", []), "retain": ratios.get("random", []),
+        "others": sorted(each.name for each in path.glob("*.safetensors") if each.name not in receipt.files),
+    }  # fmt: skip
+
+
+def index_table(adapters: Sequence[dict[str, Any]]) -> str:
+    """For people: ISM after / before by each recognizer."""
+    return "\n".join(aligned([_HEAD, *map(_row, adapters)]))
+
+
+def _row(each: dict[str, Any]) -> tuple[str, ...]:
+    ranks = str(each["ranks"][0]) if len(each["ranks"]) == 1 else f"{each['ranks'][0]}-{each['ranks'][-1]}"
+    figures = (" / ".join(f"x {ratio:.3f}" for ratio in each[group]) or "-" for group in ("forget", "retain"))
+    return each["folder"], each["base"], each["method"], str(each["people"]), ranks, f"{each['bytes'] / 1e3:.0f}", *figures
+
+
+def write_index(adapters: Sequence[dict[str, Any]], out: Path, *, force: bool = False) -> None:
+    """The list as a file: JSON, or a Markdown table.
+
+    Raises:
+        BadInput: the file exists, or has another suffix.
+    """
+    refuse_existing(out, force=force)
+    if out.suffix == ".json":
+        text = json.dumps({"adapters": list(adapters)}, indent=2) + "\n"
+    elif out.suffix == ".md":
+        text = "\n".join("| " + " | ".join(row) + " |" for row in [_HEAD, ["---"] * len(_HEAD), *map(_row, adapters)]) + "\n"
+    else:
+        raise BadInput(f"--out {str(out)!r} ends in neither .json nor .md; the suffix chooses the format")
+    write_file(out, text.encode())
