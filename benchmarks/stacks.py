@@ -60,7 +60,8 @@ def score(pipe: StableDiffusionPipeline, shots: list[tuple[str, int, torch.Tenso
     ):
         embedded = recognizer.embed(pictures).numpy()
         centroids = bank.centroids.numpy()
-        found[name] = {"cosine": cosine_to(embedded, centroids[rows]).tolist(), "hit": accuracy(embedded, centroids, rows).tolist()}
+        cosines = cosine_to(embedded, centroids[rows]).round(4)
+        found[name] = {"cosine": cosines.tolist(), "hit": accuracy(embedded, centroids, rows).astype(int).tolist()}
     return found
 
 

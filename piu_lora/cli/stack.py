@@ -33,6 +33,7 @@ def check(
     people: Annotated[int, typer.Option(min=1, help="bystanders sampled from the bank")] = 64,
     activations: Annotated[int, typer.Option(min=0, help="people on whom the layers behind the latents are measured")] = 8,
     limit: Annotated[float, typer.Option(min=0, help="highest 95th percentile of the change of bystanders' keys and values")] = 1.5,
+    own_limit: Annotated[float, typer.Option(min=0, help="highest change by others for a member's person, of the meant one")] = 0.25,
     out: Annotated[Path | None, typer.Option(help="PNG for the heat map")] = None,
     seed: Annotated[int, typer.Option(help="seed of the sample")] = 0,
     ledger: LedgerFile = None,
@@ -51,7 +52,9 @@ def check(
     members = open_members(adapters, weight or None, allow_negative=True)
     with opened_ledger(ledger) as entries:
         members = people_of(members, identity, entries, base, bank, pack, device)
-    found = check_stack(members, base, bank, people=people, activations=activations, limit=limit, seed=seed, device=device)
+    found = check_stack(
+        members, base, bank, people=people, activations=activations, limit=limit, own_limit=own_limit, seed=seed, device=device
+    )
     if out is not None:
         write_file(out, check_picture(found))
     print_result(found.facts(), check_table(found), as_json)

@@ -4,6 +4,7 @@ from piu_lora.evidence.cosines import cosine_histograms
 from piu_lora.evidence.evaluation import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
 from piu_lora.evidence.heatmap import heat_map
 from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_bytes
+from piu_lora.evidence.probe import compare_probe, measure_probe, probe_facts
 from piu_lora.evidence.report import aligned, missed, report_json, report_table, summary
 
 __all__ = [
@@ -12,14 +13,17 @@ __all__ = [
     "Plan",
     "aligned",
     "before_after",
+    "compare_probe",
     "cosine_histograms",
     "evaluate_images",
     "face_grid",
     "heat_map",
     "loss_curves",
+    "measure_probe",
     "missed",
     "plan_evaluation",
     "png_bytes",
+    "probe_facts",
     "report_json",
     "report_table",
     "summary",

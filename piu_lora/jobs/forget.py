@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +19,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from piu_lora.adapter import BaseRef, Ledger, OutputFolder, Receipt, change_of, library_versions, write_adapter, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.evidence import Evaluation, before_after, loss_curves, report_json, summary
+from piu_lora.evidence import Evaluation, before_after, loss_curves, measure_probe, probe_facts, report_json, summary
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import Case, bank_for, open_case, score
 from piu_lora.jobs.ledger import bank_text, registered
@@ -127,12 +127,13 @@ def forget(
             weights = {key: value.half().float() for key, value in read_weights(pipe.unet, _NAME).items()}
             write_weights(pipe.unet, _NAME, weights)
             evaluation = score(pipe, case, progress) if evaluate and workers.rank == 0 else None
+            probe = probe_facts(measure_probe(pipe, lambda: adapters_off(pipe.unet)))
         finally:
             detach(pipe.unet, _NAME)
 
         # 5. Write the folder, complete or not at all; of several processes, the first one does.
         seconds = {"train": round(trained - begun, 1), "evaluate": round(time.perf_counter() - trained, 1)}
-        receipt = _receipt(ref, case, evaluation, seconds)
+        receipt = replace(_receipt(ref, case, evaluation, seconds), probe=probe)
         if workers.rank > 0:
             return ForgetResult(output.path, receipt, None)
         with registered(ledger, receipt, output.path, identity, bank_text(bank)) as confirm, output.staged() as folder:

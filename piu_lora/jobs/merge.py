@@ -18,11 +18,15 @@ from piu_lora.adapter import (
     compression_facts,
     find_merge,
     library_versions,
+    load_adapter,
     require_base,
+    unload,
     weights_digest,
+    without,
     write_adapter,
 )
 from piu_lora.errors import BadInput
+from piu_lora.evidence import measure_probe, probe_facts
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import bank_for
 from piu_lora.jobs.ledger import registered
@@ -103,7 +107,8 @@ def merge_adapters(
     if not any(member.weight for member in members):
         raise BadInput("every weight is 0, so the merged adapter would be empty; give one of them another weight")
     with OutputFolder(out, force=force).claimed() as output:
-        moments = _moments(members, settings, base, bank, device)
+        pipe = _pipe(members, settings, base, device)
+        moments = None if pipe is None else measure_moments(pipe, members, bank_for(base or pipe, bank), settings.refit)
         exact = find_merge(settings.method).combine([m.adapter.change for m in members], [m.weight for m in members], moments)
         dtype = DTYPES[settings.dtype]
         stored, errors = compress_change(exact, rank=settings.rank or None, tolerance=settings.tolerance, dtype=dtype)
@@ -113,20 +118,31 @@ def merge_adapters(
             return ledger.record_merge(entry, instead_of=instead_of, withdrawn=withdrawn) if ledger else entry
 
         with registered(ledger, receipt, output.path, confirm=enter) as confirm, output.staged() as folder:
+            if pipe is not None:
+                receipt = replace(receipt, probe=_probe(pipe, Adapter(folder, receipt, stored)))
             receipt = write_adapter(folder, stored, receipt, dtype)
             confirm(receipt)
     return Merged(output.path, receipt, errors)
 
 
-def _moments(members: Sequence[Member], settings: MergeSettings, base: Base | None, bank: Any, device: str) -> Any:
+def _pipe(members: Sequence[Member], settings: MergeSettings, base: Base | None, device: str) -> StableDiffusionPipeline | None:
+    """The base, for the methods that measure on it."""
     if not find_merge(settings.method).needs_moments:
         return None
     if base is None:
         raise BadInput(f"the merge method {settings.method!r} measures on the base; pass --base")
-    people, pipe = bank_for(base, bank), as_pipeline(base, device)
+    pipe = as_pipeline(base, device)
     for member in members:
         require_base(pipe, member.adapter)
-    return measure_moments(pipe, members, people, settings.refit)
+    return pipe
+
+
+def _probe(pipe: StableDiffusionPipeline, merged: Adapter) -> dict[str, Any]:
+    name = load_adapter(pipe, merged)
+    try:
+        return probe_facts(measure_probe(pipe, lambda: without(pipe)))
+    finally:
+        unload(pipe, [name])
 
 
 def _receipt(members: Sequence[Member], settings: MergeSettings, errors: dict[str, LayerError]) -> Receipt:
