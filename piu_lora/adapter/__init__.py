@@ -3,6 +3,7 @@
 from piu_lora.adapter.factors import Change, Factors, change_of, compressed, concatenated, distance
 from piu_lora.adapter.folder import Adapter, read_adapter, weights_digest, write_adapter, write_peft
 from piu_lora.adapter.formats import read_lora, save_diffusers, save_kohya
+from piu_lora.adapter.hub import Uploaded, fetch_adapter, upload_adapter
 from piu_lora.adapter.inspect import describe_lora, screen
 from piu_lora.adapter.interference import Interference, relative_changes, stacks_of
 from piu_lora.adapter.ledger import Entry, Ledger, default_ledger
@@ -21,6 +22,7 @@ from piu_lora.adapter.loading import (
 from piu_lora.adapter.merge import MERGES, LayerError, Moments, compress_change, compression_facts, find_merge
 from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_existing, write_file
 from piu_lora.adapter.receipt import BaseRef, Receipt, library_versions
+from piu_lora.adapter.scan import Hit, Secrets, scan_files
 from piu_lora.adapter.source import adapter_folder
 
 __all__ = [
@@ -30,12 +32,15 @@ __all__ = [
     "Change",
     "Entry",
     "Factors",
+    "Hit",
     "Interference",
     "LayerError",
     "Ledger",
     "Moments",
     "OutputFolder",
     "Receipt",
+    "Secrets",
+    "Uploaded",
     "active",
     "adapter_folder",
     "change_of",
@@ -49,6 +54,7 @@ __all__ = [
     "describe_lora",
     "disk_errors",
     "distance",
+    "fetch_adapter",
     "find_merge",
     "hotswap",
     "library_versions",
@@ -63,9 +69,11 @@ __all__ = [
     "require_base",
     "save_diffusers",
     "save_kohya",
+    "scan_files",
     "screen",
     "stacks_of",
     "unload",
+    "upload_adapter",
     "weights_digest",
     "without",
     "write_adapter",

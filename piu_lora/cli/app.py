@@ -2,7 +2,7 @@
 
 import typer
 
-from piu_lora.cli import bank, convert, doctor, evaluate, forget, generate, inspect, ledger, stack, verify
+from piu_lora.cli import bank, convert, doctor, evaluate, forget, generate, hub, inspect, ledger, stack, verify
 from piu_lora.cli.terminal import run
 
 __all__ = ["app", "main"]
@@ -23,6 +23,8 @@ app.command("resize")(convert.resize)
 app.command("extract")(convert.extract)
 app.command("inspect")(inspect.command)
 app.command("verify")(verify.command)
+app.command("push")(hub.push)
+app.command("pull")(hub.pull)
 app.command("list")(inspect.list_command)
 app.command("doctor")(doctor.command)
 app.add_typer(bank.app, name="bank")

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 
 from piu_lora.errors import BadInput, EnvironmentProblem, PiuLoraError
 
-__all__ = ["Files", "HubFiles", "LocalFiles", "cache_folder", "cached_file", "token_present"]
+__all__ = ["Files", "HubFiles", "LocalFiles", "cache_folder", "cached_file", "http_status", "token_present"]
 
 _log = logging.getLogger("piu_lora")
 
@@ -146,7 +146,7 @@ class HubFiles:
             raise
         except Exception as error:  # the client lets its transport's own errors through
             known = self.cached(name)
-            if known is not None and _status(error) is None:
+            if known is not None and http_status(error) is None:
                 _log.warning("the Hub cannot be reached; %s of %s is taken from the cache", name, self.name)
                 return known
             raise self._explained(name, error) from error
@@ -198,7 +198,7 @@ class HubFiles:
         return found is not None and not isinstance(found, str)
 
     def _unreachable(self, name: str, error: Exception) -> EnvironmentProblem:
-        status = _status(error.__cause__)
+        status = http_status(error.__cause__)
         if self.local_files_only or "offline" in str(error.__cause__ or error).lower():
             why = "the Hub may not be asked (local_files_only or HF_HUB_OFFLINE)"
         elif status is not None:
@@ -208,7 +208,7 @@ class HubFiles:
         return EnvironmentProblem(f"{name} of {self.name!r} is not in the cache, and {why}. With a network: `{self.command(name)}`")
 
     def _explained(self, name: str, error: Exception) -> PiuLoraError:
-        status, text = _status(error), str(error).strip()
+        status, text = http_status(error), str(error).strip()
         if isinstance(error, HFValidationError):
             return BadInput(f"{self.repository!r} is neither a folder nor a Hub id; pass mini, arc2face, a folder or a Hub id")
         if isinstance(error, GatedRepoError):
@@ -232,7 +232,7 @@ class HubFiles:
         )
 
 
-def _status(error: BaseException | None) -> int | None:
+def http_status(error: BaseException | None) -> int | None:
     """The HTTP status behind an error of the client."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return int(status) if status is not None else None
