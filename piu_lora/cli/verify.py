@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import AdapterArgument, Bank, Base, Device, Dtype, Json, Pack
+from piu_lora.cli.options import AdapterArgument, Bank, Base, Device, Json, Pack
 from piu_lora.cli.terminal import bars, print_result
 
 __all__ = ["command"]
@@ -17,14 +17,13 @@ def command(
     bank: Bank = None,
     pack: Pack = None,
     device: Device = "auto",
-    dtype: Dtype = "fp32",
     as_json: Json = False,
 ) -> None:
     """Check an adapter against its receipt: files, weights, base, effect, figures; exit 1 with the first thing that differs."""
     from piu_lora.evidence import aligned
     from piu_lora.jobs.verify import verify_adapter
 
-    verdict = verify_adapter(adapter, base, identity=identity, bank=bank, pack=pack, device=device, dtype=dtype, progress=bars)
+    verdict = verify_adapter(adapter, base, identity=identity, bank=bank, pack=pack, device=device, progress=bars)
     rows = [("check", "result", "")]
     rows += [
         (check.name, "DIFFERS" if check.differs else "skipped" if check.skipped else "as stated", check.differs or check.skipped)

@@ -12,9 +12,10 @@ from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_FILE, RECEIPT_FILE
 from piu_lora.adapter.receipt import settings_digest
 from piu_lora.errors import BadInput, PiuLoraError
 from piu_lora.evidence import compare_probe, measure_probe
+from piu_lora.evidence.metrics import Array
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.evaluate import evaluate
-from piu_lora.model import Precision, as_pipeline
+from piu_lora.model import as_pipeline
 from piu_lora.progress import Progress, silent
 
 __all__ = ["Check", "Verdict", "verify_adapter"]
@@ -43,16 +44,15 @@ class Verdict:
 
 def verify_adapter(
     adapter: str | Path, base: str | Path | StableDiffusionPipeline, *, identity: str | Path | None = None,
-    bank: IdentityBank | str | Path | None = None, pack: str | Path | None = None, device: str = "auto", dtype: Precision = "fp32",
-    progress: Progress = silent,
+    bank: IdentityBank | str | Path | None = None, pack: str | Path | None = None, device: str = "auto", progress: Progress = silent,
 ) -> Verdict:  # fmt: skip
     """Check an adapter against its receipt.
 
     Args:
         adapter: a folder, or a Hub id.
-        base: the base it claims to be for.
+        base: the base it claims to be for; one given by name is loaded in float32.
         identity: whom it forgets; then the figures of the evaluation are measured again as well.
-        bank, pack, device, dtype: as for ``evaluate``.
+        bank, pack, device: as for ``evaluate``.
 
     Raises:
         BadInput: there is no adapter at all.
@@ -78,7 +78,7 @@ def verify_adapter(
 
     if not passed("files", files) or not passed("weights", lambda: _weights(opened[0])):
         return Verdict(tuple(checks))
-    pipe = as_pipeline(base, device, dtype)
+    pipe = as_pipeline(base, device)
     if not passed("base", lambda: _fits(pipe, opened[0])) or not _effect(pipe, opened[0], checks, passed):
         return Verdict(tuple(checks))
     if identity is None:
@@ -118,24 +118,31 @@ def _same(one: object, other: object) -> bool:
 
 def _effect(pipe: StableDiffusionPipeline, adapter: Adapter, checks: list[Check], passed: Callable[[str, Callable[[], str]], bool]) -> bool:
     """Loaded, it must change the predicted noise as stated; where nothing is stated, it must change it at all."""
+    probe = adapter.receipt.probe
+    if pipe.unet.dtype != torch.float32:
+        checks.append(Check("effect", skipped="the pipeline is in half precision, whose rounding hides small effects; pass one in float32"))
+        return True
 
     def look() -> str:
-        name = load_adapter(pipe, adapter)
         try:
-            found = measure_probe(pipe, lambda: without(pipe), int(adapter.receipt.probe.get("seed", 0)))
-        finally:
-            unload(pipe, [name])
-        if not adapter.receipt.probe:
-            return "" if found.max() > 0 else "loaded, it changes nothing"
-        try:
-            return compare_probe(adapter.receipt.probe, found)
+            seed = int(probe.get("seed", 0))
+            found = _measured(pipe, adapter, seed)
+            return compare_probe(probe, found) if probe else "" if found.max() > 0 else "loaded, it changes nothing"
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"the probe in the receipt is damaged: {error}") from error
 
     fine = passed("effect", look)
-    if fine and not adapter.receipt.probe:
+    if fine and not probe:
         checks[-1] = Check("effect", skipped="the receipt states no probe; the adapter loads and changes the predicted noise")
     return fine
+
+
+def _measured(pipe: StableDiffusionPipeline, adapter: Adapter, seed: int) -> Array:
+    name = load_adapter(pipe, adapter)
+    try:
+        return measure_probe(pipe, lambda: without(pipe), seed)
+    finally:
+        unload(pipe, [name])
 
 
 def _figures(
