@@ -5,7 +5,8 @@ The scale is baked into B, so alpha equals rank everywhere, and a loader that ig
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -30,8 +31,10 @@ __all__ = [
     "diffusers_state",
     "file_digest",
     "flat_names",
+    "nested_name",
     "peft_config",
     "read_adapter",
+    "read_header",
     "read_tensors",
     "weights_digest",
     "write_adapter",
@@ -45,6 +48,7 @@ RECEIPT_FILE = "forget.json"
 CARD_FILE = "README.md"
 # Until transformers 5.6 the text encoder had one level more; stock loaders take the longer names everywhere.
 _FLAT, _NESTED = "text_encoder.encoder.", "text_encoder.text_model.encoder."
+_ENDINGS = {".lora_A.weight": ".lora_linear_layer.down.weight", ".lora_B.weight": ".lora_linear_layer.up.weight"}
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,32 @@ def write_adapter(folder: Path, change: Change, receipt: Receipt, dtype: torch.d
 
 
 def diffusers_state(change: Change) -> dict[str, torch.Tensor]:
-    """The state dict that ``pipe.load_lora_weights`` takes."""
-    return {key.replace(_FLAT, _NESTED, 1): value for key, value in state_of(change).items()}
+    """The state dict that ``pipe.load_lora_weights`` takes.
+
+    Text encoders need diffusers' own older ending: of PEFT's, stock diffusers knows the attention projections only.
+    """
+    state = {}
+    for key, value in state_of(change).items():
+        if component(key) == "text_encoder":
+            for ours, theirs in _ENDINGS.items():
+                key = key.replace(ours, theirs)
+        state[nested_name(key)] = value
+    return state
+
+
+def nested_name(name: str) -> str:
+    """The name that a text encoder's module had until transformers 5.6, and has in every published file."""
+    return name.replace(_FLAT, _NESTED, 1)
 
 
 def flat_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The inverse of ``diffusers_state``'s naming."""
-    return {key.replace(_NESTED, _FLAT, 1): value for key, value in state.items()}
+    flat = {}
+    for key, value in state.items():
+        for ours, theirs in _ENDINGS.items():
+            key = key.replace(theirs, ours)
+        flat[key.replace(_NESTED, _FLAT, 1)] = value
+    return flat
 
 
 def diffusers_header(change: Change) -> dict[str, str]:
@@ -176,9 +199,21 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     Raises:
         BadInput: it is none, or damaged.
     """
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  (not a dict)
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The header alone."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  (not a dict)
+            yield file
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"cannot read {str(path)!r}: {str(error)[:200]}; download it again") from error
 

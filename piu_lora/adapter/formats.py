@@ -17,7 +17,16 @@ from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_
 from diffusers.utils.state_dict_utils import StateDictType
 
 from piu_lora.adapter.factors import COMPONENTS, Change, Factors, change_of, component, padded
-from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, diffusers_header, diffusers_state, flat_names, read_tensors
+from piu_lora.adapter.folder import (
+    DIFFUSERS_FILE,
+    PEFT_CONFIG,
+    PEFT_FILE,
+    diffusers_header,
+    diffusers_state,
+    flat_names,
+    nested_name,
+    read_tensors,
+)
 from piu_lora.errors import BadInput
 from piu_lora.tensors import save_tensors
 
@@ -133,8 +142,8 @@ def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     if isinstance(patterns, dict):
         own = [value for key, value in patterns.items() if module == key.lstrip("^") or module.endswith(f".{key}")]
         alpha = own[0] if own else alpha
-    if not isinstance(alpha, int | float):
-        raise BadInput(f"the alpha of {module!r} is {alpha!r:.40}, not a number; make the file again")
+    if not isinstance(alpha, int | float) or not abs(alpha) < 1e6:
+        raise BadInput(f"the alpha of {module!r} is {alpha!r:.40}, no usable number; make the file again")
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
 
 
@@ -149,6 +158,8 @@ def _from_kohya(path: Path, state: dict[str, torch.Tensor], header: dict[str, st
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise BadInput(f"{str(path)!r} looks like a file of kohya's scripts, but diffusers cannot read it: {str(error)[:160]}") from error
     stated = {_module_of_alpha(key): float(value) for key, value in (alphas or {}).items()}
+    if any(not abs(value) < 1e6 for value in stated.values()):
+        raise BadInput(f"{str(path)!r} has an alpha that is no usable number; make the file again")
     scales = {module: stated.get(module, float(factors.rank)) / factors.rank for module, factors in change.items()}
     return _scaled(path, change, "kohya", header, scales)
 
@@ -237,8 +248,7 @@ def _with_output_projection(change: Change) -> Change:
 
 
 def _kohya_name(module: str) -> str:
-    longer = next(iter(diffusers_state({module: Factors(torch.empty(1, 1), torch.empty(1, 1))}))).removesuffix(".lora_A.weight")
-    return longer.replace("unet.", "lora_unet_", 1).replace("text_encoder.", "lora_te_", 1).replace(".", "_")
+    return nested_name(module).replace("unet.", "lora_unet_", 1).replace("text_encoder.", "lora_te_", 1).replace(".", "_")
 
 
 def _kohya_header(state: Mapping[str, torch.Tensor], rank: int, title: str, resolution: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from piu_lora.adapter.factors import Change
-from piu_lora.adapter.folder import RECEIPT_FILE, Adapter, read_adapter
+from piu_lora.adapter.folder import DIFFUSERS_FILE, RECEIPT_FILE, Adapter, read_adapter, read_header
 from piu_lora.adapter.formats import Lora, read_lora
 from piu_lora.errors import BadInput
 
@@ -25,10 +25,11 @@ def describe_lora(source: Path) -> dict[str, Any]:
     Raises:
         BadInput: nothing there that can be read as a LoRA.
     """
-    lora = read_lora(source)
+    adapter, problem = _adapter(source)
+    # Not both: each of them holds all tensors.
+    lora = read_lora(source) if adapter is None else Lora(source, adapter.change, "diffusers", read_header(source / DIFFUSERS_FILE))
     facts = {"path": str(source), "format": lora.format, "layers": len(lora.change), **_weights(lora.change), "bytes": _sizes(source)}
     facts["header"] = {str(key)[:60]: str(value)[:200] for key, value in sorted(lora.header.items())[:40]}
-    adapter, problem = _adapter(source)
     facts["receipt"] = None if adapter is None else _receipt(adapter)
     facts["lacks"] = _lacks(lora, adapter, problem)
     return facts

@@ -268,3 +268,20 @@ def test_inspect_never_passes_control_characters_on(pipe: StableDiffusionPipelin
     text = screen(describe_lora(tmp_path / "a"))
     assert not any(character < " " and character != "\n" for character in text)
     assert "?[2Jpiu" in text
+
+
+@pytest.mark.parametrize("layers", [("fc2",), ("q_proj",), ("fc2", "q_proj")])
+def test_stock_diffusers_loads_any_layers_of_the_text_encoder(
+    pipe: StableDiffusionPipeline, tmp_path: Path, layers: tuple[str, ...]
+) -> None:
+    """Of PEFT's own keys it would refuse a text encoder whose attention is left alone."""
+    change = {
+        module: f
+        for module, f in random_change(pipe, 1, encoder=True).items()
+        if module.startswith("text_encoder") and module.endswith(layers)
+    }
+    wanted = forward(changed(pipe, [change], [1.0]))
+    for name, save in (("d", save_diffusers), ("k", lambda c, path: save_kohya(c, path, title="x"))):
+        save(change, tmp_path / f"{name}.safetensors")
+        assert (stock(pipe, tmp_path / f"{name}.safetensors") - wanted).abs().max() < 1e-6
+        assert equal(read_lora(tmp_path / f"{name}.safetensors").change, change)
