@@ -6,40 +6,73 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from piu_lora.adapter import active, hotswap, load_adapter, load_adapters, prepare_hotswap, read_adapter, without
+    from piu_lora.adapter import Ledger, active, hotswap, load_adapter, load_adapters, prepare_hotswap, read_adapter, without
     from piu_lora.config import ForgetConfig
     from piu_lora.errors import PiuLoraError
     from piu_lora.identity import IdentityBank
+    from piu_lora.jobs.convert import convert_adapter, extract_adapter, resize_adapter
     from piu_lora.jobs.evaluate import evaluate
     from piu_lora.jobs.forget import ForgetResult, forget
+    from piu_lora.jobs.fuse import fuse_adapters
+    from piu_lora.jobs.members import open_members, with_people
+    from piu_lora.jobs.merge import MergeSettings, merge_adapters
+    from piu_lora.jobs.publish import pull, push
+    from piu_lora.jobs.stack_check import check_stack
+    from piu_lora.jobs.verify import verify_adapter
     from piu_lora.model import encode_embeddings, generate, load_base
 
 __all__ = [
     "ForgetConfig",
     "ForgetResult",
     "IdentityBank",
+    "Ledger",
+    "MergeSettings",
     "PiuLoraError",
     "__version__",
     "active",
+    "check_stack",
+    "convert_adapter",
     "encode_embeddings",
     "evaluate",
+    "extract_adapter",
     "forget",
+    "fuse_adapters",
     "generate",
     "hotswap",
     "load_adapter",
     "load_adapters",
     "load_base",
+    "merge_adapters",
+    "open_members",
     "prepare_hotswap",
+    "pull",
+    "push",
     "read_adapter",
+    "resize_adapter",
+    "verify_adapter",
+    "with_people",
     "without",
 ]
 
 _HOMES = {
-    "ForgetConfig": "piu_lora.config", "ForgetResult": "piu_lora.jobs.forget", "IdentityBank": "piu_lora.identity",
-    "PiuLoraError": "piu_lora.errors", "encode_embeddings": "piu_lora.model", "evaluate": "piu_lora.jobs.evaluate",
-    "forget": "piu_lora.jobs.forget", "generate": "piu_lora.model", "load_adapter": "piu_lora.adapter",
-    "load_base": "piu_lora.model", "read_adapter": "piu_lora.adapter",
-    **dict.fromkeys(("active", "hotswap", "load_adapters", "prepare_hotswap", "without"), "piu_lora.adapter"),
+    name: home
+    for home, names in {
+        "piu_lora.adapter": ("Ledger", "active", "hotswap", "load_adapter", "load_adapters", "prepare_hotswap", "read_adapter", "without",),
+        "piu_lora.config": ("ForgetConfig",),
+        "piu_lora.errors": ("PiuLoraError",),
+        "piu_lora.identity": ("IdentityBank",),
+        "piu_lora.jobs.convert": ("convert_adapter", "extract_adapter", "resize_adapter",),
+        "piu_lora.jobs.evaluate": ("evaluate",),
+        "piu_lora.jobs.forget": ("ForgetResult", "forget",),
+        "piu_lora.jobs.fuse": ("fuse_adapters",),
+        "piu_lora.jobs.members": ("open_members", "with_people",),
+        "piu_lora.jobs.merge": ("MergeSettings", "merge_adapters",),
+        "piu_lora.jobs.publish": ("pull", "push",),
+        "piu_lora.jobs.stack_check": ("check_stack",),
+        "piu_lora.jobs.verify": ("verify_adapter",),
+        "piu_lora.model": ("encode_embeddings", "generate", "load_base",),
+    }.items()
+    for name in names
 }  # fmt: skip
 
 

@@ -54,3 +54,9 @@ def test_stock_diffusers_reproduces_our_picture_to_the_pixel(adapter: Path, tmp_
     load_adapter(pipe, adapter)
     ours = to_image(generate(pipe, embedding[None], [0], steps=15, guidance=3.0)[0], 96)
     assert np.array_equal(np.asarray(ours), np.asarray(Image.open(tmp_path / "stock.png")))
+
+
+def test_stacking_and_merging(tmp_path: Path) -> None:
+    printed = run("stack_adapters.py", tmp_path / "merged")
+    assert "active:" in printed
+    assert (tmp_path / "merged" / "forget.json").exists()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from piu_lora.jobs.doctor.finding import Finding, Status
-from piu_lora.jobs.doctor.models import ARC2FACE_LABEL, PACK, RECOGNIZER, SD15_LABEL
+from piu_lora.jobs.doctor.models import ARC2FACE_LABEL, PACK, RECOGNIZER, SD15_LABEL, TOKEN
 from piu_lora.jobs.doctor.models import SECTION as MODELS
 
 __all__ = ["command_findings"]
@@ -37,6 +37,8 @@ _REAL = (
 )
 _OTHERS = (
     _Command("bank build", (*_FACES, ("Disk", "out"))),
+    _Command("stack, verify mini", _MINI),
+    _Command("push", (("Python", "huggingface_hub"), (TOKEN, "Hub token"))),
     _Command("bank models", (("Python", "huggingface_hub"), ("Python", "insightface"), ("onnxruntime", "import"))),
 )
 
