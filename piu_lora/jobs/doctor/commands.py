@@ -37,7 +37,7 @@ _REAL = (
 )
 _OTHERS = (
     _Command("bank build", (*_FACES, ("Disk", "out"))),
-    _Command("stack, verify mini", _MINI),
+    _Command("stack mini", _MINI),
     _Command("push", (("Python", "huggingface_hub"), (TOKEN, "Hub token"))),
     _Command("bank models", (("Python", "huggingface_hub"), ("Python", "insightface"), ("onnxruntime", "import"))),
 )
