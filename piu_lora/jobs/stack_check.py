@@ -78,10 +78,12 @@ class StackCheck:
                 "activations": None if found.activations is None else float(found.activations[place].mean()),
                 "own": {self.ids[i]: float(found.condition[place, own[i]]) for i in stack if i in own},
                 "disturbed": self.disturbed(place), "over_limit": self.over(place),
+                "change": [round(float(value), 4) for value in found.condition[place]],
             }
             for place, stack in enumerate(found.stacks)
         ]  # fmt: skip
-        return {"limit": self.limit, "own_limit": self.own_limit, "people": len(self.bystanders), "stacks": stacks}
+        people = [f"person of {self.ids[owner]}" for owner in self.owners] + [f"bystander {i}" for i in range(len(self.bystanders))]
+        return {"limit": self.limit, "own_limit": self.own_limit, "people": people, "stacks": stacks}
 
 
 def check_stack(

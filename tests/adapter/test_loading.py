@@ -99,6 +99,12 @@ def test_unusable_weights(pipe: StableDiffusionPipeline, folders: list[Path], we
         load_adapter(pipe, folders[0], weight=weight)
 
 
+def test_weights_by_block_are_refused_not_ignored(pipe: StableDiffusionPipeline, folders: list[Path]) -> None:
+    with pytest.raises(BadInput, match="weights by block are not taken"):
+        load_adapters(pipe, folders[:1], [{"down": 0.5}])  # type: ignore[list-item]
+    assert active(pipe) == {}
+
+
 def test_all_or_none(pipe: StableDiffusionPipeline, folders: list[Path], tmp_path: Path) -> None:
     first = load_adapter(pipe, folders[0], weight=0.5)
     before = forward(pipe)
