@@ -107,7 +107,8 @@ def check_weights(weights: Sequence[float], *, allow_negative: bool) -> None:
     for weight in weights:
         if not isinstance(weight, int | float):
             raise BadInput(
-                f"adapter weight {weight!r} is no number; weights by block are not taken, since diffusers ignores those it does not understand"
+                f"adapter weight {weight!r} is no number; weights by block are not taken, "
+                "since diffusers silently ignores those that it does not understand"
             )
         if not abs(weight) < 1e6:
             raise BadInput(f"adapter weight {weight!r} is not a usable number; 1 is the adapter as it was made, 0 leaves it out")

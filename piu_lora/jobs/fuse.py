@@ -25,8 +25,8 @@ def fuse_adapters(
     """Write a complete diffusers pipeline with the change in its weights; ``load_base(out)`` and stock diffusers load it.
 
     The sum is made in float64 and cast once: loaded again, it predicts the same noise as the stacked adapters within 1e-6 in fp32,
-    5e-3 in fp16 and 5e-2 in bf16 (noise of order 1; tests/jobs/test_fuse.py). It cannot be taken out again without loss in half precision, and never needs to be:
-    the base and the adapters are still there.
+    5e-3 in fp16 and 5e-2 in bf16 (noise of order 1; tests/jobs/test_fuse.py). It cannot be taken out again without loss in half
+    precision, and never needs to be: the base and the adapters are still there.
 
     Args:
         base: loaded anew, in float32, on the CPU.
