@@ -7,7 +7,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,16 @@ def read_lora(source: Path | str) -> Lora:
     Raises:
         BadInput: unreadable, of an unknown format, or of a kind that is no plain LoRA on linear layers (DoRA, LoHa, convolutions).
     """
-    path = _file_of(Path(source))
+    lora = _read_file(_file_of(Path(source)))
+    # PEFT has a folder for each model; ours keeps the text encoder's inside the UNet's.
+    beside = Path(source) / "text_encoder" / PEFT_FILE
+    if lora.format == "peft" and beside.is_file() and beside != lora.path:
+        other = _read_file(beside)
+        return replace(lora, change={**lora.change, **other.change}, scaled=[*lora.scaled, *other.scaled])
+    return lora
+
+
+def _read_file(path: Path) -> Lora:
     state, header = _read(path)
     for mark, kind in _OTHERS.items():
         if any(mark in key for key in state):
@@ -77,7 +86,7 @@ def read_lora(source: Path | str) -> Lora:
 def _file_of(source: Path) -> Path:
     if source.is_file():
         return source
-    for name in (DIFFUSERS_FILE, PEFT_FILE, "adapter_model.bin", "pytorch_lora_weights.bin"):
+    for name in (DIFFUSERS_FILE, PEFT_FILE, f"text_encoder/{PEFT_FILE}", "adapter_model.bin", "pytorch_lora_weights.bin"):
         if (source / name).is_file():
             return source / name
     others = sorted(source.glob("*.safetensors")) if source.is_dir() else []

@@ -160,7 +160,7 @@ def _print_merged(result: Any, as_json: bool) -> None:
     }  # fmt: skip
     span = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     text = (
-        f"adapter {result.receipt.adapter_id} in {result.path}, made of {len(result.receipt.members)}: {len(result.errors)} layers, {span}; "
-        f"compression and storage lose at most {result.worst:.2e} of a layer's change (spectral norm)"
+        f"adapter {result.receipt.adapter_id} in {result.path}, made of {len(result.receipt.members)}: {len(result.errors)} layers, "
+        f"{span}; compression and storage lose at most {result.worst:.2e} of a layer's change (spectral norm)"
     )
     print_result(facts, text, as_json)

@@ -77,9 +77,13 @@ def test_round_trips_are_exact_to_the_tensor(pipe: StableDiffusionPipeline, tmp_
 
 def test_round_trip_of_a_text_encoder_part(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
     adapter = write_random(pipe, tmp_path / "a", 1, encoder=True)
-    for to in ("kohya", "diffusers"):
-        convert_adapter(tmp_path / "a", to, tmp_path / f"{to}.safetensors")
-        assert equal(read_lora(tmp_path / f"{to}.safetensors").change, adapter.change)
+    for to, out in (("kohya", "k.safetensors"), ("diffusers", "d.safetensors"), ("peft", "p")):
+        convert_adapter(tmp_path / "a", to, tmp_path / out)
+        assert equal(read_lora(tmp_path / out).change, adapter.change)
+    alone = {module: factors for module, factors in adapter.change.items() if module.startswith("text_encoder")}
+    save_diffusers(alone, tmp_path / "alone.safetensors")
+    convert_adapter(tmp_path / "alone.safetensors", "peft", tmp_path / "q")
+    assert equal(read_lora(tmp_path / "q").change, alone)
 
 
 def test_casting_error_is_stated(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
