@@ -1,12 +1,13 @@
 """The artefact: an adapter folder, written whole, read with suspicion."""
 
+from piu_lora.adapter.entry import Entry
 from piu_lora.adapter.factors import Change, Factors, change_of, compressed, concatenated, distance
 from piu_lora.adapter.folder import Adapter, read_adapter, weights_digest, write_adapter, write_peft
 from piu_lora.adapter.formats import read_lora, save_diffusers, save_kohya
 from piu_lora.adapter.hub import Uploaded, fetch_adapter, upload_adapter
 from piu_lora.adapter.inspect import describe_lora, screen
 from piu_lora.adapter.interference import Interference, relative_changes, stacks_of
-from piu_lora.adapter.ledger import Entry, Ledger, default_ledger
+from piu_lora.adapter.ledger import Ledger, default_ledger
 from piu_lora.adapter.loading import (
     active,
     check_weights,

@@ -1,30 +1,36 @@
 """Looking through files for anything that names a person: texts, embeddings, image metadata. A finding never repeats what it found."""
 
-import base64
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePath
 
 import torch
 
-from piu_lora.identity import centroid
+from piu_lora.adapter.card import model_card
+from piu_lora.adapter.factors import Factors
+from piu_lora.adapter.receipt import BaseRef, Receipt
+from piu_lora.adapter.scan_embeddings import EmbeddingSearch
+from piu_lora.adapter.scan_images import image_kind, metadata_offset
+from piu_lora.adapter.scan_texts import Search, as_label, as_text, as_word, pattern_search
+from piu_lora.config import ForgetConfig
 
-__all__ = ["Hit", "Secrets", "scan_files"]
+__all__ = ["Hit", "Secrets", "image_kind", "scan_files"]
 
 _CHUNK = 1 << 24
 _OVERLAP = 1 << 12
-_RUN = 4  # consecutive values of an embedding that are looked for
 _SHORTEST = 4  # shorter texts are looked for as whole words in text files only
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
-# In PNG, every text but the name of the program that drew it.
-_METADATA = re.compile(
-    rb"Exif\x00\x00|(?<=.{8})EXIF.{4}(?:II|MM)|http://ns\.adobe\.com/xap|<x:xmpmeta"
-    rb"|(?<=.{4})(?:eXIf|(?:tEXt|iTXt|zTXt)(?!Software\x00))",
-    re.DOTALL,
-)
+_NUMBER = 8  # shorter whole numbers among the parts of a path say nothing by themselves
+_HEADER = 1 << 24  # a longer header of a safetensors file is none
 _HOME = re.compile(rb"(?:/home/|/Users/|/root/|[A-Za-z]:\\\\?Users\\\\?)[\w.-]+")
+# Folders that tell nobody apart.
+_COMMON = {
+    "photo", "photos", "picture", "pictures", "image", "images", "portrait", "portraits", "face", "faces", "person", "persons", "people",
+    "data", "dataset", "datasets", "home", "user", "users", "root", "work", "works", "tmp", "temp", "media", "downloads", "desktop",
+    "documents", "test", "tests", "train", "retain", "nearest", "random", "report", "reports", "bank", "banks", "mini", "conditioning",
+    "evaluating", "project", "projects", "example", "examples",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,23 +38,62 @@ class Secrets:
     """What must not be in a file.
 
     Attributes:
-        texts: ids, labels, source paths, by what they are.
+        texts: ids, names, source paths, by what they are.
         embeddings: (n, d) of the person.
+        labels: numbers that stand for the person, by what they are: looked for only where they can mean somebody.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
     embeddings: torch.Tensor | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, identity: str = "", embeddings: torch.Tensor | None = None) -> "Secrets":
-        """A person as the operator knows them: the id or path as it is, and the parts of a path that may be a name."""
-        texts = {}
-        if identity:
-            path = Path(identity)
-            texts = {"the identity": identity, "the name of its file": path.name, "the stem of its file": path.stem}
-            if path.exists() or path.is_absolute():
-                texts |= {"its source path": str(path.absolute()), "the folder of its source": path.absolute().parent.name}
-        return cls({what: text for what, text in texts.items() if text.strip("/. ")}, embeddings)
+    def of(
+        cls, identity: str = "", embeddings: torch.Tensor | None = None, sources: Sequence[Path] = (), label: int | None = None
+    ) -> "Secrets":
+        """A person as the operator knows them.
+
+        Args:
+            identity: the id, or the path that was given; of a path, the parts that may be a name count as well.
+            sources: further files that the embeddings came from.
+            label: the person's number in the bank.
+        """
+        texts, labels = {"the identity": identity}, {} if label is None else {"the label in the bank": str(label)}
+        if _is_path(identity):
+            texts |= {"the source path": str(Path(identity).absolute())}
+            parts = [*PurePath(identity).parts, PurePath(identity).stem, Path(identity).absolute().parent.name]
+            if _common(identity):
+                del texts["the identity"]
+        else:
+            parts = []
+        parts += [part for source in sources for part in (source.name, source.stem)]
+        for place, part in enumerate(dict.fromkeys(part for part in parts if not _common(part))):
+            found = labels if part.isdigit() and len(part) < _NUMBER else texts
+            found[f"part {place + 1} of the source path"] = part
+        return cls({what: text for what, text in texts.items() if text.strip("/\\. ")}, embeddings, labels)
+
+
+def _is_path(identity: str) -> bool:
+    if not identity:
+        return False
+    try:
+        return "/" in identity or "\\" in identity or Path(identity).exists()
+    except (OSError, ValueError):  # too long for the file system, or no name at all
+        return False
+
+
+def _common(part: str) -> bool:
+    """Whether a part of a path tells nobody apart: a usual folder, or a text that stands in every adapter folder."""
+    word = part.strip("/\\. ").casefold()
+    return not word or word in _COMMON or word in _every_adapter()
+
+
+@cache
+def _every_adapter() -> str:
+    """Card and receipt of an adapter of nobody."""
+    receipt = Receipt(BaseRef("", "", ""), "piu", ForgetConfig().to_dict(), adapter_id="")
+    layer = {"unet.attn2.to_q": Factors(torch.zeros(1, 1), torch.zeros(1, 1))}
+    return (model_card(receipt, layer) + receipt.to_json()).casefold()
 
 
 @dataclass(frozen=True)
@@ -66,93 +111,65 @@ def scan_files(folder: Path, files: Iterable[str], secrets: Secrets) -> list[Hit
     Args:
         files: names relative to ``folder``, which are looked through as well.
     """
-    needles = list(_needles(secrets))
-    return [hit for name in files for hit in _scan(folder / name, name, secrets, needles)]
+    everywhere, in_text = list(_everywhere(secrets)), list(_in_text(secrets))
+    return [hit for name in files for hit in _scan(folder / name, name, secrets, everywhere, in_text)]
 
 
-def _scan(path: Path, name: str, secrets: Secrets, needles: list[tuple[str, re.Pattern[bytes]]]) -> Iterator[Hit]:
+def _scan(
+    path: Path, name: str, secrets: Secrets, everywhere: list[tuple[str, Search]], in_text: list[tuple[str, Search]]
+) -> Iterator[Hit]:
     for what, text in secrets.texts.items():
-        if len(text) >= _SHORTEST and text.casefold() in name.casefold():
+        if len(text) >= _SHORTEST and as_text(text)(name.encode()) is not None:
             yield Hit(name, 0, f"{what} in the file's own name")
-    patterns = [*needles, ("a path in a user's home", _HOME)]
-    if path.suffix.lower() in _IMAGES:
-        patterns.append(("image metadata (EXIF, XMP or text)", _METADATA))
-    if _is_text(path):
-        patterns += [(what, _word(text)) for what, text in secrets.texts.items() if len(text) < _SHORTEST]
-    found = set()
-    for start, chunk in _chunks(path):
-        for what, pattern in patterns:
-            if what not in found and (match := pattern.search(chunk)):
-                found.add(what)
-                yield Hit(name, start + match.start(), what)
+    if (metadata := metadata_offset(path)) is not None:
+        yield Hit(name, metadata, "image metadata (EXIF, XMP or text)")
+    yield from _first_hits(path, name, everywhere, 0, path.stat().st_size)
+    if in_text:
+        yield from _first_hits(path, name, in_text, *_text_range(path))
 
 
-def _chunks(path: Path) -> Iterator[tuple[int, bytes]]:
+def _first_hits(path: Path, name: str, searches: list[tuple[str, Search]], start: int, stop: int) -> Iterator[Hit]:
+    """The first finding of every kind between two offsets."""
+    left = dict(enumerate(searches))
+    for offset, piece in _pieces(path, start, stop):
+        for number, (what, search) in list(left.items()):
+            if (found := search(piece)) is not None:
+                del left[number]
+                yield Hit(name, offset + found, what)
+
+
+def _pieces(path: Path, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
     """Pieces that overlap, so that nothing hides on a border and a file of any size fits."""
-    start, tail = 0, b""
+    tail = b""
     with path.open("rb") as file:
-        while piece := file.read(_CHUNK):
+        file.seek(start)
+        while piece := file.read(min(_CHUNK, stop - start)):
             yield start - len(tail), tail + piece
             start += len(piece)
-            tail = piece[-_OVERLAP:]
+            tail = (tail + piece)[-_OVERLAP:]
 
 
-def _is_text(path: Path) -> bool:
+def _text_range(path: Path) -> tuple[int, int]:
+    """The part of a file that is text: all, nothing, or the header of a safetensors file."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        return b"\x00" not in file.read(4096)
+        head = file.read(4096)
+    if b"\x00" not in head:
+        return 0, size
+    header = int.from_bytes(head[:8], "little")
+    is_header = path.suffix == ".safetensors" and header <= min(_HEADER, size - 8)
+    return (8, 8 + header) if is_header else (0, 0)
 
 
-def _word(text: str) -> re.Pattern[bytes]:
-    return re.compile(rb"(?<!\w)" + re.escape(text.encode()) + rb"(?!\w)", re.IGNORECASE)
-
-
-def _needles(secrets: Secrets) -> Iterator[tuple[str, re.Pattern[bytes]]]:
-    for what, text in secrets.texts.items():
-        if len(text) >= _SHORTEST:
-            # Bytes know no case beyond ASCII, so those spellings are looked for one by one.
-            spellings = {text, text.upper(), text.lower(), text.title()}
-            forms = {form for each in spellings for form in _encoded(each)}
-            yield what, re.compile(b"|".join(re.escape(form) for form in sorted(forms)), re.IGNORECASE)
+def _everywhere(secrets: Secrets) -> Iterator[tuple[str, Search]]:
+    yield "a path in a user's home", pattern_search(_HOME)
+    yield from ((what, as_text(text)) for what, text in secrets.texts.items() if len(text) >= _SHORTEST)
     if secrets.embeddings is not None:
-        runs = sorted({form for row in _rows(secrets.embeddings) for form in _forms(row)})
-        yield "values of the person's embedding", re.compile(b"|".join(map(re.escape, runs)))
+        yield "values of the person's embedding", EmbeddingSearch(secrets.embeddings)
 
 
-def _encoded(text: str) -> Iterator[bytes]:
-    yield from (text.encode(), text.encode("utf-16-le"), text.encode("utf-16-be"), json.dumps(text)[1:-1].encode(), _percent(text))
-
-
-def _percent(text: str) -> bytes:
-    return "".join(c if c.isascii() else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text).encode()
-
-
-def _rows(embeddings: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Every embedding and the centroid."""
-    yield from embeddings.float()
-    yield centroid(embeddings)
-
-
-def _forms(row: torch.Tensor) -> Iterator[bytes]:
-    """A few runs of consecutive values, as each program might store them."""
-    for start in sorted({0, len(row) // 2, max(len(row) - _RUN, 0)}):
-        run = row[start : start + _RUN]
-        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-            raw = run.to(dtype).view(torch.uint8).numpy().tobytes()
-            yield raw
-            yield from _base64(raw)
-        yield from _decimals(run.tolist())
-
-
-def _base64(raw: bytes) -> Iterator[bytes]:
-    """The middle of its base64 form at each of the three alignments."""
-    for shift in range(3):
-        encoded = base64.b64encode(b"\x00" * shift + raw)
-        yield encoded[4 if shift else 0 : len(encoded) - 4 - (len(encoded) % 4)]
-
-
-def _decimals(values: Sequence[float]) -> Iterator[bytes]:
-    """Written out as a list, with the separators and the digits that are usual."""
-    for separator in (", ", ",", " ", "\n", ",\n    "):
-        yield separator.join(map(repr, values)).encode()
-        for digits in (4, 6, 8):
-            yield separator.join(f"{value:.{digits}f}" for value in values).encode()
+def _in_text(secrets: Secrets) -> Iterator[tuple[str, Search]]:
+    yield from ((what, as_label(number)) for what, number in secrets.labels.items())
+    for what, text in secrets.texts.items():
+        if len(text) < _SHORTEST:
+            yield what, as_label(text) if text.isdigit() else as_word(text)

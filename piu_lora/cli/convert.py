@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from piu_lora.cli.options import AdapterArgument, Base, Force, Json
-from piu_lora.cli.terminal import print_result
+from piu_lora.cli.options import AdapterArgument, Base, Force, Json, LedgerFile
+from piu_lora.cli.terminal import opened_ledger, print_result
 
 __all__ = ["convert", "extract", "resize"]
 
@@ -34,13 +34,14 @@ def convert(
 
 
 def resize(
-    adapter: AdapterArgument, out: Folder, rank: Rank = 0, tolerance: Tolerance = 0.0, dtype: Stored = "fp16", force: Force = False,
-    as_json: Json = False,
+    adapter: AdapterArgument, out: Folder, rank: Rank = 0, tolerance: Tolerance = 0.0, dtype: Stored = "fp16", ledger: LedgerFile = None,
+    force: Force = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write an adapter of lower rank, with what that loses in every layer."""
     from piu_lora.jobs.convert import resize_adapter
 
-    _print(resize_adapter(adapter, out, rank=rank, tolerance=tolerance, dtype=dtype, force=force), as_json)
+    with opened_ledger(ledger) as entries:
+        _print(resize_adapter(adapter, out, rank=rank, tolerance=tolerance, dtype=dtype, force=force, ledger=entries), as_json)
 
 
 def extract(
@@ -51,13 +52,20 @@ def extract(
     tolerance: Tolerance = 0.0,
     dtype: Stored = "fp16",
     ignore_rest: Annotated[bool, typer.Option("--ignore-rest", help="leave out what a LoRA cannot hold, however much it is")] = False,
+    identity: Annotated[str, typer.Option(help="whom it forgets, for the ledger")] = "",
+    ledger: LedgerFile = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Turn a UNet retrained by the official code into an adapter."""
     from piu_lora.jobs.convert import extract_adapter
 
-    _print(extract_adapter(base, dense, out, rank=rank, tolerance=tolerance, dtype=dtype, ignore_rest=ignore_rest, force=force), as_json)
+    with opened_ledger(ledger) as entries:
+        result = extract_adapter(
+            base, dense, out, rank=rank, tolerance=tolerance, dtype=dtype, ignore_rest=ignore_rest, force=force, ledger=entries,
+            identity=identity,
+        )  # fmt: skip
+    _print(result, as_json)
 
 
 def _print(result: Any, as_json: bool) -> None:

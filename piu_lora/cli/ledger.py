@@ -1,12 +1,16 @@
 """``piu-lora ledger``: whom the adapters forget, and what became of them."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from piu_lora.cli.options import Force, Json, LedgerFile
 from piu_lora.cli.terminal import opened_ledger, print_result
+from piu_lora.errors import BadInput
 
 __all__ = ["app"]
 
@@ -14,6 +18,14 @@ app = typer.Typer(
     name="ledger", help="The operator's own record of whom each adapter forgets; it never leaves this machine.", no_args_is_help=True
 )
 AdapterId = Annotated[str, typer.Argument(help="an adapter's id, or at least its first four characters")]
+
+
+@contextmanager
+def _opened(name: str | None) -> Iterator[Any]:
+    if name == "none":
+        raise BadInput("--ledger 'none' leaves nothing to look at; pass a file, or leave the option out for your own ledger")
+    with opened_ledger(name) as entries:
+        yield entries
 
 
 @app.command("list")
@@ -26,15 +38,15 @@ def list_(
     """List the adapters; whom they forget only with --names, since terminals are logged."""
     from piu_lora.evidence import aligned
 
-    with opened_ledger(ledger) as entries:
-        found = entries.entries(state)
+    with _opened(ledger) as entries:
+        found, place = entries.entries(state), entries.path
     head = ["adapter", "state", "base", "method", "created", "forget ISM", *(["identity"] if names else [])]
     rows = [
         [each.adapter_id, each.state, each.base, each.method, each.created[:10], _forget(each.figures), *([each.identity] if names else [])]
         for each in found
     ]
     facts = {"adapters": [vars(each) if names else each.public() for each in found]}
-    print_result(facts, "\n".join(aligned([head, *rows])) if rows else "the ledger is empty", as_json)
+    print_result(facts, "\n".join(aligned([head, *rows])) if rows else f"no {state or ''} adapters in {place}".replace("  ", " "), as_json)
 
 
 def _forget(figures: dict[str, dict[str, float | None]]) -> str:
@@ -45,9 +57,16 @@ def _forget(figures: dict[str, dict[str, float | None]]) -> str:
 @app.command("show")
 def show(adapter: AdapterId, ledger: LedgerFile = None, as_json: Json = False) -> None:
     """Show one entry in full, with the person."""
-    with opened_ledger(ledger) as entries:
+    with _opened(ledger) as entries:
         found = vars(entries.find(adapter))
-    print_result(found, "\n".join(f"{name.replace('_', ' '):15} {value}" for name, value in found.items() if value), as_json)
+    lines = [f"{name.replace('_', ' '):15} {_plain(value)}" for name, value in found.items() if value]
+    print_result(found, "\n".join(lines), as_json)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 @app.command("withdraw")
@@ -58,9 +77,9 @@ def withdraw(
     as_json: Json = False,
 ) -> None:
     """Mark an adapter withdrawn; its folder is left to you."""
-    with opened_ledger(ledger) as entries:
+    with _opened(ledger) as entries:
         found = entries.withdraw(adapter, note)
-        still = [each.adapter_id for each in entries.entries() if found.adapter_id in each.members and each.state != "withdrawn"]
+        still = [each.adapter_id for each in entries.containing(found.adapter_id)]
     lines = [f"{found.adapter_id} is withdrawn; delete {found.path} where it is no longer wanted"]
     lines += [f"it is still part of {name}: `piu-lora stack withdraw` merges anew without it" for name in still]
     print_result({**found.public(), "still_part_of": still}, "\n".join(lines), as_json)
@@ -77,7 +96,7 @@ def export(
     """Write the ledger to a file."""
     from piu_lora.jobs.ledger import export_ledger
 
-    with opened_ledger(ledger) as entries:
+    with _opened(ledger) as entries:
         count = export_ledger(entries, out, public=public, force=force)
     print_result({"path": str(out), "adapters": count}, f"wrote {count} entries to {out}", as_json)
 
@@ -92,7 +111,7 @@ def check(
     """Compare the ledger with the adapter folders, and settle what a killed run left; exit 1 when something is left to do."""
     from piu_lora.jobs.ledger import check_ledger
 
-    with opened_ledger(ledger) as entries:
+    with _opened(ledger) as entries:
         problems = check_ledger(entries, folders, mend=mend)
     lines = [f"{'mended' if each.mended else 'problem'}: {each.adapter_id} {each.what}" for each in problems]
     print_result({"problems": [vars(each) for each in problems]}, "\n".join(lines) or "ledger and folders agree", as_json)

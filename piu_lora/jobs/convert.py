@@ -7,6 +7,7 @@ from piu_lora.adapter import (
     BaseRef,
     Change,
     LayerError,
+    Ledger,
     OutputFolder,
     Receipt,
     adapter_folder,
@@ -25,6 +26,7 @@ from piu_lora.adapter import (
 )
 from piu_lora.adapter.extract import Extracted, extract_change, read_checkpoint
 from piu_lora.errors import BadInput
+from piu_lora.jobs.ledger import identities_of, registered
 from piu_lora.model import DTYPES, Precision, attention_digest, describe, encoder_digest, load_base
 
 __all__ = ["Converted", "Reshaped", "convert_adapter", "extract_adapter", "resize_adapter"]
@@ -116,13 +118,15 @@ def _casting_error(exact: Change, stored: Change) -> float:
 
 
 def resize_adapter(
-    source: str | Path, out: str | Path, *, rank: int = 0, tolerance: float = 0.0, dtype: Precision = "fp16", force: bool = False
-) -> Reshaped:
+    source: str | Path, out: str | Path, *, rank: int = 0, tolerance: float = 0.0, dtype: Precision = "fp16", force: bool = False,
+    ledger: Ledger | None = None,
+) -> Reshaped:  # fmt: skip
     """Write an adapter of lower rank: in every layer the best approximation (Eckart-Young).
 
     Args:
         rank: the highest allowed; 0 for no limit.
         tolerance: drop what is below this share of the layer's largest singular value.
+        ledger: the new adapter is entered for the same person.
 
     Raises:
         BadInput: neither rank nor tolerance, or an unreadable adapter.
@@ -135,12 +139,13 @@ def resize_adapter(
         adapter.receipt.base, "resize", {"rank": rank, "tolerance": tolerance, "dtype": dtype, "of": adapter.id}, members=members,
         evaluation={"compression": compression_facts(errors)}, versions=library_versions(),
     )  # fmt: skip
-    return _write(out, stored, receipt, errors, dtype, force=force)
+    (identity,) = identities_of(ledger, [adapter.id])
+    return _write(out, stored, receipt, errors, dtype, ledger, identity, force=force)
 
 
 def extract_adapter(
     base: str | Path, dense: str | Path, out: str | Path, *, rank: int = 0, tolerance: float = 0.0, dtype: Precision = "fp16",
-    ignore_rest: bool = False, force: bool = False,
+    ignore_rest: bool = False, force: bool = False, ledger: Ledger | None = None, identity: str | Path = "",
 ) -> Reshaped:  # fmt: skip
     """Make an adapter of the difference between a retrained UNet and its base, so that results of the official code become adapters.
 
@@ -149,6 +154,7 @@ def extract_adapter(
         dense: the retrained UNet: a diffusers folder, a .safetensors file, or a pickle of plain tensors.
         rank, tolerance: as for ``resize_adapter``.
         ignore_rest: leave out differences in weights that are no linear layers, however large.
+        ledger, identity: where the adapter is entered, and for whom, if that is known.
 
     Raises:
         BadInput: nothing differs, or weights differ that a LoRA on linear layers cannot hold.
@@ -165,7 +171,7 @@ def extract_adapter(
         ref, "extract", {"rank": rank, "tolerance": tolerance, "dtype": dtype},
         evaluation={"compression": compression_facts(errors), "left_out": found.left_out}, versions=library_versions(),
     )  # fmt: skip
-    return replace(_write(out, stored, receipt, errors, dtype, force=force), extracted=found)
+    return replace(_write(out, stored, receipt, errors, dtype, ledger, identity, force=force), extracted=found)
 
 
 def _require_size(rank: int, tolerance: float) -> None:
@@ -173,7 +179,12 @@ def _require_size(rank: int, tolerance: float) -> None:
         raise BadInput(f"rank = {rank!r}, tolerance = {tolerance!r}: pass --rank N of 1 or more, or --tolerance between 0 and 1")
 
 
-def _write(out: str | Path, change: Change, receipt: Receipt, errors: dict[str, LayerError], dtype: str, *, force: bool) -> Reshaped:
-    with OutputFolder(out, force=force).claimed() as output, output.staged() as folder:
+def _write(
+    out: str | Path, change: Change, receipt: Receipt, errors: dict[str, LayerError], dtype: str, ledger: Ledger | None,
+    identity: str | Path, *, force: bool,
+) -> Reshaped:  # fmt: skip
+    output = OutputFolder(out, force=force)
+    with output.claimed(), registered(ledger, receipt, output.path, identity) as confirm, output.staged() as folder:
         written = write_adapter(folder, change, receipt, DTYPES[dtype])
+        confirm(written)
     return Reshaped(output.path, written, errors)

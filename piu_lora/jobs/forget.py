@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
-from piu_lora.adapter import BaseRef, Ledger, OutputFolder, Receipt, change_of, library_versions, write_adapter, write_file
+from piu_lora.adapter import BaseRef, Entry, Ledger, OutputFolder, Receipt, change_of, library_versions, write_adapter, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import Evaluation, before_after, loss_curves, measure_probe, probe_facts, report_json, summary
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import Case, bank_for, open_case, score
-from piu_lora.jobs.ledger import bank_text, registered
+from piu_lora.jobs.ledger import bank_text, identity_text, registered
 from piu_lora.jobs.readers import reader_for
 from piu_lora.jobs.workers import is_main, launched_workers
 from piu_lora.model import (
@@ -136,7 +136,10 @@ def forget(
         receipt = replace(_receipt(ref, case, evaluation, seconds), probe=probe)
         if workers.rank > 0:
             return ForgetResult(output.path, receipt, None)
-        with registered(ledger, receipt, output.path, identity, bank_text(bank)) as confirm, output.staged() as folder:
+        # An id of the bank goes before a path of that name, here as in the case: the entry must not name another person.
+        who = str(identity) if case.subject.row is not None else identity_text(identity)
+        enter = _enter(ledger, who, case.bank.digest)
+        with registered(ledger, receipt, output.path, who, bank_text(bank), enter) as confirm, output.staged() as folder:
             (folder / "report").mkdir()
             if evaluation is not None:
                 _write_evaluation(folder / "report", evaluation, receipt.settings)
@@ -248,6 +251,16 @@ def _load_checkpoint(output: OutputFolder, case: Case, *, resume: bool, force: b
             "repeat its command with --resume, or pass --force to start over"
         )
     return TrainState(**stored)
+
+
+def _enter(ledger: Ledger | None, who: str, bank_digest: str) -> Callable[[Entry], Entry]:
+    """How the finished adapter is entered."""
+
+    def enter(entry: Entry) -> Entry:
+        known = replace(entry, identity=who, bank_digest=bank_digest)
+        return ledger.add(known) if ledger else known
+
+    return enter
 
 
 def _receipt(ref: BaseRef, case: Case, evaluation: Evaluation | None, seconds: dict[str, float]) -> Receipt:

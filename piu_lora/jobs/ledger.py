@@ -3,9 +3,10 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from piu_lora.adapter import Adapter, Entry, Ledger, Receipt, read_adapter, refuse_existing, write_file
@@ -61,12 +62,12 @@ def bank_text(bank: IdentityBank | str | Path | None) -> str:
 
 
 def entry_for(receipt: Receipt, path: Path, identity: str | Path = "", bank: str = "") -> Entry:
-    """The entry of an adapter from its receipt and what only the operator knows."""
+    """The entry of an adapter from its receipt and what only the operator knows: ``identity_text`` and ``bank_text``."""
     ratios: dict[str, dict[str, float | None]] = {}
     for figure in receipt.figures():
         ratios.setdefault(figure.recognizer, {})[figure.group] = None if figure.ratio is None else round(figure.ratio, 4)
     return Entry(
-        receipt.adapter_id, "active", identity_text(identity), bank, receipt.base.id, receipt.method, str(path.absolute()),
+        receipt.adapter_id, "active", str(identity), bank, receipt.base.id, receipt.method, str(path.absolute()),
         receipt.files.get(DIFFUSERS_FILE, ""), members=tuple(str(member["adapter_id"]) for member in receipt.members), figures=ratios,
     )  # fmt: skip
 
@@ -92,8 +93,9 @@ def registered(
     finished = [receipt]
     with ledger.pending(entry_for(receipt, path, identity, bank)):
         yield lambda final: finished.append(final)
-    # Outside: should this fail, the folder is there, and its pending entry with it.
-    (confirm or ledger.add)(entry_for(finished[-1], path, identity, bank))
+        # Inside: until it is confirmed, the entry's lock says that its writer is alive. Should this fail, the folder is there,
+        # and `pending` leaves its entry with it.
+        (confirm or ledger.add)(entry_for(finished[-1], path, identity, bank))
 
 
 def check_ledger(ledger: Ledger, folders: Iterable[Path] = (), *, mend: bool = False) -> list[Problem]:
@@ -107,26 +109,37 @@ def check_ledger(ledger: Ledger, folders: Iterable[Path] = (), *, mend: bool = F
         mend: enter those, with an unknown identity.
     """
     problems = [problem for entry in ledger.entries() for problem in _check_entry(ledger, entry)]
+    # First the folders, then the entries: what was found in its place by then has an entry, however many runs go on meanwhile.
+    found = sorted({place for folder in folders for place in _places(Path(folder))})
     known = {entry.adapter_id for entry in ledger.entries()}
-    for receipt in sorted(path for folder in folders for path in Path(folder).rglob(RECEIPT_FILE) if ".partial" not in str(path)):
+    for receipt in found:
         adapter = _readable(receipt.parent)
-        if adapter is None:
+        if adapter is None and receipt.exists():
             problems.append(Problem("", f"{str(receipt.parent)!r} is no readable adapter; make or download it again"))
-        elif adapter.id not in known:
+        elif adapter is not None and adapter.id not in known:
             if mend:
                 ledger.add(entry_for(adapter.receipt, adapter.path))
             problems.append(Problem(adapter.id, f"{str(adapter.path)!r} has no entry", mend))
     return problems
 
 
+def _places(folder: Path) -> Iterator[Path]:
+    """Receipts of adapter folders in their places; what vanishes meanwhile, or waits hidden beside its place, is left out."""
+    for place, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not (name.startswith(".") and name.endswith((".partial", ".replaced")))]
+        if RECEIPT_FILE in files:
+            yield Path(place) / RECEIPT_FILE
+
+
 def _check_entry(ledger: Ledger, entry: Entry) -> list[Problem]:
+    # Asked before its folder is looked at: a writer that ends in between has put it there.
+    if entry.state == "pending" and not ledger.abandoned(entry):
+        return []
     adapter = _readable(Path(entry.path))
     matching = adapter is not None and adapter.id == entry.adapter_id
     if entry.state == "pending":
-        if not ledger.abandoned(entry):
-            return []
         if matching and adapter is not None:
-            ledger.add(replace(entry_for(adapter.receipt, adapter.path), identity=entry.identity, bank=entry.bank, created=entry.created))
+            ledger.add(entry_for(adapter.receipt, adapter.path, entry.identity, entry.bank))
             return [Problem(entry.adapter_id, "was interrupted after its folder was complete: confirmed", True)]
         ledger.remove(entry.adapter_id)
         return [Problem(entry.adapter_id, "was interrupted before its folder was complete: dropped", True)]

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from piu_lora.adapter import Adapter, Ledger, OutputFolder, Secrets, adapter_folder, fetch_adapter, read_adapter, scan_files, upload_adapter
+from piu_lora.adapter import Adapter, Entry, Ledger, OutputFolder, Secrets, fetch_adapter, read_adapter, scan_files, upload_adapter
 from piu_lora.adapter.folder import CARD_FILE, RECEIPT_FILE
+from piu_lora.adapter.scan import image_kind
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, PiuLoraError
-from piu_lora.identity import resolve_identity
+from piu_lora.identity import Subject, resolve_identity
+from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.case import bank_for
 from piu_lora.jobs.readers import reader_for
 
 __all__ = ["Published", "pull", "push"]
 
 _log = logging.getLogger("piu_lora")
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp")
-_HARMLESS = ("report/loss.png",)
+_CURVE = "report/loss.png"  # the only picture that shows nobody
+_SHOWN = 8  # findings in one message
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,27 @@ def push(
     """
     opened = read_adapter(Path(adapter))
     files = _files_of(opened)
-    secrets = [*_people(opened, identity, bank, base, pack, ledger)]
-    hits = [hit for each in secrets or [Secrets()] for hit in scan_files(opened.path, files, each)]
+    hits = [hit for each in _people(opened, identity, bank, base, pack, ledger) for hit in scan_files(opened.path, files, each)]
     if hits:
-        found = "; ".join(dict.fromkeys(f"{hit.file} at byte {hit.offset}: {hit.what}" for hit in hits[:8]))
+        found = [f"{hit.file} at byte {hit.offset}: {hit.what}" for hit in dict.fromkeys(hits)]
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise BadInput(
-            f"nothing was pushed, because the folder names the person it forgets: {found}; remove that and make the adapter anew"
+            f"nothing was pushed, because the folder may name the person it forgets: {'; '.join(found[:_SHOWN])}{more}; "
+            "remove that and make the adapter anew"
         )
     sizes = {name: (opened.path / name).stat().st_size for name in files}
-    card = (opened.path / CARD_FILE).read_text()
+    card = _card(opened)
     if dry_run:
         return Published(sizes, card)
     done = upload_adapter(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
     return Published(sizes, card, done.url, done.commit, done.changed)
+
+
+def _card(adapter: Adapter) -> str:
+    try:
+        return (adapter.path / CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{str(adapter.path)!r} has no model card ({CARD_FILE}) that can be read; make the adapter anew") from error
 
 
 def _files_of(adapter: Adapter) -> list[str]:
@@ -80,30 +90,67 @@ def _files_of(adapter: Adapter) -> list[str]:
     foreign = sorted(name for name in present - listed if not any(part.startswith(".") for part in Path(name).parts))
     if foreign:
         raise BadInput(f"the adapter folder holds {foreign[0]!r}, which its receipt does not list; move it elsewhere before pushing")
-    return sorted(name for name in present & listed if not name.lower().endswith(_IMAGES) or name in _HARMLESS)
+    pictures = {name for name in present & listed if name != _CURVE and image_kind(adapter.path / name)}
+    misplaced = sorted(name for name in pictures if not name.startswith("report/"))
+    if misplaced:
+        raise BadInput(f"the adapter folder holds a picture, {misplaced[0]!r}, outside report/; make the adapter anew without it")
+    return sorted(present & listed - pictures)
 
 
 def _people(
     adapter: Adapter, identity: str | Path | None, bank: str | Path | None, base: str, pack: str | Path | None, ledger: Ledger | None
 ) -> list[Secrets]:
-    """The forgotten person, or of a merged adapter every member's."""
+    """Whom the adapter forgets, as given and as the ledger knows; of a merged adapter, every member's person."""
+    base = base or adapter.receipt.base.family
+    entries, unknown = _entries(adapter, ledger)
+    people = [_secrets(entry.identity, entry.bank or None, base, pack) for entry in entries]
     if identity is not None:
-        return [_secrets(str(identity), bank, base or adapter.receipt.base.family, pack)]
-    ids = [adapter.id, *(str(member["adapter_id"]) for member in adapter.receipt.members)]
-    entries = [entry for entry in (ledger.entry(each) for each in ids) if entry is not None and entry.identity] if ledger else []
-    if not entries:
-        _log.warning("whom adapter %s forgets is not known here, so its files are not searched for their id; pass --identity", adapter.id)
-    return [_secrets(entry.identity, entry.bank or None, base or adapter.receipt.base.family, pack) for entry in entries]
+        people.append(_secrets(str(identity), bank, base, pack))
+    elif unknown:
+        _log.warning("whom adapter %s forgets is not known here, so no file is searched for their id; pass --identity", ", ".join(unknown))
+    return people or [Secrets()]
+
+
+def _entries(adapter: Adapter, ledger: Ledger | None) -> tuple[list[Entry], list[str]]:
+    """The ledger's entries that name somebody, and the ids of the adapters whose person it does not know."""
+    todo = [str(member["adapter_id"]) for member in adapter.receipt.members] or [adapter.id]
+    named, unknown, seen = [], [], set[str]()
+    while todo:
+        adapter_id = todo.pop(0)
+        entry = ledger.entry(adapter_id) if ledger and adapter_id not in seen else None
+        if entry is not None and entry.identity:
+            named.append(entry)
+        elif entry is not None and entry.members:
+            todo += entry.members
+        elif adapter_id not in seen:
+            unknown.append(adapter_id)
+        seen.add(adapter_id)
+    return named, unknown
 
 
 def _secrets(identity: str, bank: str | Path | None, base: str, pack: str | Path | None) -> Secrets:
-    faces = ForgetConfig.preset(base).faces
     try:
-        subject = resolve_identity(identity, bank_for(base, bank), reader_for(base, pack, faces), faces.linked)
+        subject = _subject(identity, bank, base, pack)
     except PiuLoraError as error:
-        _log.warning("the embedding of the forgotten person is not at hand, so the files are searched for texts only: %s", error)
-        return Secrets.of(identity)
-    return Secrets.of(identity, subject.embeddings)
+        why = str(error).replace(identity, "...")
+        _log.warning("the embedding of the forgotten person is not at hand, so the files are searched for texts only: %s", why)
+        return Secrets.of(identity, sources=_photos(identity))
+    return Secrets.of(identity, subject.embeddings, _photos(identity), subject.row)
+
+
+def _subject(identity: str, bank: str | Path | None, base: str, pack: str | Path | None) -> Subject:
+    people, faces = bank_for(base, bank), ForgetConfig.preset(base).faces
+    # Somebody of the bank needs no reader, which may be large, or missing.
+    reader = None if identity in people else reader_for(base, pack, faces)
+    return resolve_identity(identity, people, reader, faces.linked)
+
+
+def _photos(identity: str) -> list[Path]:
+    """The photographs of a folder, whose names may name the person."""
+    try:
+        return list_photos(Path(identity)) if Path(identity).is_dir() else []
+    except (OSError, ValueError):
+        return []
 
 
 def pull(name: str, out: str | Path | None = None, *, force: bool = False) -> Adapter:
@@ -116,7 +163,7 @@ def pull(name: str, out: str | Path | None = None, *, force: bool = False) -> Ad
         BadInput: no adapter there, or the folder exists.
         EnvironmentProblem: it cannot be had, or arrived damaged.
     """
-    target = Path(out) if out is not None else Path(name.partition("@")[0].rpartition("/")[2])
+    target = Path(out) if out is not None else Path(name.partition("@")[0].rpartition("/")[2] or "adapter")
     with OutputFolder(target, force=force).claimed() as output:
         source = fetch_adapter(name)
         adapter = read_adapter(source)
@@ -124,7 +171,7 @@ def pull(name: str, out: str | Path | None = None, *, force: bool = False) -> Ad
             for file in _present(source, [RECEIPT_FILE, *adapter.receipt.files]):
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / file, folder / file)
-    return read_adapter(adapter_folder(output.path))
+    return read_adapter(output.path)
 
 
 def _present(folder: Path, files: Sequence[str]) -> list[str]:

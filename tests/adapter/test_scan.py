@@ -2,7 +2,11 @@
 
 import base64
 import json
+import os
+import time
+import unicodedata
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -117,3 +121,130 @@ def test_large_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
     for offset in (0, 990, 995, 1000, 3995):
         content = b"." * offset + b"person-0042" + b"." * 2000
         assert [hit.offset for hit in found(tmp_path, content, Secrets(texts={"the identity": "person-0042"}))] == [offset]
+
+
+@pytest.mark.parametrize("form", [
+    "jÜrgen mÜller".encode(), unicodedata.normalize("NFD", "Jürgen Müller").encode(), quote("Jürgen Müller").encode(),
+    b"J%c3%bcrgen+m%C3%9CLLER", "Jürgen Müller".encode("latin-1"), "JÜRGEN MÜLLER".encode("utf-16-be"), b"j\\u00fcrgen M\\u00FCller",
+])  # fmt: skip
+def test_names_with_other_letters(tmp_path: Path, form: bytes) -> None:
+    for known in (unicodedata.normalize(each, "Jürgen Müller") for each in ("NFC", "NFD")):
+        assert [hit.offset for hit in found(tmp_path, b"<" + form + b">", Secrets.of(known))] == [1]
+    assert not found(tmp_path, b"<" + form + b">", Secrets.of("Jürgen Mülder"))
+
+
+def test_numbers_and_short_hex_are_not_found_by_chance(tmp_path: Path) -> None:
+    digest = b"0beef45219ada" + b"e1" * 26
+    for known in ("4521", "beef", "ada"):
+        assert not found(tmp_path, b'{"sha": "' + digest + b'", "x": 0.14521, "y": 145210, "z": [.4521]}', Secrets.of(known), "a.json")
+        assert found(tmp_path, b'{"person": "' + known.encode() + b'"}', Secrets.of(known), "a.json")
+    assert found(tmp_path, b"who: 4521.", Secrets.of("4521"), "a.md")
+
+
+@pytest.mark.parametrize(("secrets", "name"), [(Secrets.of("7"), "id"), (Secrets.of("person-0042", label=7), "label")])
+def test_small_numbers_only_where_they_stand_for_somebody(tmp_path: Path, secrets: Secrets, name: str) -> None:
+    receipt = b'{"format": "piu_lora.adapter/7", "seed": 7, "steps": [7, 0.7], "torch": "2.7.7", "note": "7 layers of rank 7"}'
+    assert not found(tmp_path, receipt, secrets, "a.json")
+    for planted in (b'"%s": 7}' % name.encode(), b"identity 7\n", b"people/7.jpg", b"x/7/y", b'["7"]'):
+        assert found(tmp_path, planted, secrets, "a.json"), planted
+
+
+def test_short_ids_in_the_header_of_a_weights_file(tmp_path: Path) -> None:
+    header = b'{"__metadata__": {"who": "Ann"}}'
+    weights = len(header).to_bytes(8, "little") + header + b"\x00 Bob \x00" * 9
+    assert [hit.offset for hit in found(tmp_path, weights, Secrets.of("Ann"), "a.safetensors")] == [weights.index(b"Ann")]
+    assert not found(tmp_path, weights, Secrets.of("Bob"), "a.safetensors")
+
+
+def test_no_label_refuses_a_clean_adapter(adapter_folder: Path) -> None:
+    files = [each.relative_to(adapter_folder).as_posix() for each in adapter_folder.rglob("*") if each.is_file()]
+    assert scan_files(adapter_folder, files, Secrets(labels={str(number): str(number) for number in range(130)})) == []
+
+
+@pytest.mark.parametrize("path", ["photos/erika/1.jpg", "people/faces", "a/b/rank.png", "/home/you/adapter/seed/12.jpg"])
+def test_usual_folders_and_numbers_refuse_no_clean_adapter(adapter_folder: Path, path: str) -> None:
+    files = [each.relative_to(adapter_folder).as_posix() for each in adapter_folder.rglob("*") if each.is_file()]
+    secrets = Secrets.of(path, label=3)
+    assert scan_files(adapter_folder, files, secrets) == []
+    (adapter_folder / "x.txt").write_text(f"from {Path(path).absolute()}")
+    assert "the source path" in {hit.what for hit in scan_files(adapter_folder, ["x.txt"], secrets)}
+
+
+def test_every_part_of_a_path_and_every_photograph(tmp_path: Path) -> None:
+    secrets = Secrets.of("clients/Erika M/2024-05/front.jpg", sources=[Path("x/side_view.png")])
+    for text in ("clients", "erika m", "FRONT.jpg", "side_view", "2024-05"):
+        assert found(tmp_path, f"- {text} -".encode(), secrets), text
+    assert not found(tmp_path, b"nothing of it", secrets)
+
+
+def test_zeros_are_nobody(tmp_path: Path) -> None:
+    sparse = torch.zeros(1, 64)
+    sparse[0, 10] = 1
+    assert not found(tmp_path, b"\x00" * 500 + b"0.0, 0.0, 0.0, 0.0, 0.0", Secrets.of("", sparse))
+
+
+@pytest.mark.parametrize("write", [
+    lambda row: str(row.numpy()), lambda row: ", ".join(f"{value:.5e}" for value in row.tolist()),
+    lambda row: json.dumps({"a": {"b": row.tolist()}}, indent=4), lambda row: json.dumps(row.half().tolist()),
+    lambda row: ";".join(f"{value:.5f}" for value in row.tolist()), lambda row: row.numpy().tobytes().hex(),
+    lambda row: base64.urlsafe_b64encode(row.numpy().tobytes()).decode(),
+])  # fmt: skip
+@pytest.mark.parametrize("part", [slice(None), slice(20, 44)])
+def test_embeddings_however_written(tmp_path: Path, write, part: slice) -> None:  # type: ignore[no-untyped-def]
+    text = write(PERSON[1][part]).encode()
+    secrets = Secrets.of("", PERSON)
+    assert found(tmp_path, b"{" + text + b"}", secrets)
+    assert not found(tmp_path, b"{" + write(-PERSON[1][part]).encode().replace(b"-", b"+") + b"}", Secrets.of("", PERSON[:1].flip(1)))
+
+
+def test_wrapped_base64(tmp_path: Path) -> None:
+    assert found(tmp_path, base64.encodebytes(PERSON[1].numpy().tobytes()), Secrets.of("", PERSON))
+
+
+def test_more_kinds_of_image_metadata(tmp_path: Path) -> None:
+    named, exif, exact = PngImagePlugin.PngInfo(), Image.Exif(), PngImagePlugin.PngInfo()
+    named.add_text("Software", "Erika's camera")
+    exact.add_text("Software", "Matplotlib version3.9.2, https://matplotlib.org/")
+    exif[0x010E] = "somebody"
+    with_metadata = (
+        ("a.tif", {"description": "somebody"}), ("b.tif", {"artist": "somebody"}), ("c.jpg", {"comment": b"somebody"}),
+        ("d.png", {"pnginfo": named}), ("e.webp", {"xmp": b"<x:xmpmeta/>"}), ("f.jpg", {"exif": exif}),
+    )  # fmt: skip
+    for name, options in with_metadata:
+        picture(tmp_path / name, **options)
+        (tmp_path / "x.dat").write_bytes((tmp_path / name).read_bytes())
+        for each in (name, "x.dat"):  # known by its content, not by its name
+            assert [hit.what for hit in scan_files(tmp_path, [each], Secrets())] == ["image metadata (EXIF, XMP or text)"], name
+    for name, options in (
+        ("g.tif", {}),
+        ("h.tif", {"compression": "tiff_lzw"}),
+        ("i.webp", {}),
+        ("j.png", {"pnginfo": exact}),
+        ("k.gif", {}),
+    ):
+        picture(tmp_path / name, **options)
+        assert scan_files(tmp_path, [name], Secrets()) == [], name
+
+
+def test_metadata_behind_the_end_of_a_picture_and_in_a_cut_one(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "somebody"
+    picture(tmp_path / "plain.png")
+    picture(tmp_path / "exif.jpg", exif=exif)
+    plain, tagged = (tmp_path / "plain.png").read_bytes(), (tmp_path / "exif.jpg").read_bytes()
+    assert found(tmp_path, plain + tagged, Secrets(), "a.png")[0].offset > len(plain)
+    assert found(tmp_path, tagged[:40], Secrets(), "b.jpg")
+    picture(tmp_path / "plain.jpg")
+    jpeg = (tmp_path / "plain.jpg").read_bytes()
+    assert found(tmp_path, jpeg + tagged, Secrets(), "d.jpg")[0].offset > len(jpeg)
+    for cut in range(0, len(plain), 7):
+        assert not found(tmp_path, plain[:cut], Secrets(), "c.png")
+
+
+def test_many_photographs_and_a_large_file_take_seconds(tmp_path: Path) -> None:
+    """A file of random bytes, as weights are: nothing is found by chance, and an alternation of all forms would take minutes."""
+    person = normalize(torch.randn(40, 512, generator=torch.Generator().manual_seed(3)))
+    secrets = Secrets.of("clients/erika/front.jpg", person)
+    begun = time.perf_counter()
+    assert not found(tmp_path, os.urandom(4_000_000), secrets)
+    assert time.perf_counter() - begun < 20
