@@ -47,7 +47,9 @@ def test_verify_finds_nothing(folder: Path, base: StableDiffusionPipeline) -> No
     assert [check.name for check in verdict.checks if check.skipped] == ["figures"]
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "folder", [pytest.param(folder, marks=pytest.mark.slow if folder in SINGLE else ()) for folder in FOLDERS], ids=lambda path: path.name
+)
 def test_it_leaves_others_alone(folder: Path, base: StableDiffusionPipeline) -> None:
     """Who it forgets is not written anywhere; over a sample of the bank, most people must look as before."""
     bank = mini.conditioning_bank()
