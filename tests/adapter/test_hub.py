@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import traceback
 from pathlib import Path
 
@@ -13,11 +14,22 @@ from peft import PeftModel
 
 from piu_lora.adapter import Uploaded, fetch_adapter, read_adapter, unload, upload_adapter
 from piu_lora.errors import BadInput, EnvironmentProblem, PiuLoraError
-from tests.adapter.stacks import forward
+from tests.adapter.stacks import forward, write_random
 from tests.hub import LoopbackHub
 
 TOKEN = "hf_averysecrettokenthatnobodymaysee"
 REPO = "tester/forgotten"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, pipe: StableDiffusionPipeline) -> Path:
+    """Made once; every test takes a copy."""
+    return write_random(pipe, tmp_path_factory.mktemp("made") / "adapter", 1).path
+
+
+@pytest.fixture
+def adapter_folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "adapter"))
 
 
 @pytest.fixture
