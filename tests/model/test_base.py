@@ -116,7 +116,8 @@ def test_a_folder_in_either_layout(arc2face: LoopbackHub, repositories: Path, tm
     assert list((tmp_path / "saved" / "unet").glob("*-of-*.safetensors"))
     for folder in (tmp_path / "saved", repositories / "arc2face"):
         pipe = load_base(folder)
-        assert torch.equal(generate(pipe, people(1), [3], steps=2), generate(whole, people(1), [3], steps=2))
+        # Memory mapped at another offset, the same weights may go through another kernel.
+        assert torch.allclose(generate(pipe, people(1), [3], steps=2), generate(whole, people(1), [3], steps=2), atol=1e-6)
     # A pipeline that was saved remembers what it is; a bare folder has no name that may be written down.
     assert describe(load_base(tmp_path / "saved")).id == ARC2FACE[0]
     assert describe(load_base(repositories / "arc2face")).id == "local"
