@@ -1,6 +1,7 @@
 """What verify catches: each thing that can differ, tampered with so that everything before it still fits."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +20,20 @@ from piu_lora.evidence import compare_probe, measure_probe, probe_facts
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.verify import verify_adapter
 from piu_lora.model import adapters_off
-from tests.tiny import tiny_pipeline
+from tests.tiny import FAST, tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def template(pipe: StableDiffusionPipeline, bank: IdentityBank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter as the job makes it, without figures: the tiny base draws no faces."""
+    config = ForgetConfig().updated_from_pairs(FAST)
+    return forget("person-003", pipe, tmp_path_factory.mktemp("verify") / "made", bank=bank, config=config, evaluate=False).path
 
 
 @pytest.fixture
-def made(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path) -> Path:
-    """An adapter as the job makes it, without figures: the tiny base draws no faces."""
-    return forget("person-003", pipe, tmp_path / "made", bank=bank, config=fast, evaluate=False).path
+def made(template: Path, tmp_path: Path) -> Path:
+    """A copy to tamper with."""
+    return Path(shutil.copytree(template, tmp_path / "made"))
 
 
 def edit(folder: Path, **changes: object) -> None:
