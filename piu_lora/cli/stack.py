@@ -31,7 +31,7 @@ def check(
     bank: Bank = None,
     pack: Pack = None,
     people: Annotated[int, typer.Option(min=1, help="bystanders sampled from the bank")] = 64,
-    activations: Annotated[int, typer.Option(min=0, help="people on whom the layers behind the latents are measured")] = 8,
+    activations: Annotated[int, typer.Option(min=0, help="people on whom the layers behind the latents are measured")] = 4,
     limit: Annotated[float, typer.Option(min=0, help="highest 95th percentile of the change of bystanders' keys and values")] = 1.5,
     own_limit: Annotated[float, typer.Option(min=0, help="highest change by others for a member's person, of the meant one")] = 0.25,
     out: Annotated[Path | None, typer.Option(help="PNG for the heat map")] = None,

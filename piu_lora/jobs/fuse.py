@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import OutputFolder, concatenated, library_versions, require_base, weights_digest
 from piu_lora.jobs.members import Member, require_distinct, require_one_base
-from piu_lora.model import DTYPES, Precision, attention_digest, describe, encoder_digest, layer_weight, load_base
+from piu_lora.model import DTYPES, Precision, attention_digest, describe, encoder_digest, layer_weight, load_base, without_bars
 
 __all__ = ["FUSED_FILE", "fuse_adapters"]
 
@@ -53,7 +53,7 @@ def fuse_adapters(
         stated = pipe.text_encoder.config
         stated.piu_lora = {**stated.piu_lora, "base": f"{info.id}+{receipt['digest'][:12]}", "fused": receipt["members"]}
         pipe.to(dtype=DTYPES[dtype])
-        with output.staged() as folder:
+        with output.staged() as folder, without_bars():
             pipe.save_pretrained(folder, safe_serialization=True, max_shard_size=shard)
             (folder / FUSED_FILE).write_text(json.dumps(receipt, indent=2, sort_keys=True) + "\n")
     return receipt

@@ -88,7 +88,7 @@ class StackCheck:
 
 def check_stack(
     members: Sequence[Member], base: str | Path | StableDiffusionPipeline, bank: IdentityBank | str | Path | None = None, *,
-    people: int = 64, activations: int = 8, limit: float = LIMIT, own_limit: float = OWN_LIMIT,
+    people: int = 64, activations: int = 4, limit: float = LIMIT, own_limit: float = OWN_LIMIT,
     seed: int = 0, device: str = "auto",
 ) -> StackCheck:  # fmt: skip
     """Measure how much each adapter, each pair and the whole stack change for people of the bank, without generating anything.

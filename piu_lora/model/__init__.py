@@ -13,6 +13,7 @@ from piu_lora.model.base import (
     encoder_digest,
     family_of,
     load_base,
+    without_bars,
 )
 from piu_lora.model.condition import encode_embeddings, encode_empty
 from piu_lora.model.economy import checkpointed, compiled, parked
@@ -47,5 +48,6 @@ __all__ = [
     "sees_condition",
     "trainable",
     "training_attention",
+    "without_bars",
     "write_weights",
 ]

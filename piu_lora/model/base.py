@@ -36,6 +36,7 @@ __all__ = [
     "family_of",
     "load_base",
     "resolve_device",
+    "without_bars",
 ]
 
 _log = logging.getLogger("piu_lora")
@@ -91,7 +92,7 @@ def load_base(
     )  # fmt: skip
     # All files first: a missing one is found before gigabytes are read.
     folders = {part: layout.fetch(part) for part in layout.places}
-    with _without_bars():
+    with without_bars():
         pipe = _assemble(layout, folders, dtype)
     _state(pipe, layout)
     if describe(pipe).family != "mini":
@@ -107,7 +108,7 @@ def as_pipeline(base: str | Path | StableDiffusionPipeline, device: str = "auto"
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """While open, transformers draws no bars; they would cross those of the job at hand."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
