@@ -72,10 +72,14 @@ class AnchorConfig:
     on_empty: Literal["error", "widen"] = "error"  # widen: the candidate closest to tau within max_tolerance
     max_tolerance: float = 0.05
     identity: str = ""  # rule "fixed": the bank id to use
+    far: float = 1e-3  # rules "far-safe" and "synthetic": the anchor fails verification as the forgotten person at this false-accept rate
+    margin: float = 0.05  # by this much of a cosine: generated faces scatter about the anchor
 
     def __post_init__(self) -> None:
         _require(-1 <= self.tau <= 1, "anchor.tau", self.tau, "a cosine in [-1, 1]")
         _require(0 < self.tolerance <= 2, "anchor.tolerance", self.tolerance, "0 < tolerance <= 2")
+        _require(0 < self.far < 1, "anchor.far", self.far, "0 < rate < 1")
+        _require(0 <= self.margin < 1, "anchor.margin", self.margin, "0 <= cosine < 1")
         if self.on_empty == "widen":
             floor = f"at least anchor.tolerance ({self.tolerance})"
             _require(self.max_tolerance >= self.tolerance, "anchor.max_tolerance", self.max_tolerance, floor)

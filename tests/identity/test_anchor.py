@@ -6,7 +6,11 @@ from hypothesis import strategies as st
 from piu_lora.config import AnchorConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import Anchor, IdentityBank, RecognizerId, choose_anchor
-from piu_lora.identity.anchor import RULES
+from piu_lora.identity import anchor as anchors
+from piu_lora.identity.anchor import BAND, RULES
+from piu_lora.identity.verification import far_threshold
+from piu_lora.model import mini
+from tests.tiny import tiny_bank
 
 COSINES = (0.9, 0.205, 0.195, 0.3, -0.4, 0.19, 0.201, 0.05)  # row 0 is the forgotten one's double, never a candidate
 ROWS = (1, 2, 3, 4, 5, 6, 7)
@@ -38,6 +42,7 @@ def test_proximity_stays_within_the_band(seed: int, tau: float, tolerance: float
     except BadInput:
         assert all(abs(cosine - tau) >= tolerance - 1e-6 for cosine in cosines)
     else:
+        assert anchor.row is not None
         assert abs(cosines[anchor.row] - tau) < tolerance + 1e-6
 
 
@@ -57,11 +62,12 @@ def test_random_reaches_every_candidate_and_no_one_else() -> None:
     assert {choose(seed, rule="random", rows=(7, 2, 5)).row for seed in range(40)} == {2, 5, 7}
 
 
-@pytest.mark.parametrize("rule", [*sorted(RULES), "fixed"])
+@pytest.mark.parametrize("rule", sorted(set(RULES) - {"synthetic"}))
 def test_the_anchor_describes_the_chosen_row(rule: str, bank: IdentityBank) -> None:
     rows = tuple(range(3, 30))
-    config = AnchorConfig(rule=rule, tolerance=0.3, max_tolerance=0.3, identity="person-011")
+    config = AnchorConfig(rule=rule, tolerance=0.3, max_tolerance=0.3, identity="person-011", far=0.01)
     anchor = choose_anchor(bank, bank.centroids[0], rows, config, torch.Generator().manual_seed(1))
+    assert anchor.row is not None
     assert anchor.row in rows
     torch.testing.assert_close(anchor.embedding, bank.centroids[anchor.row])
     assert anchor.cosine == pytest.approx(float(bank.centroids[0].double() @ bank.centroids[anchor.row].double()), abs=1e-6)
@@ -99,5 +105,127 @@ def test_fixed_refuses_anyone_who_is_no_candidate(identity: str) -> None:
 
 
 def test_an_unknown_rule_lists_the_known_ones() -> None:
-    with pytest.raises(BadInput, match=r"unknown anchor\.rule 'closest'; known: farthest, fixed, nearest, proximity, random"):
+    with pytest.raises(BadInput, match=r"'closest'; known: far-safe, farthest, fixed, nearest, proximity, random, synthetic"):
         choose(rule="closest")
+
+
+def test_rules_without_a_threshold_say_so() -> None:
+    assert choose().threshold is None
+    assert choose(rule="nearest").threshold is None
+
+
+# Safe anchors.
+
+PEOPLE = tuple(range(1, 1024))
+
+
+def safe(bank: IdentityBank, rule: str, seed: int = 0, row: int = 0, rows: tuple[int, ...] = (), **config: float) -> Anchor:
+    generator = torch.Generator().manual_seed(seed)
+    others = rows or tuple(other for other in range(len(bank)) if other != row)
+    return choose_anchor(bank, bank.centroid(row), others, AnchorConfig(rule=rule, **config), generator)  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**31 - 1), st.integers(0, 39), st.sampled_from([0.01, 0.05, 0.2]), st.floats(0, 0.3))
+def test_far_safe_never_verifies(seed: int, row: int, far: float, margin: float) -> None:
+    bank = tiny_bank()
+    anchor = safe(bank, "far-safe", seed, row, far=far, margin=margin)
+    cosines = bank.cosines(bank.centroid(row))
+    ceiling = far_threshold(bank, far).value - margin
+    assert anchor.threshold == far_threshold(bank, far).value
+    assert anchor.row not in (None, row)
+    assert anchor.cosine <= ceiling
+    in_band = [other for other in range(40) if other != row and ceiling - BAND <= cosines[other] <= ceiling]
+    below = [other for other in range(40) if other != row and cosines[other] <= ceiling]
+    assert anchor.row in in_band if in_band else anchor.row == max(below, key=lambda other: float(cosines[other]))
+
+
+def test_far_safe_reaches_its_whole_band() -> None:
+    bank = mini.conditioning_bank()
+    cosines, ceiling = bank.cosines(bank.centroid(0)), far_threshold(bank, 1e-3).value - 0.05
+    band = {row for row in PEOPLE if ceiling - BAND <= cosines[row] <= ceiling}
+    picks = [safe(bank, "far-safe", seed, rows=PEOPLE).row for seed in range(12)]
+    assert set(picks) <= band
+    assert len(set(picks)) > min(len(band), 4)
+    assert picks == [safe(bank, "far-safe", seed, rows=PEOPLE).row for seed in range(12)]
+
+
+def test_far_safe_refuses_when_everybody_is_too_near() -> None:
+    bank = tiny_bank()
+    near = int(bank.cosines(bank.centroid(0))[1:].argmax()) + 1
+    with pytest.raises(BadInput, match=r"nobody of 1 candidates is safe: the threshold is .* at anchor\.far = 0\.01, .*rule=synthetic"):
+        safe(bank, "far-safe", rows=(near,), far=0.01, margin=0.9)
+
+
+def doubled() -> IdentityBank:
+    """The embedded bank, where the person in row 0 has a second id, at the end."""
+    bank = mini.conditioning_bank()
+    labels = torch.cat([bank.labels, torch.full((9,), 1024, dtype=torch.int32)])
+    return IdentityBank(torch.cat([bank.embeddings, bank.embeddings[:9]]), labels, [*bank.ids, "again"], bank.recognizer)
+
+
+def test_a_double_of_the_forgotten_person_is_no_safe_anchor() -> None:
+    bank = doubled()
+    assert safe(bank, "nearest").row == 1024
+    for seed in range(5):
+        assert safe(bank, "far-safe", seed).row != 1024
+    with pytest.raises(BadInput, match=r"nobody of 1 candidates is safe: .* the least similar one lies at 1\.000"):
+        safe(bank, "far-safe", rows=(1024,))
+
+
+@pytest.mark.parametrize("far", [1e-2, 1e-3])
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_verifies_as_a_synthetic_anchor(far: float, seed: int) -> None:
+    bank, row = mini.conditioning_bank(), 17 * seed
+    train = tuple(other for other in range(1024) if other != row and other % 10)
+    anchor = safe(bank, "synthetic", seed, row, train, far=far)
+    threshold = far_threshold(bank, far).value
+    assert (anchor.row, anchor.threshold) == (None, threshold)
+    cosines = bank.centroids.double() @ anchor.embedding.double()  # everybody, the held-out and the forgotten person as well
+    assert float(cosines.max()) <= threshold - 0.05 + 1e-6
+    assert anchor.cosine == pytest.approx(float(cosines[row]), abs=1e-6)
+    assert float(anchor.embedding.norm()) == pytest.approx(1, abs=1e-6)
+    assert anchor.embedding.dtype == torch.float32
+    again = safe(bank, "synthetic", seed, row, train, far=far)
+    assert torch.equal(anchor.embedding, again.embedding)
+    assert not torch.equal(anchor.embedding, safe(bank, "synthetic", seed + 100, row, train, far=far).embedding)
+
+
+@pytest.mark.parametrize("bank", [mini.conditioning_bank(), mini.evaluating_bank()], ids=["conditioning", "evaluating"])
+def test_synthetic_anchors_have_the_geometry_of_people(bank: IdentityBank) -> None:
+    """As near to everybody on the whole, and as unevenly, as real people are."""
+    real = (bank.centroids @ bank.centroids.T)[~torch.eye(1024, dtype=torch.bool)].reshape(1024, 1023)
+    made = torch.stack([bank.centroids @ safe(bank, "synthetic", seed).embedding for seed in range(10)])
+    assert (made.mean(dim=1) >= real.mean(dim=1).min()).all()
+    assert (made.mean(dim=1) <= real.mean(dim=1).max()).all()
+    low, high = real.std(dim=1).min(), real.std(dim=1).max()
+    assert (made.std(dim=1) > 0.9 * low).all()
+    assert (made.std(dim=1) < high).all()
+
+
+def test_synthetic_keeps_off_a_forgotten_person_from_outside_the_bank() -> None:
+    bank = mini.conditioning_bank()
+    whole = safe(bank, "synthetic", 5)
+    outsider = whole.embedding  # the very person that would have been made
+    anchor = choose_anchor(bank, outsider, PEOPLE, AnchorConfig(rule="synthetic"), torch.Generator().manual_seed(5))
+    assert anchor.threshold is not None
+    assert float(anchor.embedding @ outsider) == pytest.approx(anchor.cosine, abs=1e-6)
+    assert anchor.cosine <= anchor.threshold - 0.05
+
+
+def test_synthetic_gives_up_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anchors, "_ROUNDS", 3)
+    with pytest.raises(BadInput, match=r"no synthetic anchor found in 3 rounds of 8 tries: .* still meets somebody at 0\.\d+"):
+        safe(mini.conditioning_bank(), "synthetic", far=0.3, margin=0.6)
+
+
+@pytest.mark.parametrize("rule", ["far-safe", "synthetic"])
+def test_a_tiny_bank_is_refused(rule: str) -> None:
+    with pytest.raises(BadInput, match=r"9360 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed"):
+        safe(tiny_bank(), rule)
+
+
+@pytest.mark.parametrize(("name", "value"), [("far", 0.0), ("far", 1.0), ("far", float("nan")), ("margin", -0.1), ("margin", 1.0)])
+def test_settings_out_of_range_are_quoted(name: str, value: float) -> None:
+    with pytest.raises(BadInput, match=rf"anchor\.{name} = {value} is out of range"):
+        AnchorConfig(**{name: value})  # type: ignore[arg-type]

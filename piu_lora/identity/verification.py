@@ -1,0 +1,121 @@
+"""Verification: the cosine from which an embedding counts as a person, calibrated on pairs of different people."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import normalize
+
+from piu_lora.errors import BadInput
+from piu_lora.identity.bank import IdentityBank
+
+__all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold"]
+
+# Ten false accepts at least: the rate is then known to 1 / sqrt(10) = 32 % (one standard deviation of a count). In the tail of a
+# normal distribution, at a rate of 1e-3, that moves the threshold by a tenth of the impostors' spread: 0.007 on real faces.
+PAIRS_PER_FAR = 10
+_MAX_PAIRS = 10_000_000
+_BLOCK = 1024  # rows handled at once
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """An embedding whose cosine with a person's centroid is ``value`` or more is taken for that person.
+
+    Attributes:
+        value: the cosine.
+        far: the share of impostor pairs at or above it is at most this.
+        pairs: how many impostor pairs it rests on.
+    """
+
+    value: float
+    far: float
+    pairs: int
+
+
+def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: int = _MAX_PAIRS) -> Threshold:
+    """The smallest cosine at which at most a share ``far`` of the impostor pairs verifies.
+
+    An impostor pair is an embedding against the centroid of another identity. Of the cosines ``s_1 >= ... >= s_N``, ``k = floor(far N)``
+    may verify, so the threshold is the next float32 above ``s_(k+1)`` (cf. ISO/IEC 19795-1, false-match rate).
+
+    Every pair counts where there are no more than ``max_pairs``. Otherwise seeded samples of embeddings and of identities meet, each
+    with each: of a million people, a few thousand rows are read.
+
+    Args:
+        far: false-accept rate, in (0, 1).
+        seed: of the sample. The threshold is the bank's and not the run's, so that no run need pass one.
+
+    Raises:
+        BadInput: a rate out of range, fewer than ``PAIRS_PER_FAR / far`` pairs, or a threshold that most people's own embeddings
+            miss: many are in the bank under two ids then, and pass for impostors. (A few such people, or other photographs under the
+            second id, only raise the threshold: check the bank first.)
+    """
+    if not 0 < far < 1:
+        raise BadInput(f"false-accept rate {far!r} is out of range: expected 0 < far < 1")
+    probes, people = _sample(bank, max_pairs, seed)
+    owners = bank.labels[probes].long()
+    pairs = len(probes) * len(people) - int(torch.isin(owners, people).sum())
+    if pairs < PAIRS_PER_FAR / far:
+        raise BadInput(_too_few(pairs, far, len(bank), pairs < len(bank.embeddings) * (len(bank) - 1)))
+    centroids = torch.cat([block for _, block in centroid_blocks(bank, people)])
+    kept = math.floor(far * pairs) + 1
+    top, genuine = torch.empty(0), []
+    for places, whose in zip(probes.split(_BLOCK), owners.split(_BLOCK), strict=True):
+        scores = normalize(bank.embeddings[places].float(), dim=1) @ centroids.T
+        own = whose[:, None] == people
+        genuine.append(scores[own])
+        scores.masked_fill_(own, -2)  # no cosine: a genuine pair
+        above = scores[scores > top[-1]] if len(top) == kept else scores.flatten()
+        top = torch.cat([top, above])
+        top = top.topk(min(kept, len(top))).values
+    value = float(torch.nextafter(top[-1], torch.tensor(2.0)))
+    own_cosine = float(torch.cat([*genuine, torch.tensor([2.0])]).median())  # above every cosine where a sample meets nobody twice
+    if value > own_cosine:
+        raise BadInput(
+            f"at a false-accept rate of {far:g} the threshold is {value:.3f}, but people's own embeddings lie at {own_cosine:.3f} "
+            "(median): many are in the bank under two ids; see `piu-lora bank check`, or ask for a higher rate (--set anchor.far=...)"
+        )
+    return Threshold(value, far, pairs)
+
+
+def _sample(bank: IdentityBank, max_pairs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of embeddings and of identities, ascending, whose product is about ``max_pairs`` at most."""
+    rows, people = len(bank.embeddings), len(bank)
+    if rows * (people - 1) <= max_pairs:
+        return torch.arange(rows), torch.arange(people)
+    generator = torch.Generator().manual_seed(seed)
+    # As many of one as of the other, unless the bank has fewer people: a rate rests on the people met, not on the pairs alone.
+    references = min(people, max(math.isqrt(max_pairs), 1))
+    probes = min(rows, max(max_pairs // references, 1))
+    order = torch.randperm(people, generator=generator)[:references]
+    return torch.randperm(rows, generator=generator)[:probes].sort().values, order.sort().values
+
+
+def _too_few(pairs: int, far: float, people: int, sampled: bool) -> str:
+    more = "raise max_pairs" if sampled else f"add people to the bank (it holds {people})"
+    rate = f" or ask for a rate of {PAIRS_PER_FAR / pairs:.2g} or more (--set anchor.far=...)" if pairs > PAIRS_PER_FAR else ""
+    return (
+        f"{pairs} impostor pairs cannot resolve a false-accept rate of {far:g}: at least {math.ceil(PAIRS_PER_FAR / far)} are needed; "
+        f"{more}{rate}"
+    )
+
+
+def centroid_blocks(bank: IdentityBank, people: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """``(people, centroids)`` block by block, (k,) and (k, d) float32: ``people`` are rows of ``bank.ids``, in any order.
+
+    Only their embeddings are read, and none are kept.
+    """
+    starts = torch.searchsorted(bank.labels, torch.arange(len(bank) + 1, dtype=bank.labels.dtype))
+    counts = starts.diff()
+    for some in people.split(_BLOCK):
+        sizes = counts[some]
+        first = sizes.cumsum(0) - sizes
+        places = torch.arange(int(sizes.sum())) + (starts[some] - first).repeat_interleave(sizes)
+        # The bank has seen to it that every row is finite and has a direction.
+        rows = normalize(bank.embeddings[places].float(), dim=1)
+        if len(rows) > len(some):
+            whose = torch.arange(len(some)).repeat_interleave(sizes)
+            rows = normalize(torch.zeros(len(some), bank.width).index_add_(0, whose, rows), dim=1)
+        yield some, rows
