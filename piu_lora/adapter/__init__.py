@@ -1,7 +1,6 @@
 """The artefact: an adapter folder, written whole, read with suspicion."""
 
 from piu_lora.adapter.entry import Entry
-from piu_lora.adapter.factors import Change, Factors, change_of, compressed, concatenated, distance
 from piu_lora.adapter.folder import Adapter, read_adapter, weights_digest, write_adapter, write_peft
 from piu_lora.adapter.formats import read_lora, save_diffusers, save_kohya
 from piu_lora.adapter.hub import Uploaded, fetch_adapter, upload_adapter
@@ -25,6 +24,7 @@ from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_e
 from piu_lora.adapter.receipt import BaseRef, Receipt, library_versions
 from piu_lora.adapter.scan import Hit, Secrets, scan_files
 from piu_lora.adapter.source import adapter_folder
+from piu_lora.model.factors import Change, Factors, change_of, compressed, concatenated, distance
 
 __all__ = [
     "MERGES",

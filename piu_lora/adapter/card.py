@@ -2,8 +2,8 @@
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from piu_lora.adapter.factors import Change, component
 from piu_lora.adapter.receipt import Figure, Receipt
+from piu_lora.model.factors import Change, component
 
 __all__ = ["model_card"]
 

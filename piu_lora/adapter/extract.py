@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from piu_lora.adapter.factors import Factors
 from piu_lora.adapter.folder import read_tensors
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.model.factors import Factors
 
 __all__ = ["Extracted", "extract_change", "read_checkpoint"]
 

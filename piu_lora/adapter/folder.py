@@ -15,9 +15,9 @@ import safetensors
 import torch
 
 from piu_lora.adapter.card import model_card
-from piu_lora.adapter.factors import Change, Factors, change_of, component, state_of
 from piu_lora.adapter.receipt import FORMAT, Receipt, settings_digest
 from piu_lora.errors import BadInput
+from piu_lora.model.factors import Change, Factors, change_of, component, state_of
 from piu_lora.tensors import save_tensors
 
 __all__ = [

@@ -16,7 +16,6 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft, convert_unet_state_dict_to_peft
 from diffusers.utils.state_dict_utils import StateDictType
 
-from piu_lora.adapter.factors import COMPONENTS, Change, Factors, change_of, component, padded
 from piu_lora.adapter.folder import (
     DIFFUSERS_FILE,
     PEFT_CONFIG,
@@ -28,6 +27,7 @@ from piu_lora.adapter.folder import (
     read_tensors,
 )
 from piu_lora.errors import BadInput
+from piu_lora.model.factors import COMPONENTS, Change, Factors, change_of, component, padded
 from piu_lora.tensors import save_tensors
 
 __all__ = ["FORMATS", "Lora", "read_lora", "save_diffusers", "save_kohya"]

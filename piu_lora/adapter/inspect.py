@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from piu_lora.adapter.factors import Change
 from piu_lora.adapter.folder import DIFFUSERS_FILE, RECEIPT_FILE, Adapter, read_adapter, read_header
 from piu_lora.adapter.formats import Lora, read_lora
 from piu_lora.errors import BadInput
+from piu_lora.model.factors import Change
 
 __all__ = ["describe_lora", "screen"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from piu_lora.adapter.factors import Change, Factors, concatenated
+from piu_lora.model.factors import Change, Factors, concatenated
 
 __all__ = ["Interference", "relative_changes", "stacks_of"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from piu_lora.adapter.factors import Change, Factors, compressed, concatenated, distance
 from piu_lora.errors import BadInput
+from piu_lora.model.factors import Change, Factors, compressed, concatenated, distance
 
 __all__ = ["MERGES", "LayerError", "MergeMethod", "Moments", "compress_change", "compression_facts", "find_merge"]
 

@@ -9,12 +9,12 @@ from pathlib import Path, PurePath
 import torch
 
 from piu_lora.adapter.card import model_card
-from piu_lora.adapter.factors import Factors
 from piu_lora.adapter.receipt import BaseRef, Receipt
 from piu_lora.adapter.scan_embeddings import EmbeddingSearch
 from piu_lora.adapter.scan_images import image_kind, metadata_offset
 from piu_lora.adapter.scan_texts import Search, as_label, as_text, as_word, pattern_search
 from piu_lora.config import ForgetConfig
+from piu_lora.model.factors import Factors
 
 __all__ = ["Hit", "Secrets", "image_kind", "scan_files"]
 

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from piu_lora.adapter import load_adapter, read_adapter
-from piu_lora.adapter.factors import state_of
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.model import detach
+from piu_lora.model.factors import state_of
 from tests.tiny import tiny_pipeline
 
 WEIGHTS = "pytorch_lora_weights.safetensors"

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from piu_lora.adapter import read_adapter
-from piu_lora.adapter.factors import state_of
+from piu_lora.model.factors import state_of
 from tests.unlearn.test_workers import free_port
 
 ARGUMENTS = ("forget", "--identity", "mini-0007", "--no-evaluate", "--device", "cpu", "--json", "--debug")

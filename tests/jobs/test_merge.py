@@ -7,7 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Adapter, Moments, find_merge, load_adapter, load_adapters, read_adapter, unload
-from piu_lora.adapter.factors import Factors
+from piu_lora.model.factors import Factors
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.members import Member, open_members, with_people

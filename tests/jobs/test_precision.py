@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora import ForgetResult, forget, read_adapter
-from piu_lora.adapter.factors import state_of
+from piu_lora.model.factors import state_of
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank

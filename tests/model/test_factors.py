@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piu_lora.adapter.factors import Change, Factors, change_of, compressed, concatenated, distance, padded, state_of
 from piu_lora.errors import BadInput
+from piu_lora.model.factors import Change, Factors, change_of, compressed, concatenated, distance, padded, state_of
 
 LAYERS = {"unet.mid_block.to_k": (6, 5), "unet.up_blocks.1.to_v": (4, 7), "text_encoder.encoder.fc2": (5, 5)}
 
