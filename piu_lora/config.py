@@ -21,6 +21,7 @@ from piu_lora.errors import BadInput
 __all__ = [
     "PRESETS",
     "AnchorConfig",
+    "ClosedConfig",
     "EvaluationConfig",
     "FacesConfig",
     "ForgetConfig",
@@ -129,6 +130,33 @@ class RetainConfig:
 
 
 @dataclass(frozen=True)
+class ClosedConfig:
+    """The ridge regressions of the closed forms; they weigh means over token positions."""
+
+    eta: float = 0.25  # how far beyond the anchor; less than in noise space does
+    retain_weight: float = 30.0  # of everybody else's conditions
+    empty_weight: float = 0.05  # of the empty prompt, beside the retained conditions' 1
+    ridge: float = 1e-5  # as a share of the mean diagonal
+    neighbours: float = 0.4  # share of synthetic neighbours among the retained conditions
+    mixtures: int = 32  # conditions of each forgotten person
+    retained: int = 4096  # embeddings of the bank that the cached statistics rest on
+    near: int = 2048  # synthetic neighbours of each forgotten person
+    layers: int = 0  # of the text encoder, from the last; 0 edits all
+    tolerance: float = 1e-4  # share of a layer's energy that its rank may lose
+    rank: int = 64  # the highest allowed
+
+    def __post_init__(self) -> None:
+        for name in ("eta", "empty_weight", "layers"):
+            _require(getattr(self, name) >= 0, f"closed.{name}", getattr(self, name), "0 or more")
+        for name in ("retain_weight", "ridge"):
+            _require(getattr(self, name) > 0, f"closed.{name}", getattr(self, name), "more than 0")
+        for name in ("mixtures", "retained", "near", "rank"):
+            _require(getattr(self, name) >= 1, f"closed.{name}", getattr(self, name), "1 or more")
+        _require(0 <= self.neighbours < 1, "closed.neighbours", self.neighbours, "a share in [0, 1)")
+        _require(0 <= self.tolerance < 1, "closed.tolerance", self.tolerance, "a share in [0, 1)")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The optimisation."""
 
@@ -187,6 +215,7 @@ class ForgetConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     retain: RetainConfig = field(default_factory=RetainConfig)
+    closed: ClosedConfig = field(default_factory=ClosedConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 

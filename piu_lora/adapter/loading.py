@@ -23,6 +23,7 @@ __all__ = [
     "hotswap",
     "load_adapter",
     "load_adapters",
+    "mounted",
     "open_adapter",
     "prepare_hotswap",
     "require_base",
@@ -176,6 +177,18 @@ def _activate(pipe: StableDiffusionPipeline, weights: dict[str, float]) -> None:
 
 def _set_unet(names: list[str], unet: UNet2DConditionModel, weights: list[float]) -> None:
     unet.set_adapters(names, weights)
+
+
+@contextmanager
+def mounted(pipe: StableDiffusionPipeline, change: Change) -> Iterator[None]:
+    """While open, a change that is in no folder yet is active, alone; the pipeline carries no adapter before and after."""
+    name = "mounted"
+    try:
+        _load(pipe, change, name)
+        _activate(pipe, {name: 1.0})
+        yield
+    finally:
+        unload(pipe, [name])
 
 
 def unload(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:

@@ -53,6 +53,7 @@ class Receipt:
         members: of a merged adapter: id, weight and weights' SHA-256 of each.
         evaluation: figures by recognizer, with their intervals.
         probe: a seeded measurement that needs neither bank nor person, for ``verify``.
+        solution: of a closed form: the kept energy, the ranks and the condition number of its systems.
         files: SHA-256 by file name.
     """
 
@@ -67,6 +68,7 @@ class Receipt:
     files: dict[str, str] = field(default_factory=dict)
     members: list[dict[str, Any]] = field(default_factory=list)
     probe: dict[str, Any] = field(default_factory=dict)
+    solution: dict[str, Any] = field(default_factory=dict)
     adapter_id: str = field(default_factory=lambda: secrets.token_hex(8))
     format: str = FORMAT
 

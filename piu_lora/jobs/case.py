@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
+from piu_lora.adapter import without
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
@@ -25,10 +26,10 @@ from piu_lora.identity import (
     resolve_identity,
     split_identities,
 )
-from piu_lora.model import adapters_off, describe, family_of, generate
+from piu_lora.model import describe, family_of, generate
 from piu_lora.progress import Progress
 
-__all__ = ["Case", "bank_for", "galleries_for", "open_case", "plan_for", "score"]
+__all__ = ["Case", "anchor_portraits", "bank_for", "galleries_for", "open_case", "plan_for", "score"]
 
 _log = logging.getLogger("piu_lora")
 
@@ -53,6 +54,13 @@ class Case:
     def forget_row(self) -> int:
         """The forgotten person's row in every gallery: after the bank's own rows if they are not in it."""
         return len(self.bank) if self.subject.row is None else self.subject.row
+
+    @property
+    def anchor_row(self) -> int:
+        """The anchor's row in every gallery; one who is nobody comes last."""
+        if self.anchor.row is not None:
+            return self.anchor.row
+        return max(len(self.bank), self.forget_row + 1)
 
     @property
     def retain_train(self) -> BankRows:
@@ -131,7 +139,8 @@ def _retained(subject: Subject, bank: IdentityBank, same_person: float) -> list[
 
 def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Evaluation | None:
     """Generate with the adapters off and on, same conditions and seeds, and score both; None where no recognizer is at hand."""
-    galleries = galleries_for(describe(pipe).family, case)
+    with without(pipe):
+        galleries = galleries_for(describe(pipe).family, case, anchor_portraits(pipe, case))
     if not galleries:
         _log.warning("no face pack is at hand, so the adapter is not evaluated; pass --pack DIR (`piu-lora bank models` makes one)")
         return None
@@ -145,7 +154,7 @@ def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Eval
                 progress=advance,
             )  # fmt: skip
 
-        with adapters_off(pipe.unet):
+        with without(pipe):
             before = pictures()
         after = pictures()
     return evaluate_images(plan, before, after, galleries)
@@ -156,20 +165,40 @@ def plan_for(case: Case, centroids: torch.Tensor) -> Plan:
     held_out = case.subject.embeddings[list(case.split.forget_held_out)]
 
     def embeddings_of(row: int) -> torch.Tensor:
+        if row == case.anchor_row:
+            return case.anchor.embedding[None] if case.anchor.row is None else case.bank.of(case.bank.ids[row])
         return case.bank.of(case.bank.ids[row])
 
     return plan_evaluation(
-        held_out, case.forget_row, case.split.retain_held_out, case.anchor.row, centroids, embeddings_of,
+        held_out, case.forget_row, case.split.retain_held_out, case.anchor_row, centroids, embeddings_of,
         case.config.evaluation, case.config.seed,
     )  # fmt: skip
 
 
-def galleries_for(family: str, case: Case) -> list[Gallery]:
-    """The conditioning recognizer's gallery, and on the embedded base the evaluating one's where it knows the forgotten person."""
+def anchor_portraits(pipe: StableDiffusionPipeline, case: Case) -> torch.Tensor | None:
+    """Pictures (n, 3, h, w) of a synthetic anchor by the pipeline as it is; None for an anchor of the bank, who has photographs.
+
+    Their seeds are none of the evaluation's.
+    """
+    if case.anchor.row is not None:
+        return None
+    config, count = case.config.evaluation, 8
+    seeds = [case.config.seed * 100_003 + 50_000 + place for place in range(count)]
+    embeddings = case.anchor.embedding.expand(count, -1)
+    return generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
+
+
+def galleries_for(family: str, case: Case, portraits: torch.Tensor | None = None) -> list[Gallery]:
+    """The conditioning recognizer's gallery, and on the embedded base the evaluating one's where it knows the forgotten person.
+
+    Args:
+        portraits: of a synthetic anchor, by the bare base: what a recognizer other than the conditioning one knows them by.
+    """
     if case.reader is None:
         return []
     subject, bank = case.subject, case.bank
-    galleries = [Gallery("conditioning", case.reader.embed, _with(bank.centroids, subject, subject.embeddings))]
+    made_up = None if case.anchor.row is not None else case.anchor.embedding[None]
+    galleries = [Gallery("conditioning", case.reader.embed, _with(bank.centroids, subject, subject.embeddings, made_up))]
     if family != "mini":
         return galleries
     from piu_lora.model import mini
@@ -179,8 +208,15 @@ def galleries_for(family: str, case: Case) -> list[Gallery]:
         _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
         return galleries
     seen = evaluating.embed_files(subject.photos) if subject.photos else subject.embeddings
-    return [*galleries, Gallery("evaluating", evaluating.embed, _with(other.centroids, subject, seen))]
+    if made_up is not None:
+        if portraits is None:
+            raise ValueError("a synthetic anchor is known to the evaluating recognizer by its portraits only")
+        made_up = evaluating.embed(portraits)
+    return [*galleries, Gallery("evaluating", evaluating.embed, _with(other.centroids, subject, seen, made_up))]
 
 
-def _with(centroids: torch.Tensor, subject: Subject, embeddings: torch.Tensor) -> torch.Tensor:
-    return centroids if subject.row is not None else torch.cat([centroids, centroid(embeddings)[None]])
+def _with(centroids: torch.Tensor, subject: Subject, embeddings: torch.Tensor, anchor: torch.Tensor | None) -> torch.Tensor:
+    """The bank's centroids, then that of a person from outside, then that of a synthetic anchor."""
+    strangers = [embeddings] if subject.row is None else []
+    made_up = [anchor] if anchor is not None else []
+    return torch.cat([centroids, *(centroid(each)[None] for each in (*strangers, *made_up))])

@@ -15,7 +15,7 @@ from piu_lora.model.base import (
     load_base,
     without_bars,
 )
-from piu_lora.model.condition import encode_embeddings, encode_empty
+from piu_lora.model.condition import encode_embeddings, encode_empty, identity_position
 from piu_lora.model.economy import checkpointed, compiled, parked
 from piu_lora.model.lora import adapters_off, attach, detach, read_weights, trainable, write_weights
 from piu_lora.model.sample import generate
@@ -39,6 +39,7 @@ __all__ = [
     "encoder_digest",
     "family_of",
     "generate",
+    "identity_position",
     "layer_inputs",
     "layer_weight",
     "load_base",

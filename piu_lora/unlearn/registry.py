@@ -1,17 +1,30 @@
 """The methods of forgetting: each owns its objective and is found by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
+from piu_lora.model.factors import Factors
 
-__all__ = ["METHODS", "Draw", "Method", "Objective", "Problem", "Student", "find_method", "register"]
+__all__ = [
+    "METHODS",
+    "Draw",
+    "Ground",
+    "Method",
+    "Objective",
+    "Problem",
+    "Solution",
+    "Student",
+    "closed_form",
+    "find_method",
+    "register",
+]
 
 
 class Draw(Protocol):
@@ -61,17 +74,41 @@ class Student:
     timesteps: int  # of the noise schedule the base was trained with
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What a closed form stands on.
+
+    Attributes:
+        pipe: the bare base; given back as it was.
+        retained: ``E[x x^T]`` by module, (in, in) float64, of what layers see under everybody else's conditions; of one layer
+            that sees the condition for all that do.
+    """
+
+    pipe: StableDiffusionPipeline
+    retained: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A finished change, and what is worth knowing of the systems that gave it."""
+
+    change: Mapping[str, Factors]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
 Build = Callable[[Problem, Student, ForgetConfig], Objective[Any]]
+Solve = Callable[[Problem, Ground, ForgetConfig], Solution]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method."""
+    """A registered method: an objective to train, or a closed form."""
 
     name: str
     label: str
     paper: str
-    build: Build
+    build: Build | None = None
+    solve: Solve | None = None
 
 
 METHODS: dict[str, Method] = {}
@@ -81,8 +118,18 @@ def register(name: str, label: str, paper: str) -> Callable[[Build], Build]:
     """Add a method to the registry."""
 
     def decorate(build: Build) -> Build:
-        METHODS[name] = Method(name, label, paper, build)
+        METHODS[name] = Method(name, label, paper, build=build)
         return build
+
+    return decorate
+
+
+def closed_form(name: str, label: str, paper: str) -> Callable[[Solve], Solve]:
+    """Add a method that needs no training to the registry."""
+
+    def decorate(solve: Solve) -> Solve:
+        METHODS[name] = Method(name, label, paper, solve=solve)
+        return solve
 
     return decorate
 

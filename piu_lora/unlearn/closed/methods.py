@@ -1,0 +1,140 @@
+"""The closed forms as methods: whose conditions, which layers, which systems."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.config import ForgetConfig
+from piu_lora.errors import BadInput
+from piu_lora.identity import centroid, dirichlet_mixtures, synthetic_neighbours
+from piu_lora.model import empty_inputs, encode_embeddings, identity_position, layer_inputs, layer_weight, second_moments
+from piu_lora.model.factors import Factors
+from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encoder
+from piu_lora.unlearn.closed.kv import condition_moments, kv_modules, shared_edit
+from piu_lora.unlearn.closed.solve import Edit, Moments, solve_edit
+from piu_lora.unlearn.registry import Ground, Problem, Solution, closed_form
+
+__all__ = ["condition_module", "statistics_modules"]
+
+
+def condition_module(pipe: StableDiffusionPipeline) -> str:
+    """The layer that stands for all that see the condition: the first key projection of the cross-attention."""
+    return next(f"unet.{name}" for name, _ in pipe.unet.named_modules() if name.endswith("attn2.to_k"))
+
+
+def statistics_modules(pipe: StableDiffusionPipeline) -> list[str]:
+    """The layers whose inputs the closed forms need second moments of."""
+    return [*encoder_modules(pipe.text_encoder, 0), condition_module(pipe)]
+
+
+@dataclass
+class _Setting:
+    """One erasure request, ready to be solved."""
+
+    pipe: StableDiffusionPipeline
+    config: ForgetConfig
+    mixtures: torch.Tensor  # (n, d) on the pipeline's device
+    anchor: torch.Tensor  # (d,)
+    retained: Mapping[str, torch.Tensor]  # second moments, neighbours and empty prompt among them
+
+    @classmethod
+    def of(cls, problem: Problem, ground: Ground, config: ForgetConfig) -> "_Setting":
+        pipe, closed = ground.pipe, config.closed
+        generator = torch.Generator().manual_seed(config.seed)
+        mixtures = dirichlet_mixtures(problem.forget, closed.mixtures, generator)
+        chosen = torch.randint(len(problem.retain), (closed.near,), generator=generator)
+        near = synthetic_neighbours(
+            centroid(problem.forget), problem.retain[chosen], config.retain.neighbour_low, config.retain.neighbour_high, generator
+        )
+        modules = statistics_modules(pipe)
+        around = second_moments(layer_inputs(pipe, modules, near, generator, batch=64)) if closed.neighbours else ground.retained
+        empty = second_moments(empty_inputs(pipe, modules, generator))
+        retained = {
+            module: (1 - closed.neighbours) * ground.retained[module]
+            + closed.neighbours * around[module]
+            + closed.empty_weight * empty[module]
+            for module in modules
+        }
+        return cls(pipe, config, mixtures.to(pipe.device), problem.anchor.to(pipe.device), retained)
+
+    def encode(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Conditions, as the encoder makes them at the moment."""
+        with torch.no_grad():
+            return encode_embeddings(self.pipe.text_encoder, self.pipe.tokenizer, embeddings)
+
+    @property
+    def first(self) -> int:
+        """The first token position that carries the identity."""
+        return identity_position(self.pipe.tokenizer)
+
+    def solve(self, moments: Moments, retained: torch.Tensor) -> Edit:
+        """One ridge regression with the settings of the request."""
+        closed = self.config.closed
+        return solve_edit(
+            moments, retained, retain_weight=closed.retain_weight, ridge=closed.ridge, tolerance=closed.tolerance, rank=closed.rank
+        )
+
+    def encoder(self) -> dict[str, Edit]:
+        """closed-encoder's layers."""
+        encoder = self.pipe.text_encoder
+        return solve_encoder(
+            encoder, self.encode, encoder_modules(encoder, self.config.closed.layers), [(self.mixtures, self.anchor)],
+            self.first, self.config.closed.eta, lambda module, moments: self.solve(moments, self.retained[module]),
+        )  # fmt: skip
+
+    def keys_and_values(self, kept: torch.Tensor | None = None) -> tuple[dict[str, Factors], Edit]:
+        """closed-kv's layers.
+
+        Args:
+            kept: further conditions (n, tokens, hidden) that must stay as they are.
+        """
+        forget, anchor = (self.encode(each)[:, self.first :] for each in (self.mixtures, self.anchor[None]))
+        retained = self.retained[condition_module(self.pipe)]
+        if kept is not None:
+            rows = kept.flatten(0, -2).double().cpu()
+            retained = retained + rows.T @ rows / len(rows)
+        edit = self.solve(condition_moments([(forget, anchor)], self.config.closed.eta), retained)
+        modules = kv_modules((name for name, _ in self.pipe.unet.named_modules()), self.config.lora.blocks)
+        if not modules:
+            raise BadInput(f"lora.blocks = {self.config.lora.blocks} holds no cross-attention of this UNet")
+        return shared_edit(edit, ((module, layer_weight(self.pipe, module)) for module in modules)), edit
+
+
+def _facts(edits: Sequence[Edit]) -> dict[str, object]:
+    return {
+        "kept_energy": round(min(edit.kept for edit in edits), 6),
+        "condition": float(f"{max(edit.condition for edit in edits):.2g}"),
+        "ranks": [edit.factors.rank for edit in edits],
+    }
+
+
+@closed_form("closed-kv", label="closed form on keys and values", paper="after UCE, arXiv 2308.14761, token-wise")
+def closed_kv(problem: Problem, ground: Ground, config: ForgetConfig) -> Solution:
+    """``to_k`` and ``to_v`` read the forgotten person's condition as the anchor's: one edit of the condition, shared by all layers."""
+    change, edit = _Setting.of(problem, ground, config).keys_and_values()
+    return Solution(change, _facts([edit]))
+
+
+@closed_form("closed-encoder", label="closed form on the text encoder", paper="after MEMIT, arXiv 2210.07229")
+def closed_encoder(problem: Problem, ground: Ground, config: ForgetConfig) -> Solution:
+    """The encoder writes the anchor's condition where it reads the forgotten person's embedding."""
+    edits = _Setting.of(problem, ground, config).encoder()
+    return Solution({module: edit.factors for module, edit in edits.items()}, _facts(list(edits.values())))
+
+
+@closed_form("closed-both", label="closed form on text encoder, keys and values", paper="MEMIT and UCE")
+def closed_both(problem: Problem, ground: Ground, config: ForgetConfig) -> Solution:
+    """Both, so that neither the edited encoder nor the edited UNet alone still generates the person.
+
+    The keys and values are solved for the *unedited* encoder's conditions of the person, and keep those of the edited one,
+    which are the anchor's already.
+    """
+    setting = _Setting.of(problem, ground, config)
+    edits = setting.encoder()
+    encoder = {module: edit.factors for module, edit in edits.items()}
+    with edited(setting.pipe.text_encoder, encoder):
+        replaced = setting.encode(setting.mixtures)[:, setting.first :]
+    unet, edit = setting.keys_and_values(replaced)
+    return Solution({**encoder, **unet}, _facts([*edits.values(), edit]))

@@ -1,0 +1,72 @@
+"""ESD-x: erased stable diffusion on the cross-attention (arXiv 2303.07345), as the official PIU comparison runs it."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from torch.nn.functional import mse_loss
+
+from piu_lora.identity import dirichlet_mixtures
+from piu_lora.unlearn.rivals.parts import encoder_of, frozen_copy, noise_schedule, open_parameters, pure_noise
+from piu_lora.unlearn.rivals.registry import RivalProblem, rival
+
+__all__ = ["EsdSettings", "edit_esd", "esd_loss", "esd_target"]
+
+
+@dataclass(frozen=True)
+class EsdSettings:
+    """The optimisation; nothing is preserved."""
+
+    steps: int = 1000
+    lr: float = 1e-5
+    batch: int = 1
+    eta: float = 1.0
+
+
+MINI_SETTINGS = EsdSettings(steps=300, lr=1e-3)
+
+
+def esd_target(neutral: torch.Tensor, forget: torch.Tensor, eta: float) -> torch.Tensor:
+    """``eps*(c_0) - eta (eps*(c_f) - eps*(c_0))`` (ESD, equation 5).
+
+    Args:
+        neutral, forget: the teacher's noise predictions on the same noisy latents, (n, c, h, w).
+    """
+    return neutral - eta * (forget - neutral)
+
+
+def esd_loss(
+    student: UNet2DConditionModel, teacher: UNet2DConditionModel, latents: torch.Tensor, times: torch.Tensor,
+    forget: torch.Tensor, neutral: torch.Tensor, eta: float,
+) -> torch.Tensor:  # fmt: skip
+    """``|eps(z_t, t, c_f) - target|^2``, mean over elements.
+
+    Args:
+        latents: (n, c, h, w) z_t.
+        times: (n,).
+        forget: (n, length, hidden) c_f.
+        neutral: (1, length, hidden) c_0.
+    """
+    with torch.no_grad():
+        at_neutral = teacher(latents, times, neutral.expand_as(forget)).sample
+        at_forget = teacher(latents, times, forget).sample
+    return mse_loss(student(latents, times, forget).sample, esd_target(at_neutral, at_forget, eta))
+
+
+@rival("esd", "ESD-x", "arXiv 2303.07345", EsdSettings, MINI_SETTINGS)
+def edit_esd(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: EsdSettings, seed: int) -> None:
+    """ESD on all cross-attention, away from Dirichlet mixtures of the person, towards the zero embedding.
+
+    ESD denoises partially to get z_t. Here z_t is add_noise(randn, randn, t), as the official comparison draws it for PIU.
+    """
+    generator, unet = torch.Generator().manual_seed(seed), pipe.unet
+    teacher, parameters = frozen_copy(unet), open_parameters(unet, lambda name: ".attn2." in name)
+    optimizer = torch.optim.Adam(parameters, lr=settings.lr)
+    schedule, encode = noise_schedule(pipe), encoder_of(pipe)
+    neutral = encode(torch.zeros_like(problem.anchor)[None])
+    for _ in range(settings.steps):
+        forget = encode(dirichlet_mixtures(problem.forget, settings.batch, generator))
+        latents, times = (value.to(unet.device) for value in pure_noise(unet, schedule, settings.batch, generator))
+        optimizer.zero_grad(set_to_none=True)
+        esd_loss(unet, teacher, latents, times, forget, neutral, settings.eta).backward()
+        optimizer.step()

@@ -1,0 +1,62 @@
+"""What several rivals need: the frozen teacher, the encoder, noise."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+from piu_lora.model import encode_embeddings
+
+__all__ = ["add_noise", "encoder_of", "frozen_copy", "noise_schedule", "open_parameters", "pure_noise", "random_times"]
+
+
+def frozen_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The teacher: a deep copy in float32 that never learns."""
+    teacher: UNet2DConditionModel = copy.deepcopy(unet).float().requires_grad_(False)
+    return teacher
+
+
+def open_parameters(unet: UNet2DConditionModel, chosen: Callable[[str], bool] = lambda name: True) -> list[torch.nn.Parameter]:
+    """Freeze all but the parameters whose name is ``chosen``; returns what stays trainable."""
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(chosen(name))
+    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+
+
+def encoder_of(pipe: StableDiffusionPipeline) -> Callable[[torch.Tensor], torch.Tensor]:
+    """(n, d) embeddings on any device -> (n, length, hidden) conditions on the pipeline's, without gradients."""
+
+    @torch.no_grad()
+    def encode(embeddings: torch.Tensor) -> torch.Tensor:
+        return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
+
+    return encode
+
+
+def noise_schedule(pipe: StableDiffusionPipeline) -> DDPMScheduler:
+    """The noise schedule the base was trained with."""
+    return DDPMScheduler.from_config(pipe.scheduler.config)
+
+
+def random_times(schedule: DDPMScheduler, count: int, generator: torch.Generator) -> torch.Tensor:
+    """(count,) timesteps, uniform over the training timesteps."""
+    return torch.randint(schedule.config.num_train_timesteps, (count,), generator=generator)
+
+
+def pure_noise(
+    unet: UNet2DConditionModel, schedule: DDPMScheduler, count: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``add_noise(randn, randn, t)`` and t, for methods that need no image; on the CPU."""
+    shape = (count, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    start, noise = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    times = random_times(schedule, count, generator)
+    return schedule.add_noise(start, noise, times), times
+
+
+def add_noise(
+    schedule: DDPMScheduler, latents: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Noisy latents ``z_t = add_noise(z_0, noise, t)``, t and the noise, for latents (n, c, h, w) of images; on the CPU."""
+    times, noise = random_times(schedule, len(latents), generator), torch.randn(latents.shape, generator=generator)
+    return schedule.add_noise(latents, noise, times), times, noise

@@ -1,0 +1,69 @@
+"""Images for the rivals that train on images.
+
+The official comparison has photographs on disk. A bank holds embeddings only, so the untouched base renders the images:
+for the forgotten person from Dirichlet mixtures of their embeddings, for the others from their own.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.identity import dirichlet_mixtures
+from piu_lora.model import generate
+from piu_lora.unlearn.rivals.registry import RivalProblem
+
+__all__ = ["Pictures", "Rendering", "latents_of", "render_forget", "render_retain"]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How many images are rendered, and how."""
+
+    forget: int = 24
+    retain: int = 200
+    steps: int = 25
+    guidance: float = 3.0
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Scaled latents (n, c, h, w) of images and the embeddings (n, d) they were rendered from, on the CPU."""
+
+    latents: torch.Tensor
+    embeddings: torch.Tensor
+
+    def draw(self, count: int, generator: torch.Generator) -> "Pictures":
+        """``count`` of them, with replacement."""
+        chosen = torch.randint(len(self.latents), (count,), generator=generator)
+        return Pictures(self.latents[chosen], self.embeddings[chosen])
+
+
+def render_forget(pipe: StableDiffusionPipeline, problem: RivalProblem, rendering: Rendering, generator: torch.Generator) -> Pictures:
+    """Images of the forgotten person by the untouched base."""
+    return _render(pipe, dirichlet_mixtures(problem.forget, rendering.forget, generator), rendering, generator)
+
+
+def render_retain(pipe: StableDiffusionPipeline, problem: RivalProblem, rendering: Rendering, generator: torch.Generator) -> Pictures:
+    """Images of the others by the untouched base."""
+    chosen = torch.randint(len(problem.retain), (rendering.retain,), generator=generator)
+    return _render(pipe, problem.retain[chosen], rendering, generator)
+
+
+@torch.no_grad()
+def latents_of(pipe: StableDiffusionPipeline, images: torch.Tensor, batch: int = 16) -> torch.Tensor:
+    """``z_0``: the mode of the VAE's posterior times the scaling factor, on the CPU.
+
+    Args:
+        images: (n, 3, h, w) RGB in [0, 1].
+    """
+    vae = pipe.vae
+    modes = [vae.encode((part * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode() for part in images.split(batch)]
+    return torch.cat(modes).float().cpu() * float(vae.config.scaling_factor)
+
+
+def _render(pipe: StableDiffusionPipeline, embeddings: torch.Tensor, rendering: Rendering, generator: torch.Generator) -> Pictures:
+    seeds: list[int] = torch.randint(2**31 - 1, (len(embeddings),), generator=generator).tolist()
+    images = generate(pipe, embeddings, seeds, steps=rendering.steps, guidance=rendering.guidance, batch=rendering.batch)
+    return Pictures(latents_of(pipe, images, rendering.batch), embeddings)

@@ -1,0 +1,91 @@
+"""WID: the whole UNet taught to draw the anchor, with an identity loss on the image, as the official PIU comparison runs it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch.nn.functional import mse_loss
+
+from piu_lora.errors import BadInput
+from piu_lora.unlearn.rivals.parts import add_noise, encoder_of, frozen_copy, noise_schedule, open_parameters
+from piu_lora.unlearn.rivals.pictures import Rendering, render_forget
+from piu_lora.unlearn.rivals.registry import RivalProblem, rival
+
+__all__ = ["WidSettings", "decode", "edit_wid", "one_step", "wid_loss"]
+
+
+@dataclass(frozen=True)
+class WidSettings:
+    """The optimisation and the images; nothing is preserved."""
+
+    steps: int = 100
+    lr: float = 5e-6
+    batch: int = 4
+    accumulation: int = 16
+    identity_weight: float = 0.1
+    rendering: Rendering = field(default_factory=Rendering)
+
+
+MINI_SETTINGS = WidSettings(lr=1e-4)
+
+
+def one_step(schedule: DDPMScheduler, latents: torch.Tensor, times: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """``x_0 = (z_t - sqrt(1 - a_t) eps) / sqrt(a_t)``: what the noise prediction says about the clean latents, (n, c, h, w)."""
+    kept = schedule.alphas_cumprod.to(latents.device)[times].view(-1, 1, 1, 1)
+    clean: torch.Tensor = (latents - (1 - kept).sqrt() * noise) / kept.sqrt()
+    return clean
+
+
+def decode(pipe: StableDiffusionPipeline, latents: torch.Tensor) -> torch.Tensor:
+    """Scaled latents (n, c, h, w) to (n, 3, h, w) RGB in [0, 1]; gradients reach the latents."""
+    images: torch.Tensor = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+    return (images / 2 + 0.5).clamp(0, 1)
+
+
+def wid_loss(
+    pipe: StableDiffusionPipeline, teacher: UNet2DConditionModel, recognise: Callable[[torch.Tensor], torch.Tensor],
+    schedule: DDPMScheduler, latents: torch.Tensor, times: torch.Tensor, forget: torch.Tensor, anchor: torch.Tensor,
+    embedding: torch.Tensor, identity_weight: float,
+) -> torch.Tensor:  # fmt: skip
+    """``|eps(z_t, t, c_f) - eps*(z_t, t, c_a)|^2 + w |R(D(x_0)) - a|^2``, means over elements.
+
+    Args:
+        recognise: R, (n, 3, h, w) RGB in [0, 1] -> (n, d).
+        latents: (n, c, h, w) z_t of forget images.
+        times: (n,).
+        forget: (n, length, hidden) c_f.
+        anchor: (1, length, hidden) c_a.
+        embedding: (d,) a.
+        identity_weight: w.
+    """
+    with torch.no_grad():
+        target = teacher(latents, times, anchor.expand_as(forget)).sample
+    predicted = pipe.unet(latents, times, forget).sample
+    seen = recognise(decode(pipe, one_step(schedule, latents, times, predicted)))
+    return mse_loss(predicted, target) + identity_weight * mse_loss(seen, embedding.expand_as(seen))
+
+
+@rival("wid", "WID", "arXiv 2605.22311 (as its comparison runs it)", WidSettings, MINI_SETTINGS)
+def edit_wid(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: WidSettings, seed: int) -> None:
+    """WID on the whole UNet, with rendered images where the official comparison has photographs."""
+    if problem.recognise is None:
+        raise BadInput("wid needs a differentiable recognizer: set RivalProblem.recognise")
+    generator, unet = torch.Generator().manual_seed(seed), pipe.unet
+    pictures = render_forget(pipe, problem, settings.rendering, generator)
+    teacher, parameters = frozen_copy(unet), open_parameters(unet)
+    optimizer = torch.optim.Adam(parameters, lr=settings.lr)
+    schedule, encode = noise_schedule(pipe), encoder_of(pipe)
+    anchor, embedding = encode(problem.anchor[None]), problem.anchor.to(unet.device)
+    for _ in range(settings.steps):
+        optimizer.zero_grad(set_to_none=True)
+        for _ in range(settings.accumulation):
+            drawn = pictures.draw(settings.batch, generator)
+            noisy, times, _noise = (value.to(unet.device) for value in add_noise(schedule, drawn.latents, generator))
+            loss = wid_loss(
+                pipe, teacher, problem.recognise, schedule, noisy, times, encode(drawn.embeddings), anchor, embedding,
+                settings.identity_weight,
+            )  # fmt: skip
+            # Only the UNet's parameters: the decoder's and the recognizer's would gather gradients nobody wants.
+            (loss / settings.accumulation).backward(inputs=parameters)
+        optimizer.step()
