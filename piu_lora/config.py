@@ -136,6 +136,7 @@ class ClosedConfig:
     eta: float = 0.25  # how far beyond the anchor; less than in noise space does
     retain_weight: float = 30.0  # of everybody else's conditions
     empty_weight: float = 0.05  # of the empty prompt, beside the retained conditions' 1
+    anchor_weight: float = 0.2  # of the anchor's own condition, who would suffer most
     ridge: float = 1e-5  # as a share of the mean diagonal
     neighbours: float = 0.4  # share of synthetic neighbours among the retained conditions
     mixtures: int = 32  # conditions of each forgotten person
@@ -146,7 +147,7 @@ class ClosedConfig:
     rank: int = 64  # the highest allowed
 
     def __post_init__(self) -> None:
-        for name in ("eta", "empty_weight", "layers"):
+        for name in ("eta", "empty_weight", "anchor_weight", "layers"):
             _require(getattr(self, name) >= 0, f"closed.{name}", getattr(self, name), "0 or more")
         for name in ("retain_weight", "ridge"):
             _require(getattr(self, name) > 0, f"closed.{name}", getattr(self, name), "more than 0")

@@ -27,6 +27,7 @@ def own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test, and nothing that it starts, touches the user's ledger."""
     path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
     monkeypatch.setenv("PIU_LORA_LEDGER", str(path))
+    monkeypatch.setenv("PIU_LORA_CACHE", str(path.parent / "cache"))
     return path
 
 

@@ -51,10 +51,12 @@ class _Setting:
         modules = statistics_modules(pipe)
         around = second_moments(layer_inputs(pipe, modules, near, generator, batch=64)) if closed.neighbours else ground.retained
         empty = second_moments(empty_inputs(pipe, modules, generator))
+        anchor = second_moments(layer_inputs(pipe, modules, problem.anchor[None], generator))
         retained = {
             module: (1 - closed.neighbours) * ground.retained[module]
             + closed.neighbours * around[module]
             + closed.empty_weight * empty[module]
+            + closed.anchor_weight * anchor[module]
             for module in modules
         }
         return cls(pipe, config, mixtures.to(pipe.device), problem.anchor.to(pipe.device), retained)
