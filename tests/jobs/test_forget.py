@@ -10,11 +10,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora import forget, load_adapter, read_adapter
-from piu_lora.model.factors import state_of
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible, TrainingFailed
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.model import detach
+from piu_lora.model.factors import state_of
 from piu_lora.progress import silent
 
 WHO = "person-003"

@@ -7,12 +7,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Adapter, Moments, find_merge, load_adapter, load_adapters, read_adapter, unload
-from piu_lora.model.factors import Factors
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.members import Member, open_members, with_people
 from piu_lora.jobs.merge import MergeSettings, merge_adapters, remaining_members, settings_of
 from piu_lora.jobs.moments import RefitConfig, measure_moments
+from piu_lora.model.factors import Factors
 from tests.adapter.stacks import changed, forward, write_random
 from tests.tiny import tiny_pipeline
 

@@ -8,12 +8,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora import ForgetResult, forget, read_adapter
-from piu_lora.model.factors import state_of
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs import forget as job
 from piu_lora.model import attention_digest, load_base, trainable
+from piu_lora.model.factors import state_of
 from tests.tiny import tiny_pipeline
 
 WHO = "person-003"
