@@ -12,6 +12,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs import forget as job
+from piu_lora.jobs import training
 from piu_lora.model import attention_digest, load_base, trainable
 from piu_lora.model.factors import state_of
 from tests.tiny import tiny_pipeline
@@ -32,7 +33,7 @@ class Watch:
     """What the training loop was given, and what came out of it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        own_train, own_load = job.train, job.load_base
+        own_train, own_load = training.train, job.load_base
 
         def train(*arguments: object, **keywords: object) -> list[dict[str, float]]:
             unet = self.pipe.unet
@@ -46,7 +47,7 @@ class Watch:
             self.pipe = own_load(*arguments, **keywords)  # type: ignore[arg-type]
             return self.pipe
 
-        monkeypatch.setattr(job, "train", train)
+        monkeypatch.setattr(training, "train", train)
         monkeypatch.setattr(job, "load_base", load)
 
 

@@ -57,6 +57,6 @@ def pure_noise(
 def add_noise(
     schedule: DDPMScheduler, latents: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Noisy latents ``z_t = add_noise(z_0, noise, t)``, t and the noise, for latents (n, c, h, w) of images; on the CPU."""
+    """Noise latents (n, c, h, w) of images by the schedule: the noisy latents, their timesteps and the noise, on the CPU."""
     times, noise = random_times(schedule, len(latents), generator), torch.randn(latents.shape, generator=generator)
     return schedule.add_noise(latents, noise, times), times, noise
