@@ -25,7 +25,7 @@ from piu_lora.jobs.case import anchor_portraits, galleries_for, open_case, plan_
 from piu_lora.jobs.retained import retained_moments
 from piu_lora.model import generate, mini
 from piu_lora.progress import silent
-from piu_lora.unlearn import Ground, Problem, find_method
+from piu_lora.unlearn import Ground, find_method
 
 METHODS = ("closed-encoder", "closed-both")
 GROUPS = ("forget", "random", "nearest", "anchor")
@@ -47,14 +47,13 @@ def one_cell(row: int, seed: int, methods: tuple[str, ...]) -> dict[str, Any]:
     plan, sampling = plan_for(case, galleries[0].centroids), config.evaluation
     how = {"steps": sampling.steps, "guidance": sampling.guidance, "batch": sampling.batch}
     before = generate(pipe, plan.embeddings, plan.seeds, **how)
-    problem = Problem(case.forget_train, case.anchor.embedding, case.retain_train)
     forget = plan.rows_of("forget")
     results = {}
     for name in methods:
         solve = find_method(name).solve
         assert solve is not None
         begun = time.perf_counter()
-        solution = solve(problem, Ground(pipe, retained_moments(pipe, case, silent)), config)
+        solution = solve(case.problem, Ground(pipe, retained_moments(pipe, case, silent)), config)
         seconds = time.perf_counter() - begun
         stored = {module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()}
         with mounted(pipe, stored):
@@ -62,7 +61,7 @@ def one_cell(row: int, seed: int, methods: tuple[str, ...]) -> dict[str, Any]:
         figures = evaluate_images(plan, before, after, galleries).figures
         judged = {}
         for gallery in galleries:
-            cosines = gallery.embed(after[forget]) @ gallery.centroids[case.forget_row]
+            cosines = gallery.embed(after[forget]) @ gallery.centroids[case.forget_rows[0]]
             scores = figures[gallery.name]
             judged[gallery.name] = {group: scores["ism"][group]["ratio"] for group in GROUPS} | {
                 "recognised": scores["recognised"]["forget"]["after"]["mean"],

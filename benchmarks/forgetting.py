@@ -45,6 +45,7 @@ def one_person(row: int, threads: int, rivals: dict[str, dict[str, Any]]) -> dic
         }
     case = open_case(identity, bank, config, mini.conditioning_recognizer())
     galleries = galleries_for("mini", case)
+    target = case.problem.targets[0]
     plan = plan_for(case, galleries[0].centroids)
     sampling = {"steps": config.evaluation.steps, "guidance": config.evaluation.guidance, "batch": config.evaluation.batch}
     for name, settings in rivals.items():
@@ -52,7 +53,7 @@ def one_person(row: int, threads: int, rivals: dict[str, dict[str, Any]]) -> dic
         pipe.unet = copy.deepcopy(base.unet)
         begun = time.perf_counter()
         train_dense(
-            pipe, case.forget_train, case.anchor.embedding, case.retain_train, weight_decay=0.01, eta=1.0,
+            pipe, target.forget, target.anchor, case.problem.retain, weight_decay=0.01, eta=1.0,
             retain_weight=10.0, seed=config.seed, **settings,
         )  # fmt: skip
         seconds = time.perf_counter() - begun

@@ -162,7 +162,7 @@ def _one(recipe: str, precision: str, checkpointing: bool, device: str, batch: i
 
 def _people() -> Problem:
     rows = torch.nn.functional.normalize(torch.randn(106, 512, generator=torch.Generator().manual_seed(0)), dim=1)
-    return Problem(rows[:5], rows[5], rows[6:])
+    return Problem.of_one(rows[:5], rows[5], rows[6:])
 
 
 def _encoder(unet: UNet2DConditionModel) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -196,11 +196,11 @@ def _ours(unet: UNet2DConditionModel, batch: int, precision: str) -> Callable[[i
 def _official(unet: UNet2DConditionModel, batch: int) -> Callable[[int], list[float]]:
     schedule, problem, encode = DDPMScheduler(**_SCHEDULE), _people(), _encoder(unet)
     teacher, generator = frozen_copy(unet), torch.Generator().manual_seed(0)
-    anchor = encode(problem.anchor[None])
+    anchor = encode(problem.anchors)
     optimizer = torch.optim.AdamW(open_attention(unet), lr=PAPER.train.lr, weight_decay=PAPER.train.weight_decay)
 
     def draw() -> Batch:
-        return draw_batch(unet, encode, schedule, problem.forget, problem.retain, batch, generator)
+        return draw_batch(unet, encode, schedule, problem.targets[0].forget, problem.retain, batch, generator)
 
     def run(steps: int) -> list[float]:
         times = [_clock(unet)]

@@ -196,7 +196,7 @@ def _adapter_bytes(unet: UNet2DConditionModel) -> int:
 
 def _people() -> Problem:
     rows = torch.nn.functional.normalize(torch.randn(106, _WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
-    return Problem(rows[:5], rows[5], rows[6:])
+    return Problem.of_one(rows[:5], rows[5], rows[6:])
 
 
 def _encode(embeddings: torch.Tensor) -> torch.Tensor:
@@ -222,12 +222,12 @@ def _train_ours(steps: int, batch: int, accumulation: int, on_step: Callable[[in
 
 def _official_step(batch: int, accumulation: int) -> Callable[[], float]:
     unet, schedule, problem = _mini_unet(), DDPMScheduler(**SCHEDULER), _people()
-    teacher, generator, anchor = frozen_copy(unet), torch.Generator().manual_seed(PAPER.seed), _encode(problem.anchor[None])
+    teacher, generator, anchor = frozen_copy(unet), torch.Generator().manual_seed(PAPER.seed), _encode(problem.anchors)
     optimizer = torch.optim.AdamW(open_attention(unet), lr=PAPER.train.lr, weight_decay=PAPER.train.weight_decay)
     weights = {"eta": PAPER.objective.eta, "retain_weight": PAPER.objective.retain_weight}
 
     def draw() -> Batch:
-        return draw_batch(unet, _encode, schedule, problem.forget, problem.retain, batch, generator)
+        return draw_batch(unet, _encode, schedule, problem.targets[0].forget, problem.retain, batch, generator)
 
     return lambda: dense_step(unet, teacher, optimizer, draw, anchor, accumulation=accumulation, **weights)
 

@@ -22,6 +22,7 @@ __all__ = [
     "PRESETS",
     "AnchorConfig",
     "ClosedConfig",
+    "DistilConfig",
     "EvaluationConfig",
     "FacesConfig",
     "ForgetConfig",
@@ -158,8 +159,35 @@ class ClosedConfig:
 
 
 @dataclass(frozen=True)
+class DistilConfig:
+    """The replacement objective in condition space."""
+
+    rank: int = 32
+    eta: float = 0.25  # how far beyond the anchor
+    retain_weight: float = 5.0  # of the retained conditions, the anchors' among them
+    empty_weight: float = 1.0  # of the empty prompt's condition
+    neighbours: float = 0.5  # share of synthetic neighbours in the retain batch
+    neighbour_low: float = 0.2  # their cosine with a forgotten centroid
+    neighbour_high: float = 0.7
+    anchors: float = 0.05  # share of the anchors themselves in the retain batch
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 1, "distil.rank", self.rank, "1 or more")
+        for name in ("eta", "retain_weight", "empty_weight"):
+            _require(getattr(self, name) >= 0, f"distil.{name}", getattr(self, name), "0 or more")
+        share = self.neighbours + self.anchors
+        _require(
+            self.neighbours >= 0 and self.anchors >= 0 and share <= 1, "distil.neighbours + distil.anchors", share, "shares, 1 at most"
+        )
+        span = (self.neighbour_low, self.neighbour_high)
+        _require(-1 <= span[0] < span[1] < 1, "distil.neighbour_low/high", span, "-1 <= low < high < 1")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The optimisation."""
+
+    start: str = ""  # a closed form whose change training starts from; empty: from nothing
 
     steps: int = 400
     batch: int = 16  # forget and retain conditions each
@@ -217,6 +245,7 @@ class ForgetConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     retain: RetainConfig = field(default_factory=RetainConfig)
     closed: ClosedConfig = field(default_factory=ClosedConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -224,9 +253,9 @@ class ForgetConfig:
         _require(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2**31")
 
     @classmethod
-    def preset(cls, family: str) -> Self:
-        """The measured defaults of a family of bases; the paper's where there are none."""
-        return cls().updated(PRESETS.get(family, {}))
+    def preset(cls, family: str, method: str = "piu") -> Self:
+        """The measured defaults of a family of bases and a method; the paper's where there are none."""
+        return cls(method=method).updated(PRESETS.get(family, {})).updated(METHOD_PRESETS.get(method, {}))
 
     def updated(self, values: Mapping[str, Any]) -> Self:
         """A copy with nested ``values`` laid over it; unknown keys and wrong types are errors."""
@@ -275,6 +304,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluation": {"steps": 15},
     },
 }
+
+# In condition space no UNet takes part, so what holds for one base holds for another. A synthetic anchor makes nobody the replacement.
+_CLOSED: dict[str, Any] = {"anchor": {"rule": "synthetic"}}
+_DISTIL: dict[str, Any] = {
+    "anchor": {"rule": "synthetic"},
+    "train": {
+        "start": "closed-encoder", "steps": 600, "batch": 64, "accumulation": 1, "lr": 2e-3, "weight_decay": 0.0, "schedule": "cosine",
+        "warmup": 20, "clip": 1.0,
+    },
+}  # fmt: skip
+METHOD_PRESETS: dict[str, dict[str, Any]] = {
+    "closed-kv": _CLOSED, "closed-encoder": _CLOSED, "closed-both": _CLOSED, "distil-encoder": _DISTIL, "distil-both": _DISTIL,
+}  # fmt: skip
 
 
 def _parse(text: str) -> Any:

@@ -1,5 +1,6 @@
 """One line of the ledger."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ class Entry:
 
     Attributes:
         state: pending while its folder is being written; merged once another adapter stands for it; withdrawn when the request was.
-        identity: as it was given to ``forget``: a bank id, or an absolute path. Empty where it is not known.
+        identity: as it was given to ``forget``: a bank id, or an absolute path; one a line for several people. Empty where it is not known.
         path: the adapter's folder.
         weights_sha256: of its weights file.
         created, changed: UTC, ISO 8601.
@@ -39,6 +40,16 @@ class Entry:
     figures: dict[str, Any] = field(default_factory=dict)
     note: str = ""
     bank_digest: str = ""
+
+    @staticmethod
+    def joined(identities: Iterable[str]) -> str:
+        """Several people as ``identity`` keeps them."""
+        return "\n".join(identities)
+
+    @property
+    def identities(self) -> list[str]:
+        """The people of ``identity``, one by one."""
+        return self.identity.splitlines()
 
     def public(self) -> dict[str, Any]:
         """Everything that says nothing about the person: no identity, no path, no note, no bank."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import AdapterArgument, Bank, Base, Device, Dtype, Force, Identity, Json, Pack, Settings
+from piu_lora.cli.options import AdapterArgument, Bank, Base, Device, Dtype, Force, Identities, Json, Pack, Settings
 from piu_lora.cli.terminal import bars, print_result
 
 __all__ = ["command"]
@@ -13,7 +13,7 @@ __all__ = ["command"]
 
 def command(
     adapter: AdapterArgument,
-    identity: Identity,
+    identity: Identities,
     out: Annotated[Path | None, typer.Option(help="folder for report.json and before_after.png")] = None,
     base: Base = "mini",
     bank: Bank = None,

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, Base, Device, Force, Identity, Json, LedgerFile, Pack, Settings
+from piu_lora.cli.options import Bank, Base, Device, Force, Identities, Json, LedgerFile, Pack, Settings
 from piu_lora.cli.terminal import INTERRUPTED, bars, opened_ledger, print_result
 
 __all__ = ["command"]
 
 
 def command(
-    identity: Identity,
+    identity: Identities,
     out: Annotated[Path, typer.Option(help="adapter folder to create")],
     base: Base = "mini",
     bank: Bank = None,
@@ -28,18 +28,22 @@ def command(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Forget one identity: train an adapter, show what it does, and leave it in a folder."""
+    """Forget one identity, or several: make an adapter, show what it does, and leave it in a folder."""
     from piu_lora.config import ForgetConfig
     from piu_lora.evidence import report_table
     from piu_lora.jobs.forget import forget
     from piu_lora.jobs.workers import is_main
     from piu_lora.model import family_of
 
-    chosen = ForgetConfig.preset(family_of(base))
-    if config is not None:
-        chosen = chosen.updated_from_toml(config)
-    chosen = chosen.updated_from_pairs(settings)
-    chosen = chosen.updated({key: value for key, value in (("method", method), ("seed", seed)) if value is not None})
+    stated = {key: value for key, value in (("method", method), ("seed", seed)) if value is not None}
+
+    def over(chosen: ForgetConfig) -> ForgetConfig:
+        if config is not None:
+            chosen = chosen.updated_from_toml(config)
+        return chosen.updated_from_pairs(settings).updated(stated)
+
+    # The method may be set anywhere, and has defaults of its own.
+    chosen = over(ForgetConfig.preset(family_of(base), over(ForgetConfig()).method))
     try:
         # Of several processes, the first one writes.
         with opened_ledger(ledger if is_main() else "none") as entries:

@@ -42,11 +42,23 @@ def list_(
         found, place = entries.entries(state), entries.path
     head = ["adapter", "state", "base", "method", "created", "forget ISM", *(["identity"] if names else [])]
     rows = [
-        [each.adapter_id, each.state, each.base, each.method, each.created[:10], _forget(each.figures), *([each.identity] if names else [])]
+        [
+            each.adapter_id,
+            each.state,
+            each.base,
+            each.method,
+            each.created[:10],
+            _forget(each.figures),
+            *([", ".join(each.identities)] if names else []),
+        ]
         for each in found
     ]
     facts = {"adapters": [vars(each) if names else each.public() for each in found]}
     print_result(facts, "\n".join(aligned([head, *rows])) if rows else f"no {state or ''} adapters in {place}".replace("  ", " "), as_json)
+
+
+def _named(identities: list[str], names: bool) -> list[str]:
+    return [", ".join(identities)] if names else []
 
 
 def _forget(figures: dict[str, dict[str, float | None]]) -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "Device",
     "Dtype",
     "Force",
+    "Identities",
     "Identity",
     "Json",
     "LedgerFile",
@@ -28,6 +29,12 @@ LedgerFile = Annotated[
 ]
 Pack = Annotated[Path | None, typer.Option(help="folder of the face detector and recognizer; $PIU_LORA_PACK by default")]
 Identity = Annotated[str, typer.Option(help="a bank id, a photo, a folder of photos, or a .npy/.safetensors file of embeddings")]
+Identities = Annotated[
+    list[str],
+    typer.Option(
+        "--identity", help="a bank id, a photo, a folder of photos, a .npy/.safetensors file of embeddings; repeatable; or a .txt list"
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="precision of the base's weights")]
 Force = Annotated[bool, typer.Option("--force", help="replace what is there")]

@@ -1,5 +1,6 @@
 """Proof: figures, pictures and reports."""
 
+from piu_lora.evidence.comparison import Cell, Row, comparison_csv, comparison_picture, comparison_table, rows_of
 from piu_lora.evidence.cosines import cosine_histograms
 from piu_lora.evidence.evaluation import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
 from piu_lora.evidence.heatmap import heat_map
@@ -8,12 +9,17 @@ from piu_lora.evidence.probe import compare_probe, measure_probe, probe_facts
 from piu_lora.evidence.report import aligned, missed, report_json, report_table, summary
 
 __all__ = [
+    "Cell",
     "Evaluation",
     "Gallery",
     "Plan",
+    "Row",
     "aligned",
     "before_after",
     "compare_probe",
+    "comparison_csv",
+    "comparison_picture",
+    "comparison_table",
     "cosine_histograms",
     "evaluate_images",
     "face_grid",
@@ -26,5 +32,6 @@ __all__ = [
     "probe_facts",
     "report_json",
     "report_table",
+    "rows_of",
     "summary",
 ]

@@ -60,31 +60,43 @@ class Plan:
 
 
 def plan_evaluation(
-    forget: torch.Tensor, forget_row: int, held_out: Sequence[int], anchor_row: int, centroids: torch.Tensor,
+    forget: Sequence[tuple[int, torch.Tensor]], held_out: Sequence[int], anchor_rows: Sequence[int], centroids: torch.Tensor,
     embeddings_of: Callable[[int], torch.Tensor], config: EvaluationConfig, seed: int,
 ) -> Plan:  # fmt: skip
-    """Choose conditions and seeds.
+    """Choose conditions and seeds. Everybody forgotten, and every anchor, gets one image at least.
 
     Args:
-        forget: (k, d) held-out embeddings of the forgotten person.
-        forget_row: their row among ``centroids``.
+        forget: row among ``centroids``, and (k, d) held-out embeddings, of each forgotten person.
         held_out: rows of retained people who were not trained on.
-        anchor_row: the anchor's row.
+        anchor_rows: of the anchors.
         centroids: (m, d) of the conditioning recognizer.
         embeddings_of: all embeddings of a row.
     """
     generator = torch.Generator().manual_seed(seed)
-    cosines = centroids @ centroids[forget_row]
-    order = [row for row in cosines.argsort(descending=True).tolist() if row not in (forget_row, anchor_row)]
+    near = _nearest([row for row, _ in forget], anchor_rows, centroids, config.nearest)
     shuffled = [held_out[i] for i in torch.randperm(len(held_out), generator=generator).tolist()]
     wanted: list[tuple[str, int, torch.Tensor]] = []
-    wanted += [("forget", forget_row, forget[i % len(forget)]) for i in range(config.forget_images)]
+    for i in range(max(config.forget_images, len(forget))):
+        row, own = forget[i % len(forget)]
+        wanted.append(("forget", row, _pick(own, i // len(forget))))
     for i in range(config.retain_images):
         row = shuffled[i % len(shuffled)]
         wanted.append(("random", row, _pick(embeddings_of(row), i // len(shuffled))))
-    wanted += [("nearest", row, _pick(embeddings_of(row), i)) for row in order[: config.nearest] for i in range(2)]
-    wanted += [("anchor", anchor_row, _pick(embeddings_of(anchor_row), i)) for i in range(config.anchor_images)]
+    wanted += [("nearest", row, _pick(embeddings_of(row), i)) for row in near for i in range(2)]
+    anchors = list(dict.fromkeys(anchor_rows))
+    for i in range(max(config.anchor_images, len(anchors))):
+        row = anchors[i % len(anchors)]
+        wanted.append(("anchor", row, _pick(embeddings_of(row), i // len(anchors))))
     return Plan(tuple(Shot(group, row, embedding, seed * 100_003 + place) for place, (group, row, embedding) in enumerate(wanted)))
+
+
+def _nearest(forgotten: Sequence[int], anchors: Sequence[int], centroids: torch.Tensor, count: int) -> list[int]:
+    """Rows of ``count`` people, or as many as are forgotten: the nearest of each forgotten person in turn, then the second nearest ..."""
+    cosines = centroids[list(forgotten)] @ centroids.T
+    cosines[:, [*forgotten, *anchors]] = -2
+    free = int((cosines[0] > -2).sum())
+    order = cosines.argsort(dim=1, descending=True)[:, :free]
+    return list(dict.fromkeys(order.T.flatten().tolist()))[: max(count, len(forgotten))]
 
 
 def _pick(embeddings: torch.Tensor, index: int) -> torch.Tensor:

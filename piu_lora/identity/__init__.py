@@ -7,7 +7,8 @@ from piu_lora.identity.faces import FaceReader
 from piu_lora.identity.gather import Gathered, PhotoReader, Rejected, gather
 from piu_lora.identity.recognizer import Recognizer
 from piu_lora.identity.source import Subject, resolve_identity
-from piu_lora.identity.split import Split, split_identities
+from piu_lora.identity.split import Split, split_embeddings, split_identities
+from piu_lora.identity.verification import Threshold, far_threshold
 
 __all__ = [
     "Anchor",
@@ -21,12 +22,15 @@ __all__ = [
     "Rejected",
     "Split",
     "Subject",
+    "Threshold",
     "centroid",
     "choose_anchor",
     "dirichlet_mixtures",
+    "far_threshold",
     "gather",
     "normalize",
     "resolve_identity",
+    "split_embeddings",
     "split_identities",
     "synthetic_neighbours",
 ]

@@ -56,13 +56,13 @@ def synthetic_neighbours(centre: torch.Tensor, others: torch.Tensor, low: float,
     neighbours, whom an easy retain set leaves exposed.
 
     Args:
-        centre: (d,) unit centroid of the forgotten person.
+        centre: (d,) unit centroid of the forgotten person, or (n, d), one for each of the others.
         others: (n, d) unit embeddings of retained people.
 
     Returns:
         (n, d) unit vectors.
     """
     cosine = low + (high - low) * torch.rand(len(others), 1, generator=generator)
-    across = others - (others @ centre)[:, None] * centre
+    across = others - (others * centre).sum(dim=1, keepdim=True) * centre
     across = torch.nn.functional.normalize(across, dim=1)
     return torch.nn.functional.normalize(cosine * centre + (1 - cosine**2).sqrt() * across, dim=1)

@@ -8,7 +8,7 @@ import torch
 from piu_lora.config import SplitConfig
 from piu_lora.errors import BadInput
 
-__all__ = ["Split", "split_identities"]
+__all__ = ["Split", "split_embeddings", "split_identities"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,16 @@ def split_identities(embeddings: int, retained: list[int], config: SplitConfig, 
     """
     if len(retained) < 2:
         raise BadInput(f"the bank holds {len(retained)} other identities; at least 2 are needed, one to train on and one to evaluate")
-    if config.forget_held_out == 0 or embeddings < 2:
-        everything = tuple(range(embeddings))
-        train, held = everything, everything
-    else:
-        train, held = _cut(list(range(embeddings)), config.forget_held_out, generator)
+    train, held = split_embeddings(embeddings, config, generator)
     return Split(train, held, *_cut(retained, config.retain_held_out, generator))
+
+
+def split_embeddings(count: int, config: SplitConfig, generator: torch.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows of one forgotten person's embeddings to train on, and to evaluate on."""
+    if config.forget_held_out == 0 or count < 2:
+        everything = tuple(range(count))
+        return everything, everything
+    return _cut(list(range(count)), config.forget_held_out, generator)
 
 
 def _cut(rows: list[int], share: float, generator: torch.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,9 +1,12 @@
-"""One erasure request, made ready: who, against which bank, split how, redirected to whom, scored by what."""
+"""An erasure request, made ready: who, against which bank, split how, redirected to whom, scored by what."""
 
 import hashlib
+import itertools
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +19,59 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
 from piu_lora.identity import (
     Anchor,
-    BankRows,
     IdentityBank,
     PhotoReader,
-    Split,
     Subject,
     centroid,
     choose_anchor,
     resolve_identity,
+    split_embeddings,
     split_identities,
 )
 from piu_lora.model import describe, family_of, generate
 from piu_lora.progress import Progress
+from piu_lora.unlearn import Problem, Target
 
-__all__ = ["Case", "anchor_portraits", "bank_for", "galleries_for", "open_case", "plan_for", "score"]
+__all__ = [
+    "Case",
+    "Identities",
+    "Person",
+    "Retained",
+    "anchor_portraits",
+    "bank_for",
+    "each_identity",
+    "galleries_for",
+    "open_case",
+    "plan_for",
+    "score",
+]
+
+Identities = str | Path | Sequence[str | Path]
 
 _log = logging.getLogger("piu_lora")
+
+
+@dataclass(frozen=True)
+class Retained:
+    """Bank rows of everybody else, on either side."""
+
+    train: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Person:
+    """One forgotten person: their embeddings on either side, and who replaces them."""
+
+    subject: Subject
+    train: tuple[int, ...]
+    held_out: tuple[int, ...]
+    anchor: Anchor
+
+    @property
+    def target(self) -> Target:
+        """What methods are told."""
+        return Target(self.subject.embeddings[list(self.train)], self.anchor.embedding)
 
 
 @dataclass(frozen=True)
@@ -39,33 +79,37 @@ class Case:
     """Everything about a request that needs no model."""
 
     bank: IdentityBank
-    subject: Subject
-    split: Split
-    anchor: Anchor
+    people: tuple[Person, ...]
+    retained: Retained
     config: ForgetConfig
     reader: PhotoReader | None = None  # scores generated faces
 
-    @property
-    def forget_train(self) -> torch.Tensor:
-        """The forgotten person's training embeddings, (n, d)."""
-        return self.subject.embeddings[list(self.split.forget_train)]
+    @cached_property
+    def problem(self) -> Problem:
+        """What methods are told; everybody else's embeddings are read where they are asked for."""
+        return Problem(tuple(person.target for person in self.people), self.bank.rows_of(self.retained.train))
 
     @property
-    def forget_row(self) -> int:
-        """The forgotten person's row in every gallery: after the bank's own rows if they are not in it."""
-        return len(self.bank) if self.subject.row is None else self.subject.row
+    def strangers(self) -> list[Person]:
+        """Those who are not in the bank."""
+        return [person for person in self.people if person.subject.row is None]
 
     @property
-    def anchor_row(self) -> int:
-        """The anchor's row in every gallery; one who is nobody comes last."""
-        if self.anchor.row is not None:
-            return self.anchor.row
-        return max(len(self.bank), self.forget_row + 1)
+    def forget_rows(self) -> list[int]:
+        """The forgotten people's rows in every gallery: after the bank's own rows if they are not in it."""
+        after = itertools.count(len(self.bank))
+        return [next(after) if person.subject.row is None else person.subject.row for person in self.people]
 
     @property
-    def retain_train(self) -> BankRows:
-        """All embeddings of the people trained on, read where they are asked for."""
-        return self.bank.rows_of(self.split.retain_train)
+    def anchor_rows(self) -> list[int]:
+        """The anchors' rows in every gallery; those who are nobody come last."""
+        after = itertools.count(len(self.bank) + len(self.strangers))
+        return [next(after) if person.anchor.row is None else person.anchor.row for person in self.people]
+
+    @property
+    def made_up(self) -> list[torch.Tensor]:
+        """The synthetic anchors, (d,) each."""
+        return [person.anchor.embedding for person in self.people if person.anchor.row is None]
 
     @property
     def public_settings(self) -> dict[str, Any]:
@@ -77,8 +121,9 @@ class Case:
     def digest(self) -> str:
         """SHA-256 of settings and embeddings: whether a checkpoint belongs to this request."""
         digest = hashlib.sha256(json.dumps([self.config.to_dict(), self.bank.digest], sort_keys=True).encode())
-        for tensor in (self.forget_train, self.anchor.embedding):
-            digest.update(tensor.contiguous().numpy().tobytes())
+        for target in self.problem.targets:
+            for tensor in (target.forget, target.anchor):
+                digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -103,10 +148,39 @@ def _name(base: str | Path | StableDiffusionPipeline) -> str:
     return describe(base).id if isinstance(base, StableDiffusionPipeline) else str(base)
 
 
-def open_case(identity: str | Path, bank: IdentityBank, config: ForgetConfig, reader: PhotoReader | None) -> Case:
-    """Resolve who is meant, split, and choose the anchor; every draw is seeded by ``config.seed``.
+def each_identity(identity: Identities) -> list[str | Path]:
+    """The people meant, one by one.
 
     Args:
+        identity: one, several, or a .txt file that names one a line (empty lines and those that begin with ``#`` do not count).
+
+    Raises:
+        BadInput: nobody, or somebody twice; a list that cannot be read.
+    """
+    if isinstance(identity, str | Path):
+        found: list[str | Path] = _listed(Path(identity)) if str(identity).endswith(".txt") else [identity]
+    else:
+        found = [one for each in identity for one in each_identity(each)]
+    if not found:
+        raise BadInput(f"{identity!r} names nobody; pass --identity once for each person, or a .txt file with one a line")
+    if len(set(map(str, found))) < len(found):
+        raise BadInput("somebody is named twice; name each person once")
+    return found
+
+
+def _listed(path: Path) -> list[str | Path]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read the list of people {str(path)!r}: {error}; expected a text file with one identity a line") from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def open_case(identity: Identities, bank: IdentityBank, config: ForgetConfig, reader: PhotoReader | None) -> Case:
+    """Resolve who is meant, split, and choose the anchors; every draw is seeded by ``config.seed``.
+
+    Args:
+        identity: as for ``each_identity``.
         reader: reads photographs and generated faces; its recognizer must be the bank's.
 
     Raises:
@@ -115,26 +189,49 @@ def open_case(identity: str | Path, bank: IdentityBank, config: ForgetConfig, re
     """
     if reader is not None:
         bank.recognizer.require(reader.id, "the bank", "the face reader")
-    subject = resolve_identity(identity, bank, reader, config.faces.linked)
+    subjects = [resolve_identity(each, bank, reader, config.faces.linked) for each in each_identity(identity)]
     generator = torch.Generator().manual_seed(config.seed)
-    split = split_identities(len(subject.embeddings), _retained(subject, bank, config.split.same_person), config.split, generator)
-    if len(subject.embeddings) == 1:
-        _log.warning("a single photograph or embedding: nothing can be held out, and the adapter may not cover other looks of this person")
-    if split.forget_held_out == split.forget_train:
-        _log.warning("evaluating on the training embeddings: the figures say less about other photographs of this person")
-    forgotten = centroid(subject.embeddings[list(split.forget_train)])
-    anchor = choose_anchor(bank, forgotten, split.retain_train, config.anchor, generator)
-    return Case(bank, subject, split, anchor, config, reader)
+    others = _others(subjects, bank, config.split.same_person)
+    first, *more = subjects
+    split = split_identities(len(first.embeddings), others, config.split, generator)
+    sides = [
+        (split.forget_train, split.forget_held_out),
+        *(split_embeddings(len(each.embeddings), config.split, generator) for each in more),
+    ]
+    _warn(subjects, sides)
+    people = tuple(
+        Person(
+            subject,
+            train,
+            held,
+            choose_anchor(bank, centroid(subject.embeddings[list(train)]), split.retain_train, config.anchor, generator),
+        )
+        for subject, (train, held) in zip(subjects, sides, strict=True)
+    )
+    return Case(bank, people, Retained(split.retain_train, split.retain_held_out), config, reader)
 
 
-def _retained(subject: Subject, bank: IdentityBank, same_person: float) -> list[int]:
+def _others(subjects: list[Subject], bank: IdentityBank, same_person: float) -> list[int]:
     """Everybody else. A person from outside the bank may be in it under an id of their own: those rows are left out."""
-    if subject.row is not None:
-        return [row for row in range(len(bank)) if row != subject.row]
-    same = set((bank.cosines(centroid(subject.embeddings)) >= same_person).nonzero()[:, 0].tolist())
-    if same:
-        _log.warning("%d identity of the bank is as close as the same person (cosine >= %g) and is left out", len(same), same_person)
-    return [row for row in range(len(bank)) if row not in same]
+    left_out = {subject.row for subject in subjects if subject.row is not None}
+    for subject in subjects:
+        if subject.row is None:
+            same = set((bank.cosines(centroid(subject.embeddings)) >= same_person).nonzero()[:, 0].tolist())
+            if same:
+                _log.warning(
+                    "%d identity of the bank is as close as the same person (cosine >= %g) and is left out", len(same), same_person
+                )
+            left_out |= same
+    return [row for row in range(len(bank)) if row not in left_out]
+
+
+def _warn(subjects: list[Subject], sides: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
+    single = sum(len(subject.embeddings) == 1 for subject in subjects)
+    if single:
+        who = "a single photograph or embedding" if len(subjects) == 1 else f"a single photograph or embedding of {single} people"
+        _log.warning("%s: nothing can be held out, and the adapter may not cover other looks of this person", who)
+    if any(train == held for train, held in sides):
+        _log.warning("evaluating on the training embeddings: the figures say less about other photographs of this person")
 
 
 def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Evaluation | None:
@@ -162,61 +259,58 @@ def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Eval
 
 def plan_for(case: Case, centroids: torch.Tensor) -> Plan:
     """What to generate for this request; ``centroids`` (m, d) are the conditioning gallery's."""
-    held_out = case.subject.embeddings[list(case.split.forget_held_out)]
+    forget = [(row, person.subject.embeddings[list(person.held_out)]) for row, person in zip(case.forget_rows, case.people, strict=True)]
+    made_up = {row: person.anchor for row, person in zip(case.anchor_rows, case.people, strict=True) if person.anchor.row is None}
 
     def embeddings_of(row: int) -> torch.Tensor:
-        if row == case.anchor_row:
-            return case.anchor.embedding[None] if case.anchor.row is None else case.bank.of(case.bank.ids[row])
-        return case.bank.of(case.bank.ids[row])
+        return made_up[row].embedding[None] if row in made_up else case.bank.of(case.bank.ids[row])
 
     return plan_evaluation(
-        held_out, case.forget_row, case.split.retain_held_out, case.anchor_row, centroids, embeddings_of,
-        case.config.evaluation, case.config.seed,
-    )  # fmt: skip
+        forget, case.retained.held_out, case.anchor_rows, centroids, embeddings_of, case.config.evaluation, case.config.seed
+    )
 
 
 def anchor_portraits(pipe: StableDiffusionPipeline, case: Case) -> torch.Tensor | None:
-    """Pictures (n, 3, h, w) of a synthetic anchor by the pipeline as it is; None for an anchor of the bank, who has photographs.
+    """Pictures (k, 8, 3, h, w) of the synthetic anchors by the pipeline as it is; None where all are of the bank, and have photographs.
 
     Their seeds are none of the evaluation's.
     """
-    if case.anchor.row is not None:
+    if not case.made_up:
         return None
     config, count = case.config.evaluation, 8
-    seeds = [case.config.seed * 100_003 + 50_000 + place for place in range(count)]
-    embeddings = case.anchor.embedding.expand(count, -1)
-    return generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
+    embeddings = torch.stack(case.made_up).repeat_interleave(count, dim=0)
+    seeds = [case.config.seed * 100_003 + 50_000 + place for place in range(len(embeddings))]
+    pictures: torch.Tensor = generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
+    return pictures.reshape(-1, count, *pictures.shape[1:])
 
 
 def galleries_for(family: str, case: Case, portraits: torch.Tensor | None = None) -> list[Gallery]:
     """The conditioning recognizer's gallery, and on the embedded base the evaluating one's where it knows the forgotten person.
 
     Args:
-        portraits: of a synthetic anchor, by the bare base: what a recognizer other than the conditioning one knows them by.
+        portraits: of the synthetic anchors, by the bare base: what a recognizer other than the conditioning one knows them by.
     """
     if case.reader is None:
         return []
-    subject, bank = case.subject, case.bank
-    made_up = None if case.anchor.row is not None else case.anchor.embedding[None]
-    galleries = [Gallery("conditioning", case.reader.embed, _with(bank.centroids, subject, subject.embeddings, made_up))]
+    bank, strangers = case.bank, [person.subject for person in case.strangers]
+    made_up = [each[None] for each in case.made_up]
+    own = [subject.embeddings for subject in strangers]
+    galleries = [Gallery("conditioning", case.reader.embed, _with(bank.centroids, own, made_up))]
     if family != "mini":
         return galleries
     from piu_lora.model import mini
 
     evaluating, other = mini.evaluating_recognizer(), mini.evaluating_bank()
-    if bank.ids != other.ids or (subject.row is None and not subject.photos):
+    if bank.ids != other.ids or not all(subject.photos for subject in strangers):
         _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
         return galleries
-    seen = evaluating.embed_files(subject.photos) if subject.photos else subject.embeddings
-    if made_up is not None:
-        if portraits is None:
-            raise ValueError("a synthetic anchor is known to the evaluating recognizer by its portraits only")
-        made_up = evaluating.embed(portraits)
-    return [*galleries, Gallery("evaluating", evaluating.embed, _with(other.centroids, subject, seen, made_up))]
+    if made_up and portraits is None:
+        raise ValueError("a synthetic anchor is known to the evaluating recognizer by its portraits only")
+    seen = [evaluating.embed_files(subject.photos) for subject in strangers]
+    drawn = [evaluating.embed(each) for each in portraits] if portraits is not None else []
+    return [*galleries, Gallery("evaluating", evaluating.embed, _with(other.centroids, seen, drawn))]
 
 
-def _with(centroids: torch.Tensor, subject: Subject, embeddings: torch.Tensor, anchor: torch.Tensor | None) -> torch.Tensor:
-    """The bank's centroids, then that of a person from outside, then that of a synthetic anchor."""
-    strangers = [embeddings] if subject.row is None else []
-    made_up = [anchor] if anchor is not None else []
+def _with(centroids: torch.Tensor, strangers: list[torch.Tensor], made_up: list[torch.Tensor]) -> torch.Tensor:
+    """The bank's centroids, then those of people from outside, then those of synthetic anchors, by their embeddings (n, d)."""
     return torch.cat([centroids, *(centroid(each)[None] for each in (*strangers, *made_up))])

@@ -9,7 +9,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Evaluation, before_after, png_bytes, report_json
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.case import bank_for, open_case, score
+from piu_lora.jobs.case import Identities, bank_for, open_case, score
 from piu_lora.jobs.readers import reader_for
 from piu_lora.model import Precision, as_pipeline
 from piu_lora.progress import Progress, silent
@@ -19,7 +19,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     adapter: str | Path,
-    identity: str | Path,
+    identity: Identities,
     base: str | Path | StableDiffusionPipeline,
     out: str | Path | None = None,
     *,
@@ -35,7 +35,7 @@ def evaluate(
 
     Args:
         adapter: the adapter folder, or a Hub id.
-        identity: the forgotten person, as it was given to ``forget``; the adapter does not know.
+        identity: the forgotten person or people, as it was given to ``forget``; the adapter does not know.
         base: as for ``forget``; a pipeline is given back without the adapter.
         out: a folder to create for report.json and before_after.png.
         bank, pack: as for ``forget``.

@@ -1,4 +1,4 @@
-"""The job: forget one person and leave an adapter folder. Read it from top to bottom."""
+"""The job: forget one person, or several, and leave an adapter folder. Read it from top to bottom."""
 
 import contextlib
 import time
@@ -15,15 +15,15 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import Evaluation, before_after, loss_curves, measure_probe, probe_facts, report_json, summary
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.case import Case, bank_for, open_case, score
+from piu_lora.jobs.case import Case, Identities, bank_for, each_identity, open_case, score
 from piu_lora.jobs.ledger import bank_text, identity_text, registered
 from piu_lora.jobs.readers import reader_for
-from piu_lora.jobs.retained import retained_moments
-from piu_lora.jobs.training import load_checkpoint, train_change
+from piu_lora.jobs.solution import make_change
+from piu_lora.jobs.training import load_checkpoint
 from piu_lora.jobs.workers import is_main, launched_workers
 from piu_lora.model import DTYPES, attention_digest, describe, encoder_digest, family_of, load_base
 from piu_lora.progress import Progress, silent
-from piu_lora.unlearn import Ground, Problem, Solution, find_method
+from piu_lora.unlearn import find_method
 
 __all__ = ["ForgetResult", "forget"]
 
@@ -38,7 +38,7 @@ class ForgetResult:
 
 
 def forget(
-    identity: str | Path,
+    identity: Identities,
     base: str | Path | StableDiffusionPipeline,
     out: str | Path,
     *,
@@ -52,10 +52,11 @@ def forget(
     ledger: Ledger | None = None,
     progress: Progress = silent,
 ) -> ForgetResult:
-    """Make an adapter that turns one identity into its anchor and leaves everybody else alone.
+    """Make an adapter that turns each identity into its anchor and leaves everybody else alone.
 
     Args:
-        identity: a bank id, a photograph, a folder of photographs, or a .npy/.safetensors file of (n, d) embeddings.
+        identity: a bank id, a photograph, a folder of photographs, or a .npy/.safetensors file of (n, d) embeddings; several of them
+            for several people in one adapter, or a .txt file that names one a line.
         base: ``mini``, ``arc2face``, a folder, a Hub id, or a loaded pipeline (given back as it was). A base given by name is cast to
             ``train.precision``; a pipeline keeps its own dtype: float32 for every precision, or float16 for fp16.
         out: the adapter folder to create.
@@ -90,13 +91,7 @@ def forget(
 
         # 3. Train the adapter, or solve for it.
         begun = time.perf_counter()
-        problem = Problem(case.forget_train, case.anchor.embedding, case.retain_train)
-        history: list[dict[str, float]] = []
-        if method.solve is not None:
-            solution = method.solve(problem, Ground(pipe, retained_moments(pipe, case, progress)), case.config)
-        else:
-            change, history = train_change(pipe, method, problem, case, output, started, workers, progress)
-            solution = Solution(change)
+        solution, history = make_change(pipe, method, case, output, started, workers, progress)
         made = time.perf_counter()
 
         # 4. Score what will be stored, not what was computed: half precision.
@@ -111,7 +106,10 @@ def forget(
         if workers.rank > 0:
             return ForgetResult(output.path, receipt, None)
         # An id of the bank goes before a path of that name, here as in the case: the entry must not name another person.
-        who = str(identity) if case.subject.row is not None else identity_text(identity)
+        who = Entry.joined(
+            str(each) if person.subject.row is not None else identity_text(each)
+            for each, person in zip(each_identity(identity), case.people, strict=True)
+        )
         enter = _enter(ledger, who, case.bank.digest)
         with registered(ledger, receipt, output.path, who, bank_text(bank), enter) as confirm, output.staged() as folder:
             (folder / "report").mkdir()
@@ -157,10 +155,13 @@ def _enter(ledger: Ledger | None, who: str, bank_digest: str) -> Callable[[Entry
 
 def _receipt(ref: BaseRef, case: Case, evaluation: Evaluation | None, seconds: dict[str, float]) -> Receipt:
     counts = {
-        "forget_train": len(case.split.forget_train), "forget_held_out": len(case.split.forget_held_out),
-        "retain_train": len(case.split.retain_train), "retain_held_out": len(case.split.retain_held_out),
+        "forget_train": sum(len(person.train) for person in case.people),
+        "forget_held_out": sum(len(person.held_out) for person in case.people),
+        "retain_train": len(case.retained.train), "retain_held_out": len(case.retained.held_out),
+        **({"people": len(case.people)} if len(case.people) > 1 else {}),
     }  # fmt: skip
-    anchor = {"rule": case.config.anchor.rule, "cosine": round(case.anchor.cosine, 2)}
+    cosine = sum(person.anchor.cosine for person in case.people) / len(case.people)
+    anchor = {"rule": case.config.anchor.rule, "cosine": round(cosine, 2)}
     figures = summary(evaluation) if evaluation else {}
     return Receipt(ref, case.config.method, case.public_settings, anchor, counts, figures, seconds, library_versions())
 

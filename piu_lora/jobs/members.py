@@ -73,7 +73,9 @@ def people_of(
     pack: str | Path | None, device: str,
 ) -> list[Member]:  # fmt: skip
     """The members with their people, from ``identities`` where any are given, else from the ledger as far as it knows."""
-    stated = list(identities) or identities_of(ledger, [member.adapter.id for member in members])
+    known = identities_of(ledger, [member.adapter.id for member in members])
+    # An adapter for several people is checked by the figures of its own report.
+    stated = list(identities) or ["" if "\n" in each else each for each in known]
     return with_people(members, stated, base, bank, pack, device) if any(stated) else list(members)
 
 

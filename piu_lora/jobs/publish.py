@@ -103,7 +103,7 @@ def _people(
     """Whom the adapter forgets, as given and as the ledger knows; of a merged adapter, every member's person."""
     base = base or adapter.receipt.base.family
     entries, unknown = _entries(adapter, ledger)
-    people = [_secrets(entry.identity, entry.bank or None, base, pack) for entry in entries]
+    people = [_secrets(each, entry.bank or None, base, pack) for entry in entries for each in entry.identities]
     if identity is not None:
         people.append(_secrets(str(identity), bank, base, pack))
     elif unknown:

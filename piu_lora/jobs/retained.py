@@ -47,7 +47,7 @@ def retained_moments(pipe: StableDiffusionPipeline, case: Case, progress: Progre
     sample, owners = _sample(case)
     total, count = _cached_sums(pipe, case, modules, sample, progress)
     train = torch.zeros(len(case.bank), dtype=torch.bool)
-    train[list(case.split.retain_train)] = True
+    train[list(case.retained.train)] = True
     left_out = sample[~train[owners]]
     if len(sample) - len(left_out) < 2:
         raise BadInput(

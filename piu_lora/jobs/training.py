@@ -6,7 +6,7 @@ import logging
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from types import FrameType
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 from piu_lora.adapter import OutputFolder, change_of, write_file
+from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.jobs.case import Case
 from piu_lora.model import (
@@ -24,14 +25,19 @@ from piu_lora.model import (
     compiled,
     detach,
     encode_embeddings,
+    encode_empty,
+    encoder_adapter,
+    encoder_adapters_off,
+    identity_position,
     parked,
     read_weights,
+    start_from,
     trainable,
     training_attention,
 )
-from piu_lora.model.factors import Factors
+from piu_lora.model.factors import Factors, component
 from piu_lora.progress import Progress, silent
-from piu_lora.unlearn import Method, Problem, Student, TrainState, Workers, train
+from piu_lora.unlearn import Method, Student, TrainState, Workers, train
 
 __all__ = ["load_checkpoint", "train_change"]
 
@@ -40,36 +46,69 @@ _NAME = "forget"  # of the adapter while it is being trained
 
 
 def train_change(
-    pipe: StableDiffusionPipeline, method: Method, problem: Problem, case: Case, output: OutputFolder, started: TrainState | None,
+    pipe: StableDiffusionPipeline, method: Method, start: Mapping[str, Factors], case: Case, output: OutputFolder, state: TrainState | None,
     workers: Workers, progress: Progress,
 ) -> tuple[dict[str, Factors], list[dict[str, float]]]:  # fmt: skip
-    """Train a method's adapter; the same UNet without it is the teacher. The pipeline is given back as it was.
+    """Train a method's adapter; the same model without it is the teacher. The pipeline is given back as it was.
+
+    Args:
+        start: the change to begin with; empty for none.
+        state: where an interrupted run stopped.
 
     Returns:
         The change, and the terms of every step's loss.
     """
     assert method.build is not None
-    attach(pipe.unet, case.config.lora, _NAME, case.config.seed)
+    part = method.component
+    model = getattr(pipe, part)
+    with _attached(pipe, part, case.config):
+        start_from(model, _NAME, _within(start, part))
+        objective = method.build(case.problem, _student(pipe, part), case.config)
+        history = _train(objective, pipe, trainable(model), case, output, state, workers, progress)
+        return change_of(read_weights(model, _NAME), "the trained weights", f"{part}."), history
+
+
+@contextlib.contextmanager
+def _attached(pipe: StableDiffusionPipeline, part: str, config: ForgetConfig) -> Iterator[None]:
+    if part == "text_encoder":
+        with encoder_adapter(pipe.text_encoder, config.distil.rank, _NAME, config.seed):
+            yield
+        return
+    attach(pipe.unet, config.lora, _NAME, config.seed)
     try:
-        objective = method.build(problem, _student(pipe), case.config)
-        history = _train(objective, pipe, case, output, started, workers, progress)
-        return change_of(read_weights(pipe.unet, _NAME), "the trained weights", "unet."), history
+        yield
     finally:
         detach(pipe.unet, _NAME)
 
 
-def _student(pipe: StableDiffusionPipeline) -> Student:
+def _within(change: Mapping[str, Factors], part: str) -> dict[str, Factors]:
+    """A change by the module names of one component.
+
+    Raises:
+        BadInput: it changes another component.
+    """
+    for module in change:
+        if component(module) != part:
+            raise BadInput(f"the start changes {module!r}, and this method trains the {part} alone; choose another train.start")
+    return {module.removeprefix(f"{part}."): factors for module, factors in change.items()}
+
+
+def _student(pipe: StableDiffusionPipeline, part: str) -> Student:
     schedule = DDPMScheduler.from_config(pipe.scheduler.config)
 
     def encode(embeddings: torch.Tensor) -> torch.Tensor:
         return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings)
 
-    return Student(pipe.unet, encode, lambda: adapters_off(pipe.unet), schedule.add_noise, schedule.config.num_train_timesteps)
+    off = (lambda: encoder_adapters_off(pipe.text_encoder)) if part == "text_encoder" else (lambda: adapters_off(pipe.unet))
+    return Student(
+        pipe.unet, encode, off, schedule.add_noise, schedule.config.num_train_timesteps,
+        lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), identity_position(pipe.tokenizer),
+    )  # fmt: skip
 
 
 def _train(
-    objective: Any, pipe: StableDiffusionPipeline, case: Case, output: OutputFolder, started: TrainState | None, workers: Workers,
-    progress: Progress,
+    objective: Any, pipe: StableDiffusionPipeline, parameters: list[torch.nn.Parameter], case: Case, output: OutputFolder,
+    started: TrainState | None, workers: Workers, progress: Progress,
 ) -> list[dict[str, float]]:  # fmt: skip
     digest, settings = case.digest(), case.config.train
     main = workers.rank == 0
@@ -86,7 +125,7 @@ def _train(
         stack.enter_context(checkpointed(pipe.unet, settings.gradient_checkpointing))
         stack.enter_context(compiled(pipe.unet, settings.compile))
         return train(
-            objective, trainable(pipe.unet), settings, case.config.seed, state=started, workers=workers,
+            objective, parameters, settings, case.config.seed, state=started, workers=workers,
             on_step=lambda step, terms: advance(1, **terms), on_checkpoint=save, should_stop=interrupted,
         )  # fmt: skip
 

@@ -17,7 +17,17 @@ from piu_lora.model.base import (
 )
 from piu_lora.model.condition import encode_embeddings, encode_empty, identity_position
 from piu_lora.model.economy import checkpointed, compiled, parked
-from piu_lora.model.lora import adapters_off, attach, detach, read_weights, trainable, write_weights
+from piu_lora.model.lora import (
+    adapters_off,
+    attach,
+    detach,
+    encoder_adapter,
+    encoder_adapters_off,
+    read_weights,
+    start_from,
+    trainable,
+    write_weights,
+)
 from piu_lora.model.sample import generate
 
 __all__ = [
@@ -36,6 +46,8 @@ __all__ = [
     "empty_inputs",
     "encode_embeddings",
     "encode_empty",
+    "encoder_adapter",
+    "encoder_adapters_off",
     "encoder_digest",
     "family_of",
     "generate",
@@ -47,6 +59,7 @@ __all__ = [
     "read_weights",
     "second_moments",
     "sees_condition",
+    "start_from",
     "trainable",
     "training_attention",
     "without_bars",

@@ -1,18 +1,37 @@
-"""LoRA in the cross-attention of a UNet; the only module that touches peft."""
+"""LoRA in the cross-attention of a UNet or in a text encoder; the only module that touches peft."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig as PeftConfig
+from peft import inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from transformers import CLIPTextModel
 
 from piu_lora.config import LoraConfig
 from piu_lora.errors import BadInput
+from piu_lora.model.factors import Factors
 
-__all__ = ["adapters_off", "attach", "detach", "read_weights", "target_pattern", "trainable", "write_weights"]
+__all__ = [
+    "ENCODER_LAYERS",
+    "adapters_off",
+    "attach",
+    "detach",
+    "encoder_adapter",
+    "encoder_adapters_off",
+    "read_weights",
+    "start_from",
+    "target_pattern",
+    "trainable",
+    "write_weights",
+]
+
+ENCODER_LAYERS = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"  # of a CLIP text encoder: every linear layer
 
 
 def target_pattern(config: LoraConfig) -> str:
@@ -20,6 +39,37 @@ def target_pattern(config: LoraConfig) -> str:
     blocks = "|".join(re.escape(block) for block in config.blocks)
     projections = "|".join(re.escape(projection) for projection in config.projections)
     return rf"^({blocks})\..*attn2\.({projections})$"
+
+
+@contextmanager
+def encoder_adapter(text_encoder: CLIPTextModel, rank: int, name: str, seed: int) -> Iterator[None]:
+    """While open, every linear layer of the encoder carries an untrained adapter in float32 (B = 0), and all else is frozen."""
+    text_encoder.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inject_adapter_in_model(PeftConfig(r=rank, lora_alpha=rank, target_modules=ENCODER_LAYERS), text_encoder, name)
+    for parameter in trainable(text_encoder):
+        parameter.data = parameter.data.float()
+    try:
+        yield
+    finally:
+        recurse_remove_peft_layers(text_encoder)
+        vars(text_encoder).pop("peft_config", None)
+        text_encoder.requires_grad_(False)
+
+
+@contextmanager
+def encoder_adapters_off(text_encoder: CLIPTextModel) -> Iterator[None]:
+    """While open, the encoder is its own frozen teacher."""
+    layers = [module for module in text_encoder.modules() if isinstance(module, BaseTunerLayer)]
+    # Not enable_adapters(): it would freeze what is being trained, and thaw it again.
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
 
 
 def attach(unet: UNet2DConditionModel, config: LoraConfig, name: str, seed: int) -> None:
@@ -51,9 +101,9 @@ def detach(unet: UNet2DConditionModel, name: str) -> None:
         unet.unload_lora()
 
 
-def trainable(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
+def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """The parameters that training changes, in a fixed order."""
-    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 @contextmanager
@@ -70,23 +120,45 @@ def adapters_off(unet: UNet2DConditionModel) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def read_weights(unet: UNet2DConditionModel, name: str) -> dict[str, torch.Tensor]:
+def read_weights(model: torch.nn.Module, name: str) -> dict[str, torch.Tensor]:
     """The adapter's factors by module: ``<module>.lora_A.weight`` (r, in) and ``<module>.lora_B.weight`` (out, r)."""
-    state = get_peft_model_state_dict(unet, adapter_name=name)
+    state = get_peft_model_state_dict(model, adapter_name=name)
     return {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
 
 
-def write_weights(unet: UNet2DConditionModel, name: str, weights: dict[str, torch.Tensor]) -> None:
+def write_weights(model: torch.nn.Module, name: str, weights: dict[str, torch.Tensor]) -> None:
     """Copy factors into an attached adapter.
 
     Raises:
         BadInput: keys are missing or foreign.
     """
-    own = read_weights(unet, name)
+    own = read_weights(model, name)
     if own.keys() != weights.keys():
         missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
         raise BadInput(f"the weights do not fit the adapter: missing {missing[:3]}, foreign {foreign[:3]}")
     for key, value in weights.items():
         if value.shape != own[key].shape:
             raise BadInput(f"the weights do not fit the adapter: {key!r} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}")
-    set_peft_model_state_dict(unet, weights, adapter_name=name)
+    set_peft_model_state_dict(model, weights, adapter_name=name)
+
+
+def start_from(model: torch.nn.Module, name: str, change: Mapping[str, Factors]) -> None:
+    """Make an untrained adapter begin as ``change``: its factors take the first places of the rank, the others stay untrained.
+
+    Where the rank has too little room, the leading factors take it: a closed form orders its factors by what they carry.
+
+    Args:
+        change: by module of ``model``.
+
+    Raises:
+        BadInput: the adapter lacks a layer.
+    """
+    weights = read_weights(model, name)
+    for module, factors in change.items():
+        down, up = (weights.get(f"{module}.lora_{letter}.weight") for letter in "AB")
+        if down is None or up is None:
+            raise BadInput(f"the start changes {module!r}, which is not trained; train that layer too, or choose another train.start")
+        rank = min(factors.rank, len(down))
+        down[:rank] = factors.down[:rank].to(down)
+        up[:, :rank] = factors.up[:, :rank].to(up)
+    write_weights(model, name, weights)

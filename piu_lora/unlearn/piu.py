@@ -6,9 +6,9 @@ from typing import Self
 import torch
 
 from piu_lora.config import ForgetConfig
-from piu_lora.identity import centroid, dirichlet_mixtures, synthetic_neighbours
+from piu_lora.identity import synthetic_neighbours
 from piu_lora.model.split_unet import SplitUNet
-from piu_lora.unlearn.registry import Problem, Student, register
+from piu_lora.unlearn.registry import Problem, Student, register, shares
 
 __all__ = ["PiuDraw", "PiuObjective", "replacement_target"]
 
@@ -30,6 +30,7 @@ class PiuDraw:
     forget_latents: torch.Tensor
     forget_times: torch.Tensor
     forget: torch.Tensor
+    whose: torch.Tensor  # (n,) targets
     retain_latents: torch.Tensor
     retain_times: torch.Tensor
     retain: torch.Tensor
@@ -52,14 +53,13 @@ class PiuObjective:
         self.device = next(student.unet.parameters()).device
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
         self.autocast = torch.autocast(self.device.type, half, enabled=half is not None)
-        self.centre = centroid(problem.forget)
         with torch.no_grad():
-            self.anchor = student.encode(problem.anchor[None].to(self.device))
+            self.anchors = student.encode(problem.anchors.to(self.device))
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator) -> PiuDraw:
         """Mixtures of the forgotten embeddings, real and synthetic retained ones, noise and timesteps; on the CPU generator."""
-        forget = dirichlet_mixtures(self.problem.forget, count, generator)
+        forget, whose = self.problem.mixtures(count, generator)
         chosen = torch.randint(len(self.problem.retain), (count,), generator=generator)
         retain = self.problem.retain[chosen]
         near = round(self.retain.neighbours * count)
@@ -67,7 +67,7 @@ class PiuObjective:
         places = (torch.arange(near) * count) // max(near, 1)
         retain = retain.index_copy(0, places, self._neighbours(retain[places], generator))
         latents, times = self._noise(2 * count, generator)
-        return PiuDraw(latents[:count], times[:count], forget, latents[count:], times[count:], retain)
+        return PiuDraw(latents[:count], times[:count], forget, whose, latents[count:], times[count:], retain)
 
     def loss(self, draw: PiuDraw) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean loss over a draw and its two terms."""
@@ -80,7 +80,7 @@ class PiuObjective:
                 midway = self.split.head(
                     torch.cat([draw.forget_latents, draw.retain_latents, draw.forget_latents]).to(self.device),
                     torch.cat([draw.forget_times, draw.retain_times, draw.forget_times]).to(self.device),
-                    torch.cat([conditions, self.anchor.expand(count, -1, -1)]),
+                    torch.cat([conditions, self.anchors[draw.whose.to(self.device)]]),
                 )
                 with self.student.adapters_off():
                     teacher = self.split.tail(midway).float()
@@ -92,7 +92,8 @@ class PiuObjective:
         return total, {"loss": float(total.detach()), "forget": float(forget_term.detach()), "retain": float(retain_term.detach())}
 
     def _neighbours(self, others: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return synthetic_neighbours(self.centre, others, self.retain.neighbour_low, self.retain.neighbour_high, generator)
+        centres = self.problem.centres[shares(len(self.problem.targets), len(others), generator)]
+        return synthetic_neighbours(centres, others, self.retain.neighbour_low, self.retain.neighbour_high, generator)
 
     def _noise(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """``z_t = add_noise(randn, randn, t)`` with t uniform over the training timesteps."""

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
+from piu_lora.identity import centroid, dirichlet_mixtures
 from piu_lora.model.factors import Factors
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "Problem",
     "Solution",
     "Student",
+    "Target",
     "closed_form",
     "find_method",
     "register",
+    "shares",
 ]
 
 
@@ -55,23 +58,70 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Who is forgotten, who replaces them, who stays: unit embeddings, on the CPU."""
+class Target:
+    """One person to forget, and who replaces them: unit embeddings, on the CPU."""
 
-    forget: torch.Tensor  # (n, d) training embeddings of the forgotten person
+    forget: torch.Tensor  # (n, d) training embeddings
     anchor: torch.Tensor  # (d,)
+
+    @property
+    def centre(self) -> torch.Tensor:
+        """(d,) unit centroid of the training embeddings."""
+        return centroid(self.forget)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Who is forgotten, and who stays."""
+
+    targets: tuple[Target, ...]
     retain: Rows  # (m, d) training embeddings of everybody else
+
+    @classmethod
+    def of_one(cls, forget: torch.Tensor, anchor: torch.Tensor, retain: Rows) -> Self:
+        """One person: training embeddings (n, d), their anchor (d,)."""
+        return cls((Target(forget, anchor),), retain)
+
+    @property
+    def anchors(self) -> torch.Tensor:
+        """(k, d), in the order of the targets."""
+        return torch.stack([target.anchor for target in self.targets])
+
+    @property
+    def centres(self) -> torch.Tensor:
+        """(k, d) unit centroids, in the order of the targets."""
+        return torch.stack([target.centre for target in self.targets])
+
+    def mixtures(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Dirichlet mixtures (count, d), the targets in equal shares, and the target of each, (count,)."""
+        whose = shares(len(self.targets), count, generator)
+        mixed = torch.empty(count, self.targets[0].forget.shape[1])
+        for place in whose.unique().tolist():
+            rows = whose == place
+            mixed[rows] = dirichlet_mixtures(self.targets[place].forget, int(rows.sum()), generator)
+        return mixed, whose
+
+
+def shares(parts: int, count: int, generator: torch.Generator) -> torch.Tensor:
+    """(count,) places among ``parts``, each as often as the others but for one, in random order; drawn only where there is a choice."""
+    if parts == 1:
+        return torch.zeros(count, dtype=torch.long)
+    order = torch.randperm(parts, generator=generator)
+    return order.repeat(-(-count // parts))[:count][torch.randperm(count, generator=generator)]
 
 
 @dataclass(frozen=True)
 class Student:
-    """The model under training, as plain parts."""
+    """The model under training, as plain parts; the adapter is attached to the part that the method trains."""
 
-    unet: UNet2DConditionModel  # adapter attached
+    unet: UNet2DConditionModel
     encode: Callable[[torch.Tensor], torch.Tensor]  # (n, d) embeddings -> (n, length, hidden) conditions
     adapters_off: Callable[[], AbstractContextManager[None]]
     add_noise: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     timesteps: int  # of the noise schedule the base was trained with
+    # For objectives in condition space:
+    encode_empty: Callable[[], torch.Tensor] | None = None  # the empty prompt's condition, (1, length, hidden)
+    first: int = 0  # the first token position that carries the identity
 
 
 @dataclass(frozen=True)
@@ -98,27 +148,37 @@ class Solution:
 
 Build = Callable[[Problem, Student, ForgetConfig], Objective[Any]]
 Solve = Callable[[Problem, Ground, ForgetConfig], Solution]
+Complete = Callable[[Problem, Ground, ForgetConfig, Mapping[str, Factors]], Solution]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method: an objective to train, or a closed form."""
+    """A registered method: an objective to train, or a closed form.
+
+    Attributes:
+        component: what an objective trains.
+        complete: what is added, in closed form, to a trained change.
+    """
 
     name: str
     label: str
     paper: str
     build: Build | None = None
     solve: Solve | None = None
+    component: Literal["unet", "text_encoder"] = "unet"
+    complete: Complete | None = None
 
 
 METHODS: dict[str, Method] = {}
 
 
-def register(name: str, label: str, paper: str) -> Callable[[Build], Build]:
+def register(
+    name: str, label: str, paper: str, component: Literal["unet", "text_encoder"] = "unet", complete: Complete | None = None
+) -> Callable[[Build], Build]:
     """Add a method to the registry."""
 
     def decorate(build: Build) -> Build:
-        METHODS[name] = Method(name, label, paper, build=build)
+        METHODS[name] = Method(name, label, paper, build=build, component=component, complete=complete)
         return build
 
     return decorate

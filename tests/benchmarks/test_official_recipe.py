@@ -53,7 +53,7 @@ def make_pair(pipe: StableDiffusionPipeline, eta: float, retain_weight: float, s
         schedule.add_noise,
         1000,
     )
-    objective = PiuObjective(Problem(*people()), student, config)
+    objective = PiuObjective(Problem.of_one(*people()), student, config)
     dense, teacher = copy.deepcopy(base), frozen_copy(base)
     open_attention(dense)
     add_delta(dense, weights)
@@ -81,7 +81,7 @@ def own_pipe(tmp_path: Path) -> StableDiffusionPipeline:
 def test_loss_equals_the_package_s(own_pipe: StableDiffusionPipeline, eta: float, retain_weight: float, scale: float) -> None:
     pair = make_pair(own_pipe, eta, retain_weight, scale)
     ours, terms = pair.objective.loss(pair.draw)
-    dense = dense_loss(pair.student, pair.teacher, to_batch(pair.objective, pair.draw), pair.objective.anchor, eta, retain_weight)
+    dense = dense_loss(pair.student, pair.teacher, to_batch(pair.objective, pair.draw), pair.objective.anchors, eta, retain_weight)
     assert dense.item() == pytest.approx(ours.item(), abs=1e-5)
     assert terms["forget"] > 1e-4  # the equality is not that of two zeros
     assert (terms["retain"] > 1e-4) == (scale > 0)
@@ -89,12 +89,12 @@ def test_loss_equals_the_package_s(own_pipe: StableDiffusionPipeline, eta: float
 
 def test_targets_equal_the_package_s(own_pipe: StableDiffusionPipeline) -> None:
     pair = make_pair(own_pipe, 1.5, 10.0, 0.5)
-    draw, anchor = pair.draw, pair.objective.anchor.expand(4, -1, -1)
+    draw, anchor = pair.draw, pair.objective.anchors.expand(4, -1, -1)
     with torch.no_grad(), adapters_off(own_pipe.unet):
         at_anchor = own_pipe.unet(draw.forget_latents, draw.forget_times, anchor).sample
         at_forget = own_pipe.unet(draw.forget_latents, draw.forget_times, pair.objective.student.encode(draw.forget)).sample
         at_retain = own_pipe.unet(draw.retain_latents, draw.retain_times, pair.objective.student.encode(draw.retain)).sample
-    forget, retain = teacher_targets(pair.teacher, to_batch(pair.objective, draw), pair.objective.anchor, 1.5)
+    forget, retain = teacher_targets(pair.teacher, to_batch(pair.objective, draw), pair.objective.anchors, 1.5)
     torch.testing.assert_close(forget, replacement_target(at_anchor, at_forget, 1.5), atol=1e-5, rtol=0)
     torch.testing.assert_close(retain, at_retain, atol=1e-5, rtol=0)
 
@@ -105,7 +105,7 @@ def test_step_reports_the_mean_over_micro_batches(own_pipe: StableDiffusionPipel
     halves = iter([to_batch(pair.objective, pair.draw[:2]), to_batch(pair.objective, pair.draw[2:])])
     optimizer = torch.optim.AdamW(open_attention(pair.student), lr=1e-3)
     loss = dense_step(
-        pair.student, pair.teacher, optimizer, lambda: next(halves), pair.objective.anchor, accumulation=2, eta=1.0, retain_weight=10.0
+        pair.student, pair.teacher, optimizer, lambda: next(halves), pair.objective.anchors, accumulation=2, eta=1.0, retain_weight=10.0
     )
     assert loss == pytest.approx(ours.item(), abs=1e-5)
 
@@ -113,7 +113,7 @@ def test_step_reports_the_mean_over_micro_batches(own_pipe: StableDiffusionPipel
 def test_gradients_reach_only_the_four_blocks_cross_attention(own_pipe: StableDiffusionPipeline) -> None:
     pair = make_pair(own_pipe, 1.0, 10.0, 0.5)
     before = {name: value.clone() for name, value in pair.teacher.state_dict().items()}
-    dense_loss(pair.student, pair.teacher, to_batch(pair.objective, pair.draw), pair.objective.anchor, 1.0, 10.0).backward()
+    dense_loss(pair.student, pair.teacher, to_batch(pair.objective, pair.draw), pair.objective.anchors, 1.0, 10.0).backward()
     touched = {name for name, parameter in pair.student.named_parameters() if parameter.grad is not None and parameter.grad.any()}
     wanted = {name for name, _ in pair.student.named_parameters() if ".attn2." in name and name.split(".attentions")[0] in BLOCKS}
     assert touched == wanted

@@ -19,11 +19,11 @@ def test_counted_passes_are_those_of_the_objective(tmp_path: Path) -> None:
     pipe = tiny_pipeline()
     schedule, rows = DDPMScheduler.from_config(pipe.scheduler.config), torch.nn.functional.normalize(torch.randn(9, 16))
     student = Student(pipe.unet, lambda e: torch.randn(len(e), 8, 32), lambda: adapters_off(pipe.unet), schedule.add_noise, 1000)
-    objective = PiuObjective(Problem(rows[:3], rows[3], rows[4:]), student, PAPER)
+    objective = PiuObjective(Problem.of_one(rows[:3], rows[3], rows[4:]), student, PAPER)
     draw = objective.draw(1, torch.Generator().manual_seed(0))
     forget, retain = student.encode(draw.forget), student.encode(draw.retain)
     batch = Batch(draw.forget_latents, draw.forget_times, forget, draw.retain_latents, draw.retain_times, retain)
-    counted = our_flops(pipe.unet, batch, objective.anchor)
+    counted = our_flops(pipe.unet, batch, objective.anchors)
     with FlopCounterMode(display=False) as counter:
         objective.loss(draw)[0].backward()
     assert counter.get_total_flops() == counted["teacher"] + counted["student"]

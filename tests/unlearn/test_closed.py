@@ -77,7 +77,7 @@ def test_systems_that_cannot_be_trusted_are_refused() -> None:
 
 def solved(pipe: StableDiffusionPipeline, bank: IdentityBank, config: ForgetConfig, method: str) -> tuple[Problem, Solution]:
     case = open_case(WHO, bank, config, None)
-    problem = Problem(case.forget_train, case.anchor.embedding, case.retain_train)
+    problem = case.problem
     solve = find_method(method).solve
     assert solve is not None
     return problem, solve(problem, Ground(pipe, retained_moments(pipe, case, silent)), config)
@@ -90,19 +90,19 @@ def conditions(pipe: StableDiffusionPipeline, embeddings: torch.Tensor) -> torch
 
 def test_the_edited_encoder_writes_the_anchor(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
     problem, solution = solved(pipe, bank, fast.updated(EASY), "closed-encoder")
-    person, anchor = conditions(pipe, problem.forget), conditions(pipe, problem.anchor[None])
+    person, anchor = conditions(pipe, problem.targets[0].forget), conditions(pipe, problem.anchors)
     with edited(pipe.text_encoder, solution.change):
-        hooked = conditions(pipe, problem.forget)
+        hooked = conditions(pipe, problem.targets[0].forget)
     with mounted(pipe, solution.change):
-        loaded = conditions(pipe, problem.forget)
+        loaded = conditions(pipe, problem.targets[0].forget)
     assert torch.allclose(hooked, loaded, atol=1e-5)  # what was solved for is what PEFT computes
     assert float((loaded - anchor).norm()) < 0.6 * float((person - anchor).norm())
-    assert torch.equal(conditions(pipe, problem.forget), person)
+    assert torch.equal(conditions(pipe, problem.targets[0].forget), person)
 
 
 def test_keys_and_values_share_one_edit_of_the_condition(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
     problem, solution = solved(pipe, bank, fast.updated(EASY), "closed-kv")
-    person, anchor = conditions(pipe, problem.forget), conditions(pipe, problem.anchor[None])
+    person, anchor = conditions(pipe, problem.targets[0].forget), conditions(pipe, problem.anchors)
     for module, factors in solution.change.items():
         weight = layer_weight(pipe, module)
         edit = torch.linalg.pinv(weight.double()) @ factors.dense().double()
@@ -133,7 +133,8 @@ def test_an_ordinary_adapter_folder(
 def test_statistics_leave_out_whom_the_request_may_not_see(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
     case = open_case(WHO, bank, fast, None)
     first, again = (retained_moments(pipe, case, silent) for _ in range(2))
-    rows = case.retain_train[torch.arange(len(case.retain_train))]
+    everybody = case.problem.retain
+    rows = everybody[torch.arange(len(everybody))]
     direct = second_moments(layer_inputs(pipe, statistics_modules(pipe), rows, torch.Generator().manual_seed(0)))
     for module, moment in direct.items():
         assert torch.allclose(first[module], moment, rtol=1e-5, atol=1e-7)

@@ -13,7 +13,7 @@ from piu_lora.unlearn.piu import PiuObjective, replacement_target
 
 
 def make_problem(bank: IdentityBank) -> Problem:
-    return Problem(bank.of(bank.ids[0]), bank.centroids[1], bank.embeddings[12:])
+    return Problem.of_one(bank.of(bank.ids[0]), bank.centroids[1], bank.embeddings[12:])
 
 
 def make_student(pipe: StableDiffusionPipeline) -> Student:
@@ -46,7 +46,7 @@ def test_loss_is_the_papers_formula_in_separate_passes(objective: PiuObjective, 
     with torch.no_grad():
         with adapters_off(pipe.unet):
             on_forget, on_retain = pipe.unet(z, t, c).sample, pipe.unet(zr, tr, cr).sample
-            on_anchor = pipe.unet(z, t, objective.anchor.expand_as(c)).sample
+            on_anchor = pipe.unet(z, t, objective.anchors.expand_as(c)).sample
         target = (1 + 1.3) * on_anchor - 1.3 * on_forget
         forget = (pipe.unet(z, t, c).sample - target).square().mean()
         retain = (pipe.unet(zr, tr, cr).sample - on_retain).square().mean()
@@ -67,7 +67,7 @@ def test_gradients_equal_those_of_whole_passes(objective: PiuObjective, pipe: St
             for name, z, t, c in (
                 ("f", draw.forget_latents, draw.forget_times, forget),
                 ("r", draw.retain_latents, draw.retain_times, retain),
-                ("a", draw.forget_latents, draw.forget_times, objective.anchor.expand_as(forget)),
+                ("a", draw.forget_latents, draw.forget_times, objective.anchors.expand_as(forget)),
             )
         }
     target = replacement_target(teacher["a"], teacher["f"], objective.eta)
@@ -100,7 +100,7 @@ def test_draw_depends_on_its_generator_alone(objective: PiuObjective) -> None:
 def test_neighbours_take_their_share_of_the_retain_batch(objective: PiuObjective, bank: IdentityBank, fast: ForgetConfig, pipe) -> None:
     config = fast.updated({"retain": {"neighbours": 0.5, "neighbour_low": 0.95, "neighbour_high": 0.99}})
     draw = PiuObjective(objective.problem, objective.student, config).draw(8, torch.Generator().manual_seed(0))
-    cosines = draw.retain @ objective.centre
+    cosines = draw.retain @ objective.problem.centres[0]
     assert int((cosines >= 0.949).sum()) == 4
 
 

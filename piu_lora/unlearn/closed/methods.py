@@ -8,15 +8,15 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
-from piu_lora.identity import centroid, dirichlet_mixtures, synthetic_neighbours
+from piu_lora.identity import dirichlet_mixtures, synthetic_neighbours
 from piu_lora.model import empty_inputs, encode_embeddings, identity_position, layer_inputs, layer_weight, second_moments
 from piu_lora.model.factors import Factors
 from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encoder
 from piu_lora.unlearn.closed.kv import condition_moments, kv_modules, shared_edit
 from piu_lora.unlearn.closed.solve import Edit, Moments, solve_edit
-from piu_lora.unlearn.registry import Ground, Problem, Solution, closed_form
+from piu_lora.unlearn.registry import Ground, Problem, Solution, closed_form, shares
 
-__all__ = ["condition_module", "statistics_modules"]
+__all__ = ["condition_module", "statistics_modules", "with_keys_and_values"]
 
 
 def condition_module(pipe: StableDiffusionPipeline) -> str:
@@ -35,23 +35,26 @@ class _Setting:
 
     pipe: StableDiffusionPipeline
     config: ForgetConfig
-    mixtures: torch.Tensor  # (n, d) on the pipeline's device
-    anchor: torch.Tensor  # (d,)
+    people: list[tuple[torch.Tensor, torch.Tensor]]  # mixtures (n, d) and anchor (d,) of each, on the pipeline's device
     retained: Mapping[str, torch.Tensor]  # second moments, neighbours and empty prompt among them
 
     @classmethod
     def of(cls, problem: Problem, ground: Ground, config: ForgetConfig) -> "_Setting":
         pipe, closed = ground.pipe, config.closed
         generator = torch.Generator().manual_seed(config.seed)
-        mixtures = dirichlet_mixtures(problem.forget, closed.mixtures, generator)
+        people = [
+            (dirichlet_mixtures(target.forget, closed.mixtures, generator).to(pipe.device), target.anchor.to(pipe.device))
+            for target in problem.targets
+        ]
         chosen = torch.randint(len(problem.retain), (closed.near,), generator=generator)
         near = synthetic_neighbours(
-            centroid(problem.forget), problem.retain[chosen], config.retain.neighbour_low, config.retain.neighbour_high, generator
-        )
+            problem.centres[shares(len(people), closed.near, generator)], problem.retain[chosen],
+            config.retain.neighbour_low, config.retain.neighbour_high, generator,
+        )  # fmt: skip
         modules = statistics_modules(pipe)
         around = second_moments(layer_inputs(pipe, modules, near, generator, batch=64)) if closed.neighbours else ground.retained
         empty = second_moments(empty_inputs(pipe, modules, generator))
-        anchor = second_moments(layer_inputs(pipe, modules, problem.anchor[None], generator))
+        anchor = second_moments(layer_inputs(pipe, modules, problem.anchors, generator))
         retained = {
             module: (1 - closed.neighbours) * ground.retained[module]
             + closed.neighbours * around[module]
@@ -59,12 +62,16 @@ class _Setting:
             + closed.anchor_weight * anchor[module]
             for module in modules
         }
-        return cls(pipe, config, mixtures.to(pipe.device), problem.anchor.to(pipe.device), retained)
+        return cls(pipe, config, people, retained)
 
     def encode(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Conditions, as the encoder makes them at the moment."""
         with torch.no_grad():
             return encode_embeddings(self.pipe.text_encoder, self.pipe.tokenizer, embeddings)
+
+    def carried(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """The positions of the conditions that carry the identity."""
+        return self.encode(embeddings)[:, self.first :]
 
     @property
     def first(self) -> int:
@@ -82,7 +89,7 @@ class _Setting:
         """closed-encoder's layers."""
         encoder = self.pipe.text_encoder
         return solve_encoder(
-            encoder, self.encode, encoder_modules(encoder, self.config.closed.layers), [(self.mixtures, self.anchor)],
+            encoder, self.encode, encoder_modules(encoder, self.config.closed.layers), self.people,
             self.first, self.config.closed.eta, lambda module, moments: self.solve(moments, self.retained[module]),
         )  # fmt: skip
 
@@ -92,12 +99,12 @@ class _Setting:
         Args:
             kept: further conditions (n, tokens, hidden) that must stay as they are.
         """
-        forget, anchor = (self.encode(each)[:, self.first :] for each in (self.mixtures, self.anchor[None]))
+        pairs = ((self.carried(mixtures), self.carried(anchor[None])) for mixtures, anchor in self.people)
         retained = self.retained[condition_module(self.pipe)]
         if kept is not None:
             rows = kept.flatten(0, -2).double().cpu()
             retained = retained + rows.T @ rows / len(rows)
-        edit = self.solve(condition_moments([(forget, anchor)], self.config.closed.eta), retained)
+        edit = self.solve(condition_moments(pairs, self.config.closed.eta), retained)
         modules = kv_modules((name for name, _ in self.pipe.unet.named_modules()), self.config.lora.blocks)
         if not modules:
             raise BadInput(f"lora.blocks = {self.config.lora.blocks} holds no cross-attention of this UNet")
@@ -136,7 +143,17 @@ def closed_both(problem: Problem, ground: Ground, config: ForgetConfig) -> Solut
     setting = _Setting.of(problem, ground, config)
     edits = setting.encoder()
     encoder = {module: edit.factors for module, edit in edits.items()}
-    with edited(setting.pipe.text_encoder, encoder):
-        replaced = setting.encode(setting.mixtures)[:, setting.first :]
-    unet, edit = setting.keys_and_values(replaced)
+    unet, edit = _beside(setting, encoder)
     return Solution({**encoder, **unet}, _facts([*edits.values(), edit]))
+
+
+def with_keys_and_values(problem: Problem, ground: Ground, config: ForgetConfig, encoder: Mapping[str, Factors]) -> Solution:
+    """Add closed-kv's layers to a finished change of the text encoder, as ``closed-both`` does to its own."""
+    unet, edit = _beside(_Setting.of(problem, ground, config), encoder)
+    return Solution({**encoder, **unet}, _facts([edit]))
+
+
+def _beside(setting: _Setting, encoder: Mapping[str, Factors]) -> tuple[dict[str, Factors], Edit]:
+    with edited(setting.pipe.text_encoder, encoder):
+        replaced = torch.cat([setting.carried(mixtures) for mixtures, _ in setting.people])
+    return setting.keys_and_values(replaced)

@@ -1,0 +1,47 @@
+"""``piu-lora compare``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from piu_lora.cli.options import Bank, Base, Device, Json, Pack, Settings
+from piu_lora.cli.terminal import INTERRUPTED, bars, print_result
+
+__all__ = ["command"]
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="folder of the comparison; one that is there is gone on with")],
+    methods: Annotated[str, typer.Option(help="separated by commas; all of them by default")] = "",
+    people: Annotated[int, typer.Option(help="drawn from the bank", min=1)] = 20,
+    seeds: Annotated[int, typer.Option(help="of each person", min=1)] = 2,
+    vary: Annotated[list[str], typer.Option(help="section.key=VALUE,VALUE for ours, rival:key=VALUE,VALUE for a rival")] = [],  # noqa: B006
+    base: Base = "mini",
+    bank: Bank = None,
+    pack: Pack = None,
+    settings: Settings = [],  # noqa: B006
+    processes: Annotated[int, typer.Option(help="run at once", min=1)] = 1,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare methods, ours and the rivals', on the same people, split, seeds, anchors and judges."""
+    from dataclasses import asdict
+
+    from piu_lora.evidence import comparison_table
+    from piu_lora.jobs.arena import known_methods
+    from piu_lora.jobs.compare import compare, shared_settings
+    from piu_lora.model import family_of
+
+    config = shared_settings(family_of(base)).updated_from_pairs(settings)
+    chosen = [name.strip() for name in methods.split(",")] if methods else known_methods()
+    try:
+        result = compare(
+            out, chosen, people=people, seeds=seeds, vary=vary, base=base, bank=bank, pack=pack, config=config, processes=processes,
+            device=device, progress=bars,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo("interrupted; repeat the command to go on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    facts = {"rows": [asdict(row) for row in result.rows], "files": [str(path) for path in result.files]}
+    print_result(facts, "\n".join([comparison_table(result.rows), "", *(f"wrote {path}" for path in result.files)]), as_json)

@@ -1,0 +1,163 @@
+"""Comparing methods: what was measured in every cell, put into one table and one picture."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from piu_lora.evidence.evaluation import GROUPS
+
+__all__ = ["FIGURES", "Cell", "Row", "comparison_csv", "comparison_picture", "comparison_table", "rows_of"]
+
+SHARES = ("recognised", "verified", "no_face")
+FIGURES = (*GROUPS, *SHARES)
+_HEADS = {
+    "forget": "forget ISM after/before", "random": "random", "nearest": "nearest", "anchor": "anchor", "recognised": "recognised",
+    "verified": "verified", "no_face": "no face",
+}  # fmt: skip
+_SHOWN = ("forget", "recognised", "verified", "random", "nearest", "anchor")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one person with one seed.
+
+    Attributes:
+        variant: the method, and what was varied.
+        person: a place in the arena's list; it names nobody.
+        seconds: of making the change; evaluation is not in it.
+        peak_bytes: memory that making it took on top of the loaded base; None where the system does not say.
+        stored_bytes: of the weights that must be kept.
+        facts: of the systems that were solved.
+        figures: by recognizer, each of ``FIGURES``: ISM after / before by group, shares of the forgotten person's images.
+    """
+
+    variant: str
+    person: int
+    seed: int
+    seconds: float
+    peak_bytes: int | None
+    stored_bytes: int
+    figures: dict[str, dict[str, float | None]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant by one recognizer: the middle and the 95 % interval of each figure; None where nothing was measured."""
+
+    variant: str
+    recognizer: str
+    people: int
+    cells: int
+    figures: dict[str, tuple[float, float, float] | None]
+    seconds: float
+    peak_bytes: float | None
+    stored_bytes: float
+
+
+def rows_of(cells: Sequence[Cell]) -> list[Row]:
+    """A row for every variant and recognizer, in the order of the cells: medians over cells (shares: means).
+
+    Intervals are percentile bootstraps over people, who keep their seeds together: seeds of one person are no independent draws.
+    """
+    rows = []
+    for variant in dict.fromkeys(cell.variant for cell in cells):
+        own = [cell for cell in cells if cell.variant == variant]
+        peaks = [cell.peak_bytes for cell in own if cell.peak_bytes is not None]
+        for recognizer in own[0].figures:
+            rows.append(
+                Row(
+                    variant, recognizer, len({cell.person for cell in own}), len(own),
+                    {figure: _middle(own, recognizer, figure) for figure in FIGURES},
+                    float(np.median([cell.seconds for cell in own])), float(np.median(peaks)) if peaks else None,
+                    float(np.median([cell.stored_bytes for cell in own])),
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _middle(cells: Sequence[Cell], recognizer: str, figure: str, draws: int = 2000) -> tuple[float, float, float] | None:
+    middle = np.mean if figure in SHARES else np.median
+    people: dict[int, list[float]] = {}
+    for cell in cells:
+        value = cell.figures[recognizer][figure]
+        if value is not None:
+            people.setdefault(cell.person, []).append(value)
+    if not people:
+        return None
+    values = list(people.values())
+    chosen = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
+    resampled = [middle(np.concatenate([values[i] for i in draw])) for draw in chosen]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return float(middle(np.concatenate(values))), float(low), float(high)
+
+
+def comparison_table(rows: Sequence[Row]) -> str:
+    """Markdown: a table for each recognizer, the evaluating one first."""
+    parts = []
+    for recognizer in sorted({row.recognizer for row in rows}, key=lambda name: name == "conditioning"):
+        own = [row for row in rows if row.recognizer == recognizer]
+        heads = ["method", "people", "cells", *(_HEADS[figure] for figure in _SHOWN), "seconds", "peak MB", "stored MB"]
+        lines = [f"By the {recognizer} recognizer:", "", f"| {' | '.join(heads)} |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+        lines += [f"| {' | '.join(_cells(row))} |" for row in own]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _cells(row: Row) -> list[str]:
+    figures = [_with_interval(row.figures[figure]) for figure in _SHOWN]
+    peak = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}"
+    return [row.variant, str(row.people), str(row.cells), *figures, f"{row.seconds:.1f}", peak, f"{row.stored_bytes / 1e6:.2f}"]
+
+
+def _with_interval(value: tuple[float, float, float] | None) -> str:
+    return "-" if value is None else "{:.3f} [{:.3f}, {:.3f}]".format(*value)
+
+
+def comparison_csv(rows: Sequence[Row]) -> str:
+    """One line for each row, with the ends of every interval."""
+    buffer = io.StringIO()
+    ends = [f"{figure}{end}" for figure in FIGURES for end in ("", "_low", "_high")]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["variant", "recognizer", "people", "cells", *ends, "seconds", "peak_bytes", "stored_bytes"])
+    for row in rows:
+        values = [value for figure in FIGURES for value in (row.figures[figure] or ("", "", ""))]
+        peak = "" if row.peak_bytes is None else row.peak_bytes
+        writer.writerow([row.variant, row.recognizer, row.people, row.cells, *values, row.seconds, peak, row.stored_bytes])
+    return buffer.getvalue()
+
+
+def comparison_picture(rows: Sequence[Row]) -> bytes:
+    """A PNG: forgetting against what random and nearest people keep, a point for each variant with its intervals."""
+    from matplotlib.figure import Figure
+
+    recognizer = min((row.recognizer for row in rows), key=lambda name: name == "conditioning")
+    own = [row for row in rows if row.recognizer == recognizer]
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True)
+    for axes, group, title in zip(panels, ("random", "nearest"), ("random people", "nearest people"), strict=True):
+        for place, row in enumerate(own):
+            forget, kept = row.figures["forget"], row.figures[group]
+            if forget is None or kept is None:
+                continue
+            bars = [[[value - low], [high - value]] for value, low, high in (forget, kept)]
+            marker = "os^Dv<>pP*Xh"[place % 12]
+            axes.errorbar(
+                forget[0], kept[0], xerr=bars[0], yerr=bars[1], fmt=marker, color=f"C{place % 10}", label=row.variant, capsize=2,
+                markersize=7, elinewidth=0.8,
+            )  # fmt: skip
+        axes.set_title(f"{title} keep", fontsize=10, loc="left")
+        axes.set_xlabel("forgotten person: ISM after / before (less is better)")
+        axes.axhline(1, color="grey", linewidth=0.5)
+        axes.grid(alpha=0.25)
+    panels[0].set_ylabel("ISM after / before (1: untouched)")
+    panels[1].legend(fontsize=8, loc="lower right")
+    note = f"{own[0].people} people, {recognizer} recognizer; medians, 95 % intervals over people"
+    figure.suptitle(note, fontsize=10, x=0.01, ha="left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, metadata={"Software": None})
+    return buffer.getvalue()

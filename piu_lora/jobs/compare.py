@@ -1,0 +1,235 @@
+"""The arena: methods side by side, on the same people, split, seeds, anchors and judges. Every cell is a file; a stopped run goes on."""
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from piu_lora.adapter import disk_errors, write_file
+from piu_lora.config import ForgetConfig
+from piu_lora.errors import BadInput
+from piu_lora.evidence import Cell, Row, comparison_csv, comparison_picture, comparison_table, rows_of
+from piu_lora.identity import IdentityBank
+from piu_lora.jobs.arena import Contender, Round, known_methods
+from piu_lora.jobs.case import bank_for, open_case
+from piu_lora.jobs.readers import reader_for
+from piu_lora.model import family_of, load_base
+from piu_lora.progress import Progress, silent
+from piu_lora.unlearn import METHODS
+
+__all__ = ["Comparison", "compare", "contenders"]
+
+FORMAT = "piu_lora.comparison/1"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The cells that are there, a row for each variant and recognizer, and the files that were written."""
+
+    cells: list[Cell]
+    rows: list[Row]
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class _Arena:
+    """What every cell of an arena has in common."""
+
+    base: str
+    bank: str | None
+    pack: str | None
+    device: str
+    config: ForgetConfig
+
+    def digest(self, bank: IdentityBank) -> str:
+        """Two runs with one digest may share cells."""
+        text = json.dumps([FORMAT, self.base, bank.digest, self.config.to_dict()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def contenders(methods: Sequence[str], vary: Sequence[str] = ()) -> list[Contender]:
+    """The methods, and variants of each of ours with one setting changed at a time.
+
+    Args:
+        vary: ``section.key=value,value,...``; a rival's own setting is ``rival:key=value,...``.
+
+    Raises:
+        BadInput: an unknown method; a setting without values.
+    """
+    known = known_methods()
+    for method in methods:
+        if method not in known:
+            raise BadInput(f"unknown method {method!r}; known: {', '.join(known)}")
+    found = [Contender(method) for method in dict.fromkeys(methods)]
+    for text in vary:
+        owner, _, setting = text.rpartition(":")
+        key, separator, values = setting.partition("=")
+        if not separator or not values:
+            raise BadInput(f"--vary {text!r} has no values; write it as section.key=value,value")
+        chosen = [owner] if owner else [method for method in methods if method in METHODS]
+        if owner and owner not in methods:
+            raise BadInput(f"--vary {text!r} names {owner!r}, which is not among the methods compared: {', '.join(methods)}")
+        found += [Contender(method, (f"{key}={value}",)) for method in chosen for value in values.split(",")]
+    return found
+
+
+def compare(
+    out: str | Path, methods: Sequence[str], *, people: int = 20, seeds: int = 2, vary: Sequence[str] = (), base: str = "mini",
+    bank: str | None = None, pack: str | Path | None = None, config: ForgetConfig | None = None, processes: int = 1, device: str = "auto",
+    progress: Progress = silent,
+) -> Comparison:  # fmt: skip
+    """Run the cells that are missing, and write the tables and the picture anew.
+
+    Args:
+        out: a folder with ``arena.json``, ``cells/``, and ``comparison`` as .md, .csv, .json and .png; one that is there is gone on with.
+        methods: see ``known_methods``.
+        people: drawn from the bank; on the embedded base, nobody who was used to choose defaults.
+        seeds: of each person, from ``config.seed`` on.
+        vary: see ``contenders``.
+        config: the split, anchors and evaluation that all methods share; the base's preset with synthetic anchors by default.
+        processes: run at once, with an equal share of the processor's threads.
+
+    Raises:
+        BadInput: an unknown method, too few people, or a folder of another arena.
+    """
+    entrants = contenders(methods, vary)
+    family = family_of(base)
+    arena = _Arena(base, bank, None if pack is None else str(pack), device, config or shared_settings(family))
+    for entrant in entrants:
+        if entrant.method in METHODS:
+            entrant.config(arena.config, family)  # refuses settings that do not exist, before anything runs
+    everybody = bank_for(base, bank)
+    folder = Path(out)
+    chosen = _people(everybody, family, people)
+    _enter(folder, arena.digest(everybody), arena.config)
+    wanted = [
+        (place, who, arena.config.seed + seed, entrant)
+        for seed in range(seeds) for place, who in enumerate(chosen) for entrant in entrants
+    ]  # fmt: skip
+    missing = [task for task in wanted if not _path(folder, task[3], task[0], task[2]).exists()]
+    with progress("compare", len(wanted), len(wanted) - len(missing)) as advance:
+        for cell in _played(arena, missing, processes):
+            _keep(folder, cell)
+            advance(1)
+    return _report(folder, [entrant.name for entrant in entrants], people, range(arena.config.seed, arena.config.seed + seeds))
+
+
+def shared_settings(family: str) -> ForgetConfig:
+    """What the arena gives to everybody: the base's preset, with anchors who are nobody."""
+    return ForgetConfig.preset(family).updated({"anchor": {"rule": "synthetic"}})
+
+
+def _people(bank: IdentityBank, family: str, count: int) -> list[str]:
+    left_out: set[int] = set()
+    if family == "mini":
+        from piu_lora.model import mini
+
+        left_out = set(mini.TUNED_ON)
+    order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(0)).tolist()
+    free = [row for row in order if row not in left_out]
+    if not 1 <= count <= len(free):
+        raise BadInput(f"--people {count} is out of range: the bank has {len(free)} people to draw from")
+    return [bank.ids[row] for row in free[:count]]
+
+
+def _enter(folder: Path, digest: str, config: ForgetConfig) -> None:
+    """Found an arena, or make sure that the one there is the same."""
+    path = folder / "arena.json"
+    if not path.exists():
+        settings = config.to_dict()
+        settings["anchor"]["identity"] = ""
+        with disk_errors(f"the arena to {str(folder)!r}"):
+            (folder / "cells").mkdir(parents=True, exist_ok=True)
+            write_file(path, (json.dumps({"format": FORMAT, "digest": digest, "settings": settings}, indent=1) + "\n").encode())
+        return
+    try:
+        known = json.loads(path.read_text())["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{str(path)!r} is damaged: {error}; restore it, or compare into another folder") from error
+    if known != digest:
+        raise BadInput(f"{str(folder)!r} holds an arena of another base, bank or settings; pass the same --set, or another --out")
+
+
+def _path(folder: Path, entrant: Contender | str, person: int, seed: int) -> Path:
+    name = entrant if isinstance(entrant, str) else entrant.name
+    safe = "".join(letter if letter.isalnum() or letter in ".-=_" else "_" for letter in name)
+    return folder / "cells" / f"{safe}-{person:03d}-{seed}.json"
+
+
+def _keep(folder: Path, cell: Cell) -> None:
+    with disk_errors(f"a cell to {str(folder)!r}"):
+        write_file(_path(folder, cell.variant, cell.person, cell.seed), (json.dumps(asdict(cell), sort_keys=True) + "\n").encode())
+
+
+Task = tuple[int, str, int, Contender]
+
+
+def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[Cell]:
+    if processes <= 1:
+        for task in tasks:
+            yield _play(arena, task)
+        return
+    threads = max(torch.get_num_threads() // processes, 1)
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=fresh, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        futures = [pool.submit(_play, arena, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _play(arena: _Arena, task: Task) -> Cell:
+    place, who, seed, entrant = task
+    return _round(arena, who, seed).play(entrant, place)
+
+
+_LAST: dict[tuple[str, int], Round] = {}  # methods of one person and seed come one after the other
+
+
+def _round(arena: _Arena, who: str, seed: int) -> Round:
+    if (who, seed) not in _LAST:
+        _LAST.clear()
+        pipe, bank, reader = _loaded(arena)
+        _LAST[who, seed] = Round(pipe, open_case(who, bank, dataclasses.replace(arena.config, seed=seed), reader))
+    return _LAST[who, seed]
+
+
+@cache
+def _loaded(arena: _Arena) -> tuple[Any, IdentityBank, Any]:
+    pipe = load_base(arena.base, device=arena.device)
+    return pipe, bank_for(arena.base, arena.bank), reader_for(arena.base, arena.pack, arena.config.faces, arena.device)
+
+
+def _report(folder: Path, names: Sequence[str], people: int, seeds: range) -> Comparison:
+    cells = []
+    for name in names:
+        for seed in seeds:
+            for person in range(people):
+                cells.append(Cell(**json.loads(_path(folder, name, person, seed).read_text())))
+    rows = rows_of(cells)
+    note = (
+        f"{people} people, {len(seeds)} seeds. Medians over people and seeds (recognised and verified: means) with 95 % intervals over "
+        "people. Retained people and the anchor: ISM after/before. Verified: at a false-accept rate of 1e-3."
+    )
+    document = {"format": FORMAT, "people": people, "seeds": list(seeds), "rows": [asdict(row) for row in rows]}
+    files = {
+        "comparison.md": f"{note}\n\n{comparison_table(rows)}\n".encode(),
+        "comparison.csv": comparison_csv(rows).encode(),
+        "comparison.json": (json.dumps(document, indent=1) + "\n").encode(),
+        "comparison.png": comparison_picture(rows),
+    }
+    with disk_errors(f"the comparison to {str(folder)!r}"):
+        for name, content in files.items():
+            write_file(folder / name, content)
+    return Comparison(cells, rows, [folder / name for name in files])

@@ -1,0 +1,108 @@
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora import forget
+from piu_lora.config import ForgetConfig
+from piu_lora.errors import BadInput
+from piu_lora.identity import IdentityBank
+from piu_lora.jobs.case import open_case
+from piu_lora.model import encode_embeddings, encode_empty, encoder_adapter, encoder_adapters_off, read_weights, start_from, trainable
+from piu_lora.model.factors import Factors
+from piu_lora.unlearn import Student
+from piu_lora.unlearn.distil import DistilObjective
+
+WHO = "person-003"
+
+
+def student_of(pipe: StableDiffusionPipeline, first: int = 3) -> Student:
+    return Student(
+        pipe.unet, lambda e: encode_embeddings(pipe.text_encoder, pipe.tokenizer, e), lambda: encoder_adapters_off(pipe.text_encoder),
+        lambda *_: torch.empty(0), 1000, lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), first,
+    )  # fmt: skip
+
+
+def randomised(pipe: StableDiffusionPipeline) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainable(pipe.text_encoder):
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def test_loss_is_the_formula_by_hand(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
+    config = fast.updated({"distil": {"eta": 0.7, "retain_weight": 3.0, "empty_weight": 2.0}})
+    problem = open_case([WHO, "person-011"], bank, config, None).problem
+    student = student_of(pipe)
+    plain = {name: student.encode(rows).detach() for name, rows in (("anchors", problem.anchors),)}
+    with encoder_adapter(pipe.text_encoder, 4, "x", 0):
+        randomised(pipe)
+        objective = DistilObjective(problem, student, config)
+        draw = objective.draw(6, torch.Generator().manual_seed(0))
+        loss, terms = objective.loss(draw)
+        after = {name: student.encode(rows).detach() for name, rows in (("forget", draw.forget), ("retain", draw.retain))}
+        empty = encode_empty(pipe.text_encoder, pipe.tokenizer).detach()
+    before = {name: student.encode(rows).detach() for name, rows in (("forget", draw.forget), ("retain", draw.retain))}
+    anchors = plain["anchors"][draw.whose]
+    wanted = 1.7 * anchors - 0.7 * before["forget"]
+    forgotten = (after["forget"] - wanted)[:, 3:].square().mean()
+    retained = (after["retain"] - before["retain"])[:, 3:].square().mean()
+    blank = (empty - encode_empty(pipe.text_encoder, pipe.tokenizer).detach()).square().mean()
+    assert float(loss.detach()) == pytest.approx(float(forgotten + 3 * retained + 2 * blank), rel=1e-4)
+    assert terms["forget"] == pytest.approx(float(forgotten), rel=1e-4)
+    assert min(float(forgotten), float(retained), float(blank)) > 1e-4
+
+
+def test_the_retain_batch_holds_its_shares(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
+    config = fast.updated({"distil": {"neighbours": 0.5, "anchors": 0.125, "neighbour_low": 0.95, "neighbour_high": 0.99}})
+    problem = open_case([WHO, "person-011"], bank, config, None).problem
+    draw = DistilObjective(problem, student_of(pipe), config).draw(16, torch.Generator().manual_seed(0))
+    assert int(((draw.retain @ problem.centres.T).amax(dim=1) > 0.949).sum()) == 8
+    assert int(((draw.retain @ problem.anchors.T).amax(dim=1) > 0.9999).sum()) == 2
+    assert draw.whose.bincount().tolist() == [8, 8]
+
+
+def test_the_encoder_comes_back_without_wrappers(pipe: StableDiffusionPipeline) -> None:
+    names = [name for name, _ in pipe.text_encoder.named_modules()]
+    with encoder_adapter(pipe.text_encoder, 2, "x", 0):
+        assert len(trainable(pipe.text_encoder)) == 2 * 6 * 2
+    assert pipe.get_list_adapters() == {}
+    assert [name for name, _ in pipe.text_encoder.named_modules()] == names
+
+
+def test_a_start_is_where_training_begins(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
+    generator = torch.Generator().manual_seed(2)
+    module = "encoder.layers.1.mlp.fc2"
+    factors = Factors(torch.randn(3, 32, generator=generator), torch.randn(32, 3, generator=generator))
+    with encoder_adapter(pipe.text_encoder, 4, "x", 0):
+        start_from(pipe.text_encoder, "x", {module: factors})
+        weights = read_weights(pipe.text_encoder, "x")
+        dense = weights[f"{module}.lora_B.weight"] @ weights[f"{module}.lora_A.weight"]
+        assert torch.allclose(dense, factors.dense(), atol=1e-5)
+        assert bool(weights[f"{module}.lora_A.weight"][3].any())  # the free place can still learn
+        with pytest.raises(BadInput, match=r"changes 'nowhere'.*train\.start"):
+            start_from(pipe.text_encoder, "x", {"nowhere": factors})
+    with encoder_adapter(pipe.text_encoder, 2, "x", 0):
+        start_from(pipe.text_encoder, "x", {module: factors})
+        assert read_weights(pipe.text_encoder, "x")[f"{module}.lora_B.weight"].shape == (32, 2)
+
+
+@pytest.mark.parametrize(
+    ("method", "start", "message"),
+    [("piu", "piu", "trained itself"), ("piu", "closed-encoder", "trains the unet alone"), ("piu", "nothing", "unknown method")],
+)
+def test_starts_that_do_not_fit(method, start, message, pipe, bank, fast, tmp_path) -> None:
+    with pytest.raises(BadInput, match=message):
+        forget(WHO, pipe, tmp_path / "out", bank=bank, config=fast.updated({"method": method, "train": {"start": start}}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_piu_starts_from_a_closed_form(pipe, bank, fast, tmp_path) -> None:
+    config = fast.updated({"train": {"start": "closed-kv", "steps": 1, "lr": 1e-9}, "closed": {"near": 16, "rank": 2}, "lora": {"rank": 4}})
+    warm = forget(WHO, pipe, tmp_path / "warm", bank=bank, config=config)
+    closed = forget(WHO, pipe, tmp_path / "closed", bank=bank, config=config.updated({"method": "closed-kv"}))
+    from piu_lora import read_adapter
+
+    mine, theirs = (read_adapter(each.path).change for each in (warm, closed))
+    for module, factors in theirs.items():
+        scale = float(factors.dense().abs().max())
+        assert torch.allclose(mine[module].dense(), factors.dense(), atol=0.02 * scale)
