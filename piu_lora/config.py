@@ -162,19 +162,22 @@ class ClosedConfig:
 class DistilConfig:
     """The replacement objective in condition space."""
 
-    rank: int = 32
+    rank: int = 0  # 0: 32, or 64 for more than 32 people
     eta: float = 0.25  # how far beyond the anchor
-    retain_weight: float = 5.0  # of the retained conditions, the anchors' among them
+    retain_weight: float = 10.0  # of the retained conditions, the anchors' among them
     empty_weight: float = 1.0  # of the empty prompt's condition
     neighbours: float = 0.5  # share of synthetic neighbours in the retain batch
     neighbour_low: float = 0.2  # their cosine with a forgotten centroid
     neighbour_high: float = 0.7
     anchors: float = 0.05  # share of the anchors themselves in the retain batch
+    unseen: float = 0.5  # share of forget samples turned away from the known photographs, as unseen ones of the person would be
+    unseen_low: float = 0.85  # by a cosine from here to 1
 
     def __post_init__(self) -> None:
-        _require(self.rank >= 1, "distil.rank", self.rank, "1 or more")
-        for name in ("eta", "retain_weight", "empty_weight"):
+        for name in ("rank", "eta", "retain_weight", "empty_weight"):
             _require(getattr(self, name) >= 0, f"distil.{name}", getattr(self, name), "0 or more")
+        _require(0 <= self.unseen <= 1, "distil.unseen", self.unseen, "a share in [0, 1]")
+        _require(-1 <= self.unseen_low < 1, "distil.unseen_low", self.unseen_low, "a cosine in [-1, 1)")
         share = self.neighbours + self.anchors
         _require(
             self.neighbours >= 0 and self.anchors >= 0 and share <= 1, "distil.neighbours + distil.anchors", share, "shares, 1 at most"
@@ -182,12 +185,14 @@ class DistilConfig:
         span = (self.neighbour_low, self.neighbour_high)
         _require(-1 <= span[0] < span[1] < 1, "distil.neighbour_low/high", span, "-1 <= low < high < 1")
 
+    def rank_for(self, people: int) -> int:
+        """The rank of an adapter for so many people."""
+        return self.rank or (32 if people <= 32 else 64)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The optimisation."""
-
-    start: str = ""  # a closed form whose change training starts from; empty: from nothing
 
     steps: int = 400
     batch: int = 16  # forget and retain conditions each
@@ -202,6 +207,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False  # activations are computed again instead of being kept
     compile: bool = False  # torch.compile of the UNet's blocks; pays off in long runs on a GPU
     checkpoint_every: int = 50
+    start: str = ""  # a closed form whose change training starts from; empty: from nothing
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulation", "checkpoint_every"):
@@ -310,7 +316,7 @@ _CLOSED: dict[str, Any] = {"anchor": {"rule": "synthetic"}}
 _DISTIL: dict[str, Any] = {
     "anchor": {"rule": "synthetic"},
     "train": {
-        "start": "closed-encoder", "steps": 600, "batch": 64, "accumulation": 1, "lr": 2e-3, "weight_decay": 0.0, "schedule": "cosine",
+        "start": "closed-encoder", "steps": 800, "batch": 64, "accumulation": 1, "lr": 2e-3, "weight_decay": 0.0, "schedule": "cosine",
         "warmup": 20, "clip": 1.0,
     },
 }  # fmt: skip

@@ -86,7 +86,13 @@ OUT_OF_RANGE = {
     "train.batch": "0", "train.accumulation": "-3", "train.checkpoint_every": "0", "train.lr": "0.0 -0.5 nan",
     "train.weight_decay": "-0.5", "train.micro_batch": "0 -1", "train.warmup": "-1", "train.clip": "-0.5", "evaluation.forget_images": "0",
     "evaluation.retain_images": "0", "evaluation.nearest": "0", "evaluation.anchor_images": "0", "evaluation.steps": "0",
-    "evaluation.batch": "0", "evaluation.guidance": "0.5",
+    "evaluation.batch": "0", "evaluation.guidance": "0.5", "anchor.far": "0.0 1.0", "anchor.margin": "-0.5 1.0",
+    "closed.eta": "-0.5", "closed.retain_weight": "0.0", "closed.empty_weight": "-1.0",
+    "closed.anchor_weight": "-1.0", "closed.ridge": "0.0",
+    "closed.neighbours": "1.0 -0.5", "closed.mixtures": "0", "closed.retained": "0", "closed.near": "0", "closed.layers": "-1",
+    "closed.tolerance": "1.0", "closed.rank": "0", "distil.rank": "-1", "distil.eta": "-0.5", "distil.retain_weight": "-1.0",
+    "distil.empty_weight": "-1.0",
+    "distil.unseen": "-0.5 1.5", "distil.unseen_low": "1.0",
 }  # fmt: skip
 
 
@@ -105,6 +111,8 @@ def test_range_errors_quote_name_and_value(name: str) -> None:
         ("lora.projections=[]", "lora.projections = ()"),
         ('lora.projections=["to_q", "to_x"]', "lora.projections = ('to_q', 'to_x')"),
         ("retain.neighbour_low=0.8", "retain.neighbour_low/high = (0.8, 0.7)"),
+        ("distil.anchors=0.75", "distil.neighbours + distil.anchors = 1.25"),
+        ("distil.neighbour_low=0.8", "distil.neighbour_low/high = (0.8, 0.7)"),
         ("retain.neighbour_high=1.0", "retain.neighbour_low/high = (0.3, 1.0)"),
     ],
 )

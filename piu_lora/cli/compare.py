@@ -17,6 +17,7 @@ def command(
     people: Annotated[int, typer.Option(help="drawn from the bank", min=1)] = 20,
     seeds: Annotated[int, typer.Option(help="of each person", min=1)] = 2,
     vary: Annotated[list[str], typer.Option(help="section.key=VALUE,VALUE for ours, rival:key=VALUE,VALUE for a rival")] = [],  # noqa: B006
+    variant: Annotated[list[str], typer.Option(help='one more contender: "METHOD section.key=VALUE ..."')] = [],  # noqa: B006
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
@@ -37,8 +38,8 @@ def command(
     chosen = [name.strip() for name in methods.split(",")] if methods else known_methods()
     try:
         result = compare(
-            out, chosen, people=people, seeds=seeds, vary=vary, base=base, bank=bank, pack=pack, config=config, processes=processes,
-            device=device, progress=bars,
+            out, chosen, people=people, seeds=seeds, vary=vary, variants=variant, base=base, bank=bank, pack=pack, config=config,
+            processes=processes, device=device, progress=bars,
         )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("interrupted; repeat the command to go on", err=True)

@@ -25,7 +25,7 @@ from piu_lora.model import family_of, load_base
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
 
-__all__ = ["Comparison", "compare", "contenders"]
+__all__ = ["Comparison", "compare", "contenders", "drawn_people", "shared_settings"]
 
 FORMAT = "piu_lora.comparison/1"
 
@@ -55,11 +55,12 @@ class _Arena:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def contenders(methods: Sequence[str], vary: Sequence[str] = ()) -> list[Contender]:
+def contenders(methods: Sequence[str], vary: Sequence[str] = (), variants: Sequence[str] = ()) -> list[Contender]:
     """The methods, and variants of each of ours with one setting changed at a time.
 
     Args:
         vary: ``section.key=value,value,...``; a rival's own setting is ``rival:key=value,...``.
+        variants: a method and what is set for it, ``method section.key=value section.key=value ...``.
 
     Raises:
         BadInput: an unknown method; a setting without values.
@@ -78,13 +79,18 @@ def contenders(methods: Sequence[str], vary: Sequence[str] = ()) -> list[Contend
         if owner and owner not in methods:
             raise BadInput(f"--vary {text!r} names {owner!r}, which is not among the methods compared: {', '.join(methods)}")
         found += [Contender(method, (f"{key}={value}",)) for method in chosen for value in values.split(",")]
+    for text in variants:
+        method, *pairs = text.split()
+        if method not in known:
+            raise BadInput(f"--variant {text!r} begins with no method; known: {', '.join(known)}")
+        found.append(Contender(method, tuple(pairs)))
     return found
 
 
 def compare(
-    out: str | Path, methods: Sequence[str], *, people: int = 20, seeds: int = 2, vary: Sequence[str] = (), base: str = "mini",
-    bank: str | None = None, pack: str | Path | None = None, config: ForgetConfig | None = None, processes: int = 1, device: str = "auto",
-    progress: Progress = silent,
+    out: str | Path, methods: Sequence[str], *, people: int = 20, seeds: int = 2, vary: Sequence[str] = (), variants: Sequence[str] = (),
+    base: str = "mini", bank: str | None = None, pack: str | Path | None = None, config: ForgetConfig | None = None, processes: int = 1,
+    device: str = "auto", progress: Progress = silent,
 ) -> Comparison:  # fmt: skip
     """Run the cells that are missing, and write the tables and the picture anew.
 
@@ -93,14 +99,14 @@ def compare(
         methods: see ``known_methods``.
         people: drawn from the bank; on the embedded base, nobody who was used to choose defaults.
         seeds: of each person, from ``config.seed`` on.
-        vary: see ``contenders``.
+        vary, variants: see ``contenders``.
         config: the split, anchors and evaluation that all methods share; the base's preset with synthetic anchors by default.
         processes: run at once, with an equal share of the processor's threads.
 
     Raises:
         BadInput: an unknown method, too few people, or a folder of another arena.
     """
-    entrants = contenders(methods, vary)
+    entrants = contenders(methods, vary, variants)
     family = family_of(base)
     arena = _Arena(base, bank, None if pack is None else str(pack), device, config or shared_settings(family))
     for entrant in entrants:
@@ -108,7 +114,7 @@ def compare(
             entrant.config(arena.config, family)  # refuses settings that do not exist, before anything runs
     everybody = bank_for(base, bank)
     folder = Path(out)
-    chosen = _people(everybody, family, people)
+    chosen = drawn_people(everybody, family, people)
     _enter(folder, arena.digest(everybody), arena.config)
     wanted = [
         (place, who, arena.config.seed + seed, entrant)
@@ -127,7 +133,12 @@ def shared_settings(family: str) -> ForgetConfig:
     return ForgetConfig.preset(family).updated({"anchor": {"rule": "synthetic"}})
 
 
-def _people(bank: IdentityBank, family: str, count: int) -> list[str]:
+def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
+    """Ids of ``count`` people of the bank, always the same ones; on the embedded base, nobody who was used to choose defaults.
+
+    Raises:
+        BadInput: the bank has too few.
+    """
     left_out: set[int] = set()
     if family == "mini":
         from piu_lora.model import mini

@@ -15,7 +15,6 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 from piu_lora.adapter import OutputFolder, change_of, write_file
-from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.jobs.case import Case
 from piu_lora.model import (
@@ -61,7 +60,7 @@ def train_change(
     assert method.build is not None
     part = method.component
     model = getattr(pipe, part)
-    with _attached(pipe, part, case.config):
+    with _attached(pipe, part, case):
         start_from(model, _NAME, _within(start, part))
         objective = method.build(case.problem, _student(pipe, part), case.config)
         history = _train(objective, pipe, trainable(model), case, output, state, workers, progress)
@@ -69,9 +68,10 @@ def train_change(
 
 
 @contextlib.contextmanager
-def _attached(pipe: StableDiffusionPipeline, part: str, config: ForgetConfig) -> Iterator[None]:
+def _attached(pipe: StableDiffusionPipeline, part: str, case: Case) -> Iterator[None]:
+    config = case.config
     if part == "text_encoder":
-        with encoder_adapter(pipe.text_encoder, config.distil.rank, _NAME, config.seed):
+        with encoder_adapter(pipe.text_encoder, config.distil.rank_for(len(case.people)), _NAME, config.seed):
             yield
         return
     attach(pipe.unet, config.lora, _NAME, config.seed)

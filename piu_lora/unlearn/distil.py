@@ -46,9 +46,16 @@ class DistilObjective:
             self.empty = self.encode_empty()
 
     def draw(self, count: int, generator: torch.Generator) -> DistilDraw:
-        """Mixtures of the forgotten people in equal shares; real people, synthetic neighbours and anchors; on the CPU generator."""
+        """Forget: mixtures, the people in equal shares, some turned towards strangers. Retain: real people, synthetic neighbours, anchors.
+
+        All drawn by the generator, on the CPU.
+        """
         settings, parts = self.settings, len(self.problem.targets)
         forget, whose = self.problem.mixtures(count, generator)
+        unseen = round(settings.unseen * count)
+        others = self.problem.retain[torch.randint(len(self.problem.retain), (unseen,), generator=generator)]
+        # Mixtures come shuffled by person: the first ones are anybody's.
+        forget[:unseen] = synthetic_neighbours(forget[:unseen], others, settings.unseen_low, 1.0, generator)
         retain = self.problem.retain[torch.randint(len(self.problem.retain), (count,), generator=generator)]
         near, anchors = round(settings.neighbours * count), round(settings.anchors * count)
         centres = self.centres[shares(parts, near, generator)]

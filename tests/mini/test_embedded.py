@@ -37,6 +37,18 @@ def test_classes_are_those_of_arc2face(base: StableDiffusionPipeline) -> None:
     assert describe(base).family == "mini"
 
 
+def test_the_differentiable_recognizer_is_the_onnx_one() -> None:
+    from piu_lora.model.mini.differentiable import differentiable_recognizer
+
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    mine = differentiable_recognizer()(images)
+    theirs = mini.conditioning_recognizer().embed(images.detach())
+    assert torch.allclose(mine, theirs, atol=1e-4)
+    mine[:, 0].sum().backward()
+    assert images.grad is not None
+    assert float(images.grad.abs().max()) > 0
+
+
 @pytest.mark.parametrize("name", ["conditioning", "evaluating"])
 def test_recognizers_keep_the_contract_of_a_real_one(name: str) -> None:
     session = onnxruntime.InferenceSession(str(WEIGHTS / f"{name}.onnx"), providers=["CPUExecutionProvider"])

@@ -106,3 +106,16 @@ def test_piu_starts_from_a_closed_form(pipe, bank, fast, tmp_path) -> None:
     for module, factors in theirs.items():
         scale = float(factors.dense().abs().max())
         assert torch.allclose(mine[module].dense(), factors.dense(), atol=0.02 * scale)
+
+
+def test_unseen_photographs_are_imagined(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
+    def cosines(share: float) -> torch.Tensor:
+        config = fast.updated({"distil": {"unseen": share, "unseen_low": 0.6}})
+        problem = open_case(WHO, bank, config, None).problem
+        draw = DistilObjective(problem, student_of(pipe), config).draw(64, torch.Generator().manual_seed(0))
+        return draw.forget @ problem.centres[0]
+
+    known, half = cosines(0.0), cosines(0.5)
+    assert float(known.min()) > 0.8
+    assert float(half[32:].min()) > 0.8
+    assert 0.4 < float(half[:32].min()) < 0.8

@@ -1,0 +1,34 @@
+import pytest
+
+from piu_lora.evidence import Cell, comparison_csv, comparison_picture, comparison_table, rows_of
+from piu_lora.evidence.comparison import FIGURES
+
+
+def cell(person: int, seed: int, value: float | None, variant: str = "a") -> Cell:
+    figures = {name: dict.fromkeys(FIGURES, value) for name in ("conditioning", "evaluating")}
+    return Cell(variant, person, seed, 2.0, None, 1000, figures)
+
+
+def test_medians_of_ratios_and_means_of_shares() -> None:
+    (row, _) = rows_of([cell(0, 0, 0.0), cell(1, 0, 0.0), cell(2, 0, 1.0)])
+    assert row.figures["forget"] is not None
+    assert row.figures["recognised"] is not None
+    assert row.figures["forget"][0] == 0.0
+    assert row.figures["recognised"][0] == pytest.approx(1 / 3)
+
+
+def test_seeds_of_a_person_are_drawn_together() -> None:
+    """Two people whose seeds agree: the interval is that of two draws, not of twenty."""
+    (row, _) = rows_of([cell(person, seed, float(person)) for person in range(2) for seed in range(10)])
+    assert row.figures["recognised"] == (0.5, 0.0, 1.0)
+    assert (row.people, row.cells) == (2, 20)
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    rows = rows_of([cell(0, 0, None), cell(0, 0, 0.5, "b")])
+    table = comparison_table(rows)
+    assert table.index("evaluating") < table.index("conditioning")
+    assert "| a | 1 | 1 | - |" in table
+    assert "0.500 [0.500, 0.500]" in table
+    assert comparison_csv(rows).splitlines()[1].startswith("a,conditioning,1,1,,,")
+    assert comparison_picture(rows).startswith(b"\x89PNG")
