@@ -142,7 +142,8 @@ class ClosedConfig:
     neighbours: float = 0.4  # share of synthetic neighbours among the retained conditions
     mixtures: int = 32  # conditions of each forgotten person
     retained: int = 4096  # embeddings of the bank that the cached statistics rest on
-    near: int = 2048  # synthetic neighbours of each forgotten person
+    near: int = 2048  # synthetic neighbours of the forgotten people, together
+    positions: int = 16  # token positions of a retained condition that are looked at
     layers: int = 0  # of the text encoder, from the last; 0 edits all
     tolerance: float = 1e-4  # share of a layer's energy that its rank may lose
     rank: int = 64  # the highest allowed
@@ -152,7 +153,7 @@ class ClosedConfig:
             _require(getattr(self, name) >= 0, f"closed.{name}", getattr(self, name), "0 or more")
         for name in ("retain_weight", "ridge"):
             _require(getattr(self, name) > 0, f"closed.{name}", getattr(self, name), "more than 0")
-        for name in ("mixtures", "retained", "near", "rank"):
+        for name in ("mixtures", "retained", "near", "positions", "rank"):
             _require(getattr(self, name) >= 1, f"closed.{name}", getattr(self, name), "1 or more")
         _require(0 <= self.neighbours < 1, "closed.neighbours", self.neighbours, "a share in [0, 1)")
         _require(0 <= self.tolerance < 1, "closed.tolerance", self.tolerance, "a share in [0, 1)")
@@ -301,6 +302,8 @@ class ForgetConfig:
 
 # Chosen by measurement on identities of the bank that no figure in the README uses (benchmarks/README.md).
 PRESETS: dict[str, dict[str, Any]] = {
+    # One condition of CLIP ViT-L/14 costs 13 GFLOP: what keeps a person under a minute on two cores (benchmarks/closed_shape.py).
+    "arc2face": {"closed": {"retained": 1024, "near": 128, "mixtures": 8}},
     "mini": {
         "faces": {"linked": 0.6},
         "split": {"same_person": 0.85},

@@ -91,6 +91,7 @@ OUT_OF_RANGE = {
     "closed.anchor_weight": "-1.0", "closed.ridge": "0.0",
     "closed.neighbours": "1.0 -0.5", "closed.mixtures": "0", "closed.retained": "0", "closed.near": "0", "closed.layers": "-1",
     "closed.tolerance": "1.0", "closed.rank": "0", "distil.rank": "-1", "distil.eta": "-0.5", "distil.retain_weight": "-1.0",
+    "closed.positions": "0",
     "distil.empty_weight": "-1.0",
     "distil.unseen": "-0.5 1.5", "distil.unseen_low": "1.0",
 }  # fmt: skip

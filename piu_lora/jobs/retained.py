@@ -15,7 +15,7 @@ from piu_lora.adapter import write_file
 from piu_lora.errors import BadInput
 from piu_lora.identity import normalize
 from piu_lora.jobs.case import Case
-from piu_lora.model import encoder_digest, layer_inputs
+from piu_lora.model import encoder_digest, layer_inputs, spread_positions
 from piu_lora.progress import Progress
 from piu_lora.unlearn import statistics_modules
 
@@ -23,7 +23,7 @@ __all__ = ["cache_folder", "retained_moments"]
 
 _log = logging.getLogger("piu_lora")
 _BATCH = 64
-_VERSION = "1"
+_VERSION = "2"
 
 
 def cache_folder() -> Path:
@@ -67,7 +67,8 @@ def _sample(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 def _cached_sums(
     pipe: StableDiffusionPipeline, case: Case, modules: list[str], sample: torch.Tensor, progress: Progress
 ) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
-    facts = [_VERSION, encoder_digest(pipe.text_encoder), case.bank.digest, str(pipe.text_encoder.dtype), str(len(sample)), *modules]
+    sizes = [str(len(sample)), str(case.config.closed.positions)]
+    facts = [_VERSION, encoder_digest(pipe.text_encoder), case.bank.digest, str(pipe.text_encoder.dtype), *sizes, *modules]
     path = cache_folder() / "retained" / f"{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:32]}.safetensors"
     try:
         stored = safetensors.torch.load(path.read_bytes())
@@ -100,7 +101,7 @@ def _sums(
 
     for seen in _told(batches(), -(-len(places) // _BATCH), progress):
         for module, values in seen.items():
-            x = values.flatten(0, -2).double().cpu()
+            x = spread_positions(values, case.config.closed.positions).flatten(0, -2).double().cpu()
             sums[module] = sums.get(module, 0) + x.T @ x
             counts[module] = counts.get(module, 0) + len(x)
     return sums, counts

@@ -1,6 +1,6 @@
 """What: bases, conditions, sampling and LoRA."""
 
-from piu_lora.model.activations import empty_inputs, layer_inputs, layer_weight, second_moments, sees_condition
+from piu_lora.model.activations import empty_inputs, layer_inputs, layer_weight, second_moments, sees_condition, spread_positions
 from piu_lora.model.attention import training_attention
 from piu_lora.model.base import (
     ARC2FACE,
@@ -59,6 +59,7 @@ __all__ = [
     "read_weights",
     "second_moments",
     "sees_condition",
+    "spread_positions",
     "start_from",
     "trainable",
     "training_attention",

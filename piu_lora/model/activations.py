@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.model.condition import encode_embeddings, encode_empty, identity_position
 
-__all__ = ["empty_inputs", "layer_inputs", "layer_weight", "second_moments", "sees_condition"]
+__all__ = ["empty_inputs", "layer_inputs", "layer_weight", "second_moments", "sees_condition", "spread_positions"]
 
 
 def sees_condition(module: str) -> bool:
@@ -98,13 +98,29 @@ def layer_weight(pipe: StableDiffusionPipeline, module: str) -> torch.Tensor:
     return weight.detach()
 
 
-def second_moments(batches: Iterable[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """``E[x x^T]`` over all samples and tokens by module, (in, in) float64, streamed."""
+def second_moments(batches: Iterable[dict[str, torch.Tensor]], positions: int = 0) -> dict[str, torch.Tensor]:
+    """``E[x x^T]`` over samples and tokens by module, (in, in) float64, streamed.
+
+    Args:
+        positions: as for ``spread_positions``; 0 takes all.
+    """
     sums: dict[str, torch.Tensor] = {}
     counts: dict[str, int] = {}
     for inputs in batches:
         for module, values in inputs.items():
-            rows = values.flatten(0, -2).double()
+            rows = spread_positions(values, positions).flatten(0, -2).double()
             sums[module] = sums.get(module, 0) + rows.T @ rows
             counts[module] = counts.get(module, 0) + len(rows)
     return {module: total / counts[module] for module, total in sums.items()}
+
+
+def spread_positions(values: torch.Tensor, count: int) -> torch.Tensor:
+    """At most ``count`` token positions of (n, tokens, width), evenly spread from the first to the last; all for 0.
+
+    Most of CLIP's 77 positions are padding, whose activations hardly differ.
+    """
+    tokens = values.shape[-2]
+    if not count or tokens <= count:
+        return values
+    places = torch.linspace(0, tokens - 1, count, device=values.device).round().long()
+    return values.index_select(-2, places)

@@ -39,7 +39,7 @@ class _Setting:
     retained: Mapping[str, torch.Tensor]  # second moments, neighbours and empty prompt among them
 
     @classmethod
-    def of(cls, problem: Problem, ground: Ground, config: ForgetConfig) -> "_Setting":
+    def of(cls, problem: Problem, ground: Ground, config: ForgetConfig, modules: Sequence[str]) -> "_Setting":
         pipe, closed = ground.pipe, config.closed
         generator = torch.Generator().manual_seed(config.seed)
         people = [
@@ -51,8 +51,8 @@ class _Setting:
             problem.centres[shares(len(people), closed.near, generator)], problem.retain[chosen],
             config.retain.neighbour_low, config.retain.neighbour_high, generator,
         )  # fmt: skip
-        modules = statistics_modules(pipe)
-        around = second_moments(layer_inputs(pipe, modules, near, generator, batch=64)) if closed.neighbours else ground.retained
+        inputs = layer_inputs(pipe, modules, near, generator, batch=64) if closed.neighbours else None
+        around = second_moments(inputs, closed.positions) if inputs else ground.retained
         empty = second_moments(empty_inputs(pipe, modules, generator))
         anchor = second_moments(layer_inputs(pipe, modules, problem.anchors, generator))
         retained = {
@@ -122,14 +122,15 @@ def _facts(edits: Sequence[Edit]) -> dict[str, object]:
 @closed_form("closed-kv", label="closed form on keys and values", paper="after UCE, arXiv 2308.14761, token-wise")
 def closed_kv(problem: Problem, ground: Ground, config: ForgetConfig) -> Solution:
     """``to_k`` and ``to_v`` read the forgotten person's condition as the anchor's: one edit of the condition, shared by all layers."""
-    change, edit = _Setting.of(problem, ground, config).keys_and_values()
+    change, edit = _Setting.of(problem, ground, config, [condition_module(ground.pipe)]).keys_and_values()
     return Solution(change, _facts([edit]))
 
 
 @closed_form("closed-encoder", label="closed form on the text encoder", paper="after MEMIT, arXiv 2210.07229")
 def closed_encoder(problem: Problem, ground: Ground, config: ForgetConfig) -> Solution:
     """The encoder writes the anchor's condition where it reads the forgotten person's embedding."""
-    edits = _Setting.of(problem, ground, config).encoder()
+    modules = encoder_modules(ground.pipe.text_encoder, config.closed.layers)
+    edits = _Setting.of(problem, ground, config, modules).encoder()
     return Solution({module: edit.factors for module, edit in edits.items()}, _facts(list(edits.values())))
 
 
@@ -140,7 +141,8 @@ def closed_both(problem: Problem, ground: Ground, config: ForgetConfig) -> Solut
     The keys and values are solved for the *unedited* encoder's conditions of the person, and keep those of the edited one,
     which are the anchor's already.
     """
-    setting = _Setting.of(problem, ground, config)
+    modules = [*encoder_modules(ground.pipe.text_encoder, config.closed.layers), condition_module(ground.pipe)]
+    setting = _Setting.of(problem, ground, config, modules)
     edits = setting.encoder()
     encoder = {module: edit.factors for module, edit in edits.items()}
     unet, edit = _beside(setting, encoder)
@@ -149,7 +151,7 @@ def closed_both(problem: Problem, ground: Ground, config: ForgetConfig) -> Solut
 
 def with_keys_and_values(problem: Problem, ground: Ground, config: ForgetConfig, encoder: Mapping[str, Factors]) -> Solution:
     """Add closed-kv's layers to a finished change of the text encoder, as ``closed-both`` does to its own."""
-    unet, edit = _beside(_Setting.of(problem, ground, config), encoder)
+    unet, edit = _beside(_Setting.of(problem, ground, config, [condition_module(ground.pipe)]), encoder)
     return Solution({**encoder, **unet}, _facts([edit]))
 
 
