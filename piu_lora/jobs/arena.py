@@ -27,9 +27,10 @@ from piu_lora.progress import silent
 from piu_lora.unlearn import METHODS, Alone, find_method
 from piu_lora.unlearn.rivals import MINI, RIVALS, RivalProblem, find_rival
 
-__all__ = ["UNTOUCHED", "Contender", "Round", "known_methods"]
+__all__ = ["SHARED", "UNTOUCHED", "Contender", "Round", "known_methods"]
 
 UNTOUCHED = "untouched"
+SHARED = ("seed", "faces", "split", "anchor", "evaluation")  # settings that are the arena's; all others are a method's own
 FAR = 1e-3  # at which images of the forgotten person are verified
 
 
@@ -53,7 +54,7 @@ class Contender:
     def config(self, shared: ForgetConfig, family: str) -> ForgetConfig:
         """The method's own defaults; split, anchors, evaluation and seed are the arena's."""
         own = ForgetConfig.preset(family, self.method if self.method in METHOD_PRESETS else "piu")
-        same = {name: getattr(shared, name) for name in ("seed", "faces", "split", "anchor", "evaluation")}
+        same = {name: getattr(shared, name) for name in SHARED}
         return dataclasses.replace(own, method=self.method, **same).updated_from_pairs(self.pairs)
 
 

@@ -18,7 +18,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Row, comparison_csv, comparison_picture, comparison_table, rows_of
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.arena import Contender, Round, known_methods
+from piu_lora.jobs.arena import SHARED, Contender, Round, known_methods
 from piu_lora.jobs.case import bank_for, open_case
 from piu_lora.jobs.readers import reader_for
 from piu_lora.model import family_of, load_base
@@ -51,7 +51,8 @@ class _Arena:
 
     def digest(self, bank: IdentityBank) -> str:
         """Two runs with one digest may share cells."""
-        text = json.dumps([FORMAT, self.base, bank.digest, self.config.to_dict()], sort_keys=True)
+        settings = self.config.to_dict()
+        text = json.dumps([FORMAT, self.base, bank.digest, {name: settings[name] for name in SHARED}], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -155,7 +156,7 @@ def _enter(folder: Path, digest: str, config: ForgetConfig) -> None:
     """Found an arena, or make sure that the one there is the same."""
     path = folder / "arena.json"
     if not path.exists():
-        settings = config.to_dict()
+        settings = {name: value for name, value in config.to_dict().items() if name in SHARED}
         settings["anchor"]["identity"] = ""
         with disk_errors(f"the arena to {str(folder)!r}"):
             (folder / "cells").mkdir(parents=True, exist_ok=True)
