@@ -2,13 +2,15 @@
 
 from piu_lora.evidence.comparison import Cell, Row, comparison_csv, comparison_picture, comparison_table, rows_of
 from piu_lora.evidence.cosines import cosine_histograms
-from piu_lora.evidence.evaluation import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
+from piu_lora.evidence.evaluation import Evaluation, Plan, evaluate_images, plan_evaluation
+from piu_lora.evidence.gallery import FARS, Gallery, require_disjoint
 from piu_lora.evidence.heatmap import heat_map
 from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_bytes
 from piu_lora.evidence.probe import compare_probe, measure_probe, probe_facts
 from piu_lora.evidence.report import aligned, missed, report_json, report_table, summary
 
 __all__ = [
+    "FARS",
     "Cell",
     "Evaluation",
     "Gallery",
@@ -32,6 +34,7 @@ __all__ = [
     "probe_facts",
     "report_json",
     "report_table",
+    "require_disjoint",
     "rows_of",
     "summary",
 ]

@@ -8,24 +8,13 @@ import numpy as np
 import torch
 
 from piu_lora.config import EvaluationConfig
+from piu_lora.evidence.gallery import Gallery
 from piu_lora.evidence.metrics import Array, accuracy, cosine_to, interval, ratio_interval, srk
 
-__all__ = ["GROUPS", "Evaluation", "Gallery", "Plan", "Shot", "evaluate_images", "plan_evaluation"]
+__all__ = ["GROUPS", "Evaluation", "Plan", "Shot", "evaluate_images", "plan_evaluation"]
 
 GROUPS = ("forget", "random", "nearest", "anchor")
 Generate = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """One recognizer's view: how it embeds pictures, and the centroid of every identity, (m, d).
-
-    Row k means the same identity in every gallery of an evaluation.
-    """
-
-    name: str
-    embed: Callable[[torch.Tensor], torch.Tensor]
-    centroids: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from piu_lora.model.mini.dataset import BANK_SEED, people, portraits
 from piu_lora.model.mini.generator import SCHEDULER, load_generator
 from piu_lora.model.mini.recognizers import RECOGNIZERS, export_onnx, load_recognizer
 
-__all__ = ["BANK_IDENTITIES", "BANK_SHOTS", "bank_portraits", "export_banks", "export_base", "export_recognizers"]
+__all__ = ["BANK_IDENTITIES", "BANK_SHOTS", "bank_portraits", "export_banks", "export_base", "export_recognizers", "fresh_portraits"]
 
 BANK_IDENTITIES, BANK_SHOTS, EVALUATING_SHOTS = 1024, 9, 3
+_FRESH_SEED = 3  # of photographs that no bank holds
 
 
 def export_recognizers(work: Path, weights: Path) -> None:
@@ -52,6 +53,11 @@ def export_base(work: Path, weights: Path) -> None:
 def bank_portraits(row: int, count: int = BANK_SHOTS) -> torch.Tensor:
     """Photographs of one person of the embedded bank, (count, 3, 96, 96) uint8: what their embeddings were made from."""
     return portraits(people(BANK_IDENTITIES, BANK_SEED)[row], count, BANK_SEED * 10_000_019 + row)
+
+
+def fresh_portraits(row: int, count: int) -> torch.Tensor:
+    """Other photographs of that person, which are in no bank: (count, 3, 96, 96) uint8."""
+    return portraits(people(BANK_IDENTITIES, BANK_SEED)[row], count, _FRESH_SEED * 10_000_019 + row)
 
 
 def export_banks(weights: Path) -> None:
