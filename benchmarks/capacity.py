@@ -21,8 +21,9 @@ from piu_lora.adapter import OutputFolder, mounted
 from piu_lora.evidence import evaluate_images
 from piu_lora.identity import far_threshold
 from piu_lora.jobs.arena import Contender
-from piu_lora.jobs.case import Case, anchor_portraits, galleries_for, open_case, plan_for
+from piu_lora.jobs.case import Case, open_case
 from piu_lora.jobs.compare import drawn_people, shared_settings
+from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
 from piu_lora.jobs.solution import make_change
 from piu_lora.model import generate, mini
 from piu_lora.progress import silent

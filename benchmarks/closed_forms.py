@@ -21,8 +21,9 @@ from piu_lora import ForgetConfig, load_base
 from piu_lora.adapter import mounted
 from piu_lora.evidence import evaluate_images
 from piu_lora.identity.verification import far_threshold
-from piu_lora.jobs.case import anchor_portraits, galleries_for, open_case, plan_for
+from piu_lora.jobs.case import open_case
 from piu_lora.jobs.retained import retained_moments
+from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
 from piu_lora.model import generate, mini
 from piu_lora.progress import silent
 from piu_lora.unlearn import Ground, find_method

@@ -4,19 +4,10 @@ The defaults are the paper's (PIU, arXiv 2605.22311, section 4.1) where the pape
 was measured to work for a family of bases.
 """
 
-import dataclasses
-import difflib
-import tomllib
-import types
-import typing
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Self
 
-import tomli_w
-
-from piu_lora.errors import BadInput
+from piu_lora.settings import Settings, require
 
 __all__ = [
     "PRESETS",
@@ -28,15 +19,11 @@ __all__ = [
     "ForgetConfig",
     "LoraConfig",
     "ObjectiveConfig",
+    "ReportConfig",
     "RetainConfig",
     "SplitConfig",
     "TrainConfig",
 ]
-
-
-def _require(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise BadInput(f"{name} = {value!r} is out of range: expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -48,9 +35,9 @@ class SplitConfig:
     same_person: float = 0.7  # someone of the bank this close to a person from outside it is taken for them, and left out
 
     def __post_init__(self) -> None:
-        _require(0 <= self.forget_held_out < 1, "split.forget_held_out", self.forget_held_out, "0 <= share < 1")
-        _require(0 < self.retain_held_out < 1, "split.retain_held_out", self.retain_held_out, "0 < share < 1")
-        _require(0 < self.same_person <= 1, "split.same_person", self.same_person, "0 < cosine <= 1")
+        require(0 <= self.forget_held_out < 1, "split.forget_held_out", self.forget_held_out, "0 <= share < 1")
+        require(0 < self.retain_held_out < 1, "split.retain_held_out", self.retain_held_out, "0 < share < 1")
+        require(0 < self.same_person <= 1, "split.same_person", self.same_person, "0 < cosine <= 1")
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class FacesConfig:
     linked: float = 0.3  # two faces this close are linked, and the largest linked group of a person's photographs is the person
 
     def __post_init__(self) -> None:
-        _require(-1 < self.linked < 1, "faces.linked", self.linked, "-1 < cosine < 1")
+        require(-1 < self.linked < 1, "faces.linked", self.linked, "-1 < cosine < 1")
 
 
 @dataclass(frozen=True)
@@ -78,13 +65,13 @@ class AnchorConfig:
     margin: float = 0.05  # by this much of a cosine: generated faces scatter about the anchor
 
     def __post_init__(self) -> None:
-        _require(-1 <= self.tau <= 1, "anchor.tau", self.tau, "a cosine in [-1, 1]")
-        _require(0 < self.tolerance <= 2, "anchor.tolerance", self.tolerance, "0 < tolerance <= 2")
-        _require(0 < self.far < 1, "anchor.far", self.far, "0 < rate < 1")
-        _require(0 <= self.margin < 1, "anchor.margin", self.margin, "0 <= cosine < 1")
+        require(-1 <= self.tau <= 1, "anchor.tau", self.tau, "a cosine in [-1, 1]")
+        require(0 < self.tolerance <= 2, "anchor.tolerance", self.tolerance, "0 < tolerance <= 2")
+        require(0 < self.far < 1, "anchor.far", self.far, "0 < rate < 1")
+        require(0 <= self.margin < 1, "anchor.margin", self.margin, "0 <= cosine < 1")
         if self.on_empty == "widen":
             floor = f"at least anchor.tolerance ({self.tolerance})"
-            _require(self.max_tolerance >= self.tolerance, "anchor.max_tolerance", self.max_tolerance, floor)
+            require(self.max_tolerance >= self.tolerance, "anchor.max_tolerance", self.max_tolerance, floor)
 
 
 @dataclass(frozen=True)
@@ -96,10 +83,10 @@ class LoraConfig:
     projections: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __post_init__(self) -> None:
-        _require(self.rank >= 1, "lora.rank", self.rank, "a rank of 1 or more")
-        _require(len(self.blocks) > 0, "lora.blocks", self.blocks, "at least one block of the UNet")
+        require(self.rank >= 1, "lora.rank", self.rank, "a rank of 1 or more")
+        require(len(self.blocks) > 0, "lora.blocks", self.blocks, "at least one block of the UNet")
         known = {"to_q", "to_k", "to_v", "to_out.0"}
-        _require(
+        require(
             len(self.projections) > 0 and set(self.projections) <= known, "lora.projections", self.projections, f"some of {sorted(known)}"
         )
 
@@ -112,8 +99,8 @@ class ObjectiveConfig:
     retain_weight: float = 10.0  # lambda
 
     def __post_init__(self) -> None:
-        _require(self.eta >= 0, "objective.eta", self.eta, "0 or more")
-        _require(self.retain_weight >= 0, "objective.retain_weight", self.retain_weight, "0 or more")
+        require(self.eta >= 0, "objective.eta", self.eta, "0 or more")
+        require(self.retain_weight >= 0, "objective.retain_weight", self.retain_weight, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -125,9 +112,9 @@ class RetainConfig:
     neighbour_high: float = 0.7
 
     def __post_init__(self) -> None:
-        _require(0 <= self.neighbours <= 1, "retain.neighbours", self.neighbours, "a share in [0, 1]")
+        require(0 <= self.neighbours <= 1, "retain.neighbours", self.neighbours, "a share in [0, 1]")
         span = (self.neighbour_low, self.neighbour_high)
-        _require(-1 <= span[0] < span[1] < 1, "retain.neighbour_low/high", span, "-1 <= low < high < 1")
+        require(-1 <= span[0] < span[1] < 1, "retain.neighbour_low/high", span, "-1 <= low < high < 1")
 
 
 @dataclass(frozen=True)
@@ -150,13 +137,13 @@ class ClosedConfig:
 
     def __post_init__(self) -> None:
         for name in ("eta", "empty_weight", "anchor_weight", "layers"):
-            _require(getattr(self, name) >= 0, f"closed.{name}", getattr(self, name), "0 or more")
+            require(getattr(self, name) >= 0, f"closed.{name}", getattr(self, name), "0 or more")
         for name in ("retain_weight", "ridge"):
-            _require(getattr(self, name) > 0, f"closed.{name}", getattr(self, name), "more than 0")
+            require(getattr(self, name) > 0, f"closed.{name}", getattr(self, name), "more than 0")
         for name in ("mixtures", "retained", "near", "positions", "rank"):
-            _require(getattr(self, name) >= 1, f"closed.{name}", getattr(self, name), "1 or more")
-        _require(0 <= self.neighbours < 1, "closed.neighbours", self.neighbours, "a share in [0, 1)")
-        _require(0 <= self.tolerance < 1, "closed.tolerance", self.tolerance, "a share in [0, 1)")
+            require(getattr(self, name) >= 1, f"closed.{name}", getattr(self, name), "1 or more")
+        require(0 <= self.neighbours < 1, "closed.neighbours", self.neighbours, "a share in [0, 1)")
+        require(0 <= self.tolerance < 1, "closed.tolerance", self.tolerance, "a share in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -176,15 +163,13 @@ class DistilConfig:
 
     def __post_init__(self) -> None:
         for name in ("rank", "eta", "retain_weight", "empty_weight"):
-            _require(getattr(self, name) >= 0, f"distil.{name}", getattr(self, name), "0 or more")
-        _require(0 <= self.unseen <= 1, "distil.unseen", self.unseen, "a share in [0, 1]")
-        _require(-1 <= self.unseen_low < 1, "distil.unseen_low", self.unseen_low, "a cosine in [-1, 1)")
+            require(getattr(self, name) >= 0, f"distil.{name}", getattr(self, name), "0 or more")
+        require(0 <= self.unseen <= 1, "distil.unseen", self.unseen, "a share in [0, 1]")
+        require(-1 <= self.unseen_low < 1, "distil.unseen_low", self.unseen_low, "a cosine in [-1, 1)")
         share = self.neighbours + self.anchors
-        _require(
-            self.neighbours >= 0 and self.anchors >= 0 and share <= 1, "distil.neighbours + distil.anchors", share, "shares, 1 at most"
-        )
+        require(self.neighbours >= 0 and self.anchors >= 0 and share <= 1, "distil.neighbours + distil.anchors", share, "shares, 1 at most")
         span = (self.neighbour_low, self.neighbour_high)
-        _require(-1 <= span[0] < span[1] < 1, "distil.neighbour_low/high", span, "-1 <= low < high < 1")
+        require(-1 <= span[0] < span[1] < 1, "distil.neighbour_low/high", span, "-1 <= low < high < 1")
 
     def rank_for(self, people: int) -> int:
         """The rank of an adapter for so many people."""
@@ -212,13 +197,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulation", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         if self.micro_batch != "auto":
-            _require(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "auto, or 1 or more")
-        _require(self.lr > 0, "train.lr", self.lr, "more than 0")
-        _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
-        _require(self.warmup >= 0, "train.warmup", self.warmup, "0 or more")
-        _require(self.clip >= 0, "train.clip", self.clip, "0 or more")
+            require(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "auto, or 1 or more")
+        require(self.lr > 0, "train.lr", self.lr, "more than 0")
+        require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        require(self.warmup >= 0, "train.warmup", self.warmup, "0 or more")
+        require(self.clip >= 0, "train.clip", self.clip, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -235,12 +220,32 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         for name in ("forget_images", "retain_images", "nearest", "anchor_images", "steps", "batch"):
-            _require(getattr(self, name) >= 1, f"evaluation.{name}", getattr(self, name), "1 or more")
-        _require(self.guidance >= 1, "evaluation.guidance", self.guidance, "1 or more")
+            require(getattr(self, name) >= 1, f"evaluation.{name}", getattr(self, name), "1 or more")
+        require(self.guidance >= 1, "evaluation.guidance", self.guidance, "1 or more")
 
 
 @dataclass(frozen=True)
-class ForgetConfig:
+class ReportConfig(Settings):
+    """What ``evaluate`` generates beyond the evaluation of the receipt."""
+
+    leak_images: int = 64  # of the forgotten people in all, for Leak@k and the rates of verification
+    sweep_images: int = 8  # of forgotten and of retained people each, at every point of a sweep; 0 leaves the sweeps out
+    guidance: tuple[float, ...] = (1.5, 2.0, 4.5, 6.0)  # beside evaluation.guidance
+    steps: tuple[int, ...] = (5, 10, 30)  # beside evaluation.steps
+    weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.25, 1.5)  # of the adapter, beside 0 and 1
+    precision: bool = True  # half precision beside the base's own
+    mixtures: bool = True  # Dirichlet mixtures beside held-out embeddings
+
+    def __post_init__(self) -> None:
+        for name in ("leak_images", "sweep_images"):
+            require(getattr(self, name) >= 0, f"report.{name}", getattr(self, name), "0 or more")
+        require(all(value >= 1 for value in self.guidance), "report.guidance", self.guidance, "scales of 1 or more")
+        require(all(value >= 1 for value in self.steps), "report.steps", self.steps, "1 or more each")
+        require(all(0 <= value <= 4 for value in self.weights), "report.weights", self.weights, "weights from 0 to 4")
+
+
+@dataclass(frozen=True)
+class ForgetConfig(Settings):
     """All of it."""
 
     method: str = "piu"
@@ -257,47 +262,12 @@ class ForgetConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2**31")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2**31")
 
     @classmethod
     def preset(cls, family: str, method: str = "piu") -> Self:
         """The measured defaults of a family of bases and a method; the paper's where there are none."""
         return cls(method=method).updated(PRESETS.get(family, {})).updated(METHOD_PRESETS.get(method, {}))
-
-    def updated(self, values: Mapping[str, Any]) -> Self:
-        """A copy with nested ``values`` laid over it; unknown keys and wrong types are errors."""
-        return _overlay(self, values, "")
-
-    def updated_from_toml(self, path: Path) -> Self:
-        """A copy with the settings of a TOML file laid over it."""
-        try:
-            return self.updated(tomllib.loads(path.read_text()))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise BadInput(f"cannot read the settings file {str(path)!r}: {error}") from error
-
-    def updated_from_pairs(self, pairs: Iterable[str]) -> Self:
-        """A copy with ``section.key=value`` strings laid over it, checked together; values are read as TOML, else as text."""
-        merged: dict[str, Any] = {}
-        for pair in pairs:
-            key, separator, text = pair.partition("=")
-            if not separator:
-                raise BadInput(f"--set {pair!r} has no '='; write it as section.key=value, for example train.steps=200")
-            *sections, last = key.strip().split(".")
-            place = merged
-            for section in sections:
-                place = place.setdefault(section, {})
-                if not isinstance(place, dict):
-                    raise BadInput(f"--set {pair!r}: {section!r} is a value, not a section")
-            place[last] = _parse(text)
-        return self.updated(merged)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, ready for JSON or TOML."""
-        return dataclasses.asdict(self)
-
-    def to_toml(self) -> str:
-        """The settings as a TOML file that ``--config`` reads back."""
-        return tomli_w.dumps(self.to_dict())
 
 
 # Chosen by measurement on identities of the bank that no figure in the README uses (benchmarks/README.md).
@@ -326,62 +296,3 @@ _DISTIL: dict[str, Any] = {
 METHOD_PRESETS: dict[str, dict[str, Any]] = {
     "closed-kv": _CLOSED, "closed-encoder": _CLOSED, "closed-both": _CLOSED, "distil-encoder": _DISTIL, "distil-both": _DISTIL,
 }  # fmt: skip
-
-
-def _parse(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-
-
-_Section = typing.TypeVar("_Section")
-
-
-def _overlay(config: _Section, values: Mapping[str, Any], prefix: str) -> _Section:
-    known = typing.get_type_hints(type(config))
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{close[0]!s}?" if close else f"known here: {', '.join(prefix + k for k in known)}"
-            raise BadInput(f"unknown setting {name!r}: {hint}")
-        current = getattr(config, key)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, Mapping):
-                first = dataclasses.fields(current)[0].name
-                raise BadInput(f"{name} = {value!r} is a section: set one of its keys, for example {name}.{first}")
-            changes[key] = _overlay(current, value, f"{name}.")
-        else:
-            changes[key] = _typed(known[key], value, name)
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
-
-
-def _typed(kind: Any, value: Any, name: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return _one_of(arguments, value, name)
-    if origin is Literal and value in arguments:
-        return value
-    if origin is tuple and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
-        return tuple(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) < 1e300:
-            raise BadInput(f"{name} = {value!r} is out of range: expected a finite number")
-        return float(value)
-    if type(value) is kind:
-        return value
-    wanted = f"one of {list(arguments)}" if origin is Literal else ("a list of strings" if origin is tuple else kind.__name__)
-    raise BadInput(f"{name} = {value!r} has the wrong type: expected {wanted}")
-
-
-def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
-    """A value of the first type that takes it."""
-    wanted = []
-    for kind in kinds:
-        try:
-            return _typed(kind, value, name)
-        except BadInput as error:
-            wanted.append(str(error).rpartition("expected ")[2])
-    raise BadInput(f"{name} = {value!r} has the wrong type: expected {' or '.join(wanted)}")

@@ -2,20 +2,28 @@
 
 from piu_lora.evidence.comparison import Cell, Row, comparison_csv, comparison_picture, comparison_table, rows_of
 from piu_lora.evidence.cosines import cosine_histograms
-from piu_lora.evidence.evaluation import Evaluation, Plan, evaluate_images, plan_evaluation
+from piu_lora.evidence.evaluation import Evaluation, agreement, evaluate_images, evaluate_measured, quality_figures
+from piu_lora.evidence.figures import far_name
 from piu_lora.evidence.gallery import FARS, Gallery, require_disjoint
 from piu_lora.evidence.heatmap import heat_map
-from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_bytes
+from piu_lora.evidence.measure import Measured, measure
+from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_bytes, shown_places
+from piu_lora.evidence.plan import GROUPS, MORE, Plan, Shot, plan_evaluation
 from piu_lora.evidence.probe import compare_probe, measure_probe, probe_facts
 from piu_lora.evidence.report import aligned, missed, report_json, report_table, summary
 
 __all__ = [
     "FARS",
+    "GROUPS",
+    "MORE",
     "Cell",
     "Evaluation",
     "Gallery",
+    "Measured",
     "Plan",
     "Row",
+    "Shot",
+    "agreement",
     "aligned",
     "before_after",
     "compare_probe",
@@ -24,17 +32,22 @@ __all__ = [
     "comparison_table",
     "cosine_histograms",
     "evaluate_images",
+    "evaluate_measured",
     "face_grid",
+    "far_name",
     "heat_map",
     "loss_curves",
+    "measure",
     "measure_probe",
     "missed",
     "plan_evaluation",
     "png_bytes",
     "probe_facts",
+    "quality_figures",
     "report_json",
     "report_table",
     "require_disjoint",
     "rows_of",
+    "shown_places",
     "summary",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from piu_lora.evidence.evaluation import GROUPS
+from piu_lora.evidence.plan import GROUPS
 
 __all__ = ["FIGURES", "Cell", "Row", "comparison_csv", "comparison_picture", "comparison_table", "rows_of"]
 

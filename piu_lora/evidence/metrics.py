@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "accuracy", "cosine_to", "interval", "ratio_interval", "srk"]
+__all__ = ["Array", "accuracy", "clustered", "cosine_to", "interval", "ratio_interval", "srk"]
 
 Array = npt.NDArray[np.float64]
 
@@ -30,21 +30,40 @@ def srk(retained: float, forgotten: float) -> float:
     return retained / (forgotten + 0.01)
 
 
-def interval(values: Array, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of the mean."""
-    means = values[_resample(len(values), seed, draws)].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+def interval(values: Array, seed: int = 0, draws: int = 2000, *, people: npt.ArrayLike | None = None) -> tuple[float, float]:
+    """Percentile bootstrap 95 % interval of the mean.
+
+    Args:
+        people: (n,) whose each value is; then people are resampled, since images of one person are no independent draws. Of a single
+            person the images are: the interval speaks of that person alone.
+    """
+    sums, sizes = _drawn([values, np.ones(len(values))], people, seed, draws)
+    low, high = np.percentile(sums / sizes, [2.5, 97.5])
     return float(low), float(high)
 
 
-def ratio_interval(after: Array, before: Array, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
+def ratio_interval(
+    after: Array, before: Array, seed: int = 0, draws: int = 2000, *, people: npt.ArrayLike | None = None
+) -> tuple[float, float]:
     """Percentile bootstrap 95 % interval of ``mean(after) / mean(before)``; pairs (same condition, same seed) stay together."""
-    rows = _resample(len(after), seed, draws)
-    above, below = after[rows].mean(axis=1), before[rows].mean(axis=1)
+    above, below = _drawn([after, before], people, seed, draws)
     low, high = np.percentile(above[below != 0] / below[below != 0], [2.5, 97.5])
     return float(low), float(high)
 
 
-def _resample(count: int, seed: int, draws: int) -> npt.NDArray[np.int64]:
-    rows: npt.NDArray[np.int64] = np.random.default_rng(seed).integers(count, size=(draws, count))
-    return rows
+def clustered(values: Array, people: npt.ArrayLike | None) -> Array:
+    """The sum of each person's values, (k,); the values themselves where there is one person, or nobody is told apart."""
+    if people is None:
+        return values
+    own, whose = np.unique(np.asarray(people), return_inverse=True)
+    if len(own) == 1:
+        return values
+    sums: Array = np.bincount(whose, weights=values).astype(float)
+    return sums
+
+
+def _drawn(columns: list[Array], people: npt.ArrayLike | None, seed: int, draws: int) -> list[Array]:
+    """Resampled sums of each column, (draws,)."""
+    sums = [clustered(np.asarray(column, float), people) for column in columns]
+    rows = np.random.default_rng(seed).integers(len(sums[0]), size=(draws, len(sums[0])))
+    return [column[rows].sum(axis=1) for column in sums]

@@ -1,15 +1,16 @@
 """Pictures for people: labelled grids of faces, and the curves of a training run."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from piu_lora.evidence.evaluation import Evaluation
+from piu_lora.evidence.plan import Plan
 
-__all__ = ["before_after", "face_grid", "loss_curves", "png_bytes", "to_image"]
+__all__ = ["before_after", "face_grid", "loss_curves", "png_bytes", "shown_places", "to_image"]
 
 _INK, _PAPER, _MARGIN = (40, 40, 46), (255, 255, 255), 8
 _ROWS = (("forget", "forgotten", 1), ("anchor", "anchor", 1), ("random", "retained people", 1), ("nearest", "near neighbours", 2))
@@ -63,29 +64,41 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 def before_after(evaluation: Evaluation, columns: int = 3) -> Image.Image:
     """Rows: forgotten, anchor, three retained people, six near neighbours. Left before, right after, same seeds."""
-    rows: list[tuple[str, list[torch.Tensor]]] = []
-    for group, label, lines in _ROWS:
-        places = _everybody_first(evaluation, group)[: lines * columns]
-        for start in range(0, len(places), columns):
-            mine = places[start : start + columns]
-            rows.append((label, _padded(evaluation.before, mine, columns) + _padded(evaluation.after, mine, columns)))
+    rows = [
+        (label, _padded(evaluation.before, mine, columns) + _padded(evaluation.after, mine, columns))
+        for label, mine in _lines(evaluation.plan, columns)
+    ]
     return face_grid(rows, ("before", "after"), gap_after=columns)
 
 
-def _everybody_first(evaluation: Evaluation, group: str) -> list[int]:
+def shown_places(plan: Plan, columns: int = 3) -> list[int]:
+    """The places of a plan that ``before_after`` shows."""
+    return [place for _, line in _lines(plan, columns) for place in line]
+
+
+def _lines(plan: Plan, columns: int) -> list[tuple[str, list[int]]]:
+    """A label and up to ``columns`` places for each line of the sheet."""
+    lines = []
+    for group, label, count in _ROWS:
+        places = _everybody_first(plan, group)[: count * columns]
+        lines += [(label, places[start : start + columns]) for start in range(0, len(places), columns)]
+    return lines
+
+
+def _everybody_first(plan: Plan, group: str) -> list[int]:
     """The places of a group: the first picture of each person, then the second of each, and so on."""
     count: dict[int, int] = {}
     turns = []
-    for place in evaluation.plan.rows_of(group):
-        person = evaluation.plan.shots[place].row
+    for place in plan.rows_of(group):
+        person = plan.shots[place].row
         count[person] = count.get(person, -1) + 1
         turns.append((count[person], place))
     return [place for _, place in sorted(turns)]
 
 
-def _padded(pictures: torch.Tensor, places: list[int], columns: int) -> list[torch.Tensor]:
-    blank = [torch.ones_like(pictures[0])] * (columns - len(places))
-    return [pictures[place] for place in places] + blank
+def _padded(pictures: torch.Tensor | Mapping[int, torch.Tensor], places: list[int], columns: int) -> list[torch.Tensor]:
+    shown = [pictures[place] for place in places]
+    return shown + [torch.ones_like(shown[0])] * (columns - len(places))
 
 
 def loss_curves(history: Sequence[dict[str, float]], path: Path) -> None:

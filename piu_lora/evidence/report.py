@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from piu_lora.evidence.evaluation import GROUPS, Evaluation
+from piu_lora.evidence.evaluation import Evaluation
+from piu_lora.evidence.plan import GROUPS
 
 __all__ = ["REPORT_FORMAT", "aligned", "missed", "report_json", "report_table", "summary"]
 

@@ -8,7 +8,7 @@ from piu_lora.identity.gather import Gathered, PhotoReader, Rejected, gather
 from piu_lora.identity.recognizer import Recognizer
 from piu_lora.identity.source import Subject, resolve_identity
 from piu_lora.identity.split import Split, split_embeddings, split_identities
-from piu_lora.identity.verification import Threshold, far_threshold
+from piu_lora.identity.verification import Threshold, far_threshold, far_thresholds
 
 __all__ = [
     "Anchor",
@@ -27,6 +27,7 @@ __all__ = [
     "choose_anchor",
     "dirichlet_mixtures",
     "far_threshold",
+    "far_thresholds",
     "gather",
     "normalize",
     "resolve_identity",

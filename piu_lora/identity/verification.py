@@ -1,7 +1,7 @@
 """Verification: the cosine from which an embedding counts as a person, calibrated on pairs of different people."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from piu_lora.errors import BadInput
 from piu_lora.identity.bank import IdentityBank
 
-__all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold"]
+__all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold", "far_thresholds"]
 
 # Ten false accepts at least: the rate is then known to 1 / sqrt(10) = 32 % (one standard deviation of a count). In the tail of a
 # normal distribution, at a rate of 1e-3, that moves the threshold by a tenth of the impostors' spread: 0.007 on real faces.
@@ -52,15 +52,39 @@ def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: i
             miss: many are in the bank under two ids then, and pass for impostors. (A few such people, or other photographs under the
             second id, only raise the threshold: check the bank first.)
     """
-    if not 0 < far < 1:
-        raise BadInput(f"false-accept rate {far!r} is out of range: expected 0 < far < 1")
+    found = _thresholds(bank, [far], seed, max_pairs)[far]
+    if isinstance(found, str):
+        raise BadInput(found)
+    return found
+
+
+def far_thresholds(bank: IdentityBank, fars: Sequence[float], *, seed: int = 0) -> dict[float, Threshold | str]:
+    """The thresholds at several rates in one pass; where ``far_threshold`` would refuse a rate, the reason."""
+    return _thresholds(bank, fars, seed, _MAX_PAIRS)
+
+
+def _thresholds(bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int) -> dict[float, Threshold | str]:
+    for far in fars:
+        if not 0 < far < 1:
+            raise BadInput(f"false-accept rate {far!r} is out of range: expected 0 < far < 1")
     probes, people = _sample(bank, max_pairs, seed)
     owners = bank.labels[probes].long()
     pairs = len(probes) * len(people) - int(torch.isin(owners, people).sum())
-    if pairs < PAIRS_PER_FAR / far:
-        raise BadInput(_too_few(pairs, far, len(bank), pairs < len(bank.embeddings) * (len(bank) - 1)))
+    sampled = pairs < len(bank.embeddings) * (len(bank) - 1)
+    found: dict[float, Threshold | str] = {far: _too_few(pairs, far, len(bank), sampled) for far in fars if pairs < PAIRS_PER_FAR / far}
+    resolved = [far for far in fars if far not in found]
+    if not resolved:
+        return found
+    top, own_cosine = _highest(bank, probes, owners, people, math.floor(max(resolved) * pairs) + 1)
+    for far in resolved:
+        value = float(torch.nextafter(top[math.floor(far * pairs)], torch.tensor(2.0)))
+        found[far] = Threshold(value, far, pairs) if value <= own_cosine else _doubled(far, value, own_cosine)
+    return found
+
+
+def _highest(bank: IdentityBank, probes: torch.Tensor, owners: torch.Tensor, people: torch.Tensor, kept: int) -> tuple[torch.Tensor, float]:
+    """The ``kept`` highest impostor cosines, descending, and the median of the genuine ones."""
     centroids = torch.cat([block for _, block in centroid_blocks(bank, people)])
-    kept = math.floor(far * pairs) + 1
     top, genuine = torch.empty(0), []
     for places, whose in zip(probes.split(_BLOCK), owners.split(_BLOCK), strict=True):
         scores = normalize(bank.embeddings[places].float(), dim=1) @ centroids.T
@@ -70,14 +94,14 @@ def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: i
         above = scores[scores > top[-1]] if len(top) == kept else scores.flatten()
         top = torch.cat([top, above])
         top = top.topk(min(kept, len(top))).values
-    value = float(torch.nextafter(top[-1], torch.tensor(2.0)))
-    own_cosine = float(torch.cat([*genuine, torch.tensor([2.0])]).median())  # above every cosine where a sample meets nobody twice
-    if value > own_cosine:
-        raise BadInput(
-            f"at a false-accept rate of {far:g} the threshold is {value:.3f}, but people's own embeddings lie at {own_cosine:.3f} "
-            "(median): many are in the bank under two ids; see `piu-lora bank check`, or ask for a higher rate (--set anchor.far=...)"
-        )
-    return Threshold(value, far, pairs)
+    return top, float(torch.cat([*genuine, torch.tensor([2.0])]).median())  # above every cosine where a sample meets nobody twice
+
+
+def _doubled(far: float, value: float, own_cosine: float) -> str:
+    return (
+        f"at a false-accept rate of {far:g} the threshold is {value:.3f}, but people's own embeddings lie at {own_cosine:.3f} "
+        "(median): many are in the bank under two ids; see `piu-lora bank check`, or ask for a higher rate (--set anchor.far=...)"
+    )
 
 
 def _sample(bank: IdentityBank, max_pairs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

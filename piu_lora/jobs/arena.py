@@ -18,9 +18,10 @@ from piu_lora.adapter import OutputFolder, mounted
 from piu_lora.config import METHOD_PRESETS, ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
-from piu_lora.evidence.evaluation import GROUPS
+from piu_lora.evidence.plan import GROUPS
 from piu_lora.identity import IdentityBank, far_threshold
-from piu_lora.jobs.case import Case, anchor_portraits, galleries_for, plan_for
+from piu_lora.jobs.case import Case
+from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
 from piu_lora.jobs.solution import make_change
 from piu_lora.model import describe, generate
 from piu_lora.progress import silent

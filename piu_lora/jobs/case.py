@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import without
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
-from piu_lora.evidence import Evaluation, Gallery, Plan, evaluate_images, plan_evaluation
 from piu_lora.identity import (
     Anchor,
     IdentityBank,
@@ -28,8 +26,7 @@ from piu_lora.identity import (
     split_embeddings,
     split_identities,
 )
-from piu_lora.model import describe, family_of, generate
-from piu_lora.progress import Progress
+from piu_lora.model import describe, family_of
 from piu_lora.unlearn import Problem, Target
 
 __all__ = [
@@ -37,13 +34,9 @@ __all__ = [
     "Identities",
     "Person",
     "Retained",
-    "anchor_portraits",
     "bank_for",
     "each_identity",
-    "galleries_for",
     "open_case",
-    "plan_for",
-    "score",
 ]
 
 Identities = str | Path | Sequence[str | Path]
@@ -232,85 +225,3 @@ def _warn(subjects: list[Subject], sides: list[tuple[tuple[int, ...], tuple[int,
         _log.warning("%s: nothing can be held out, and the adapter may not cover other looks of this person", who)
     if any(train == held for train, held in sides):
         _log.warning("evaluating on the training embeddings: the figures say less about other photographs of this person")
-
-
-def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Evaluation | None:
-    """Generate with the adapters off and on, same conditions and seeds, and score both; None where no recognizer is at hand."""
-    with without(pipe):
-        galleries = galleries_for(describe(pipe).family, case, anchor_portraits(pipe, case))
-    if not galleries:
-        _log.warning("no face pack is at hand, so the adapter is not evaluated; pass --pack DIR (`piu-lora bank models` makes one)")
-        return None
-    config = case.config.evaluation
-    plan = plan_for(case, galleries[0].centroids)
-    with progress("evaluate", 2 * len(plan.shots)) as advance:
-
-        def pictures() -> torch.Tensor:
-            return generate(
-                pipe, plan.embeddings, plan.seeds, steps=config.steps, guidance=config.guidance, batch=config.batch,
-                progress=advance,
-            )  # fmt: skip
-
-        with without(pipe):
-            before = pictures()
-        after = pictures()
-    return evaluate_images(plan, before, after, galleries)
-
-
-def plan_for(case: Case, centroids: torch.Tensor) -> Plan:
-    """What to generate for this request; ``centroids`` (m, d) are the conditioning gallery's."""
-    forget = [(row, person.subject.embeddings[list(person.held_out)]) for row, person in zip(case.forget_rows, case.people, strict=True)]
-    made_up = {row: person.anchor for row, person in zip(case.anchor_rows, case.people, strict=True) if person.anchor.row is None}
-
-    def embeddings_of(row: int) -> torch.Tensor:
-        return made_up[row].embedding[None] if row in made_up else case.bank.of(case.bank.ids[row])
-
-    return plan_evaluation(
-        forget, case.retained.held_out, case.anchor_rows, centroids, embeddings_of, case.config.evaluation, case.config.seed
-    )
-
-
-def anchor_portraits(pipe: StableDiffusionPipeline, case: Case) -> torch.Tensor | None:
-    """Pictures (k, 8, 3, h, w) of the synthetic anchors by the pipeline as it is; None where all are of the bank, and have photographs.
-
-    Their seeds are none of the evaluation's.
-    """
-    if not case.made_up:
-        return None
-    config, count = case.config.evaluation, 8
-    embeddings = torch.stack(case.made_up).repeat_interleave(count, dim=0)
-    seeds = [case.config.seed * 100_003 + 50_000 + place for place in range(len(embeddings))]
-    pictures: torch.Tensor = generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
-    return pictures.reshape(-1, count, *pictures.shape[1:])
-
-
-def galleries_for(family: str, case: Case, portraits: torch.Tensor | None = None) -> list[Gallery]:
-    """The conditioning recognizer's gallery, and on the embedded base the evaluating one's where it knows the forgotten person.
-
-    Args:
-        portraits: of the synthetic anchors, by the bare base: what a recognizer other than the conditioning one knows them by.
-    """
-    if case.reader is None:
-        return []
-    bank, strangers = case.bank, [person.subject for person in case.strangers]
-    made_up = [each[None] for each in case.made_up]
-    own = [subject.embeddings for subject in strangers]
-    galleries = [Gallery("conditioning", case.reader.embed, _with(bank.centroids, own, made_up))]
-    if family != "mini":
-        return galleries
-    from piu_lora.model import mini
-
-    evaluating, other = mini.evaluating_recognizer(), mini.evaluating_bank()
-    if bank.ids != other.ids or not all(subject.photos for subject in strangers):
-        _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
-        return galleries
-    if made_up and portraits is None:
-        raise ValueError("a synthetic anchor is known to the evaluating recognizer by its portraits only")
-    seen = [evaluating.embed_files(subject.photos) for subject in strangers]
-    drawn = [evaluating.embed(each) for each in portraits] if portraits is not None else []
-    return [*galleries, Gallery("evaluating", evaluating.embed, _with(other.centroids, seen, drawn))]
-
-
-def _with(centroids: torch.Tensor, strangers: list[torch.Tensor], made_up: list[torch.Tensor]) -> torch.Tensor:
-    """The bank's centroids, then those of people from outside, then those of synthetic anchors, by their embeddings (n, d)."""
-    return torch.cat([centroids, *(centroid(each)[None] for each in (*strangers, *made_up))])

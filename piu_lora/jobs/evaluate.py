@@ -9,8 +9,9 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Evaluation, before_after, png_bytes, report_json
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.case import Identities, bank_for, open_case, score
+from piu_lora.jobs.case import Identities, bank_for, open_case
 from piu_lora.jobs.readers import reader_for
+from piu_lora.jobs.scoring import score
 from piu_lora.model import Precision, as_pipeline
 from piu_lora.progress import Progress, silent
 

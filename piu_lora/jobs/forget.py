@@ -15,9 +15,10 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import Evaluation, before_after, loss_curves, measure_probe, probe_facts, report_json, summary
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.case import Case, Identities, bank_for, each_identity, open_case, score
+from piu_lora.jobs.case import Case, Identities, bank_for, each_identity, open_case
 from piu_lora.jobs.ledger import bank_text, identity_text, registered
 from piu_lora.jobs.readers import reader_for
+from piu_lora.jobs.scoring import score
 from piu_lora.jobs.solution import make_change
 from piu_lora.jobs.training import load_checkpoint
 from piu_lora.jobs.workers import is_main, launched_workers

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from piu_lora.evidence import Evaluation, Plan, before_after, face_grid, loss_curves, png_bytes
-from piu_lora.evidence.evaluation import Shot
 from piu_lora.evidence.picture import to_image
+from piu_lora.evidence.plan import Shot
 
 RED, GREEN, BLUE = (torch.zeros(3, 6, 6).index_fill(0, torch.tensor(channel), 1.0) for channel in range(3))
 SIZE = 20

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from piu_lora.evidence import Evaluation, Plan, missed, report_json, report_table, summary
-from piu_lora.evidence.evaluation import GROUPS, Shot
+from piu_lora.evidence.plan import GROUPS, Shot
 
 
 def scores(forget: float = 0.2, random: float = 0.95, nearest: float = 0.9, acc_u: float = 0.04) -> dict[str, Any]:

@@ -1,0 +1,178 @@
+"""One recognizer's figures: likeness, accuracy, verification, leaks, and on whom the forgotten person's images land."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from piu_lora.evidence.gallery import FARS, Gallery
+from piu_lora.evidence.metrics import Array, accuracy, cosine_to, srk
+from piu_lora.evidence.plan import GROUPS, MORE, Plan
+from piu_lora.evidence.statistics import difference, estimate, leak_at_k, paired
+
+__all__ = ["LEAKS", "far_name", "figures_of"]
+
+LEAKS = (1, 8, 64)  # seeds of which any may verify
+_SHOWN = 10  # neighbours in the heat map
+_WHEN = ("before", "after")
+
+
+def far_name(far: float) -> str:
+    """How a false-accept rate is written as a key: ``0.001``."""
+    return f"{far:.10f}".rstrip("0")
+
+
+def figures_of(plan: Plan, gallery: Gallery, before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:
+    """Everything that one recognizer says, before against after.
+
+    Args:
+        before, after: (n, d) embeddings of the plan's pictures, zeros where there is no face.
+
+    Returns:
+        The entry of a recognizer in the report (docs/report.md).
+    """
+    seen = _Seen(plan, gallery, {"before": before, "after": after})
+    return {
+        "role": gallery.role,
+        "thresholds": {far_name(far): _threshold(gallery, far) for far in FARS},
+        "references": {"refused": gallery.refused},
+        **seen.likeness(),
+        "verified": {far_name(far): seen.verified(far) for far in FARS},
+        "leak": {far_name(far): seen.leak(far) for far in FARS},
+        "bystanders": {far_name(far): seen.bystanders(far) for far in FARS},
+        "scores": seen.scores(),
+        "neighbours": seen.neighbours(),
+    }
+
+
+def _threshold(gallery: Gallery, far: float) -> dict[str, Any]:
+    found = gallery.thresholds.get(far, "not calibrated")
+    if isinstance(found, str):
+        return {"cosine": None, "pairs": None, "refused": found}
+    return {"cosine": found.value, "pairs": found.pairs, "refused": ""}
+
+
+class _Seen:
+    """The embeddings of a plan's pictures, as one recognizer sees them."""
+
+    def __init__(self, plan: Plan, gallery: Gallery, embedded: dict[str, torch.Tensor]) -> None:
+        self.plan, self.gallery, self.embedded = plan, gallery, embedded
+        self.people = np.array(plan.rows)
+        self.known = {far for far in FARS if not isinstance(gallery.thresholds.get(far, ""), str)}
+
+    def places(self, group: str) -> list[int]:
+        """Of a group's pictures; of the forgotten people's, the further ones as well."""
+        return self.plan.rows_of("forget", MORE) if group == "forget" else self.plan.rows_of(group)
+
+    def likeness(self) -> dict[str, Any]:
+        """ISM, nearest-centroid accuracy and pictures without a face, by group; AccU, AccR and SRK."""
+        centroids, own = self.gallery.centroids.numpy(), self.people
+        cosine = {when: cosine_to(each, centroids[own]) for when, each in self.embedded.items()}
+        hit = {when: accuracy(each, centroids, own) for when, each in self.embedded.items()}
+        faceless = {when: (~each.any(dim=1)).numpy() for when, each in self.embedded.items()}
+        figures: dict[str, Any] = {"ism": {}, "recognised": {}, "no_face": {}}
+        for group in GROUPS:
+            places = self.plan.rows_of(group)
+            figures["ism"][group] = paired(cosine["before"][places], cosine["after"][places], own[places])
+            figures["recognised"][group] = {when: estimate(hit[when][places], own[places]) for when in _WHEN}
+            every = self.places(group)
+            figures["no_face"][group] = {**{when: int(faceless[when][every].sum()) for when in _WHEN}, "n": len(every)}
+        for when in _WHEN:
+            unlearned, retained = (float(hit[when][self.plan.rows_of(group)].mean()) for group in ("forget", "random"))
+            figures[when] = {"acc_u": unlearned, "acc_r": retained, "srk": srk(retained, unlearned)}
+        return figures
+
+    def passed(self, group: str, far: float) -> dict[str, npt.NDArray[np.bool_]]:
+        """Which of a group's pictures verify as the person they were made for."""
+        places = self.places(group)
+        references = torch.stack([self.gallery.reference(self.plan.shots[place].row) for place in places])
+        threshold = self.gallery.threshold(far)
+        result = {}
+        for when, each in self.embedded.items():
+            own = each[places]
+            result[when] = (((own * references).sum(dim=1) >= threshold) & own.any(dim=1)).numpy()
+        return result
+
+    def verified(self, far: float) -> dict[str, Any] | None:
+        """1:1 verification of every group against the references; None for what was refused."""
+        if far not in self.known:
+            return None
+        return {group: None if group == "forget" and self.gallery.refused else self._verified(group, far) for group in GROUPS}
+
+    def _verified(self, group: str, far: float) -> dict[str, Any]:
+        people = self.people[self.places(group)]
+        passed = {when: each.astype(float) for when, each in self.passed(group, far).items()}
+        return {
+            **{when: estimate(passed[when], people) for when in _WHEN},
+            "difference": difference(passed["before"], passed["after"], people),
+            # A person counts when at least half of the images made for them verify.
+            "people": {when: float(np.mean([each.mean() >= 0.5 for each in _by(passed[when], people)])) for when in _WHEN},
+        }
+
+    def leak(self, far: float) -> dict[str, Any] | None:
+        """Leak@k of the forgotten people, the mean over them; None where there are too few images."""
+        if far not in self.known or self.gallery.refused:
+            return None
+        people, passed = self.people[self.places("forget")], self.passed("forget", far)
+        return {str(k): {when: _mean_or_none([leak_at_k(each, k) for each in _by(passed[when], people)]) for when in _WHEN} for k in LEAKS}
+
+    def bystanders(self, far: float) -> dict[str, Any] | None:
+        """As how many other real people an image of the forgotten ones verifies, and the share that lands on one and the same."""
+        if far not in self.known:
+            return None
+        forgotten, anchors = set(self.people[self.places("forget")]), set(self.people[self.plan.rows_of("anchor")])
+        others = [row for row in range(len(self.gallery.centroids)) if row not in forgotten]
+        places, threshold = self.places("forget"), self.gallery.threshold(far)
+        counts, landing = {}, {}
+        for when, each in self.embedded.items():
+            matched = (each[places] @ self.gallery.centroids[others].T >= threshold).numpy()
+            counts[when] = estimate(matched.sum(axis=1).astype(float), self.people[places])
+            shares = matched.mean(axis=0)
+            landing[when], most = float(shares.max()), others[int(shares.argmax())]
+        return {"expected": far * len(others), **counts, "landing": {**landing, "is_anchor": most in anchors}}
+
+    def scores(self) -> dict[str, Any]:
+        """Densities of the cosines with the reference: strangers, the forgotten people before and after, those who stay."""
+        edges = np.linspace(-0.6, 1.0, 65)
+        kept = self.plan.rows_of("random", "nearest")
+        strangers = (self.embedded["before"][kept] @ self.gallery.centroids.T).numpy()
+        strangers = strangers[self.people[kept][:, None] != np.arange(len(self.gallery.centroids))]
+        forgotten = self.places("forget")
+        own = {
+            "forget_before": self._own("before", forgotten), "forget_after": self._own("after", forgotten),
+            "retained_after": self._own("after", kept),
+        }  # fmt: skip
+        densities = {name: _density(values, edges) for name, values in {"impostor": strangers, **own}.items()}
+        return {"bins": edges.round(6).tolist(), **densities}
+
+    def _own(self, when: str, places: Sequence[int]) -> Array:
+        references = torch.stack([self.gallery.reference(self.plan.shots[place].row) for place in places])
+        result: Array = (self.embedded[when][list(places)] * references).sum(dim=1).double().numpy()
+        return result
+
+    def neighbours(self) -> dict[str, Any]:
+        """Mean cosine of the images made for one person (a line) with the reference of another (a column)."""
+        groups = {group: list(dict.fromkeys(self.people[self.plan.rows_of(group)].tolist())) for group in ("forget", "anchor", "nearest")}
+        rows = [groups["forget"][0], groups["anchor"][0], *groups["nearest"][:_SHOWN]]
+        references = torch.stack([self.gallery.reference(row) for row in rows])
+        tables = {}
+        for when, each in self.embedded.items():
+            lines = [(each[np.flatnonzero(self.people == row)] @ references.T).mean(dim=0) for row in rows]
+            tables[when] = [[round(float(value), 4) for value in line] for line in lines]
+        return {"labels": ["forgotten", "anchor", *(f"near {place + 1}" for place in range(len(rows) - 2))], **tables}
+
+
+def _by(values: npt.NDArray[Any], people: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
+    return [values[people == person] for person in np.unique(people)]
+
+
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _density(values: npt.NDArray[Any], edges: Array) -> list[float]:
+    counts, _ = np.histogram(values, bins=edges)
+    return [round(float(count) / max(len(values.ravel()) * float(edges[1] - edges[0]), 1e-12), 5) for count in counts]

@@ -1,0 +1,97 @@
+"""Which pictures an evaluation generates: for whom, from which embedding, with which seed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from piu_lora.config import EvaluationConfig
+
+__all__ = ["GROUPS", "MORE", "Plan", "Shot", "plan_evaluation"]
+
+GROUPS = ("forget", "random", "nearest", "anchor")
+MORE = "more"  # further pictures of the forgotten people, for rates that need many seeds; ISM and accuracies leave them out
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to generate: whose group, which gallery row, from which embedding (d,), with which seed."""
+
+    group: str
+    row: int
+    embedding: torch.Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every picture of an evaluation."""
+
+    shots: tuple[Shot, ...]
+
+    @property
+    def embeddings(self) -> torch.Tensor:
+        """Conditions in order, (n, d)."""
+        return torch.stack([shot.embedding for shot in self.shots])
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds in order."""
+        return [shot.seed for shot in self.shots]
+
+    @property
+    def rows(self) -> list[int]:
+        """Gallery rows in order."""
+        return [shot.row for shot in self.shots]
+
+    def rows_of(self, *groups: str) -> list[int]:
+        """Places of the shots of some groups."""
+        return [place for place, shot in enumerate(self.shots) if shot.group in groups]
+
+
+def plan_evaluation(
+    forget: Sequence[tuple[int, torch.Tensor]], held_out: Sequence[int], anchor_rows: Sequence[int], centroids: torch.Tensor,
+    embeddings_of: Callable[[int], torch.Tensor], config: EvaluationConfig, seed: int,
+    more: int = 0,
+) -> Plan:  # fmt: skip
+    """Choose conditions and seeds. Everybody forgotten, and every anchor, gets one image at least.
+
+    Args:
+        forget: row among ``centroids``, and (k, d) held-out embeddings, of each forgotten person.
+        held_out: rows of retained people who were not trained on.
+        anchor_rows: of the anchors.
+        centroids: (m, d) of the conditioning recognizer.
+        embeddings_of: all embeddings of a row.
+        more: pictures of the forgotten people that ``config`` does not ask for.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    near = _nearest([row for row, _ in forget], anchor_rows, centroids, config.nearest)
+    shuffled = [held_out[i] for i in torch.randperm(len(held_out), generator=generator).tolist()]
+    wanted: list[tuple[str, int, torch.Tensor]] = []
+    first = max(config.forget_images, len(forget))
+    theirs = [(forget[i % len(forget)], i // len(forget)) for i in range(first + more)]
+    wanted += [("forget", row, _pick(own, turn)) for (row, own), turn in theirs[:first]]
+    for i in range(config.retain_images):
+        row = shuffled[i % len(shuffled)]
+        wanted.append(("random", row, _pick(embeddings_of(row), i // len(shuffled))))
+    wanted += [("nearest", row, _pick(embeddings_of(row), i)) for row in near for i in range(2)]
+    anchors = list(dict.fromkeys(anchor_rows))
+    for i in range(max(config.anchor_images, len(anchors))):
+        row = anchors[i % len(anchors)]
+        wanted.append(("anchor", row, _pick(embeddings_of(row), i // len(anchors))))
+    # Last, so that the others keep their seeds whatever is asked for here.
+    wanted += [(MORE, row, _pick(own, turn)) for (row, own), turn in theirs[first:]]
+    return Plan(tuple(Shot(group, row, embedding, seed * 100_003 + place) for place, (group, row, embedding) in enumerate(wanted)))
+
+
+def _nearest(forgotten: Sequence[int], anchors: Sequence[int], centroids: torch.Tensor, count: int) -> list[int]:
+    """Rows of ``count`` people, or as many as are forgotten: the nearest of each forgotten person in turn, then the second nearest ..."""
+    cosines = centroids[list(forgotten)] @ centroids.T
+    cosines[:, [*forgotten, *anchors]] = -2
+    free = int((cosines[0] > -2).sum())
+    order = cosines.argsort(dim=1, descending=True)[:, :free]
+    return list(dict.fromkeys(order.T.flatten().tolist()))[: max(count, len(forgotten))]
+
+
+def _pick(embeddings: torch.Tensor, index: int) -> torch.Tensor:
+    return embeddings[index % len(embeddings)]
