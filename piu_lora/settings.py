@@ -1,5 +1,6 @@
 """Settings: frozen dataclasses, read from TOML and from ``section.key=value`` pairs; unknown keys fail with the nearest one."""
 
+import contextlib
 import dataclasses
 import difflib
 import tomllib
@@ -100,17 +101,24 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
     if origin is Literal and value in arguments:
         return value
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(arguments[0], each, name) for each in value)
+        with contextlib.suppress(BadInput):
+            return tuple(_typed(arguments[0], each, name) for each in value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) < 1e300:
             raise BadInput(f"{name} = {value!r} is out of range: expected a finite number")
         return float(value)
     if type(value) is kind:
         return value
-    wanted = (
-        f"one of {list(arguments)}" if origin is Literal else (f"a list of {arguments[0].__name__}" if origin is tuple else kind.__name__)
-    )
-    raise BadInput(f"{name} = {value!r} has the wrong type: expected {wanted}")
+    raise BadInput(f"{name} = {value!r} has the wrong type: expected {_wanted(kind)}")
+
+
+def _wanted(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return f"one of {list(arguments)}"
+    if origin is tuple:
+        return "a list of strings" if arguments[0] is str else "a list of numbers"
+    return str(kind.__name__)
 
 
 def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:

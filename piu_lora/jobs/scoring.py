@@ -127,10 +127,7 @@ def _gallery(
 ) -> Gallery:
     own = name == "conditioning"
     seen = [person.subject.embeddings if own else embed_photos(reader, person.subject.photos) for person in case.strangers]
-    if own:
-        drawn = [each[None] for each in case.made_up]
-    else:
-        drawn = [reader.embed(each) for each in portraits] if portraits is not None else []
+    drawn = [each[None] for each in case.made_up] if own else [reader.embed(each) for each in (() if portraits is None else portraits)]
     everybody = torch.cat([bank.centroids, *(centroid(each)[None] for each in (*seen, *drawn))])
     known = {
         row: _reference(person, reader, bank, case, own=own, given=references)
