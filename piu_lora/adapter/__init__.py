@@ -17,6 +17,7 @@ from piu_lora.adapter.loading import (
     open_adapter,
     prepare_hotswap,
     require_base,
+    set_weights,
     unload,
     without,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "save_kohya",
     "scan_files",
     "screen",
+    "set_weights",
     "stacks_of",
     "unload",
     "upload_adapter",

@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "open_adapter",
     "prepare_hotswap",
     "require_base",
+    "set_weights",
     "unload",
     "without",
 ]
@@ -156,6 +157,18 @@ def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
     for part in parts:
         if name not in _names(pipe, part):
             raise Incompatible(f"adapter {name!r} changed nothing in the {part} of this pipeline; load the base that it was made for")
+
+
+def set_weights(pipe: StableDiffusionPipeline, weights: Mapping[str, float], *, allow_negative: bool = False) -> None:
+    """Make the adapters named, and no others, active with these weights.
+
+    Raises:
+        BadInput: an adapter that is not loaded; weights as for ``load_adapters``.
+    """
+    check_weights(list(weights.values()), allow_negative=allow_negative)
+    if unknown := sorted(weights.keys() - _loaded(pipe)):
+        raise BadInput(f"adapter {unknown[0]!r} is not loaded; loaded: {sorted(_loaded(pipe)) or 'none'}")
+    _activate(pipe, dict(weights))
 
 
 def _even(change: Change) -> Change:

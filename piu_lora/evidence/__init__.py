@@ -9,6 +9,7 @@ from piu_lora.evidence.heatmap import heat_map
 from piu_lora.evidence.measure import Measured, measure
 from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_bytes, shown_places
 from piu_lora.evidence.plan import GROUPS, MORE, Plan, Shot, plan_evaluation
+from piu_lora.evidence.policy import Policy, judge, verdict_of
 from piu_lora.evidence.probe import compare_probe, measure_probe, probe_facts
 from piu_lora.evidence.report import aligned, missed, report_json, report_table, summary
 
@@ -21,6 +22,7 @@ __all__ = [
     "Gallery",
     "Measured",
     "Plan",
+    "Policy",
     "Row",
     "Shot",
     "agreement",
@@ -36,6 +38,7 @@ __all__ = [
     "face_grid",
     "far_name",
     "heat_map",
+    "judge",
     "loss_curves",
     "measure",
     "measure_probe",
@@ -50,4 +53,5 @@ __all__ = [
     "rows_of",
     "shown_places",
     "summary",
+    "verdict_of",
 ]

@@ -41,6 +41,7 @@ def figures_of(plan: Plan, gallery: Gallery, before: torch.Tensor, after: torch.
         **seen.likeness(),
         "verified": {far_name(far): seen.verified(far) for far in FARS},
         "leak": {far_name(far): seen.leak(far) for far in FARS},
+        "strangers": {far_name(far): seen.strangers(far) for far in FARS},
         "bystanders": {far_name(far): seen.bystanders(far) for far in FARS},
         "scores": seen.scores(),
         "neighbours": seen.neighbours(),
@@ -117,6 +118,15 @@ class _Seen:
             return None
         people, passed = self.people[self.places("forget")], self.passed("forget", far)
         return {str(k): {when: _mean_or_none([leak_at_k(each, k) for each in _by(passed[when], people)]) for when in _WHEN} for k in LEAKS}
+
+    def strangers(self, far: float) -> dict[str, Any] | None:
+        """Images of other people by the untouched base that verify as a forgotten person: what the rate promises to be rare."""
+        if far not in self.known or self.gallery.refused:
+            return None
+        places = self.plan.rows_of("random")
+        forgotten = sorted(set(self.people[self.places("forget")].tolist()))
+        passed = [self.gallery.verifies(self.embedded["before"][places], row, far).numpy().astype(float) for row in forgotten]
+        return estimate(np.concatenate(passed), np.tile(self.people[places], len(forgotten)))
 
     def bystanders(self, far: float) -> dict[str, Any] | None:
         """As how many other real people an image of the forgotten ones verifies, and the share that lands on one and the same."""
