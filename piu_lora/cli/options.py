@@ -16,8 +16,11 @@ __all__ = [
     "Identities",
     "Identity",
     "Json",
+    "Junit",
     "LedgerFile",
     "Pack",
+    "PolicyFile",
+    "Public",
     "Seed",
     "Settings",
 ]
@@ -38,6 +41,9 @@ Identities = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="precision of the base's weights")]
 Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", help="TOML file of limits; exit 1 when one is missed")]
+Junit = Annotated[Path | None, typer.Option(help="JUnit XML of the verdict, for CI systems")]
+Public = Annotated[bool, typer.Option("--public", help="write nothing about the forgotten person, and no image")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Seed = Annotated[int, typer.Option(help="seed of every random draw")]
 Settings = Annotated[list[str], typer.Option("--set", help="section.key=value, repeatable, for example train.steps=200")]

@@ -7,13 +7,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from piu_lora.errors import PiuLoraError
 
-__all__ = ["bars", "opened_ledger", "print_result", "run"]
+__all__ = ["bars", "judged", "opened_ledger", "print_result", "run"]
 
 INTERRUPTED = 130
 
@@ -48,6 +49,28 @@ def opened_ledger(name: str | None) -> Iterator[Any]:
 def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:
     """The result on stdout: JSON, or text for people."""
     typer.echo(json.dumps(result, indent=2, sort_keys=True) if as_json else text)
+
+
+def judged(document: dict[str, Any], junit: Path | None, *, binding: bool) -> None:
+    """Say how a report was judged, on stderr; exit 1 where it falls short of a policy that was asked for.
+
+    Args:
+        junit: where to write the verdict as JUnit XML.
+        binding: a policy was asked for; the default one only informs.
+    """
+    from piu_lora.jobs.report import write_junit
+
+    if junit is not None:
+        write_junit(junit, document)
+    verdict = document["verdict"]
+    for line in verdict["lines"]:
+        if not line["passed"]:
+            found = line["reason"] if line["value"] is None else f"{line['value']:.4g}"
+            who = f"{line['recognizer']}: " if line["recognizer"] else ""
+            typer.echo(f"missed: {who}{line['text']} is {found}, expected {line['relation']} {line['limit']:g}", err=True)
+    if binding and not verdict["passed"]:
+        raise typer.Exit(1)
+    typer.echo(f"policy {verdict['policy']}: {'passed' if verdict['passed'] else 'falls short'}", err=True)
 
 
 def run(app: typer.Typer) -> None:

@@ -88,18 +88,18 @@ def _votes(plan: Plan, places: Sequence[int], after: Measured, gallery: Gallery,
 
 
 def quality_figures(
-    plan: Plan, before: Measured, after: Measured, judge: Gallery, photographs: torch.Tensor | None, quality_model: str = ""
+    plan: Plan, before: Measured, after: Measured, judge: Gallery, quality_model: str = ""
 ) -> dict[str, Any]:
     """KID, sharpness and face quality of the forgotten people's images and of everybody else's.
 
     Args:
         judge: the recognizer whose embeddings serve as features of KID: no Inception network is at hand.
-        photographs: (m, d) its embeddings of real photographs; None leaves KID out.
         quality_model: what measured ``face_quality``.
     """
     sides = {"forget": plan.rows_of("forget", MORE), "retain": plan.rows_of(*_RETAINED)}
     people = np.array(plan.rows)
     figures: dict[str, Any] = {"kid": None, "face_quality": None}
+    photographs = judge.photographs
     if photographs is not None:
         # Unit rows are scaled so that the kernel sees the cosine: (cos + 1)^3.
         scale = float(photographs.shape[1]) ** 0.5

@@ -26,6 +26,7 @@ class Gallery:
             Everybody else is verified against their centroid.
         thresholds: by false-accept rate; the reason where a rate cannot be calibrated.
         refused: why the forgotten people cannot be verified at all; empty where they can.
+        photographs: (k, d) embeddings of real photographs of many people, for distances between distributions.
         role: what the recognizer does besides judging.
     """
 
@@ -35,6 +36,7 @@ class Gallery:
     references: Mapping[int, torch.Tensor] = field(default_factory=dict)
     thresholds: Mapping[float, Threshold | str] = field(default_factory=dict)
     refused: str = ""
+    photographs: torch.Tensor | None = None
     role: str = "conditions the base"
 
     def reference(self, row: int) -> torch.Tensor:

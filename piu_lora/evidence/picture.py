@@ -62,24 +62,28 @@ def png_bytes(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def before_after(evaluation: Evaluation, columns: int = 3) -> Image.Image:
-    """Rows: forgotten, anchor, three retained people, six near neighbours. Left before, right after, same seeds."""
+def before_after(evaluation: Evaluation, columns: int = 3, *, forgotten: bool = True) -> Image.Image:
+    """Rows: forgotten, anchor, three retained people, six near neighbours. Left before, right after, same seeds.
+
+    Args:
+        forgotten: show the forgotten people at all.
+    """
     rows = [
         (label, _padded(evaluation.before, mine, columns) + _padded(evaluation.after, mine, columns))
-        for label, mine in _lines(evaluation.plan, columns)
+        for label, mine in _lines(evaluation.plan, columns, forgotten)
     ]
     return face_grid(rows, ("before", "after"), gap_after=columns)
 
 
-def shown_places(plan: Plan, columns: int = 3) -> list[int]:
+def shown_places(plan: Plan, columns: int = 3, *, forgotten: bool = True) -> list[int]:
     """The places of a plan that ``before_after`` shows."""
-    return [place for _, line in _lines(plan, columns) for place in line]
+    return [place for _, line in _lines(plan, columns, forgotten) for place in line]
 
 
-def _lines(plan: Plan, columns: int) -> list[tuple[str, list[int]]]:
+def _lines(plan: Plan, columns: int, forgotten: bool) -> list[tuple[str, list[int]]]:
     """A label and up to ``columns`` places for each line of the sheet."""
     lines = []
-    for group, label, count in _ROWS:
+    for group, label, count in _ROWS[0 if forgotten else 1 :]:
         places = _everybody_first(plan, group)[: count * columns]
         lines += [(label, places[start : start + columns]) for start in range(0, len(places), columns)]
     return lines

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -87,6 +87,11 @@ class Policy:
         """A policy with these limits on an evaluation and no others."""
         everything: dict[str, Any] = {each.name: "off" for each in fields(EvaluationLimits)}
         return cls(name, evaluation=EvaluationLimits(**{**everything, **limits}))
+
+
+    def tightened(self, **limits: float) -> Self:
+        """This policy with other limits on an evaluation."""
+        return replace(self, evaluation=replace(self.evaluation, **limits))
 
 
 def _bounds(stated: Any) -> Iterator[Bound]:

@@ -3,6 +3,7 @@
 from piu_lora.identity.anchor import Anchor, choose_anchor
 from piu_lora.identity.bank import BankRows, IdentityBank, RecognizerId
 from piu_lora.identity.embedding import centroid, dirichlet_mixtures, normalize, synthetic_neighbours
+from piu_lora.identity.face_quality import FaceQuality
 from piu_lora.identity.faces import FaceReader
 from piu_lora.identity.gather import Gathered, PhotoReader, Rejected, gather
 from piu_lora.identity.recognizer import Recognizer
@@ -13,6 +14,7 @@ from piu_lora.identity.verification import Threshold, far_threshold, far_thresho
 __all__ = [
     "Anchor",
     "BankRows",
+    "FaceQuality",
     "FaceReader",
     "Gathered",
     "IdentityBank",

@@ -1,21 +1,108 @@
-"""Scoring an adapter folder again: the split, the anchor and the seeds of its receipt, freshly generated pictures."""
+"""Evaluating an adapter: does it forget, whom does it harm, are the pictures still good; a report, judged by a policy."""
 
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import Adapter, disk_errors, load_adapter, open_adapter, refuse_existing, unload, write_file
-from piu_lora.config import ForgetConfig
+from piu_lora.adapter import Adapter, load_adapter, open_adapter, unload, weights_digest, without
+from piu_lora.config import ForgetConfig, ReportConfig
 from piu_lora.errors import BadInput
-from piu_lora.evidence import Evaluation, before_after, png_bytes, report_json
-from piu_lora.identity import IdentityBank
-from piu_lora.jobs.case import Identities, bank_for, open_case
-from piu_lora.jobs.readers import reader_for
-from piu_lora.jobs.scoring import score
-from piu_lora.model import Precision, as_pipeline
+from piu_lora.evidence import (
+    MORE,
+    Evaluation,
+    Gallery,
+    Measured,
+    Plan,
+    Policy,
+    agreement,
+    before_after,
+    evaluate_measured,
+    png_bytes,
+    quality_figures,
+    shown_places,
+)
+from piu_lora.evidence.report import Pictures
+from piu_lora.identity import FaceQuality, FaceReader, IdentityBank
+from piu_lora.identity.pictures import list_photos
+from piu_lora.jobs.case import Case, Identities, bank_for, open_case
+from piu_lora.jobs.readers import providers_for, reader_for
+from piu_lora.jobs.report import earlier_report, finished, new_document, write_report
+from piu_lora.jobs.scoring import REFERENCES, Second, anchor_portraits, galleries_for, photographs_of, plan_for
+from piu_lora.jobs.studio import Studio, kept_measurements
+from piu_lora.jobs.sweeps import sweep_images, sweeps
+from piu_lora.model import Precision, as_pipeline, describe
 from piu_lora.progress import Progress, silent
 
-__all__ = ["evaluate"]
+__all__ = ["Assessment", "Judges", "evaluate", "receipt_settings"]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who judges, beside the recognizer that conditions the base.
+
+    Attributes:
+        second: face pack of a recognizer that only evaluates, and ``second_bank`` the same people as the bank by that recognizer. The
+            embedded base has its own.
+        references: photographs of the forgotten person that nothing was trained on; by default those that were held out.
+        quality: an ONNX model of face quality.
+    """
+
+    second: str | Path | None = None
+    second_bank: str | Path | None = None
+    references: str | Path | None = None
+    quality: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.second is None) != (self.second_bank is None):
+            raise BadInput("a second recognizer knows nobody without a bank of its own: pass --second PACK and --second-bank FILE together")
+
+    def opened_second(self, device: str) -> Second | None:
+        """The evaluating recognizer and its bank.
+
+        Raises:
+            BadInput, Incompatible, EnvironmentProblem: either cannot be read, or they do not belong together.
+        """
+        if self.second is None or self.second_bank is None:
+            return None
+        reader, bank = FaceReader(self.second, providers=providers_for(device)), IdentityBank.load(self.second_bank)
+        bank.recognizer.require(reader.id, "the second bank", "the second face pack")
+        return Second(reader, bank)
+
+    @property
+    def photographs(self) -> list[Path]:
+        """The references' files."""
+        if self.references is None:
+            return []
+        path = Path(self.references)
+        found = [path] if path.is_file() else list_photos(path)
+        if not found:
+            raise BadInput(f"--references {str(path)!r} holds no photographs")
+        return found
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A finished evaluation: its figures, the report with its verdict, and the files that were written."""
+
+    evaluation: Evaluation
+    document: dict[str, Any]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """By recognizer."""
+        return self.evaluation.figures
+
+    @property
+    def missed(self) -> list[dict[str, Any]]:
+        """The lines of the verdict that do not pass."""
+        return [line for line in self.document["verdict"]["lines"] if not line["passed"]]
 
 
 def evaluate(
@@ -26,62 +113,134 @@ def evaluate(
     *,
     bank: IdentityBank | str | Path | None = None,
     pack: str | Path | None = None,
+    judges: Judges = Judges(),  # noqa: B008  (frozen)
     settings: tuple[str, ...] = (),
+    policy: Policy = Policy(),  # noqa: B008
+    images: bool = False,
+    public: bool = False,
     device: str = "auto",
     dtype: Precision = "fp32",
     force: bool = False,
     progress: Progress = silent,
-) -> Evaluation:
-    """Score what an adapter does to the person it forgets, and to everybody else.
+) -> Assessment:
+    """Measure what an adapter does to the person it forgets, and to everybody else.
+
+    An interrupted evaluation goes on where it stopped when it is repeated with the same ``out``.
 
     Args:
         adapter: the adapter folder, or a Hub id.
         identity: the forgotten person or people, as it was given to ``forget``; the adapter does not know.
         base: as for ``forget``; a pipeline is given back without the adapter.
-        out: a folder to create for report.json and before_after.png.
+        out: a folder to create for report.json, report.md and report.html; one with an audit of the same adapter keeps it.
         bank, pack: as for ``forget``.
+        judges: further recognizers, references and models.
+        settings: ``evaluation.key=value`` pairs laid over the receipt's settings, ``report.key=value`` pairs over ``ReportConfig``.
+        policy: what the report must show to pass.
+        images: show the forgotten person in report.html; otherwise no image of them is kept.
+        public: leave out whatever is about the forgotten person, and all images.
         device, dtype: of a base given by name.
-        settings: ``evaluation.key=value`` pairs laid over the receipt's settings.
-        force: replace files of an earlier report.
+        force: replace an earlier evaluation.
         progress: told how far the job is.
 
     Raises:
-        BadInput: unreadable adapter, unknown identity.
+        BadInput: unreadable adapter, unknown identity, references that were trained on.
         Incompatible: the adapter belongs to another base.
     """
-    targets = _targets(out, force=force)
     opened = open_adapter(adapter)
-    config = _settings_of(opened)
-    if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in settings):
-        raise BadInput("the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID")
-    config = config.updated_from_pairs(settings)
+    folder = None if out is None else Path(out)
+    earlier = None if folder is None else earlier_report(folder, "evaluation", opened, force=force)
+    report = ReportConfig().updated_from_pairs(pair.removeprefix("report.") for pair in settings if pair.startswith("report."))
+    config = receipt_settings(opened, [pair for pair in settings if not pair.startswith("report.")])
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
+    quality = None if judges.quality is None else FaceQuality(judges.quality, providers_for(device))
+    second, references = judges.opened_second(device), judges.photographs
     pipe = as_pipeline(base, device, dtype)
+    begun = time.perf_counter()
+    galleries = galleries_for(describe(pipe).family, case, anchor_portraits(pipe, case), second=second, references=references)
+    if not galleries:
+        raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
+    plan = plan_for(case, galleries[0].centroids, max(report.leak_images - max(config.evaluation.forget_images, len(case.people)), 0))
+    digest = _digest(opened, pipe, case, report, galleries, quality)
     name = load_adapter(pipe, opened)
     try:
-        evaluation = score(pipe, case, progress)
+        with kept_measurements(folder, digest) as cache, progress("evaluate", 2 * len(plan.shots) + sweep_images(plan, report)) as advance:
+            studio = Studio(galleries, config.evaluation, cache, quality, advance)
+            evaluation, measured = _before_and_after(pipe, plan, studio, shown_places(plan, forgotten=images))
+            swept = sweeps(pipe, name, case, plan, measured, studio, report)
     finally:
         unload(pipe, [name])
-    if evaluation is None:
-        raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
-    if targets is not None:
-        with disk_errors(f"the report to {str(out)!r}"):
-            targets[0].parent.mkdir(parents=True, exist_ok=True)
-            write_file(targets[0], report_json(evaluation, case.public_settings).encode())
-            write_file(targets[1], png_bytes(before_after(evaluation)))
-    return evaluation
+    section = {
+        "seconds": round(time.perf_counter() - begun, 1), "images": studio.images, "recognizers": evaluation.figures,
+        "agreement": agreement(plan, measured[1], galleries),
+        "quality": quality_figures(plan, *measured, galleries[-1], _name(judges.quality)),
+        "doubles": _doubles(case, galleries[0]), "sweeps": swept, "notes": _notes(case, galleries, references, quality is not None),
+    }  # fmt: skip
+    count = len(references) or sum(REFERENCES if photographs_of(each, case, 1) is not None else len(each.held_out) for each in case.people)
+    document = finished({**new_document(opened, pipe, case, count), "evaluation": section}, earlier, policy)
+    files: list[Path] = []
+    if folder is not None:
+        sheet = png_bytes(before_after(evaluation, forgotten=images))
+        files = write_report(folder, document, Pictures(sheet), public=public)
+    return Assessment(evaluation, document, tuple(files))
 
 
-def _settings_of(adapter: Adapter) -> ForgetConfig:
-    """The settings of the run that made the adapter; for one made of others, the defaults of its base."""
+def receipt_settings(adapter: Adapter, pairs: Sequence[str] = ()) -> ForgetConfig:
+    """The settings of the run that made the adapter (for one made of others, the defaults of its base) with pairs laid over them.
+
+    Raises:
+        BadInput: the adapter's anchor is somebody who was named by hand, and is not named again.
+    """
     receipt = adapter.receipt
-    return ForgetConfig.preset(receipt.base.family) if receipt.members else ForgetConfig().updated(receipt.settings)
+    config = ForgetConfig.preset(receipt.base.family) if receipt.members else ForgetConfig().updated(receipt.settings)
+    if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in pairs):
+        raise BadInput("the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID")
+    return config.updated_from_pairs(pairs)
 
 
-def _targets(out: str | Path | None, *, force: bool) -> tuple[Path, Path] | None:
-    if out is None:
-        return None
-    targets = (Path(out) / "report.json", Path(out) / "before_after.png")
-    for target in targets:
-        refuse_existing(target, force=force)
-    return targets
+def _before_and_after(
+    pipe: StableDiffusionPipeline, plan: Plan, studio: Studio, keep: list[int]
+) -> tuple[Evaluation, tuple[Measured, Measured]]:
+    with without(pipe):
+        before, old = studio.shoot(pipe, "plan-before", plan.shots, keep=keep)
+    after, new = studio.shoot(pipe, "plan-after", plan.shots, keep=keep)
+    return Evaluation(plan, old, new, evaluate_measured(plan, before, after, studio.galleries)), (before, after)
+
+
+def _digest(
+    adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, report: ReportConfig, galleries: Sequence[Gallery], quality: object
+) -> str:
+    """Of everything that measurements depend on."""
+    references = [gallery.references[row] for gallery in galleries for row in gallery.references]
+    judges = [[each.name for each in galleries], quality is None]
+    facts = [weights_digest(adapter), case.digest(), report.to_dict(), str(pipe.unet.dtype), judges]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for reference in references:
+        digest.update(reference.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _doubles(case: Case, gallery: Gallery) -> dict[str, Any]:
+    """Identities of the bank whose centroid is as close to a forgotten person's as the same person's would be."""
+    limit, forgotten = case.config.split.same_person, case.forget_rows
+    cosines = gallery.centroids[: len(case.bank)] @ gallery.centroids[forgotten].T
+    cosines[[row for row in forgotten if row < len(case.bank)]] = -2
+    return {"count": int((cosines.amax(dim=1) >= limit).sum()), "cosine": limit}
+
+
+def _notes(case: Case, galleries: Sequence[Gallery], references: Sequence[Path], quality: bool) -> list[str]:
+    notes = []
+    if len(galleries) == 1:
+        notes.append("one recognizer only: it conditions the base as well, and an edit could please it alone")
+    if any(person.train == person.held_out for person in case.people):
+        notes.append("evaluated on the training embeddings of a person of whom nothing could be held out")
+    if not references and any(photographs_of(person, case, 1) is None for person in case.people):
+        notes.append("the references are the held-out embeddings, which the images were made from as well")
+    if not hasattr(case.reader, "faces"):
+        notes.append("the embedded recognizers have no detector: every picture counts as a face; sharpness and KID show ruined ones")
+    if not quality:
+        notes.append("no face-quality model was given")
+    return notes
+
+
+def _name(path: str | Path | None) -> str:
+    return "" if path is None else Path(path).name

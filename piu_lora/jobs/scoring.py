@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter import without
 from piu_lora.errors import BadInput
 from piu_lora.evidence import FARS, Evaluation, Gallery, Plan, evaluate_images, plan_evaluation, require_disjoint
-from piu_lora.identity import IdentityBank, PhotoReader, centroid, far_thresholds
+from piu_lora.identity import IdentityBank, PhotoReader, centroid, far_thresholds, normalize
 from piu_lora.jobs.case import Case, Person
 from piu_lora.model import describe, generate
 from piu_lora.progress import Progress
@@ -19,6 +19,7 @@ from piu_lora.progress import Progress
 __all__ = ["REFERENCES", "Second", "anchor_portraits", "galleries_for", "photographs_of", "plan_for", "score"]
 
 REFERENCES = 6  # fresh photographs of a rendered person that images are verified against
+_KID_PHOTOGRAPHS = 2048
 _SAME_SHOTS = "the forgotten person has no photograph that was kept out of training, so nothing can be verified against them"
 
 _log = logging.getLogger("piu_lora")
@@ -135,7 +136,8 @@ def _gallery(
     }
     return Gallery(
         name, reader.embed, everybody, {row: each for row, each in known.items() if each is not None}, far_thresholds(bank, FARS),
-        _SAME_SHOTS if any(each is None for each in known.values()) else "", "conditions the base" if own else "only evaluates",
+        _SAME_SHOTS if any(each is None for each in known.values()) else "",
+        normalize(bank.embeddings[:: max(len(bank.embeddings) // _KID_PHOTOGRAPHS, 1)]), "conditions the base" if own else "only evaluates",
     )  # fmt: skip
 
 
