@@ -55,7 +55,7 @@ def _verdict(verdict: dict[str, Any] | None) -> Iterator[Finding]:
                 yield f"{path}.reason", "is empty, expected why there is no value"
         elif line["passed"] != (value <= line["limit"] if line["relation"] == "<=" else value >= line["limit"]):
             yield f"{path}.passed", f"is {line['passed']}, but {value} {line['relation']} {line['limit']} says otherwise"
-    if verdict["passed"] != all(line["passed"] for line in verdict["lines"]):
+    if verdict["passed"] != (bool(verdict["lines"]) and all(line["passed"] for line in verdict["lines"])):
         yield "$.verdict.passed", f"is {verdict['passed']}, which its lines do not say"
 
 

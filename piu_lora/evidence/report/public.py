@@ -22,9 +22,13 @@ def publishable(document: dict[str, Any]) -> dict[str, Any]:
         line["reason"] = PRIVATE_REASON if line["value"] is None else ""
     if public.get("evaluation") is not None:
         public["evaluation"]["notes"] = []
+        if public["evaluation"].get("doubles"):
+            public["evaluation"]["doubles"] = {"count": public["evaluation"]["doubles"]["count"]}
         for seen in public["evaluation"]["recognizers"].values():
             seen.pop("scores", None)
             seen.pop("neighbours", None)
+            if seen.get("references", {}).get("refused"):
+                seen["references"]["refused"] = PRIVATE_REASON
             for bystanders in seen["bystanders"].values():
                 if bystanders is not None:
                     bystanders.pop("landing", None)

@@ -9,7 +9,7 @@ from piu_lora.evidence.report.charts import LINE, SHAPES, Plot
 from piu_lora.evidence.report.scales import Scale, categories, linear, logarithmic
 from piu_lora.evidence.report.wording import GROUP_WORDS, far_text, number
 
-__all__ = ["agreement_bar", "change_chart", "leak_chart", "neighbour_map", "plane", "score_chart", "sweep_chart"]
+__all__ = ["agreement_bar", "change_chart", "leak_chart", "agreement_parts", "neighbour_map", "plane", "score_chart", "shapes", "sweep_chart"]
 
 Seen = dict[str, Any]
 
@@ -18,7 +18,7 @@ def plane(recognizers: Mapping[str, Seen]) -> Markup | None:
     """The forget-retain plane: across, how much of the forgotten is left; up, how much of everybody else; top left is the goal."""
     spots = [
         (shape, group, seen["ism"]["forget"], ism)
-        for shape, seen in zip(_shapes(len(recognizers)), recognizers.values(), strict=True)
+        for shape, seen in zip(shapes(len(recognizers)), recognizers.values(), strict=True)
         for group, ism in seen["ism"].items()
         if group != "forget" and ism and seen["ism"].get("forget") and ism["ratio"] is not None and seen["ism"]["forget"]["ratio"] is not None
     ]
@@ -40,7 +40,8 @@ def plane(recognizers: Mapping[str, Seen]) -> Markup | None:
     return plot.svg()
 
 
-def _shapes(count: int) -> list[str]:
+def shapes(count: int) -> list[str]:
+    """The marks of so many recognizers."""
     return [SHAPES[place % len(SHAPES)] for place in range(count)]
 
 
@@ -156,8 +157,7 @@ def sweep_chart(sweep: Seen, recognizer: str, threshold: float | None, far: str 
 
 def agreement_bar(far: str, found: Seen) -> Markup:
     """One bar: how many images both, one or no recognizer verifies."""
-    parts = [("both", found["both"], "forget"), *((f"only {name}", count, "decoy") for name, count in found["only"].items())]
-    parts += [("neither", found["neither"], "impostor"), ("no face", found["no_face"], "faint")]
+    parts = agreement_parts(found)
     total = sum(count for _, count, _ in parts) or 1
     bars, x = [], 0.0
     for words, count, colour in parts:
@@ -167,6 +167,12 @@ def agreement_bar(far: str, found: Seen) -> Markup:
         x += width
     label = escape(f"Agreement of the recognizers at FAR {far_text(far)}: " + ", ".join(f"{words} {count}" for words, count, _ in parts))
     return Markup(f'<svg viewBox="0 0 340 22" role="img" aria-label="{label}"><title>{label}</title>{"".join(bars)}</svg>')
+
+
+def agreement_parts(found: Seen) -> list[tuple[str, int, str]]:
+    """What a bar is made of: words, count and colour."""
+    ones = [(f"only {name}", count, ("decoy", "anchor", "nearest")[place % 3]) for place, (name, count) in enumerate(found["only"].items())]
+    return [("both", found["both"], "forget"), *ones, ("neither", found["neither"], "impostor"), ("no face", found["no_face"], "faint")]
 
 
 def neighbour_map(name: str, labels: Sequence[str], values: Sequence[Sequence[float | None]]) -> Markup:
