@@ -1,4 +1,4 @@
-"""The report of an evaluation: report.json, and a table for people. It names nobody."""
+"""The short report of an evaluation in an adapter folder: report.json of its first format, and a table for people. It names nobody."""
 
 import json
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from typing import Any
 from piu_lora.evidence.evaluation import Evaluation
 from piu_lora.evidence.plan import GROUPS
 
-__all__ = ["REPORT_FORMAT", "aligned", "missed", "report_json", "report_table", "summary"]
+__all__ = ["TABLE_FORMAT", "aligned", "missed", "report_json", "report_table", "summary"]
 
-REPORT_FORMAT = "piu_lora.report/1"
+TABLE_FORMAT = "piu_lora.report/1"
 _PEOPLE = {"forget": "forgotten", "random": "retained, random", "nearest": "retained, nearest", "anchor": "anchor"}
 
 
@@ -20,7 +20,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
 
 def report_json(evaluation: Evaluation, settings: dict[str, Any]) -> str:
     """The report as JSON text."""
-    document = {"format": REPORT_FORMAT, "settings": settings, **summary(evaluation)}
+    document = {"format": TABLE_FORMAT, "settings": settings, **summary(evaluation)}
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 

@@ -1,0 +1,26 @@
+"""Reports: report.json (a validated document), report.md for a card, report.html for people, JUnit XML for machines."""
+
+from piu_lora.evidence.report.document import REPORT_FORMAT, merged, read_report, to_json, validate
+from piu_lora.evidence.report.html import Pictures, report_html
+from piu_lora.evidence.report.junit import junit_xml
+from piu_lora.evidence.report.markdown import report_markdown
+from piu_lora.evidence.report.public import publishable
+from piu_lora.evidence.report.table import aligned, missed, report_json, report_table, summary
+
+__all__ = [
+    "REPORT_FORMAT",
+    "Pictures",
+    "aligned",
+    "junit_xml",
+    "merged",
+    "missed",
+    "publishable",
+    "read_report",
+    "report_html",
+    "report_json",
+    "report_markdown",
+    "report_table",
+    "summary",
+    "to_json",
+    "validate",
+]
