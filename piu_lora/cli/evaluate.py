@@ -5,7 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-from piu_lora.cli.options import AdapterArgument, Bank, Base, Device, Dtype, Force, Identities, Json, Junit, Pack, PolicyFile, Public, Settings
+from piu_lora.cli.options import (
+    AdapterArgument,
+    Bank,
+    Base,
+    Device,
+    Dtype,
+    Force,
+    Identities,
+    Json,
+    Junit,
+    Pack,
+    PolicyFile,
+    Public,
+    Settings,
+)
 from piu_lora.cli.terminal import bars, judged, print_result
 
 __all__ = ["command"]

@@ -87,9 +87,7 @@ def _votes(plan: Plan, places: Sequence[int], after: Measured, gallery: Gallery,
     return torch.cat(rows).numpy()
 
 
-def quality_figures(
-    plan: Plan, before: Measured, after: Measured, judge: Gallery, quality_model: str = ""
-) -> dict[str, Any]:
+def quality_figures(plan: Plan, before: Measured, after: Measured, judge: Gallery, quality_model: str = "") -> dict[str, Any]:
     """KID, sharpness and face quality of the forgotten people's images and of everybody else's.
 
     Args:

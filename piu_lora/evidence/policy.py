@@ -88,7 +88,6 @@ class Policy:
         everything: dict[str, Any] = {each.name: "off" for each in fields(EvaluationLimits)}
         return cls(name, evaluation=EvaluationLimits(**{**everything, **limits}))
 
-
     def tightened(self, **limits: float) -> Self:
         """This policy with other limits on an evaluation."""
         return replace(self, evaluation=replace(self.evaluation, **limits))

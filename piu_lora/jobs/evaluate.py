@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from piu_lora.adapter import Adapter, load_adapter, open_adapter, unload, weight
 from piu_lora.config import ForgetConfig, ReportConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import (
-    MORE,
     Evaluation,
     Gallery,
     Measured,
@@ -113,7 +112,7 @@ def evaluate(
     *,
     bank: IdentityBank | str | Path | None = None,
     pack: str | Path | None = None,
-    judges: Judges = Judges(),  # noqa: B008  (frozen)
+    judges: Judges = Judges(),
     settings: tuple[str, ...] = (),
     policy: Policy = Policy(),  # noqa: B008
     images: bool = False,

@@ -1,7 +1,6 @@
 """One folder, one report about one adapter: report.json, report.md, report.html. It names nobody."""
 
 import platform
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
