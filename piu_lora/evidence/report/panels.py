@@ -154,7 +154,7 @@ _QUARTERS = tuple((quarter / 4, f"{quarter / 4:g}") for quarter in range(5))
 
 def sweep_chart(sweep: Seen, recognizer: str, threshold: float | None, far: str | None) -> Markup | None:
     """One sweep as one recognizer sees it: ISM of each group over the setting."""
-    points = [(point["value"], point["recognizers"].get(recognizer, {})) for point in sweep["points"]]
+    points = [(point["value"], point["recognizers"].get(recognizer) or {}) for point in sweep["points"]]
     groups = [group for group in GROUP_WORDS if any(found.get(group) for _, found in points)]
     if not groups:
         return None
