@@ -5,7 +5,7 @@ from typing import Any
 from markupsafe import Markup
 
 from piu_lora.evidence.report.charts import LINE, SHAPES, Plot, wrapped
-from piu_lora.evidence.report.scales import categories, linear
+from piu_lora.evidence.report.scales import between, categories, linear
 from piu_lora.evidence.report.wording import number
 
 __all__ = ["Style", "curve_chart", "styles"]
@@ -19,7 +19,7 @@ _OTHERS = ("forget", "random", "nearest", "anchor", "decoy")
 
 
 def styles(names: list[str]) -> list[Style]:
-    """How to draw each series: the colour of the people it names, dashed where it is about the base alone, a shape of its own among equals."""
+    """How to draw each series: the colour of the people it names, dashed about the base alone, a shape of its own among equals."""
     found: list[Style] = []
     for name in names:
         words = name.lower()
@@ -41,14 +41,12 @@ def curve_chart(curve: dict[str, Any]) -> tuple[Markup, list[tuple[str, Style]]]
     direct = _fits([line["name"] for line in series])
     xs = [value for line in series for value in line["x"]]
     plain = any(isinstance(value, str) for value in xs)
-    across = categories([str(value) for value in xs]) if plain else linear(xs)
+    across = categories([str(value) for value in xs]) if plain else between(min(xs, default=0), max(xs, default=1))
     values = [value for line in series for key in ("y", "low", "high") for value in line.get(key) or ()]
     level = curve.get("threshold")
     up = linear(values, (0,) if level is None else (0, level))
     plot = Plot(curve["title"], across, up, curve["x"], curve["y"], right=92 if direct else 14, height=216 + (LINE if plain else 0))
     plot.bottom += LINE if plain else 0
-    if level is not None:
-        plot.rule(level, f"threshold {number(level)}")
     ends = []
     for line, (colour, dashed, shape) in zip(series, looks, strict=True):
         places = [str(value) for value in line["x"]] if plain else line["x"]
@@ -59,7 +57,9 @@ def curve_chart(curve: dict[str, Any]) -> tuple[Markup, list[tuple[str, Style]]]
         for x, y in known:
             plot.point(x, y, colour, shape, hollow=dashed, size=3)
         if direct and known:
-            ends.append((known[-1][1], line["name"], colour))
+            ends.append((max((plot.at_x(x), y) for x, y in known)[1], line["name"], colour))
+    if level is not None:
+        plot.rule(level, f"threshold {number(level)}")
     plot.labels(ends, 13)
     return plot.svg(), [] if direct else [(line["name"], look) for line, look in zip(series, looks, strict=True)]
 

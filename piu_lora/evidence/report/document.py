@@ -54,14 +54,15 @@ def _validator() -> "Draft202012Validator":
 
     # Python's own measurements come as tuples, which JSON writes as arrays.
     arrays = Draft202012Validator.TYPE_CHECKER.redefine("array", lambda _, value: isinstance(value, list | tuple))
-    made: Draft202012Validator = extend(Draft202012Validator, type_checker=arrays)(schema())
+    made: Draft202012Validator = extend(Draft202012Validator, type_checker=arrays)(schema())  # type: ignore[no-untyped-call]
     return made
 
 
 def _worst(validator: "Draft202012Validator", document: dict[str, Any]) -> "ValidationError | None":
     from jsonschema.exceptions import best_match
 
-    return best_match(validator.iter_errors(document))
+    found: ValidationError | None = best_match(validator.iter_errors(document))
+    return found
 
 
 def _expected(error: "ValidationError") -> str:
@@ -69,7 +70,7 @@ def _expected(error: "ValidationError") -> str:
     value = error.instance
     quoted = repr(value) if isinstance(value, str | int | float | bool | None) else f"a value of type {type(value).__name__}"
     described = f" ({error.schema['description']})" if isinstance(error.schema, dict) and "description" in error.schema else ""
-    wanted = error.validator_value
+    wanted: Any = error.validator_value
     match error.validator:
         case "type":
             kinds = wanted if isinstance(wanted, str) else " or ".join(wanted)

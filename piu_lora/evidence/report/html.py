@@ -103,7 +103,7 @@ def _evaluation(evaluation: dict[str, Any], audit: dict[str, Any] | None) -> dic
         "leak": tables.leak_table(seen),
         "bystanders": tables.bystander_table(seen),
         "strangers": tables.stranger_table(seen),
-        "references": [(name, one["references"]["refused"]) for name, one in seen.items() if (one.get("references") or {}).get("refused")],
+        "refusals": tables.refusals(seen),
         "bars": [(rate, panels.agreement_bar(rate, found)) for rate, found in agreement.items()],
         "agreement": tables.agreement_table(agreement),
         "agreement_parts": panels.agreement_parts(next(iter(agreement.values()))) if agreement else [],
@@ -115,8 +115,14 @@ def _evaluation(evaluation: dict[str, Any], audit: dict[str, Any] | None) -> dic
         "kid_features": ((evaluation["quality"] or {}).get("kid") or {}).get("features"),
         "quality_model": ((evaluation["quality"] or {}).get("face_quality") or {}).get("model"),
         "doubles": (evaluation.get("doubles") or {}).get("count"),
-        "sweeps": [(sweep, _drawn((name, panels.sweep_chart(sweep, name, _level(one, far), far)) for name, one in seen.items())) for sweep in evaluation["sweeps"]],
+        "sweeps": [(sweep, _sweep(sweep, seen, far)) for sweep in evaluation["sweeps"]],
     }  # fmt: skip
+
+
+def _sweep(sweep: dict[str, Any], seen: dict[str, Any], far: str | None) -> "list[tuple[str, Markup]]":
+    from piu_lora.evidence.report.panels import sweep_chart
+
+    return _drawn((name, sweep_chart(sweep, name, _level(one, far), far)) for name, one in seen.items())
 
 
 def _middle(seen: dict[str, Any], audit: dict[str, Any] | None) -> str | None:
@@ -152,7 +158,13 @@ def _audit(audit: dict[str, Any]) -> dict[str, Any]:
                 "table": tables.Table(tuple(attack["columns"]), rows, words),
             }
         )
-    return {"seconds": audit["seconds"], "budget": audit["budget"], "far": audit["far"], "table": tables.attack_table(audit), "attacks": cards}
+    return {
+        "seconds": audit["seconds"],
+        "budget": audit["budget"],
+        "far": audit["far"],
+        "table": tables.attack_table(audit),
+        "attacks": cards,
+    }
 
 
 def _cell(value: str | float | bool | None) -> str:

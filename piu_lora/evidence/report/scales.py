@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Scale", "categories", "linear", "logarithmic", "spread"]
+__all__ = ["Scale", "between", "categories", "linear", "logarithmic", "spread"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,10 @@ class Scale:
     def place(self, value: float | str) -> float:
         """Where a value lies, 0 to 1 from low to high; what lies outside is held at the edge."""
         number = float(self.names.index(value)) if isinstance(value, str) else float(value)
+        low, high = self.low, self.high
         if self.logs:
-            share = math.log(number / self.low) / math.log(self.high / self.low)
-        else:
-            share = (number - self.low) / (self.high - self.low)
-        return min(max(share, 0.0), 1.0)
+            number, low, high = math.log(number), math.log(low), math.log(high)
+        return min(max((number - low) / (high - low), 0.0), 1.0)
 
 
 def linear(values: Iterable[float | None], include: Sequence[float] = (), count: int = 5) -> Scale:
@@ -63,15 +62,24 @@ def categories(names: Sequence[str]) -> Scale:
     return Scale(-0.5, len(found) - 0.5, tuple((float(place), name) for place, name in enumerate(found)), names=found)
 
 
-def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Labels' places moved apart to at least ``gap``, in order, within low to high where there is room, each as near its own as that lets."""
+def between(low: float, high: float, count: int = 5) -> Scale:
+    """An axis from low to high exactly, with round ticks inside."""
+    if not low < high:
+        return linear((low, high), count=count)
+    found = linear((low, high), count=count)
+    return Scale(low, high, tuple(tick for tick in found.ticks if low - 1e-9 <= tick[0] <= high + 1e-9))
+
+
+def spread(places: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
+    """Middles of labels moved apart so that none overlaps: in order, from low to high where there is room, near their own places."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = [0.0] * len(places)
-    last = -math.inf
+    edge = low
     for index in order:
-        last = moved[index] = max(places[index], last + gap, low)
-    limit = high
+        moved[index] = max(places[index], edge + heights[index] / 2)
+        edge = moved[index] + heights[index] / 2
+    edge = high
     for index in reversed(order):
-        moved[index] = min(moved[index], limit)
-        limit = moved[index] - gap
+        moved[index] = min(moved[index], edge - heights[index] / 2)
+        edge = moved[index] - heights[index] / 2
     return moved

@@ -8,7 +8,7 @@ from piu_lora.evidence.report.wording import GROUP_WORDS, NOT_MEASURED, arrow, f
 
 __all__ = [
     "Table", "accuracy_table", "agreement_table", "attack_table", "bystander_table", "leak_table", "likeness_table", "quality_table",
-    "stranger_table", "verification_table",
+    "refusals", "stranger_table", "verification_table",
 ]  # fmt: skip
 
 Seen = dict[str, Any]
@@ -37,7 +37,7 @@ def _change(found: Seen | None, digits: int = 2) -> str:
 
 def likeness_table(recognizers: Mapping[str, Seen]) -> Table:
     """ISM by recognizer and group."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, seen in recognizers.items():
         for group, ism in seen["ism"].items():
             if ism is None:
@@ -59,10 +59,10 @@ def _images(seen: Seen, group: str, ism: Seen) -> str:
 def accuracy_table(recognizers: Mapping[str, Seen]) -> Table:
     """Nearest-centroid accuracy."""
     heads = {"acc_u": "AccU", "acc_r": "AccR", "srk": "SRK"}
-    rows = [
-        (name, seen["role"], *(arrow(*((seen[when] or {}).get(key) for when in ("before", "after")), 1 if key == "srk" else 2) for key in heads))
-        for name, seen in recognizers.items()
-    ]
+    rows = []
+    for name, seen in recognizers.items():
+        before, after = (seen[when] or {} for when in ("before", "after"))
+        rows.append((name, seen["role"], *(arrow(before.get(key), after.get(key), 1 if key == "srk" else 2) for key in heads)))
     return Table(("recognizer", "role", *heads.values()), tuple(rows))
 
 
@@ -73,14 +73,18 @@ def verification_table(recognizers: Mapping[str, Seen]) -> Table:
     for name, seen in recognizers.items():
         for far, threshold in seen["thresholds"].items():
             found = seen["verified"].get(far)
-            level = with_reason(threshold["cosine"], threshold["refused"])
-            rows.append((name, far_text(far), level, *(_change((found or {}).get(group)) for group in groups)))
+            rows.append((name, far_text(far), number(threshold["cosine"]), *(_change((found or {}).get(group)) for group in groups)))
     return Table(("recognizer", "FAR", "threshold", *(GROUP_WORDS[group] for group in groups)), tuple(rows))
 
 
-def with_reason(value: float | None, reason: str) -> str:
-    """A figure, or that there is none and why."""
-    return number(value) if value is not None else f"{NOT_MEASURED}: {reason}" if reason else NOT_MEASURED
+def refusals(recognizers: Mapping[str, Seen]) -> list[tuple[str, str]]:
+    """Why a recognizer cannot verify: its name (and the rate), and the reason."""
+    found = []
+    for name, seen in recognizers.items():
+        if reason := (seen.get("references") or {}).get("refused"):
+            found.append((f"{name}, forgotten", reason))
+        found += [(f"{name}, FAR {far_text(far)}", level["refused"]) for far, level in seen["thresholds"].items() if level["refused"]]
+    return found
 
 
 def leak_table(recognizers: Mapping[str, Seen]) -> Table:
@@ -104,7 +108,9 @@ def bystander_table(recognizers: Mapping[str, Seen]) -> Table:
                 rows.append((name, far_text(far), *(NOT_MEASURED,) * (4 if private else 3)))
                 continue
             cells = [with_interval(_share(found[when]), found[when] and found[when]["interval"], 2) for when in ("before", "after")]
-            rows.append((name, far_text(far), number(found["expected"], 2), *cells, *((_landing(found.get("landing")),) if private else ())))
+            rows.append(
+                (name, far_text(far), number(found["expected"], 2), *cells, *((_landing(found.get("landing")),) if private else ()))
+            )
     head = ("recognizer", "FAR", "by chance", "before", "after", *(("on one person",) if private else ()))
     return Table(head, tuple(rows))
 
@@ -130,10 +136,10 @@ def agreement_table(agreement: Mapping[str, Seen | None] | None) -> Table:
     """How many images both, one or no recognizer verifies."""
     known = {far: found for far, found in (agreement or {}).items() if found is not None}
     names = list(dict.fromkeys(name for found in known.values() for name in found["only"]))
-    rows = [
-        (far_text(far), *(number(count) for count in (found["both"], *(found["only"].get(name) for name in names), found["neither"], found["no_face"])))
-        for far, found in known.items()
-    ]  # fmt: skip
+    rows = []
+    for far, found in known.items():
+        counts = (found["both"], *(found["only"].get(name) for name in names), found["neither"], found["no_face"])
+        rows.append((far_text(far), *(number(count) for count in counts)))
     return Table(("FAR", "both", *(f"only {name}" for name in names), "neither", "no face"), tuple(rows), 1)
 
 
@@ -145,7 +151,9 @@ def quality_table(quality: Seen | None) -> Table:
     for side, whom in sides.items():
         found = (kid or {}).get(side)
         parts = [(found or {}).get(key) for key in ("before", "after", "delta")]
-        rows.append(("KID × 1000, lower is better", whom, *(with_interval(_share(part), part and part["interval"], 2) for part in parts)))
+        rows.append(
+            ("KID \u00d7 1000, lower is better", whom, *(with_interval(_share(part), part and part["interval"], 2) for part in parts))
+        )
     for key, words in (("sharpness", "sharpness (variance of the Laplacian)"), ("face_quality", "face quality")):
         for side, whom in sides.items():
             found = ((quality or {}).get(key) or {}).get(side) or {}
@@ -157,7 +165,7 @@ def quality_table(quality: Seen | None) -> Table:
 
 def _times(found: Seen) -> str:
     ratio = found.get("ratio")
-    return NOT_MEASURED if ratio is None else f"× {with_interval(ratio, found.get('ratio_interval'), 2)}"
+    return NOT_MEASURED if ratio is None else f"\u00d7 {with_interval(ratio, found.get('ratio_interval'), 2)}"
 
 
 def attack_table(audit: Seen) -> Table:

@@ -23,8 +23,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     if 0 < abs(value) < 0.5 * 10**-digits:
-        return f"{value:.0e}"
-    return f"{value:.{digits if abs(value) < 10 else max(digits - 2, 0)}f}"
+        return f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:.{max(digits - (abs(value) >= 10) - (abs(value) >= 100), 0)}f}"
 
 
 def with_interval(value: float | None, interval: Sequence[float] | None, digits: int = 3) -> str:

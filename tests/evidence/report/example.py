@@ -22,7 +22,10 @@ def document() -> dict[str, Any]:
         "base": {"id": "arc2face-mini", "family": "mini", "revision": None},
         "environment": {
             "libraries": {"torch": "2.13.0", "diffusers": "0.42.1", "peft": "0.21.0", "piu_lora": "0.5.0"},
-            "device": "cpu", "dtype": "fp32", "threads": 2, "platform": "Linux-6.1-x86_64",
+            "device": "cpu",
+            "dtype": "fp32",
+            "threads": 2,
+            "platform": "Linux-6.1-x86_64",
         },
         "seed": 42,
         "settings": {"method": "piu", "seed": 42, "anchor": {"rule": "proximity", "identity": "", "tau": 0.2}, "train": {"steps": 400}},
@@ -30,7 +33,7 @@ def document() -> dict[str, Any]:
         "verdict": verdict(),
         "evaluation": evaluation(),
         "audit": audit(),
-    }  # fmt: skip
+    }
 
 
 def verdict() -> dict[str, Any]:
@@ -50,9 +53,17 @@ def verdict() -> dict[str, Any]:
     for name, recognizer, text, value, limit, relation, reason in rows:
         passed = value is not None and (value <= limit if relation == "<=" else value >= limit)
         lines.append(
-            {"name": name, "recognizer": recognizer, "text": text, "value": value, "limit": limit, "relation": relation, "passed": passed,
-             "reason": reason}
-        )  # fmt: skip
+            {
+                "name": name,
+                "recognizer": recognizer,
+                "text": text,
+                "value": value,
+                "limit": limit,
+                "relation": relation,
+                "passed": passed,
+                "reason": reason,
+            }
+        )
     return {"passed": all(line["passed"] for line in lines), "policy": "default", "lines": lines}
 
 
@@ -67,17 +78,31 @@ def _mean(value: float, half: float = 0.04, n: int = 48) -> dict[str, Any]:
 def _ism(before: float, after: float, n: int) -> dict[str, Any]:
     ratio = after / before
     return {
-        "before": before, "before_interval": _around(before, 0.02), "after": after, "after_interval": _around(after, 0.03),
-        "ratio": ratio, "ratio_interval": [ratio - 0.05, ratio + 0.05], "n": n, "people": 1 if n < 30 else 10,
-        "difference": {"mean": after - before, "interval": [after - before - 0.04, after - before + 0.04], "p": 0.0005 if before > 2 * after else 0.21},
-    }  # fmt: skip
+        "before": before,
+        "before_interval": _around(before, 0.02),
+        "after": after,
+        "after_interval": _around(after, 0.03),
+        "ratio": ratio,
+        "ratio_interval": [ratio - 0.05, ratio + 0.05],
+        "n": n,
+        "people": 1 if n < 30 else 10,
+        "difference": {
+            "mean": after - before,
+            "interval": [after - before - 0.04, after - before + 0.04],
+            "p": 0.0005 if before > 2 * after else 0.21,
+        },
+    }
 
 
 def recognizer(role: str, shift: float, strict: bool) -> dict[str, Any]:
     levels = dict(zip(FARS, (0.357 + shift, 0.472 + shift, 0.561 + shift), strict=True))
     thresholds = {far: {"cosine": level, "pairs": 9427968, "refused": ""} for far, level in levels.items()}
     if not strict:
-        thresholds["0.0001"] = {"cosine": None, "pairs": 900, "refused": "900 impostor pairs cannot show a rate of 0.0001; at least 30000 are needed"}
+        thresholds["0.0001"] = {
+            "cosine": None,
+            "pairs": 900,
+            "refused": "900 impostor pairs cannot show a rate of 0.0001; at least 30000 are needed",
+        }
     known = [far for far in FARS if thresholds[far]["cosine"] is not None]
     after = {group: value + (shift if group == "forget" else -shift / 2) for group, (_, value) in GROUPS.items()}
     found = {
@@ -86,13 +111,13 @@ def recognizer(role: str, shift: float, strict: bool) -> dict[str, Any]:
         "references": {"refused": ""},
         "ism": {group: _ism(before, after[group], 25 if group == "forget" else 60) for group, (before, _) in GROUPS.items()},
         "recognised": {group: {"before": _mean(0.99), "after": _mean(0.0 if group == "forget" else 0.95)} for group in GROUPS},
-        "verified": {far: None for far in FARS},
+        "verified": dict.fromkeys(FARS),
         "strangers": {far: _mean(float(far) * 1.3, 0.002) if far in known else None for far in FARS},
         "no_face": {group: {"before": 0, "after": 2 if group == "forget" else 0, "n": 48} for group in GROUPS},
         "before": {"acc_u": 1.0, "acc_r": 0.97, "srk": 0.96},
         "after": {"acc_u": 0.0, "acc_r": 0.95, "srk": 95.0},
-        "leak": {far: None for far in FARS},
-        "bystanders": {far: None for far in FARS},
+        "leak": dict.fromkeys(FARS),
+        "bystanders": dict.fromkeys(FARS),
         "scores": _scores(shift),
         "neighbours": _neighbours(),
     }
@@ -100,16 +125,22 @@ def recognizer(role: str, shift: float, strict: bool) -> dict[str, Any]:
         leaked = max(0.12 - 0.05 * place + shift, 0.0)
         found["verified"][far] = {
             group: {
-                "before": _mean(0.98 - 0.03 * place), "after": _mean(leaked if group == "forget" else 0.94 - 0.04 * place),
-                "difference": {"mean": -0.8, "interval": [-0.9, -0.7], "p": 0.0005}, "people": {"before": 1.0, "after": 0.0},
+                "before": _mean(0.98 - 0.03 * place),
+                "after": _mean(leaked if group == "forget" else 0.94 - 0.04 * place),
+                "difference": {"mean": -0.8, "interval": [-0.9, -0.7], "p": 0.0005},
+                "people": {"before": 1.0, "after": 0.0},
             }
             for group in GROUPS
-        }  # fmt: skip
-        found["leak"][far] = {str(k): {"before": 1.0, "after": 1 - (1 - leaked) ** k} for k in (1, 8)} | {"64": {"before": 1.0, "after": None}}
+        }
+        found["leak"][far] = {str(k): {"before": 1.0, "after": 1 - (1 - leaked) ** k} for k in (1, 8)} | {
+            "64": {"before": 1.0, "after": None}
+        }
         found["bystanders"][far] = {
-            "expected": float(far) * 1020, "before": _mean(float(far) * 900 / 10, 0.1), "after": _mean(0.9, 0.2),
+            "expected": float(far) * 1020,
+            "before": _mean(float(far) * 900 / 10, 0.1),
+            "after": _mean(0.9, 0.2),
             "landing": {"before": 0.02, "after": 0.93, "is_anchor": True},
-        }  # fmt: skip
+        }
     return found
 
 
@@ -120,7 +151,12 @@ def _scores(shift: float) -> dict[str, Any]:
     def bell(mean: float, width: float) -> list[float]:
         return [round(float(value), 5) for value in np.exp(-(((middles - mean) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))]
 
-    parts = {"impostor": bell(0.02, 0.13), "forget_before": bell(0.71, 0.06), "forget_after": bell(0.12 + shift, 0.11), "retained_after": bell(0.69, 0.07)}
+    parts = {
+        "impostor": bell(0.02, 0.13),
+        "forget_before": bell(0.71, 0.06),
+        "forget_after": bell(0.12 + shift, 0.11),
+        "retained_after": bell(0.69, 0.07),
+    }
     return {"bins": edges.round(6).tolist(), **parts}
 
 
@@ -133,17 +169,25 @@ def _neighbours(count: int = 8) -> dict[str, Any]:
     after[0] = base[1] * 0.95
     return {
         "labels": ["forgotten", "anchor", *(f"near {place}" for place in range(1, count - 1))],
-        "before": base.round(4).tolist(), "after": after.round(4).tolist(),
-    }  # fmt: skip
+        "before": base.round(4).tolist(),
+        "after": after.round(4).tolist(),
+    }
 
 
 def evaluation() -> dict[str, Any]:
     change = {"before": 0.0123, "after": 0.0115, "ratio": 0.931, "ratio_interval": [0.88, 0.98]}
-    kid = {"before": {"mean": 12.1, "interval": [10.0, 14.2]}, "after": {"mean": 13.4, "interval": [11.1, 15.6]}, "delta": {"mean": 1.3, "interval": [0.2, 2.4]}}
+    kid = {
+        "before": {"mean": 12.1, "interval": [10.0, 14.2]},
+        "after": {"mean": 13.4, "interval": [11.1, 15.6]},
+        "delta": {"mean": 1.3, "interval": [0.2, 2.4]},
+    }
     return {
         "seconds": 61.2,
         "images": 320,
-        "recognizers": {"conditioning": recognizer("conditions the base", 0.0, True), "evaluating": recognizer("only evaluates", 0.09, False)},
+        "recognizers": {
+            "conditioning": recognizer("conditions the base", 0.0, True),
+            "evaluating": recognizer("only evaluates", 0.09, False),
+        },
         "agreement": {
             far: {"both": 2, "only": {"conditioning": 1, "evaluating": 6}, "neither": 37, "no_face": 2} if place < 2 else None
             for place, far in enumerate(FARS)
@@ -160,7 +204,7 @@ def evaluation() -> dict[str, Any]:
             _sweep("precision", "precision", ("fp32", "bf16", "fp16", "int8 weights")),
         ],
         "notes": ["No face quality model is at hand, so face quality was not measured.", "Leak@64 needs 64 images, and 48 were made."],
-    }  # fmt: skip
+    }
 
 
 def _sweep(name: str, label: str, values: tuple[float, ...] | tuple[str, ...]) -> dict[str, Any]:
@@ -187,48 +231,107 @@ def audit() -> dict[str, Any]:
         return {"name": name, "x": xs, "y": ys, "low": ends[0], "high": ends[1]}
 
     cone = {
-        "name": "cone", "label": "Cone around the person", "question": "How large is the forgotten region?", "budget": "8 cosines x 4 images",
-        "seed": 42, "seconds": 21.0, "succeeded": False, "criterion": "an image verifies as the person at FAR 1e-3",
+        "name": "cone",
+        "label": "Cone around the person",
+        "question": "How large is the forgotten region?",
+        "budget": "8 cosines x 4 images",
+        "seed": 42,
+        "seconds": 21.0,
+        "succeeded": False,
+        "criterion": "an image verifies as the person at FAR 1e-3",
         "finding": "Down to a cosine of 0.55 the images do not verify; around the control person all do from 0.7 on.",
         "figures": {"radius": 0.55, "control_radius": None},
         "columns": ["case", "who", "recognizer", "ISM before", "ISM after", "verified"],
         "rows": [[f"cosine {x}", "forgotten", "evaluating", a, b, 0.0] for x, a, b in zip(cosines, off, on, strict=True)]
         + [[f"cosine {x}", "control", "evaluating", c, c - 0.02, 1.0] for x, c in zip(cosines, control, strict=True)],
         "curves": [
-            {"title": "ISM over the cosine", "x": "cosine with the person", "y": "ISM", "threshold": 0.472,
-             "series": [series("forgotten, adapter on", cosines, on), series("forgotten, adapter off", cosines, off), series("control, adapter on", cosines, control)]}
+            {
+                "title": "ISM over the cosine",
+                "x": "cosine with the person",
+                "y": "ISM",
+                "threshold": 0.472,
+                "series": [
+                    series("forgotten, adapter on", cosines, on),
+                    series("forgotten, adapter off", cosines, off),
+                    series("control, adapter on", cosines, control),
+                ],
+            }
         ],
-    }  # fmt: skip
+    }
     steps = [0, 10, 20, 40, 80, 160]
     search = {
-        "name": "inversion", "label": "Search for an embedding", "question": "Does another condition bring the person back?",
-        "budget": "160 steps x 3 starts", "seed": 7, "seconds": 140.0, "succeeded": True, "criterion": "an image verifies as the person at FAR 1e-3",
+        "name": "inversion",
+        "label": "Search for an embedding",
+        "question": "Does another condition bring the person back?",
+        "budget": "160 steps x 3 starts",
+        "seed": 7,
+        "seconds": 140.0,
+        "succeeded": True,
+        "criterion": "an image verifies as the person at FAR 1e-3",
         "finding": "After 80 steps 1 of 3 starts verifies (ISM 0.51); of the control 3 of 3 do (ISM 0.68).",
-        "figures": {"best_ism": 0.51, "steps_to_success": 80}, "columns": ["case", "who", "ISM", "verified"],
+        "figures": {"best_ism": 0.51, "steps_to_success": 80},
+        "columns": ["case", "who", "ISM", "verified"],
         "rows": [["start 1", "forgotten", 0.51, True], ["start 2", "forgotten", 0.31, False], ["start 1", "control", 0.68, True]],
         "curves": [
-            {"title": "ISM over the steps of the search", "x": "steps", "y": "ISM", "threshold": 0.472, "series": [
-                series(f"{who}, start {start}", steps, [0.05 + top * (1 - math.exp(-step / 40)) for step in steps], None)
-                for who, tops in (("forgotten", (0.47, 0.27, 0.2)), ("control person", (0.65, 0.62, 0.6))) for start, top in enumerate(tops, 1)]},
-            {"title": "Loss over the steps", "x": "steps", "y": "loss", "threshold": None, "series": [series("forgotten", steps, [1.0, 0.7, None, 0.4, 0.3, 0.28], None)]},
+            {
+                "title": "ISM over the steps of the search",
+                "x": "steps",
+                "y": "ISM",
+                "threshold": 0.472,
+                "series": [
+                    series(f"{who}, start {start}", steps, [0.05 + top * (1 - math.exp(-step / 40)) for step in steps], None)
+                    for who, tops in (("forgotten", (0.47, 0.27, 0.2)), ("control person", (0.65, 0.62, 0.6)))
+                    for start, top in enumerate(tops, 1)
+                ],
+            },
+            {
+                "title": "Loss over the steps",
+                "x": "steps",
+                "y": "loss",
+                "threshold": None,
+                "series": [series("forgotten", steps, [1.0, 0.7, None, 0.4, 0.3, 0.28], None)],
+            },
         ],
-    }  # fmt: skip
+    }
     names = ["prompt weights", "long prompts", "token swaps"]
     prompts = {
-        "name": "prompts", "label": "Changed prompts", "question": "Does a change of the condition's tokens bring the person back?",
-        "budget": "3 kinds x 8 images", "seed": 42, "seconds": 12.0, "succeeded": False, "criterion": "an image verifies as the person at FAR 1e-3",
-        "finding": "0 of 24 images verify; of the control person 22 of 24 do.", "figures": {"verified": 0.0},
-        "columns": ["case", "who", "verified"], "rows": [[name, "forgotten", 0.0] for name in names],
+        "name": "prompts",
+        "label": "Changed prompts",
+        "question": "Does a change of the condition's tokens bring the person back?",
+        "budget": "3 kinds x 8 images",
+        "seed": 42,
+        "seconds": 12.0,
+        "succeeded": False,
+        "criterion": "an image verifies as the person at FAR 1e-3",
+        "finding": "0 of 24 images verify; of the control person 22 of 24 do.",
+        "figures": {"verified": 0.0},
+        "columns": ["case", "who", "verified"],
+        "rows": [[name, "forgotten", 0.0] for name in names],
         "curves": [
-            {"title": "ISM by kind of change", "x": "kind", "y": "ISM", "threshold": 0.472,
-             "series": [series("forgotten", names, [0.12, 0.1, 0.2], 0.05), series("nearest", names, [0.6, 0.63, 0.58], 0.05)]}
+            {
+                "title": "ISM by kind of change",
+                "x": "kind",
+                "y": "ISM",
+                "threshold": 0.472,
+                "series": [series("forgotten", names, [0.12, 0.1, 0.2], 0.05), series("nearest", names, [0.6, 0.63, 0.58], 0.05)],
+            }
         ],
-    }  # fmt: skip
+    }
     relearn = {
-        "name": "relearn", "label": "Training the person back", "question": "How many steps of training on one photograph undo it?",
-        "budget": "200 steps", "seed": None, "seconds": None, "succeeded": None, "criterion": "half of the images verify",
-        "finding": "It needs photographs, and this identity came as a file of embeddings.", "figures": {}, "columns": [], "rows": [], "curves": [],
-    }  # fmt: skip
+        "name": "relearn",
+        "label": "Training the person back",
+        "question": "How many steps of training on one photograph undo it?",
+        "budget": "200 steps",
+        "seed": None,
+        "seconds": None,
+        "succeeded": None,
+        "criterion": "half of the images verify",
+        "finding": "It needs photographs, and this identity came as a file of embeddings.",
+        "figures": {},
+        "columns": [],
+        "rows": [],
+        "curves": [],
+    }
     return {"seconds": 240.0, "budget": "default", "far": 0.001, "attacks": [cone, search, prompts, relearn]}
 
 
@@ -243,5 +346,7 @@ def png(colour: str, size: tuple[int, int] = (128, 128), words: str = "") -> byt
 
 def pictures() -> Pictures:
     """A sheet and three pairs."""
-    pairs = tuple(Pair(label, png("#557799", words="before"), png("#997755", words="after")) for label in ("forgotten", "retained", "near neighbour"))
+    pairs = tuple(
+        Pair(label, png("#557799", words="before"), png("#997755", words="after")) for label in ("forgotten", "retained", "near neighbour")
+    )
     return Pictures(png("#8899aa", (900, 700), "a sheet"), pairs)
