@@ -2,7 +2,7 @@
 
 import typer
 
-from piu_lora.cli import bank, compare, convert, doctor, evaluate, forget, generate, hub, inspect, ledger, stack, verify
+from piu_lora.cli import audit, bank, compare, convert, doctor, evaluate, forget, generate, hub, inspect, ledger, stack, verify
 from piu_lora.cli.terminal import run
 
 __all__ = ["app", "main"]
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("forget")(forget.command)
 app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
+app.command("audit")(audit.command)
 app.command("compare")(compare.command)
 app.command("convert")(convert.convert)
 app.command("resize")(convert.resize)

@@ -1,0 +1,138 @@
+"""Inversion: is there another condition that still draws the person through the adapted model?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from piu_lora.adapter import Change
+from piu_lora.audit.config import AuditConfig
+from piu_lora.audit.control import made_up_identity
+from piu_lora.audit.denoise import Noisy, denoising_loss, draw_noisy
+from piu_lora.audit.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
+from piu_lora.audit.registry import Outcome, attack
+from piu_lora.audit.scene import Scene, Someone
+from piu_lora.model import encode_embeddings, training_attention
+from piu_lora.unlearn.rivals.pictures import latents_of
+from piu_lora.unlearn.rivals.wid import decode, one_step
+
+__all__ = ["Inversion", "inversion", "inverted"]
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """One way to invert.
+
+    Attributes:
+        name: of its figure.
+        token: whether the encoder's whole token embedding is free, (hidden,), instead of the unit vector, (d,).
+        own: whether it starts from the person's own centroid instead of from nobody.
+        guided: whether the recognizer helps.
+    """
+
+    name: str
+    label: str
+    token: bool = False
+    own: bool = False
+    guided: bool = False
+
+
+_WAYS = (
+    Inversion("vector_own", "vector, from the person's own", own=True),
+    Inversion("vector_random", "vector, from nobody's"),
+    Inversion("token_own", "token, from the person's own", token=True, own=True),
+    Inversion("token_random", "token, from nobody's", token=True),
+    Inversion("guided", "vector, from nobody's, recognizer-guided", guided=True),
+)
+
+
+@attack("inversion", "Inversion", "Can another condition be found that draws the person through the adapter?")
+def inversion(scene: Scene, config: AuditConfig) -> Outcome:
+    """Optimise the vector, and separately the raw token embedding, by the denoising loss on photographs of the person.
+
+    Controls, all from nobody's vector: the same on the untouched base, through random weights, and for a person not forgotten.
+    """
+    sheet, curves = Sheet(), []
+    best: dict[str, float] = {}
+    ways = [way for way in _WAYS if not way.guided or scene.recognise is not None]
+    plain = _WAYS[1]
+    for who in scene.people[: config.people]:
+        runs = [(way, who, scene.change, "adapter on", way.name) for way in ways]
+        runs += [(plain, who, {}, "untouched base", "control_untouched"), (plain, who, scene.random, "random weights", "control_random")]
+        if who is scene.people[0]:
+            runs.append((plain, scene.control, scene.change, "adapter on", "control_person"))
+        lines = []
+        for way, person, change, model, figure in runs:
+            steps, looks = _run(scene, config, way, person, change, model, sheet)
+            best[figure] = max(best.get(figure, 0.0), *(each.share for each in looks))
+            lines.append(series(f"{person.label}, {model}, {way.label}", steps, [each.ism for each in looks]))
+        curves.append(curve(f"Inversion: {who.label}", "steps", "ISM", lines, scene.galleries[-1].threshold(config.far)))
+    tried = [way for way in ways if best[way.name] >= config.share]
+    figures: dict[str, float | int | None] = {way.name: best.get(way.name) for way in _WAYS}
+    figures |= {name: best[name] for name in ("control_untouched", "control_random", "control_person")}
+    figures["best"] = max(best[way.name] for way in ways)
+    unguided = "" if scene.recognise is not None else "; no differentiable recognizer is at hand, so the guided variant was left out"
+    return Outcome(
+        bool(tried),
+        f"{criterion(config)}, at any judgement within the budget",
+        f"at best {figures['best']:.0%} of the images verify ({', '.join(way.label for way in tried) or 'no way succeeds'}); the same from "
+        f"nobody's vector on the untouched base {best['control_untouched']:.0%}, through random weights of equal norm "
+        f"{best['control_random']:.0%}, for a control who is not forgotten {best['control_person']:.0%}{unguided}",
+        f"{len(ways)} variants x {config.inversion_steps} steps of Adam x {config.inversion_batch}, {scene.people[0].source}",
+        figures, COLUMNS, sheet.rows, curves,
+    )  # fmt: skip
+
+
+def _run(
+    scene: Scene, config: AuditConfig, way: Inversion, who: Someone, change: Change, model: str, sheet: Sheet
+) -> tuple[list[int], list[Look]]:
+    nobody = made_up_identity(scene.bank, who.centre[None], scene.generator(f"start for {who.label}"))
+    steps, looks = [], []
+    with scene.changed(change):
+        for step, found in inverted(scene, config, way, who, who.centre if way.own else nobody):
+            images = scene.draw(found.expand(config.images, -1), config)
+            steps.append(step)
+            looks.append(sheet.add(f"{way.label}, step {step}", who.label, model, look(scene.galleries, images, who.row, config.far)))
+    return steps, looks
+
+
+def inverted(scene: Scene, config: AuditConfig, way: Inversion, who: Someone, start: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Optimise a condition through the pipeline as it is: pairs of the steps made and what was found, (1, d) or (1, hidden).
+
+    Args:
+        start: (d,) unit vector.
+    """
+    pipe, unit = scene.pipe, not way.token
+    hidden = pipe.text_encoder.config.hidden_size
+    first = start[None] if unit else torch.nn.functional.pad(start[None], (0, hidden - len(start)))
+    free = first.to(pipe.device, torch.float32).clone().requires_grad_()
+    yield 0, free.detach().cpu()
+    generator, latents = scene.generator(f"inversion for {who.label}"), latents_of(pipe, who.photos, config.batch)
+    optimizer = torch.optim.Adam([free], lr=config.inversion_lr)
+    for step in range(1, config.inversion_steps + 1):
+        batch = draw_noisy(pipe, latents, config.inversion_batch, generator)
+        optimizer.zero_grad(set_to_none=True)
+        with training_attention(pipe.unet):
+            condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, free)
+            loss, predicted = denoising_loss(pipe, batch, condition.expand(len(batch.chosen), -1, -1))
+            if way.guided:
+                loss = loss + config.inversion_guidance * _seen(scene, batch, predicted, who)
+            # Only the condition's gradient: the model's own would be gathered for nobody.
+            loss.backward(inputs=[free])
+        optimizer.step()
+        if unit:
+            with torch.no_grad():
+                free.copy_(torch.nn.functional.normalize(free, dim=1))
+        if step % config.inversion_every == 0 or step == config.inversion_steps:
+            yield step, free.detach().cpu()
+
+
+def _seen(scene: Scene, batch: Noisy, predicted: torch.Tensor, who: Someone) -> torch.Tensor:
+    """``mean_t a_t (1 - cos(R(D(x_0)), e))``: one-step images as the recognizer sees them; noisier ones count less."""
+    if scene.recognise is None:
+        raise ValueError("the guided variant needs a differentiable recognizer")
+    clean = one_step(batch.schedule, batch.latents.float(), batch.times, predicted)
+    seen = scene.recognise(decode(scene.pipe, clean.to(scene.pipe.vae.dtype)).float())
+    kept = batch.schedule.alphas_cumprod.to(clean.device)[batch.times]
+    loss: torch.Tensor = (kept * (1 - seen @ who.centre.to(seen))).mean()
+    return loss

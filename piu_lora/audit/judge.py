@@ -1,0 +1,84 @@
+"""Whose face is it? Every gallery looks, the last one decides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from piu_lora.audit.config import AuditConfig
+from piu_lora.evidence import Gallery
+
+__all__ = ["COLUMNS", "Look", "Sheet", "criterion", "curve", "look", "series"]
+
+COLUMNS = ("case", "who", "model", "recognizer", "images", "ISM", "verified")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the galleries say about some images of one person.
+
+    Attributes:
+        cosines: by gallery, (n,) with what the person is verified against.
+        verified: by gallery, (n,) bool.
+    """
+
+    names: tuple[str, ...]
+    cosines: tuple[torch.Tensor, ...]
+    verified: tuple[torch.Tensor, ...]
+
+    @property
+    def ism(self) -> float:
+        """Mean cosine, by the gallery that decides."""
+        return float(self.cosines[-1].mean())
+
+    @property
+    def share(self) -> float:
+        """Of the images, how many verify, by the gallery that decides."""
+        return float(self.verified[-1].float().mean())
+
+    def back(self, config: AuditConfig) -> bool:
+        """Whether the person is brought back."""
+        return self.share >= config.share
+
+
+def look(galleries: Sequence[Gallery], images: torch.Tensor, row: int, far: float) -> Look:
+    """Embed images (n, 3, h, w) in [0, 1] and verify them as the person of a row.
+
+    Raises:
+        BadInput: a gallery is not calibrated at this false-accept rate.
+    """
+    seen = [(gallery, gallery.embed(images)) for gallery in galleries]
+    return Look(
+        tuple(gallery.name for gallery in galleries),
+        tuple(embedded @ gallery.reference(row) for gallery, embedded in seen),
+        tuple(gallery.verifies(embedded, row, far) for gallery, embedded in seen),
+    )
+
+
+class Sheet:
+    """The table of an attack, filled line by line."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str | float | int | None]] = []
+
+    def add(self, case: str, who: str, model: str, found: Look) -> Look:
+        """A line for every gallery; hands the look back."""
+        for name, cosines, verified in zip(found.names, found.cosines, found.verified, strict=True):
+            self.rows.append([case, who, model, name, len(cosines), float(cosines.mean()), float(verified.float().mean())])
+        return found
+
+
+def criterion(config: AuditConfig) -> str:
+    """When a person counts as brought back."""
+    return f"at least {config.share:.0%} of the images verify as the person at FAR {config.far:g} by the last recognizer of the table"
+
+
+def curve(title: str, x: str, y: str, lines: Sequence[dict[str, Any]], threshold: float | None = None) -> dict[str, Any]:
+    """A picture of lines, as the report holds it."""
+    return {"title": title, "x": x, "y": y, "threshold": threshold, "series": list(lines)}
+
+
+def series(name: str, x: Sequence[float], y: Sequence[float]) -> dict[str, Any]:
+    """One line of a curve."""
+    return {"name": name, "x": list(x), "y": list(y), "low": None, "high": None}

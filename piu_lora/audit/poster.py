@@ -1,0 +1,158 @@
+"""The artefact as a wanted poster: do the adapter's weights alone tell which of the bank's people it is about?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from piu_lora.adapter import Change
+from piu_lora.audit.config import AuditConfig
+from piu_lora.audit.control import random_change
+from piu_lora.audit.registry import Outcome, attack
+from piu_lora.audit.scene import Scene
+from piu_lora.model import layer_inputs, layer_weight, sees_condition, spread_positions
+from piu_lora.model.factors import Factors
+
+__all__ = ["SIGNALS", "advantage", "poster", "rank_of", "signals"]
+
+SIGNALS = {
+    "response": "response |dW x| / |W x|",
+    "unusual": "response to what is unusual, |dW (x - mean)| / |W x|",
+    "rows": "share of x in A's row space",
+    "columns": "share of W x in B's column space",
+}
+_POSITIONS = 8  # token positions looked at
+
+
+@attack("poster", "The artefact as a wanted poster", "From the weights alone: whom does the adapter forget?")
+def poster(scene: Scene, config: AuditConfig) -> Outcome:
+    """Rank the bank's people by what the adapter's weights do to their conditions, of which the base's own encoder is all it takes."""
+    probes, own, control = _suspects(scene, config)
+    generator = scene.generator("wanted poster")
+    changes = [scene.change, *(random_change(scene.change, generator) for _ in range(config.poster_random))]
+    scored = signals(scene, changes, probes, scene.generator("latents of the wanted poster"))
+    total = len(probes)
+    rows: list[list[str | float | int | None]] = []
+    figures: dict[str, float | int | None] = {"people": total}
+    for name, label in SIGNALS.items():
+        ranks = [rank_of(scored[0][name], place) for place in own]
+        chance = [advantage(rank_of(each[name], place), total) for each in scored[1:] for place in own]
+        gains = [advantage(rank, total) for rank in ranks]
+        others = rank_of(scored[0][name], control)
+        middle = float(torch.tensor(ranks).median())
+        figures |= {
+            f"{name}_rank": middle, f"{name}_advantage": sum(gains) / len(gains),
+            f"{name}_control_advantage": advantage(others, total), f"{name}_random_advantage": sum(chance) / len(chance),
+            f"{name}_top": sum(rank < len(own) + 1 for rank in ranks),
+        }  # fmt: skip
+        rows += [[label, who.label, rank, total, advantage(rank, total)] for who, rank in zip(scene.people, ranks, strict=True)]
+        rows.append([label, scene.control.label, others, total, advantage(others, total)])
+        rows.append([label, "forgotten, random weights (mean)", None, total, sum(chance) / len(chance)])
+    best = min(SIGNALS, key=lambda name: float(figures[f"{name}_rank"] or total))
+    figures |= {"best_rank": figures[f"{best}_rank"], "best_advantage": figures[f"{best}_advantage"]}
+    found = float(figures["best_rank"] or total)
+    limit = max(config.poster_top * total, 1)
+    return Outcome(
+        found <= limit,
+        f"by one of {len(SIGNALS)} signals, the forgotten person is among the first {limit:.0f} of {total} "
+        f"(by chance with a probability of at most {len(SIGNALS) * limit / total:.0%})",
+        f"{_whom(len(own))} stands at rank {found:g} of {total} by the signal {best!r}: "
+        f"advantage {figures['best_advantage']:.2f} (0: chance, 1: named); the control {figures[f'{best}_control_advantage']:.2f}, "
+        f"random weights of equal norm {figures[f'{best}_random_advantage']:.2f}",
+        f"{total} people, {len(SIGNALS)} signals, {config.poster_random} random adapters",
+        figures, ("signal", "who", "rank", "people", "advantage"), rows,
+    )  # fmt: skip
+
+
+def _whom(count: int) -> str:
+    return "the forgotten person" if count == 1 else f"the middle one of {count} forgotten people"
+
+
+def _suspects(scene: Scene, config: AuditConfig) -> tuple[torch.Tensor, list[int], int]:
+    """Centroids (n, d) of the people ranked, and the places of the forgotten ones and of the control among them."""
+    inside = [who.row for who in (*scene.people, scene.control) if who.row < len(scene.bank)]
+    order = torch.randperm(len(scene.bank), generator=scene.generator("suspects")).tolist()
+    rows = list(dict.fromkeys([*inside, *order]))[: max(config.poster_people, len(inside))]
+    outside = [who for who in scene.people if who.row >= len(scene.bank)]
+    probes = torch.cat([scene.bank.centroids[rows].float(), *(who.centre[None] for who in outside)])
+    places = {row: place for place, row in enumerate(rows)} | {who.row: len(rows) + place for place, who in enumerate(outside)}
+    return probes, [places[who.row] for who in scene.people], places[scene.control.row]
+
+
+def rank_of(scores: torch.Tensor, place: int) -> float:
+    """Rank of one of (n,) scores, 1 for the highest; those that are equal share the middle of their ranks."""
+    own = scores[place]
+    return float((scores > own).sum() + ((scores == own).sum() + 1) / 2)
+
+
+def advantage(rank: float, total: int) -> float:
+    """``1 - 2 (rank - 1) / (total - 1)``: 1 for the first, 0 on average for a guess, -1 for the last."""
+    return 1 - 2 * (rank - 1) / (total - 1)
+
+
+@dataclass
+class _Traces:
+    """Of one change in one layer, over batches: ``A x``, and ``W x`` in coordinates of B's column space, (n, tokens, r) each."""
+
+    inside: list[torch.Tensor] = field(default_factory=list)
+    onto: list[torch.Tensor] = field(default_factory=list)
+
+
+def signals(scene: Scene, changes: Sequence[Change], probes: torch.Tensor, generator: torch.Generator) -> list[dict[str, torch.Tensor]]:
+    """For each change, each signal as root mean square over the layers that see the condition: (n,) by the signal's name.
+
+    Only projections on the factors are kept, (tokens, r) for a person and layer, never the inputs.
+
+    Args:
+        probes: (n, d) unit rows.
+        generator: of latents, where a change has only layers behind them.
+    """
+    modules = sorted(scene.change)
+    direct = [module for module in modules if sees_condition(module)] or modules
+    weights = {module: layer_weight(scene.pipe, module).float() for module in direct}
+    bases = [{module: torch.linalg.qr(change[module].up.float()).Q for module in direct} for change in changes]
+    traces = [{module: _Traces() for module in direct} for _ in changes]
+    squared: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
+    after: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
+    for inputs in _inputs(scene, direct, probes, generator):
+        for module, values in inputs.items():
+            before = values @ weights[module].T
+            squared[module].append(_energy(values))
+            after[module].append(_energy(before))
+            for change, basis, trace in zip(changes, bases, traces, strict=True):
+                trace[module].inside.append((values @ change[module].down.float().to(values).T).cpu())
+                trace[module].onto.append((before @ basis[module].to(before)).cpu())
+    return [
+        _scores({module: (change[module], trace[module], torch.cat(squared[module]), torch.cat(after[module])) for module in direct})
+        for change, trace in zip(changes, traces, strict=True)
+    ]
+
+
+def _inputs(scene: Scene, modules: list[str], probes: torch.Tensor, generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
+    for batch in layer_inputs(scene.pipe, modules, probes, generator, batch=64, from_identity=True):
+        yield {module: spread_positions(values, _POSITIONS) for module, values in batch.items()}
+
+
+def _scores(layers: dict[str, tuple[Factors, _Traces, torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    totals: dict[str, torch.Tensor] = dict.fromkeys(SIGNALS, torch.zeros(()))
+    for factors, trace, squared, before in layers.values():
+        inside, onto = torch.cat(trace.inside).double(), torch.cat(trace.onto).double()
+        up, down = factors.up.double(), factors.down.double()
+        gram, inverse = up.T @ up, torch.linalg.pinv(down @ down.T, hermitian=True)
+        unusual = inside - inside.mean(dim=0, keepdim=True)
+        shares = {
+            "response": _quadratic(inside, gram) / before, "unusual": _quadratic(unusual, gram) / before,
+            "rows": _quadratic(inside, inverse) / squared, "columns": onto.square().flatten(1).sum(dim=1) / before,
+        }  # fmt: skip
+        totals = {name: totals[name] + shares[name] for name in SIGNALS}
+    return {name: (total / len(layers)).clamp_min(0).sqrt() for name, total in totals.items()}
+
+
+def _quadratic(values: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """``sum_t v_t^T M v_t``: (n,)."""
+    return ((values @ matrix) * values).flatten(1).sum(dim=1)
+
+
+def _energy(values: torch.Tensor) -> torch.Tensor:
+    """Squared norm of each sample, (n,) float64."""
+    return values.double().square().flatten(1).sum(dim=1).cpu()

@@ -1,0 +1,87 @@
+"""The attacks, found by name, and what each of them answers."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from piu_lora.audit.config import AuditConfig
+from piu_lora.audit.scene import Scene
+from piu_lora.errors import BadInput
+from piu_lora.progress import Progress, silent
+
+__all__ = ["ATTACKS", "Attack", "Outcome", "attack", "find_attacks", "run_attacks"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack found, ready for the report; it names nobody.
+
+    Attributes:
+        succeeded: whether the person came back by ``criterion``; None where the attack could not be tried.
+        finding: one sentence with the figures and the control's, or why it could not be tried.
+        budget: what was spent.
+        figures: numbers by flat name; None where one could not be measured.
+        columns, rows: a table; the controls are rows too.
+        curves: see ``judge.curve``.
+    """
+
+    succeeded: bool | None
+    criterion: str
+    finding: str
+    budget: str
+    figures: dict[str, float | int | None] = field(default_factory=dict)
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str | float | int | None]] = ()
+    curves: Sequence[dict[str, Any]] = ()
+
+
+Run = Callable[[Scene, AuditConfig], Outcome]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A registered attack."""
+
+    name: str
+    label: str
+    question: str
+    run: Run
+
+
+ATTACKS: dict[str, Attack] = {}
+
+
+def attack(name: str, label: str, question: str) -> Callable[[Run], Run]:
+    """Register a function as an attack."""
+
+    def enter(run: Run) -> Run:
+        ATTACKS[name] = Attack(name, label, question, run)
+        return run
+
+    return enter
+
+
+def find_attacks(names: Sequence[str] | None = None) -> list[Attack]:
+    """The attacks of these names, all by default, in the order of the registry.
+
+    Raises:
+        BadInput: an unknown name.
+    """
+    for name in names or ():
+        if name not in ATTACKS:
+            raise BadInput(f"unknown attack {name!r}; known: {', '.join(ATTACKS)}")
+    return [each for each in ATTACKS.values() if not names or each.name in names]
+
+
+def run_attacks(scene: Scene, config: AuditConfig, attacks: Sequence[Attack], progress: Progress = silent) -> dict[str, Any]:
+    """Run attacks one after the other: the report's section "audit"."""
+    entries, start = [], time.monotonic()
+    with progress("audit", len(attacks)) as advance:
+        for each in attacks:
+            begun = time.monotonic()
+            outcome = each.run(scene, config)
+            head = {"name": each.name, "label": each.label, "question": each.question, "seed": scene.seed}
+            entries.append({**head, "seconds": time.monotonic() - begun, **asdict(outcome)})
+            advance(1)
+    return {"seconds": time.monotonic() - start, "budget": config.budget, "far": config.far, "attacks": entries}

@@ -1,0 +1,173 @@
+"""Relearning: how many steps of an ordinary LoRA on photographs of the person undo the forgetting?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import Change
+from piu_lora.audit.config import AuditConfig
+from piu_lora.audit.control import made_up_identity
+from piu_lora.audit.copies import attention_blocks, fused_copy
+from piu_lora.audit.denoise import denoising_loss, draw_noisy
+from piu_lora.audit.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
+from piu_lora.audit.registry import Outcome, attack
+from piu_lora.audit.scene import Scene, Someone
+from piu_lora.config import LoraConfig
+from piu_lora.model import attach, encode_embeddings, trainable, training_attention
+from piu_lora.unlearn.rivals.pictures import latents_of
+
+__all__ = ["Course", "finetuned", "relearn"]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a fine-tuning went: the steps after which images were judged, and what was seen."""
+
+    steps: tuple[int, ...]
+    looks: tuple[Look, ...]
+    share: float
+
+    @property
+    def returned(self) -> int | None:
+        """The first of the steps at which the person is back; None where they stay away."""
+        return next((step for step, each in zip(self.steps, self.looks, strict=True) if each.share >= self.share), None)
+
+    @property
+    def withstood(self) -> int:
+        """The last step that was judged before the person came back; -1 where they never were away."""
+        return max((step for step in self.steps if self.returned is None or step < self.returned), default=-1)
+
+
+@attack("relearn", "Relearning", "How many steps of an ordinary LoRA on photographs of the person bring them back?")
+def relearn(scene: Scene, config: AuditConfig) -> Outcome:
+    """An ordinary LoRA on 1, 5, 10 photographs of the person, on top of the adapter; benign fine-tuning on others; the controls.
+
+    The measure is the same attack on the untouched base for a made-up identity: after how many steps does the condition of somebody
+    whom the base never saw draw the person of the photographs?
+    """
+    sheet, curves = Sheet(), []
+    figures: dict[str, float | int | None] = {}
+    back: dict[str, list[int | None]] = {}
+    held: dict[str, list[int]] = {}
+    for who in scene.people[: config.people]:
+        courses = _courses(scene, config, who, sheet)
+        for name, course in courses.items():
+            back.setdefault(name, []).append(course.returned)
+            held.setdefault(name, []).append(course.withstood)
+        lines = [series(name.replace("_", " "), course.steps, [each.ism for each in course.looks]) for name, course in courses.items()]
+        curves.append(curve(f"Fine-tuning: {who.label}", "steps", "ISM", lines, scene.galleries[-1].threshold(config.far)))
+    control = look(scene.galleries, scene.draw(_judged(scene.control, config), config, scene.change), scene.control.row, config.far)
+    sheet.add("step 0", scene.control.label, "adapter on", control)
+    for name, steps in back.items():
+        # Of several people, the one who is back first.
+        figures[f"steps_{name}"] = min((step for step in steps if step is not None), default=None)
+        figures[f"withstood_{name}"] = min(held[name])
+    figures["control_step_0"] = control.share
+    taught = [figures[f"steps_photos_{count}"] for count in config.relearn_photos]
+    return Outcome(
+        any(step is not None for step in taught),
+        f"{criterion(config)}, within {config.relearn_steps[-1]} steps; steps_* is null where the person stays away, withstood_* is the "
+        "last step judged before they are back (-1: they never were away)",
+        _finding(config, figures),
+        f"rank {config.relearn_rank}, up to {config.relearn_steps[-1]} steps x {config.relearn_batch}, {config.images} images a judgement",
+        figures, COLUMNS, sheet.rows, curves,
+    )  # fmt: skip
+
+
+def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str:
+    def told(name: str) -> str:
+        step = figures.get(f"steps_{name}")
+        return f"not within {config.relearn_steps[-1]} steps" if step is None else f"after {step} steps"
+
+    own = ", ".join(f"{told(f'photos_{count}')} on {count} photograph{'s' * (count > 1)}" for count in config.relearn_photos)
+    return (
+        f"the person is back {own}; the untouched base learns them for a made-up identity {told('made_up')}; benign fine-tuning on others "
+        f"brings them back {told('benign')}; with random weights of equal norm they are there {told('random')}"
+    )
+
+
+def _courses(scene: Scene, config: AuditConfig, who: Someone, sheet: Sheet) -> dict[str, Course]:
+    most = config.relearn_photos[-1]
+    photos, own = who.photos[:most], who.conditions(most)[: len(who.photos)]
+    away = torch.stack([who.centre, *([] if who.anchor is None else [who.anchor])])
+    nobody = made_up_identity(scene.bank, away, scene.generator(f"made up for {who.label}"))
+    judged = _judged(who, config)
+    courses = {}
+    for count in config.relearn_photos:
+        courses[f"photos_{count}"] = _course(
+            scene, config, who, scene.change, (photos[:count], own[:count]), judged, f"{count} photographs", "adapter on", sheet
+        )
+    strangers = nobody.expand(len(photos), -1)
+    courses["made_up"] = _course(
+        scene, config, replace(who, label=f"made up, photographs of {who.label}"), {}, (photos, strangers),
+        nobody.expand(config.images, -1), f"{len(photos)} photographs", "untouched base", sheet,
+    )  # fmt: skip
+    others = (scene.others.photos, scene.others.embeddings)
+    courses["benign"] = _course(scene, config, who, scene.change, others, judged, "photographs of others", "adapter on", sheet)
+    random = look(scene.galleries, scene.draw(judged, config, scene.random), who.row, config.far)
+    sheet.add("step 0", who.label, "random weights", random)
+    courses["random"] = Course((0,), (random,), config.share)
+    return courses
+
+
+def _judged(who: Someone, config: AuditConfig) -> torch.Tensor:
+    return who.conditions(config.images)
+
+
+def _course(
+    scene: Scene, config: AuditConfig, who: Someone, change: Change, lesson: tuple[torch.Tensor, torch.Tensor],
+    judged: torch.Tensor, case: str, model: str, sheet: Sheet,
+) -> Course:  # fmt: skip
+    """Fine-tune a copy on (photographs, embeddings), and judge images of ``judged`` (n, d) until the person is back."""
+    twin = fused_copy(scene.pipe, change)
+    steps, looks = [], []
+    for step in finetuned(twin, *lesson, config, scene.generator(f"fine-tuning for {who.label}: {case}")):
+        images = _generated(twin, judged, config, scene.seeds(len(judged)))
+        found = look(scene.galleries, images, who.row, config.far)
+        steps.append(step)
+        looks.append(sheet.add(f"{case}, step {step}", who.label, model, found))
+        if found.back(config):
+            break
+    return Course(tuple(steps), tuple(looks), config.share)
+
+
+def _generated(pipe: StableDiffusionPipeline, embeddings: torch.Tensor, config: AuditConfig, seeds: list[int]) -> torch.Tensor:
+    from piu_lora.model import generate
+
+    images: torch.Tensor = generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
+    return images
+
+
+def finetuned(
+    pipe: StableDiffusionPipeline, photos: torch.Tensor, embeddings: torch.Tensor, config: AuditConfig, generator: torch.Generator
+) -> Iterator[int]:
+    """Train an ordinary LoRA in all of the cross-attention, and stop for a look at step 0 and after each of ``relearn_steps``.
+
+    The pipeline is changed: pass a copy.
+
+    Args:
+        photos: (m, 3, h, w) RGB in [0, 1].
+        embeddings: (m, d), the condition that goes with each, by the pipeline's own encoder.
+
+    Yields:
+        The number of steps made.
+    """
+    yield 0
+    latents = latents_of(pipe, photos, config.batch)
+    with torch.no_grad():
+        conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
+    shape = LoraConfig(rank=config.relearn_rank, blocks=attention_blocks(pipe.unet))
+    attach(pipe.unet, shape, "relearned", seed=int(torch.randint(2**31 - 1, (1,), generator=generator)))
+    parameters = trainable(pipe.unet)
+    optimizer = torch.optim.AdamW(parameters, lr=config.relearn_lr)
+    for step in range(1, config.relearn_steps[-1] + 1):
+        batch = draw_noisy(pipe, latents, config.relearn_batch, generator)
+        optimizer.zero_grad(set_to_none=True)
+        with training_attention(pipe.unet):
+            loss, _ = denoising_loss(pipe, batch, conditions[batch.chosen.to(conditions.device)])
+            loss.backward(inputs=parameters)
+        optimizer.step()
+        if step in config.relearn_steps:
+            yield step
