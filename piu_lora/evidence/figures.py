@@ -133,7 +133,7 @@ class _Seen:
         if far not in self.known:
             return None
         forgotten, anchors = set(self.people[self.places("forget")]), set(self.people[self.plan.rows_of("anchor")])
-        others = [row for row in range(len(self.gallery.centroids)) if row not in forgotten]
+        others = [row for row in range(len(self.gallery.centroids)) if row not in forgotten | self.gallery.nobody]
         places, threshold = self.places("forget"), self.gallery.threshold(far)
         counts, landing = {}, {}
         for when, each in self.embedded.items():

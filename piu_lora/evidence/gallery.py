@@ -26,6 +26,7 @@ class Gallery:
             Everybody else is verified against their centroid.
         thresholds: by false-accept rate; the reason where a rate cannot be calibrated.
         refused: why the forgotten people cannot be verified at all; empty where they can.
+        nobody: rows of synthetic anchors, who are no real people.
         photographs: (k, d) embeddings of real photographs of many people, for distances between distributions.
         role: what the recognizer does besides judging.
     """
@@ -36,6 +37,7 @@ class Gallery:
     references: Mapping[int, torch.Tensor] = field(default_factory=dict)
     thresholds: Mapping[float, Threshold | str] = field(default_factory=dict)
     refused: str = ""
+    nobody: frozenset[int] = frozenset()
     photographs: torch.Tensor | None = None
     role: str = "conditions the base"
 

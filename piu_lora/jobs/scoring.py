@@ -137,6 +137,7 @@ def _gallery(
     return Gallery(
         name, reader.embed, everybody, {row: each for row, each in known.items() if each is not None}, far_thresholds(bank, FARS),
         _SAME_SHOTS if any(each is None for each in known.values()) else "",
+        frozenset(range(len(everybody) - len(drawn), len(everybody))),
         normalize(bank.embeddings[:: max(len(bank.embeddings) // _KID_PHOTOGRAPHS, 1)]), "conditions the base" if own else "only evaluates",
     )  # fmt: skip
 
