@@ -11,7 +11,7 @@ from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_
 from piu_lora.evidence.plan import GROUPS, MORE, Plan, Shot, plan_evaluation
 from piu_lora.evidence.policy import Policy, judge, verdict_of
 from piu_lora.evidence.probe import compare_probe, measure_probe, probe_facts
-from piu_lora.evidence.report import aligned, missed, report_json, report_table, summary
+from piu_lora.evidence.report import aligned, report_json, report_table, summary
 
 __all__ = [
     "FARS",
@@ -42,7 +42,6 @@ __all__ = [
     "loss_curves",
     "measure",
     "measure_probe",
-    "missed",
     "plan_evaluation",
     "png_bytes",
     "probe_facts",

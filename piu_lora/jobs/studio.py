@@ -58,22 +58,27 @@ class Studio:
         """
         parts: list[Measured] = []
         pictures: dict[int, torch.Tensor] = {}
-        sampling = self.sampling
+
+        def made(places: Sequence[int]) -> torch.Tensor:
+            some = [shots[place] for place in places]
+            drawn: torch.Tensor = generate(
+                pipe, torch.stack([shot.embedding for shot in some]), [shot.seed for shot in some], steps=steps or self.sampling.steps,
+                guidance=guidance or self.sampling.guidance, batch=self.sampling.batch,
+            )  # fmt: skip
+            pictures.update({place: drawn[row].clone() for row, place in enumerate(places) if place in keep})
+            return drawn
+
         for start in range(0, len(shots), self.sampling.batch):
-            some = shots[start : start + self.sampling.batch]
-            wanted = [place for place in keep if start <= place < start + len(some)]
-            part = None if wanted else self._recall(f"{name}-{start}")
+            places = range(start, min(start + self.sampling.batch, len(shots)))
+            part = self._recall(f"{name}-{start}")
             if part is None:
-                made = generate(
-                    pipe, torch.stack([shot.embedding for shot in some]), [shot.seed for shot in some],
-                    steps=steps or sampling.steps, guidance=guidance or sampling.guidance, batch=sampling.batch,
-                )  # fmt: skip
-                part = measure(made, self.galleries, self.face_quality)
+                part = measure(made(places), self.galleries, self.face_quality)
                 self._remember(f"{name}-{start}", part)
-                pictures |= {place: made[place - start].clone() for place in wanted}
+            elif wanted := [place for place in places if place in keep]:
+                made(wanted)  # measured before an interruption, which took the pictures with it
             parts.append(part)
-            self.images += len(some)
-            self.advance(len(some))
+            self.images += len(places)
+            self.advance(len(places))
         return Measured.joined(parts), pictures
 
     def _remember(self, name: str, part: Measured) -> None:

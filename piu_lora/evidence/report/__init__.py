@@ -5,7 +5,7 @@ from piu_lora.evidence.report.html import Pictures, report_html
 from piu_lora.evidence.report.junit import junit_xml
 from piu_lora.evidence.report.markdown import report_markdown
 from piu_lora.evidence.report.public import publishable
-from piu_lora.evidence.report.table import aligned, missed, report_json, report_table, summary
+from piu_lora.evidence.report.table import aligned, report_json, report_table, summary
 
 __all__ = [
     "REPORT_FORMAT",
@@ -13,7 +13,6 @@ __all__ = [
     "aligned",
     "junit_xml",
     "merged",
-    "missed",
     "publishable",
     "read_report",
     "report_html",
