@@ -43,9 +43,8 @@ def report_table(figures: dict[str, Any]) -> str:
     for name, scores in figures.items():
         after = scores["after"]
         lines.append(f"{name}: AccU {after['acc_u']:.2f}, AccR {after['acc_r']:.2f}, SRK {after['srk']:.1f}")
-        faceless = [
-            f"{_PEOPLE[group]} {count['before']} -> {count['after']}" for group, count in scores["no_face"].items() if any(count.values())
-        ]
+        found = [(group, count["before"], count["after"]) for group, count in scores["no_face"].items()]
+        faceless = [f"{_PEOPLE[group]} {before} -> {after}" for group, before, after in found if before or after]
         if faceless:
             lines.append(f"{name}: images without a face (cosine 0, nobody): {', '.join(faceless)}")
     return "\n".join(lines)
