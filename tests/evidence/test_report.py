@@ -27,6 +27,14 @@ def test_the_table_is_aligned_and_holds_every_figure() -> None:
     assert lines[-2:] == [f"{name}: AccU 0.04, AccR 0.90, SRK 18.0" for name in ("arc", "a longer name")]
 
 
+def test_pictures_without_a_face_are_told_where_there_are_any() -> None:
+    figures = scores()
+    figures["no_face"] = {"forget": {"before": 0, "after": 2, "n": 48}, "random": {"before": 0, "after": 0, "n": 48}}
+    assert report_table({"arc": figures}).splitlines()[-1] == "arc: images without a face (cosine 0, nobody): forgotten 0 -> 2"
+    figures["no_face"]["forget"]["after"] = 0
+    assert "without a face" not in report_table({"arc": figures})
+
+
 def test_the_report_names_nobody() -> None:
     plan = Plan(tuple(Shot(group, 3, torch.full((4,), 0.123), 8675309) for group in GROUPS))
     evaluation = Evaluation(plan, torch.zeros(4, 3, 2, 2), torch.zeros(4, 3, 2, 2), {"arc": scores()})

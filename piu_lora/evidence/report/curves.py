@@ -5,7 +5,7 @@ from typing import Any
 from markupsafe import Markup
 
 from piu_lora.evidence.report.charts import LINE, SHAPES, Plot, wrapped
-from piu_lora.evidence.report.scales import between, categories, linear
+from piu_lora.evidence.report.scales import Scale, between, categories, linear
 from piu_lora.evidence.report.wording import number
 
 __all__ = ["Style", "curve_chart", "styles"]
@@ -14,8 +14,8 @@ Style = tuple[str, bool, str]  # colour, dashed, shape of the marks
 
 _PEOPLE = (("forgotten", "forget"), ("nearest", "nearest"), ("anchor", "anchor"), ("decoy", "decoy"), ("impostor", "impostor"),
            ("retained", "random"), ("random", "random"), ("control", "random"))  # fmt: skip
-_BEFORE = ("before", "adapter off", "without the adapter", "base alone")
-_OTHERS = ("forget", "random", "nearest", "anchor", "decoy")
+_BEFORE = ("before", "adapter off", "without the adapter", "base alone", "untouched base")
+_NOBODY = ("ink", "decoy", "impostor")  # of series that name no people, so that no group's colour means something else
 
 
 def styles(names: list[str]) -> list[Style]:
@@ -23,7 +23,9 @@ def styles(names: list[str]) -> list[Style]:
     found: list[Style] = []
     for name in names:
         words = name.lower()
-        colour = next((colour for word, colour in _PEOPLE if word in words), None) or _unused([seen for seen, *_ in found])
+        colour = next((colour for word, colour in _PEOPLE if word in words.replace("random weights", "")), None) or _unused(
+            [seen for seen, *_ in found]
+        )
         dashed = any(word in words for word in _BEFORE)
         equals = sum(seen[:2] == (colour, dashed) for seen in found)
         found.append((colour, dashed, SHAPES[equals % len(SHAPES)]))
@@ -31,17 +33,17 @@ def styles(names: list[str]) -> list[Style]:
 
 
 def _unused(taken: list[str]) -> str:
-    return next((colour for colour in _OTHERS if colour not in taken), "ink")
+    return next((colour for colour in _NOBODY if colour not in taken), _NOBODY[0])
 
 
 def curve_chart(curve: dict[str, Any]) -> tuple[Markup, list[tuple[str, Style]]]:
     """The chart, and the key that goes below it where the names do not fit beside the lines."""
     series = curve["series"]
     looks = styles([line["name"] for line in series])
-    direct = _fits([line["name"] for line in series])
     xs = [value for line in series for value in line["x"]]
     plain = any(isinstance(value, str) for value in xs)
     across = categories([str(value) for value in xs]) if plain else between(min(xs, default=0), max(xs, default=1))
+    direct = _fits([line["name"] for line in series]) and (plain or all(_reaches(line, across) for line in series))
     values = [value for line in series for key in ("y", "low", "high") for value in line.get(key) or ()]
     level = curve.get("threshold")
     up = linear(values, (0,) if level is None else (0, level))
@@ -62,6 +64,11 @@ def curve_chart(curve: dict[str, Any]) -> tuple[Markup, list[tuple[str, Style]]]
         plot.rule(level, f"threshold {number(level)}")
     plot.labels(ends, 13)
     return plot.svg(), [] if direct else [(line["name"], look) for line, look in zip(series, looks, strict=True)]
+
+
+def _reaches(line: dict[str, Any], across: Scale) -> bool:
+    """Whether a line ends near the right edge, where its name would stand."""
+    return max((across.place(x) for x, y in zip(line["x"], line["y"], strict=True) if y is not None), default=0) > 0.8
 
 
 def _fits(names: list[str]) -> bool:

@@ -78,7 +78,7 @@ def _evaluation(evaluation: dict[str, Any]) -> list[str]:
         "Share of images that verify as the person they were made for, before → after.",
         _table(tables.verification_table(seen)),
         *(f"Not measured ({_text(name)}): {_text(reason)}" for name, reason in tables.refusals(seen)),
-        "Leak@k: chance that at least one of k images verifies as the forgotten person.",
+        "Leak@k: chance that at least one of k images verifies as the forgotten person; not measured where fewer than k were made.",
         _table(tables.leak_table(seen)),
         "## Quality",
         _table(tables.quality_table(evaluation["quality"])),

@@ -126,9 +126,19 @@ def test_the_map_is_as_full_as_the_cosine() -> None:
 
 
 def test_series_are_drawn_in_the_colour_of_the_people_they_name() -> None:
-    found = styles(["forgotten, adapter on", "forgotten, adapter off", "control person", "nearest", "forgotten, start 2", "something else"])
-    assert [colour for colour, *_ in found] == ["forget", "forget", "random", "nearest", "forget", "anchor"]
-    assert [dashed for _, dashed, _ in found] == [False, True, False, False, False, False]
+    found = styles(
+        [
+            "forgotten, adapter on",
+            "forgotten, adapter off",
+            "control person",
+            "nearest",
+            "forgotten, start 2",
+            "random weights",
+            "untouched base",
+        ]
+    )
+    assert [colour for colour, *_ in found] == ["forget", "forget", "random", "nearest", "forget", "ink", "decoy"]
+    assert [dashed for _, dashed, _ in found] == [False, True, False, False, False, False, True]
     assert len(set(found)) == len(found)
 
 
@@ -138,6 +148,20 @@ def test_many_long_names_go_into_a_key_and_few_short_ones_beside_the_lines() -> 
     assert (key, "adapter off" in chart) == ([], True)
     chart, key = curve_chart(attacks[1]["curves"][0])
     assert [name for name, _ in key] == [line["name"] for line in attacks[1]["curves"][0]["series"]]
+
+
+def test_a_line_that_ends_early_is_named_in_the_key() -> None:
+    line = {"name": "forgotten", "x": [0, 5, 10], "y": [0.1, 0.2, 0.3], "low": None, "high": None}
+    curve = {
+        "title": "t",
+        "x": "steps",
+        "y": "ISM",
+        "threshold": None,
+        "series": [line, {**line, "name": "control", "y": [0.1, None, None]}],
+    }
+    assert [name for name, _ in curve_chart(curve)[1]] == ["forgotten", "control"]
+    curve["series"][1]["y"] = [0.1, None, 0.2]
+    assert curve_chart(curve)[1] == []
 
 
 def test_hostile_words_stay_words() -> None:
