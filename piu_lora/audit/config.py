@@ -30,7 +30,7 @@ class AuditConfig(Settings):
     inversion_every: int = 20  # steps between two judgements
     inversion_guidance: float = 1.0  # weight of the recognizer's loss, in the variant that has it
     relearn_photos: tuple[int, ...] = (1, 5, 10)
-    relearn_steps: tuple[int, ...] = (5, 10, 20, 40, 80)  # after which images are judged
+    relearn_steps: tuple[int, ...] = (5, 10, 20, 30, 40, 60, 80)  # after which images are judged
     relearn_rank: int = 8
     relearn_lr: float = 1e-3
     relearn_batch: int = 8

@@ -97,7 +97,15 @@ def _courses(scene: Scene, config: AuditConfig, who: Someone, sheet: Sheet) -> d
     courses = {}
     for count in config.relearn_photos:
         courses[f"photos_{count}"] = _course(
-            scene, config, who, scene.change, (photos[:count], own[:count]), judged, f"{count} photographs", "adapter on", sheet
+            scene,
+            config,
+            who,
+            scene.change,
+            (photos[:count], own[:count]),
+            judged,
+            f"{count} photograph{'s' * (count > 1)}",
+            "adapter on",
+            sheet,
         )
     strangers = nobody.expand(len(photos), -1)
     courses["made_up"] = _course(

@@ -1,0 +1,112 @@
+import copy
+import json
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import active
+from piu_lora.audit import ATTACKS, AuditConfig, Scene, attack, find_attacks, run_attacks
+from piu_lora.audit.registry import Outcome
+from piu_lora.errors import BadInput
+from piu_lora.identity import IdentityBank
+from tests.adapter.stacks import random_change
+from tests.audit.scenes import QUICK, scene_of
+
+
+@pytest.fixture
+def scene(pipe: StableDiffusionPipeline, bank: IdentityBank) -> Scene:
+    return scene_of(pipe, bank, random_change(pipe, 3, encoder=True))
+
+
+def test_attacks_are_found_by_name() -> None:
+    assert set(ATTACKS) == {"bypass", "cone", "inversion", "poster", "relearn"}
+    assert [each.name for each in find_attacks(["poster", "cone"])] == ["cone", "poster"]
+    assert find_attacks([]) == list(ATTACKS.values())
+    with pytest.raises(BadInput, match="'wish'; known: bypass, cone"):
+        find_attacks(["wish"])
+
+
+def test_an_attack_registers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("piu_lora.audit.registry.ATTACKS", {})
+
+    @attack("new", "New", "?")
+    def run(scene: Scene, config: AuditConfig) -> Outcome:
+        return Outcome(None, "", "", "")
+
+    from piu_lora.audit import registry
+
+    assert registry.ATTACKS["new"].run is run
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_every_attack_fills_its_entry_and_leaves_the_base_as_it_was(scene: Scene, name: str) -> None:
+    before = {part: copy.deepcopy(getattr(scene.pipe, part).state_dict()) for part in ("unet", "text_encoder", "vae")}
+    section = run_attacks(scene, QUICK, find_attacks([name]))
+    (entry,) = json.loads(json.dumps(section, allow_nan=False))["attacks"]
+    told = {"name", "label", "question", "budget", "seed", "seconds", "succeeded", "criterion", "finding"}
+    assert set(entry) == told | {"figures", "columns", "rows", "curves"}
+    assert entry["rows"]
+    assert all(len(row) == len(entry["columns"]) for row in entry["rows"])
+    assert all(len(line["x"]) == len(line["y"]) for curve in entry["curves"] for line in curve["series"])
+    assert not any(each in json.dumps(entry) for each in scene.bank.ids)
+    assert {"control", "forgotten"} <= {row[1] for row in entry["rows"]}
+    _same(scene.pipe, before)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "poster"])
+def test_an_interrupted_attack_leaves_the_base_as_it_was(scene: Scene, name: str) -> None:
+    before = {part: copy.deepcopy(getattr(scene.pipe, part).state_dict()) for part in ("unet", "text_encoder", "vae")}
+    unet, interrupted = scene.pipe.unet, []
+
+    def stop(module: torch.nn.Module, inputs: object) -> None:
+        # With the adapter in place; relearning trains a copy, which this hook is copied to as well.
+        interrupted.append(bool(active(scene.pipe)))
+        if len(interrupted) > 4 and interrupted[-1] == (name != "relearn"):
+            raise KeyboardInterrupt
+
+    handle = unet.register_forward_pre_hook(stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ATTACKS[name].run(scene, QUICK)
+    finally:
+        handle.remove()
+    _same(scene.pipe, before)
+
+
+def _same(pipe: StableDiffusionPipeline, before: dict[str, dict[str, torch.Tensor]]) -> None:
+    assert not active(pipe)
+    for part, state in before.items():
+        now = getattr(pipe, part).state_dict()
+        assert now.keys() == state.keys()
+        assert all(torch.equal(value, now[key]) for key, value in state.items())
+
+
+def test_the_same_seed_gives_the_same_figures(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
+    change = random_change(pipe, 3, encoder=True)
+
+    def figures(seed: int) -> dict[str, object]:
+        config = QUICK.updated({"images": 1, "cone_cosines": (1.0,), "cone_shares": (), "relearn_photos": (1,), "relearn_steps": (1,)})
+        section = run_attacks(scene_of(pipe, bank, change, seed=seed), config, find_attacks(["cone", "poster", "relearn"]))
+        return {each["name"]: (each["figures"], each["rows"]) for each in section["attacks"]}
+
+    assert figures(0) == figures(0)
+    assert not torch.equal(scene_of(pipe, bank, change).generator("a").get_state(), scene_of(pipe, bank, change).generator("b").get_state())
+
+
+def test_budgets() -> None:
+    assert AuditConfig.preset().budget == "default"
+    assert AuditConfig.preset("default", "arc2face").batch < AuditConfig.preset().batch
+    assert AuditConfig.preset().updated_from_pairs(["relearn_steps=[1, 2]", "far=0.01"]).relearn_steps == (1, 2)
+    with pytest.raises(BadInput, match="unknown budget 'endless'; known: default, quick"):
+        AuditConfig.preset("endless")
+    for pair, message in (
+        ("images=0", r"audit.images = 0 is out of range"),
+        ("relearn_steps=[5, 2]", "ascending"),
+        ("cone_cosines=[0.3, 0.9]", "falling"),
+        ("cone_shares=[1.0]", "between 0 and 1"),
+        ("bypass_strengths=[0.0]", "0 < strength"),
+        ("imags=3", "did you mean images"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            AuditConfig().updated_from_pairs([pair])
