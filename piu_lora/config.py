@@ -194,9 +194,14 @@ class TrainConfig:
     compile: bool = False  # torch.compile of the UNet's blocks; pays off in long runs on a GPU
     checkpoint_every: int = 50
     start: str = ""  # a closed form whose change training starts from; empty: from nothing
+    stop_at: float = 0.0  # end when the forgotten person's prediction has gone this share of its way (1: at the target); 0: never early
+    check_every: int = 5  # steps between two looks at that share
+    check_samples: int = 16  # that it is measured on, always the same ones
+    patience: int = 4  # looks without a rise after which training ends too
+    cooldown: int = 8  # steps that follow the stop, while the learning rate falls to zero
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulation", "checkpoint_every"):
+        for name in ("steps", "batch", "accumulation", "checkpoint_every", "check_every", "check_samples", "patience"):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         if self.micro_batch != "auto":
             require(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "auto, or 1 or more")
@@ -204,6 +209,8 @@ class TrainConfig:
         require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
         require(self.warmup >= 0, "train.warmup", self.warmup, "0 or more")
         require(self.clip >= 0, "train.clip", self.clip, "0 or more")
+        require(self.stop_at >= 0, "train.stop_at", self.stop_at, "0 or more")
+        require(self.cooldown >= 0, "train.cooldown", self.cooldown, "0 or more")
 
 
 @dataclass(frozen=True)
