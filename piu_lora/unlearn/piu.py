@@ -130,3 +130,9 @@ class PiuObjective:
 def build(problem: Problem, student: Student, config: ForgetConfig) -> PiuObjective:
     """PIU on a LoRA in the identity-sensitive cross-attention."""
     return PiuObjective(problem, student, config)
+
+
+@register("piu-warm", label="PIU (LoRA) from a closed form", paper="arXiv 2605.22311, after UCE, arXiv 2308.14761")
+def build_warm(problem: Problem, student: Student, config: ForgetConfig) -> PiuObjective:
+    """PIU that starts from the closed form on keys and values (``train.start``) and needs a quarter of the steps."""
+    return PiuObjective(problem, student, config)
