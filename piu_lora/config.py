@@ -307,4 +307,4 @@ METHOD_PRESETS: dict[str, dict[str, Any]] = {
     "piu-warm": {"train": {"start": "closed-kv", "steps": 100}},
 }  # fmt: skip
 # What was measured for one method on one family of bases: a quarter of piu's steps, which need a higher rate and less warm-up.
-_OWN: dict[tuple[str, str], dict[str, Any]] = {("mini", "piu-warm"): {"train": {"steps": 37, "warmup": 3, "lr": 6e-3}}}
+_OWN: dict[tuple[str, str], dict[str, Any]] = {("mini", "piu-warm"): {"train": {"steps": 37, "warmup": 3, "lr": 4e-3}}}

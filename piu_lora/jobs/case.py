@@ -61,10 +61,10 @@ class Person:
     held_out: tuple[int, ...]
     anchor: Anchor
 
-    def target(self, apart: bool) -> Target:
-        """What methods are told; ``apart``: of which some embeddings only measure the progress of training."""
-        make = Target.with_some_apart if apart else Target
-        return make(self.subject.embeddings[list(self.train)], self.anchor.embedding)
+    @property
+    def target(self) -> Target:
+        """What methods are told."""
+        return Target(self.subject.embeddings[list(self.train)], self.anchor.embedding)
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,10 @@ class Case:
     @cached_property
     def problem(self) -> Problem:
         """What methods are told; everybody else's embeddings are read where they are asked for."""
-        apart = self.config.train.stop_at > 0
-        return Problem(tuple(person.target(apart) for person in self.people), self.bank.rows_of(self.retained.train))
+        targets = tuple(person.target for person in self.people)
+        if self.config.train.stop_at > 0:
+            targets = tuple(Target.with_some_apart(target.forget, target.anchor) for target in targets)
+        return Problem(targets, self.bank.rows_of(self.retained.train))
 
     @property
     def strangers(self) -> list[Person]:
