@@ -39,6 +39,14 @@ def test_a_family_without_preset_gets_the_papers() -> None:
     assert ForgetConfig.preset("arc2face-of-tomorrow") == ForgetConfig()
 
 
+def test_a_method_has_defaults_of_its_own_and_some_on_one_family() -> None:
+    plain, paper, mini = (ForgetConfig.preset(*which) for which in (("mini",), ("arc2face", "piu-warm"), ("mini", "piu-warm")))
+    assert (paper.train.start, paper.train.steps, paper.train.lr) == ("closed-kv", ForgetConfig().train.steps // 4, ForgetConfig().train.lr)
+    assert (mini.train.start, mini.train.steps, mini.train.schedule) == ("closed-kv", plain.train.steps // 4, plain.train.schedule)
+    assert mini.train.lr > plain.train.lr
+    assert mini.objective == plain.objective
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [

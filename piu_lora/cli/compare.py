@@ -24,6 +24,7 @@ def command(
     settings: Settings = [],  # noqa: B006
     processes: Annotated[int, typer.Option(help="run at once", min=1)] = 1,
     device: Device = "auto",
+    report_only: Annotated[bool, typer.Option("--report-only", help="run nothing; tables of the cells that are there")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare methods, ours and the rivals', on the same people, split, seeds, anchors and judges."""
@@ -39,7 +40,7 @@ def command(
     try:
         result = compare(
             out, chosen, people=people, seeds=seeds, vary=vary, variants=variant, base=base, bank=bank, pack=pack, config=config,
-            processes=processes, device=device, progress=bars,
+            processes=processes, device=device, report_only=report_only, progress=bars,
         )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("interrupted; repeat the command to go on", err=True)

@@ -137,6 +137,7 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
 
     recognizer = min((row.recognizer for row in rows), key=lambda name: name == "conditioning")
     own = [row for row in rows if row.recognizer == recognizer]
+    people = max(row.people for row in own)
     figure = Figure(figsize=(11, 5), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for axes, group, title in zip(panels, ("random", "nearest"), ("random people", "nearest people"), strict=True):
@@ -146,8 +147,9 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
                 continue
             bars = [[[value - low], [high - value]] for value, low, high in (forget, kept)]
             marker = "os^Dv<>pP*Xh"[place % 12]
+            label = row.variant if row.people == people else f"{row.variant} ({row.people} people)"
             axes.errorbar(
-                forget[0], kept[0], xerr=bars[0], yerr=bars[1], fmt=marker, color=f"C{place % 10}", label=row.variant, capsize=2,
+                forget[0], kept[0], xerr=bars[0], yerr=bars[1], fmt=marker, color=f"C{place % 10}", label=label, capsize=2,
                 markersize=7, elinewidth=0.8,
             )  # fmt: skip
         axes.set_title(f"{title} keep", fontsize=10, loc="left")
@@ -156,7 +158,7 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("ISM after / before (1: untouched)")
     panels[1].legend(fontsize=8, loc="lower right")
-    note = f"{own[0].people} people, {recognizer} recognizer; medians, 95 % intervals over people"
+    note = f"{people} people, {recognizer} recognizer; medians, 95 % intervals over people"
     figure.suptitle(note, fontsize=10, x=0.01, ha="left")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, metadata={"Software": None})

@@ -106,12 +106,12 @@ def _padded(pictures: torch.Tensor | Mapping[int, torch.Tensor], places: list[in
 
 
 def loss_curves(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw every term of the loss over the steps, logarithmic."""
+    """Draw every term of the loss over the steps, logarithmic; a figure that only some steps have is left out."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
-    for name in history[0]:
+    for name in (name for name in history[0] if all(name in terms for terms in history)):
         axes.plot(range(1, len(history) + 1), [terms[name] for terms in history], label=name, linewidth=1.2)
     axes.set(xlabel="step", ylabel="loss", yscale="log", title="Training")
     axes.grid(alpha=0.25)

@@ -1,12 +1,9 @@
 """One round of the arena: one person, one seed, any method, scored alike."""
 
-import contextlib
 import copy
 import dataclasses
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
 from piu_lora.evidence.plan import GROUPS
 from piu_lora.identity import IdentityBank, far_threshold
 from piu_lora.jobs.case import Case
+from piu_lora.jobs.measured import measured
 from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
 from piu_lora.jobs.solution import make_change
 from piu_lora.model import describe, generate
@@ -105,26 +103,26 @@ class Round:
     def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         method, config = find_method(contender.method), contender.config(self.case.config, self.family)
         case = dataclasses.replace(self.case, config=config)
-        with tempfile.TemporaryDirectory() as folder, _measured() as measured:
+        with tempfile.TemporaryDirectory() as folder, measured() as cost:
             solution, _ = make_change(self.pipe, method, case, OutputFolder(Path(folder) / "out"), None, Alone(), silent)
         stored = {module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()}
         with mounted(self.pipe, stored):
             after = self._pictures(self.pipe)
         size = 2 * sum(factors.down.numel() + factors.up.numel() for factors in stored.values())
-        return after, _Made(measured.seconds, measured.peak, size, solution.facts)
+        return after, _Made(cost.seconds, cost.peak_bytes, size, solution.facts)
 
     def _rival(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         rival, pipe = find_rival(contender.method), copy.copy(self.pipe)
         pipe.unet = copy.deepcopy(self.pipe.unet)
         settings = MINI[rival.name] if self.family == "mini" else rival.settings()
         settings = _varied(settings, contender.pairs)
-        with _measured() as measured:
+        with measured() as cost:
             rival.run(pipe, self._rival_problem(), settings, self.case.config.seed)
         after = self._pictures(pipe)
         changed = [
             own.numel() for own, base in zip(pipe.unet.parameters(), self.pipe.unet.parameters(), strict=True) if not torch.equal(own, base)
         ]
-        return after, _Made(measured.seconds, measured.peak, 4 * sum(changed), {"settings": dataclasses.asdict(settings)})
+        return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {"settings": dataclasses.asdict(settings)})
 
     def _rival_problem(self) -> RivalProblem:
         problem, bank = self.case.problem, self.case.bank
@@ -176,61 +174,3 @@ class _Made:
     peak: int | None
     stored: int
     facts: dict[str, Any]
-
-
-@dataclass
-class _Measured:
-    seconds: float = 0.0
-    peak: int | None = None
-
-
-@contextlib.contextmanager
-def _measured() -> Iterator[_Measured]:
-    """Wall seconds, and the most memory that was taken on top of what is there: of the GPU where there is one, else of the process."""
-    result = _Measured()
-    begun = time.perf_counter()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        resting = torch.cuda.memory_allocated()
-        try:
-            yield result
-        finally:
-            torch.cuda.synchronize()
-            result.seconds, result.peak = time.perf_counter() - begun, torch.cuda.max_memory_allocated() - resting
-        return
-    with _watched() as peak:
-        try:
-            yield result
-        finally:
-            result.seconds = time.perf_counter() - begun
-            result.peak = peak()
-
-
-@contextlib.contextmanager
-def _watched() -> Iterator[Callable[[], int | None]]:
-    """While open, the process's resident memory is read every 20 ms (Linux; elsewhere nothing is known)."""
-    start = _resident()
-    if start is None:
-        yield lambda: None
-        return
-    highest, done = [start], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            highest[0] = max(highest[0], _resident() or 0)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield lambda: max(highest[0], _resident() or 0) - start
-    finally:
-        done.set()
-        thread.join()
-
-
-def _resident() -> int | None:
-    try:
-        with Path("/proc/self/statm").open() as file:
-            return int(file.read().split()[1]) * 4096
-    except (OSError, ValueError, IndexError):
-        return None

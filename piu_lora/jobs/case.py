@@ -80,7 +80,10 @@ class Case:
     @cached_property
     def problem(self) -> Problem:
         """What methods are told; everybody else's embeddings are read where they are asked for."""
-        return Problem(tuple(person.target for person in self.people), self.bank.rows_of(self.retained.train))
+        targets = tuple(person.target for person in self.people)
+        if self.config.train.stop_at > 0:
+            targets = tuple(Target.with_some_apart(target.forget, target.anchor) for target in targets)
+        return Problem(targets, self.bank.rows_of(self.retained.train))
 
     @property
     def strangers(self) -> list[Person]:

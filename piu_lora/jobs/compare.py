@@ -91,7 +91,7 @@ def contenders(methods: Sequence[str], vary: Sequence[str] = (), variants: Seque
 def compare(
     out: str | Path, methods: Sequence[str], *, people: int = 20, seeds: int = 2, vary: Sequence[str] = (), variants: Sequence[str] = (),
     base: str = "mini", bank: str | None = None, pack: str | Path | None = None, config: ForgetConfig | None = None, processes: int = 1,
-    device: str = "auto", progress: Progress = silent,
+    device: str = "auto", report_only: bool = False, progress: Progress = silent,
 ) -> Comparison:  # fmt: skip
     """Run the cells that are missing, and write the tables and the picture anew.
 
@@ -103,9 +103,10 @@ def compare(
         vary, variants: see ``contenders``.
         config: the split, anchors and evaluation that all methods share; the base's preset with synthetic anchors by default.
         processes: run at once, with an equal share of the processor's threads.
+        report_only: run nothing: the tables are made of the cells that are there, and say how many each method has.
 
     Raises:
-        BadInput: an unknown method, too few people, or a folder of another arena.
+        BadInput: an unknown method, too few people, a folder of another arena, or nothing to report.
     """
     entrants = contenders(methods, vary, variants)
     family = family_of(base)
@@ -122,10 +123,11 @@ def compare(
         for seed in range(seeds) for place, who in enumerate(chosen) for entrant in entrants
     ]  # fmt: skip
     missing = [task for task in wanted if not _path(folder, task[3], task[0], task[2]).exists()]
-    with progress("compare", len(wanted), len(wanted) - len(missing)) as advance:
-        for cell in _played(arena, missing, processes):
-            _keep(folder, cell)
-            advance(1)
+    if not report_only:
+        with progress("compare", len(wanted), len(wanted) - len(missing)) as advance:
+            for cell in _played(arena, missing, processes):
+                _keep(folder, cell)
+                advance(1)
     return _report(folder, [entrant.name for entrant in entrants], people, range(arena.config.seed, arena.config.seed + seeds))
 
 
@@ -224,15 +226,15 @@ def _loaded(arena: _Arena) -> tuple[Any, IdentityBank, Any]:
 
 
 def _report(folder: Path, names: Sequence[str], people: int, seeds: range) -> Comparison:
-    cells = []
-    for name in names:
-        for seed in seeds:
-            for person in range(people):
-                cells.append(Cell(**json.loads(_path(folder, name, person, seed).read_text())))
+    paths = [_path(folder, name, person, seed) for name in names for seed in seeds for person in range(people)]
+    cells = [Cell(**json.loads(path.read_text())) for path in paths if path.exists()]
+    if not cells:
+        raise BadInput(f"{str(folder)!r} holds no cell of {', '.join(names)}; run them first")
     rows = rows_of(cells)
+    fewer = " A method with fewer cells met only the first of these people, or one seed." if len(cells) < len(paths) else ""
     note = (
-        f"{people} people, {len(seeds)} seeds. Medians over people and seeds (recognised and verified: means) with 95 % intervals over "
-        "people. Retained people and the anchor: ISM after/before. Verified: at a false-accept rate of 1e-3."
+        f"{people} people, {len(seeds)} seeds.{fewer} Medians over people and seeds (recognised and verified: means) with 95 % "
+        "intervals over people. Retained people and the anchor: ISM after/before. Verified: at a false-accept rate of 1e-3."
     )
     document = {"format": FORMAT, "people": people, "seeds": list(seeds), "rows": [asdict(row) for row in rows]}
     files = {

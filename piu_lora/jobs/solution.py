@@ -8,7 +8,7 @@ from piu_lora.jobs.case import Case
 from piu_lora.jobs.retained import retained_moments
 from piu_lora.jobs.training import train_change
 from piu_lora.progress import Progress
-from piu_lora.unlearn import Ground, Method, Solution, TrainState, Workers, find_method
+from piu_lora.unlearn import Ground, Method, Solution, TrainState, Workers, find_method, training_facts
 
 __all__ = ["make_change"]
 
@@ -38,6 +38,8 @@ def make_change(
         return solve(case.problem, ground, case.config), []
     first = begin(case.problem, ground, case.config) if begin else Solution({})
     change, history = train_change(pipe, method, first.change, case, output, state, workers, progress)
-    if method.complete is not None:
-        return method.complete(case.problem, ground, case.config, change), history
-    return Solution(change), history
+    facts = training_facts(history, case.config.train)
+    if method.complete is None:
+        return Solution(change, facts), history
+    whole = method.complete(case.problem, ground, case.config, change)
+    return Solution(whole.change, {**whole.facts, **facts}), history

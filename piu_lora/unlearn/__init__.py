@@ -6,6 +6,7 @@ from piu_lora.unlearn.closed import methods as _closed  # noqa: F401  (likewise)
 from piu_lora.unlearn.closed.methods import statistics_modules
 from piu_lora.unlearn.loop import TrainState, train
 from piu_lora.unlearn.registry import METHODS, Ground, Method, Objective, Problem, Solution, Student, Target, find_method
+from piu_lora.unlearn.stopping import training_facts
 from piu_lora.unlearn.workers import Alone, Workers
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "find_method",
     "statistics_modules",
     "train",
+    "training_facts",
 ]

@@ -1,6 +1,6 @@
 """distil-encoder: the replacement objective in condition space, for many people in one adapter."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -10,6 +10,7 @@ from piu_lora.identity import synthetic_neighbours
 from piu_lora.unlearn.closed.methods import with_keys_and_values
 from piu_lora.unlearn.piu import replacement_target
 from piu_lora.unlearn.registry import Problem, Student, register, shares
+from piu_lora.unlearn.stopping import travelled
 
 __all__ = ["DistilDraw", "DistilObjective"]
 
@@ -77,6 +78,20 @@ class DistilObjective:
         total = forget + self.settings.retain_weight * retain + self.settings.empty_weight * empty
         terms = {"loss": total, "forget": forget, "retain": retain, "empty": empty}
         return total, {name: float(term.detach()) for name, term in terms.items()}
+
+    def check_draw(self, count: int, generator: torch.Generator) -> DistilDraw:
+        """Embeddings of the people that were set apart, as they are."""
+        forget, whose = self.problem.apart(count, generator)
+        return replace(self.draw(count, generator), forget=forget, whose=whose)
+
+    @torch.no_grad()
+    def travelled(self, draw: DistilDraw) -> tuple[float, float]:
+        """How far the forgotten condition has gone from the frozen encoder's own to the target, and how far it is."""
+        embeddings = draw.forget.to(self.device)
+        with self.student.adapters_off():
+            before = self._carried(self.student.encode(embeddings))
+        target = replacement_target(self.anchors[draw.whose.to(self.device)], before, self.settings.eta)
+        return travelled(self._carried(self.student.encode(embeddings)), before, target)
 
     def _carried(self, conditions: torch.Tensor) -> torch.Tensor:
         """The positions that carry the identity; what comes before them never changes."""

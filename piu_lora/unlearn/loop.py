@@ -12,7 +12,8 @@ import torch
 from piu_lora.config import TrainConfig
 from piu_lora.errors import BadInput, TrainingFailed
 from piu_lora.unlearn.micro_batch import MicroBatch
-from piu_lora.unlearn.registry import Objective
+from piu_lora.unlearn.registry import Gauged, Objective
+from piu_lora.unlearn.stopping import PROGRESS, cooling, is_due, last_step
 from piu_lora.unlearn.workers import Alone, Workers
 
 __all__ = ["TrainState", "learning_rate", "train"]
@@ -57,6 +58,8 @@ def train(
 
     Each step draws its ``batch x accumulation`` samples from a generator seeded by (seed, step) alone, so neither the
     micro-batch nor the number of processes changes what a step sees, and a resumed run goes on as if it had never stopped.
+    With ``config.stop_at`` an objective that is ``Gauged`` is asked every few steps how far it has come; the answers stand in the
+    history (``progress``), which is all that stopping needs to know.
 
     Args:
         state: where an interrupted run stopped.
@@ -69,11 +72,13 @@ def train(
         The terms of every step.
 
     Raises:
-        BadInput: there are more processes than samples in a step.
+        BadInput: there are more processes than samples in a step, or nothing to stop early by.
         TrainingFailed: the loss is no longer finite, fp16 overflows whatever its scale, or not even one sample fits into memory.
         KeyboardInterrupt: ``should_stop`` said so; the state went to ``on_checkpoint``.
     """
     _check_shares(config, workers)
+    if config.stop_at and not isinstance(objective, Gauged):
+        raise BadInput(f"train.stop_at = {config.stop_at}: this method has no figure to stop at; set it to 0")
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
     scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=config.precision == "fp16")
     run = _Run(objective, parameters, config, workers, optimizer, scaler, MicroBatch(config.micro_batch, config.batch))
@@ -81,9 +86,12 @@ def train(
     if state.step:
         run.restore(state)
     history = list(state.history)
-    for step in range(state.step, config.steps):
-        terms = run.step(_generator(seed, step), step)
+    while len(history) < last_step(history, config):
+        step = len(history)
+        terms = run.step(_generator(seed, step), step, cooling(history, config))
         history.append(terms)
+        if is_due(step + 1, history, config):
+            terms[PROGRESS] = run.progress(_generator(seed, -1))
         on_step(step, terms)
         stop = workers.any(should_stop())
         if stop or (step + 1) % config.checkpoint_every == 0:
@@ -91,7 +99,7 @@ def train(
         if stop:
             raise KeyboardInterrupt
     if run.skipped:
-        _log.warning("fp16: the gradients of %d of %d steps overflowed, and those steps were left out", run.skipped, config.steps)
+        _log.warning("fp16: the gradients of %d of %d steps overflowed, and those steps were left out", run.skipped, len(history))
     return history
 
 
@@ -117,14 +125,15 @@ class _Run:
     micro_batch: MicroBatch
     skipped: int = 0  # steps left out because fp16 overflowed
 
-    def step(self, generator: torch.Generator, step: int) -> dict[str, float]:
+    def step(self, generator: torch.Generator, step: int, scale: float = 1.0) -> dict[str, float]:
         """One step of the optimiser over all samples of the step; returns the mean terms of the loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.config)
+            group["lr"] = learning_rate(step, self.config) * scale
         total = self.config.batch * self.config.accumulation
         draw = self.objective.draw(total, generator)
-        first, last = (total * rank // self.workers.count for rank in (self.workers.rank, self.workers.rank + 1))
-        terms = self.micro_batch.fit(lambda size: self._gradients(draw[first:last], last - first, total, size))
+        share = self._share(total)
+        count = share.stop - share.start
+        terms = self.micro_batch.fit(lambda size: self._gradients(draw[share], count, total, size))
         terms = self._together(terms)
         if not all(math.isfinite(value) for value in terms.values()):
             raise TrainingFailed(
@@ -135,6 +144,26 @@ class _Run:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self._update(step)
         return terms
+
+    def progress(self, generator: torch.Generator) -> float:
+        """How far the forgotten people have come, over all samples of the check; the same answer in every process."""
+        objective: Any = self.objective
+        draw, share = objective.check_draw(self.config.check_samples, generator), self._share(self.config.check_samples)
+
+        def sums(size: int) -> torch.Tensor:
+            total = torch.zeros(2, dtype=torch.float64)
+            for start in range(share.start, share.stop, size):
+                total += torch.tensor(objective.travelled(draw[start : min(start + size, share.stop)]), dtype=torch.float64)
+            return total
+
+        total = self.micro_batch.fit(sums)
+        self.workers.sum([total])
+        done, way = total.tolist()
+        return done / way if way else 0.0
+
+    def _share(self, total: int) -> slice:
+        """This process's samples of ``total``."""
+        return slice(*(total * rank // self.workers.count for rank in (self.workers.rank, self.workers.rank + 1)))
 
     def _update(self, step: int) -> None:
         """Move the parameters; in fp16, leave out a step whose gradients overflow, and scale the loss less from then on."""

@@ -1,6 +1,6 @@
 """PIU: proximity-guided identity unlearning by noise-prediction replacement (arXiv 2605.22311)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -9,6 +9,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.identity import synthetic_neighbours
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.unlearn.registry import Problem, Student, register, shares
+from piu_lora.unlearn.stopping import travelled
 
 __all__ = ["PiuDraw", "PiuObjective", "replacement_target"]
 
@@ -91,6 +92,27 @@ class PiuObjective:
         total = forget_term + self.retain_weight * retain_term
         return total, {"loss": float(total.detach()), "forget": float(forget_term.detach()), "retain": float(retain_term.detach())}
 
+    @torch.no_grad()
+    def check_draw(self, count: int, generator: torch.Generator) -> PiuDraw:
+        """Noise and timesteps as a step draws them, with embeddings of the people that were set apart."""
+        forget, whose = self.problem.apart(count, generator)
+        return replace(self.draw(count, generator), forget=forget, whose=whose)
+
+    @torch.no_grad()
+    def travelled(self, draw: PiuDraw) -> tuple[float, float]:
+        """How far the prediction for the forgotten condition has gone from the teacher's own to the target, and how far it is."""
+        count = len(draw.forget_latents)
+        condition = self.student.encode(draw.forget.to(self.device))
+        with self.autocast:
+            midway = self.split.head(
+                torch.cat([draw.forget_latents] * 2).to(self.device), torch.cat([draw.forget_times] * 2).to(self.device),
+                torch.cat([condition, self.anchors[draw.whose.to(self.device)]]),
+            )  # fmt: skip
+            with self.student.adapters_off():
+                before, anchor = self.split.tail(midway).float().chunk(2)
+            now = self.split.tail(midway[:count]).float()
+        return travelled(now, before, replacement_target(anchor, before, self.eta))
+
     def _neighbours(self, others: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         centres = self.problem.centres[shares(len(self.problem.targets), len(others), generator)]
         return synthetic_neighbours(centres, others, self.retain.neighbour_low, self.retain.neighbour_high, generator)
@@ -107,4 +129,10 @@ class PiuObjective:
 @register("piu", label="PIU (LoRA)", paper="arXiv 2605.22311")
 def build(problem: Problem, student: Student, config: ForgetConfig) -> PiuObjective:
     """PIU on a LoRA in the identity-sensitive cross-attention."""
+    return PiuObjective(problem, student, config)
+
+
+@register("piu-warm", label="PIU (LoRA) from a closed form", paper="arXiv 2605.22311, after UCE, arXiv 2308.14761")
+def build_warm(problem: Problem, student: Student, config: ForgetConfig) -> PiuObjective:
+    """PIU that starts from the closed form on keys and values (``train.start``) and needs a quarter of the steps."""
     return PiuObjective(problem, student, config)

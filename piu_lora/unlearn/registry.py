@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -16,6 +16,7 @@ from piu_lora.model.factors import Factors
 __all__ = [
     "METHODS",
     "Draw",
+    "Gauged",
     "Ground",
     "Method",
     "Objective",
@@ -49,6 +50,17 @@ class Objective(Protocol[D]):
         """The mean loss over a draw, and its terms for the log."""
 
 
+@runtime_checkable
+class Gauged(Protocol[D]):
+    """An objective that can say how far the forgotten people have come, so that training may end early."""
+
+    def check_draw(self, count: int, generator: torch.Generator) -> D:
+        """``count`` samples of embeddings that were set apart from training; where there are none, as a step draws them."""
+
+    def travelled(self, draw: D) -> tuple[float, float]:
+        """``<now - before, target - before>`` and ``|target - before|^2`` over a draw; both add up over micro-batches."""
+
+
 class Rows(Protocol):
     """Embeddings by index: a tensor (m, d), or a bank's rows that are read only where they are asked for."""
 
@@ -63,6 +75,13 @@ class Target:
 
     forget: torch.Tensor  # (n, d) training embeddings
     anchor: torch.Tensor  # (d,)
+    apart: torch.Tensor | None = None  # (k, d) set apart from training to measure its progress
+
+    @classmethod
+    def with_some_apart(cls, forget: torch.Tensor, anchor: torch.Tensor) -> Self:
+        """Set a quarter apart, one at least; nothing of fewer than three."""
+        kept = len(forget) - max(len(forget) // 4, 1)
+        return cls(forget[:kept], anchor, forget[kept:]) if len(forget) >= 3 else cls(forget, anchor)
 
     @property
     def centre(self) -> torch.Tensor:
@@ -94,11 +113,18 @@ class Problem:
 
     def mixtures(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Dirichlet mixtures (count, d), the targets in equal shares, and the target of each, (count,)."""
-        whose = shares(len(self.targets), count, generator)
-        mixed = torch.empty(count, self.targets[0].forget.shape[1])
+        return self._mixed([target.forget for target in self.targets], count, generator)
+
+    def apart(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of the embeddings that were set apart; of the training ones where none were."""
+        return self._mixed([target.forget if target.apart is None else target.apart for target in self.targets], count, generator)
+
+    def _mixed(self, sources: list[torch.Tensor], count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        whose = shares(len(sources), count, generator)
+        mixed = torch.empty(count, sources[0].shape[1])
         for place in whose.unique().tolist():
             rows = whose == place
-            mixed[rows] = dirichlet_mixtures(self.targets[place].forget, int(rows.sum()), generator)
+            mixed[rows] = dirichlet_mixtures(sources[place], int(rows.sum()), generator)
         return mixed, whose
 
 

@@ -54,6 +54,16 @@ def test_what_is_there_is_not_done_again(first: Comparison, folder: Path) -> Non
     assert len(same) >= len(cells) - 1
 
 
+def test_a_report_of_what_is_there_runs_nothing_and_counts_the_cells(first: Comparison, folder: Path) -> None:
+    before = sorted(path.name for path in (folder / "cells").iterdir())
+    found = compare(folder, ["untouched", "uce", "esd"], people=4, seeds=2, config=config(), report_only=True)
+    assert [(row.variant, row.people, row.cells) for row in found.rows[::2]] == [("untouched", 2, 2), ("uce", 2, 2)]
+    assert "met only the first of these people" in (folder / "comparison.md").read_text()
+    assert sorted(path.name for path in (folder / "cells").iterdir()) == before
+    with pytest.raises(BadInput, match="holds no cell of esd"):
+        compare(folder, ["esd"], people=4, seeds=2, config=config(), report_only=True)
+
+
 def test_nobody_is_named(first: Comparison, folder: Path) -> None:
     ids = drawn_people(mini.conditioning_bank(), "mini", 2)
     for path in folder.rglob("*"):
