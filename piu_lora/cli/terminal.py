@@ -60,9 +60,11 @@ def judged(document: dict[str, Any], junit: Path | None, *, binding: bool) -> No
     """
     from piu_lora.jobs.report import write_junit
 
+    verdict = document["verdict"]
     if junit is not None:
         write_junit(junit, document)
-    verdict = document["verdict"]
+    if verdict is None:
+        return
     for line in verdict["lines"]:
         if not line["passed"]:
             found = line["reason"] if line["value"] is None else f"{line['value']:.4g}"

@@ -1,48 +1,63 @@
-"""Attacking an adapter: the split, the anchors and the seed of its receipt, a control person, and whoever can judge."""
+"""Attacking an adapter: the split and the seed of its receipt, every attack with its controls; a report, judged by a policy."""
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Adapter, open_adapter, require_base
-from piu_lora.audit import AuditConfig, Others, Scene, Someone, choose_control, find_attacks, run_attacks
-from piu_lora.config import ForgetConfig
-from piu_lora.errors import BadInput
-from piu_lora.evidence import Gallery, aligned
+from piu_lora.audit import AuditConfig, find_attacks, run_attacks
+from piu_lora.evidence import Policy, aligned
+from piu_lora.evidence.report import Pictures
 from piu_lora.identity import IdentityBank
-from piu_lora.identity.pictures import read_picture
-from piu_lora.jobs.case import Case, Identities, Person, bank_for, open_case
+from piu_lora.jobs.case import Identities, bank_for, open_case
+from piu_lora.jobs.evaluate import receipt_settings
 from piu_lora.jobs.readers import reader_for
-from piu_lora.jobs.scoring import REFERENCES, anchor_portraits, galleries_for, photographs_of
-from piu_lora.model import Precision, as_pipeline, describe, family_of, generate
+from piu_lora.jobs.report import earlier_report, finished, new_document, write_report
+from piu_lora.jobs.scene import open_scene
+from piu_lora.model import Precision, as_pipeline, family_of
 from piu_lora.progress import Progress, silent
 
-__all__ = ["audit", "audit_table", "open_scene"]
+__all__ = ["Audited", "audit", "audit_table"]
 
-_OTHERS = 10  # people whose photographs the benign fine-tuning sees
-_FRESH, _HELD_OUT, _DRAWN = "fresh photographs", "held-out photographs", "images by the untouched base from held-out embeddings"
+
+@dataclass(frozen=True)
+class Audited:
+    """A finished audit: the report with its verdict, and the files that were written."""
+
+    document: dict[str, Any]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """The report's section "audit" (docs/report.md)."""
+        found: dict[str, Any] = self.document["audit"]
+        return found
 
 
 def audit(
-    adapter: str | Path | Adapter, identity: Identities, base: str | Path | StableDiffusionPipeline, *,
+    adapter: str | Path | Adapter, identity: Identities, base: str | Path | StableDiffusionPipeline, out: str | Path | None = None, *,
     bank: IdentityBank | str | Path | None = None, pack: str | Path | None = None, attacks: Sequence[str] | None = None,
-    budget: str = "default", settings: Sequence[str] = (), device: str = "auto", dtype: Precision = "fp32", progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
-    """Try to bring the forgotten person back; the report's section "audit", which names nobody.
+    budget: str = "default", settings: Sequence[str] = (), policy: Policy = Policy(), public: bool = False,  # noqa: B008
+    device: str = "auto", dtype: Precision = "fp32", force: bool = False, progress: Progress = silent,
+) -> Audited:  # fmt: skip
+    """Try to bring the forgotten person back.
 
     Args:
         adapter: the adapter folder, or a Hub id.
         identity: the forgotten person or people, as it was given to ``forget``.
         base: as for ``forget``; a pipeline is given back as it was.
+        out: a folder to create for report.json, report.md and report.html; one with an evaluation of the same adapter keeps it.
         bank, pack: as for ``forget``.
         attacks: names, all by default.
         budget: ``default``, or ``quick`` for a trial.
         settings: ``audit.key=value`` pairs laid over the budget, and others laid over the receipt's settings.
+        policy: what the report must show to pass.
+        public: leave out whatever is about the forgotten person, and all images.
         device, dtype: of a base given by name.
+        force: replace an earlier audit.
         progress: told how far the job is.
 
     Raises:
@@ -50,143 +65,18 @@ def audit(
         Incompatible: the adapter belongs to another base.
     """
     chosen, opened = find_attacks(attacks), open_adapter(adapter)
+    folder = None if out is None else Path(out)
+    earlier = None if folder is None else earlier_report(folder, "audit", opened, force=force)
     own = [pair.removeprefix("audit.") for pair in settings if pair.startswith("audit.")]
     budgeted = AuditConfig.preset(budget, family_of(base)).updated_from_pairs(own)
-    config = _settings_of(opened, [pair for pair in settings if not pair.startswith("audit.")])
+    config = receipt_settings(opened, [pair for pair in settings if not pair.startswith("audit.")])
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
     pipe = as_pipeline(base, device, dtype)
     require_base(pipe, opened)
-    return run_attacks(open_scene(pipe, case, opened, budgeted), budgeted, chosen, progress)
-
-
-def _settings_of(adapter: Adapter, pairs: Sequence[str]) -> ForgetConfig:
-    """The settings of the run that made the adapter; for one made of others, the defaults of its base."""
-    receipt = adapter.receipt
-    config = ForgetConfig.preset(receipt.base.family) if receipt.members else ForgetConfig().updated(receipt.settings)
-    if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in pairs):
-        raise BadInput("the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID")
-    return config.updated_from_pairs(pairs)
-
-
-def open_scene(pipe: StableDiffusionPipeline, case: Case, adapter: Adapter, config: AuditConfig) -> Scene:
-    """Everything that attacks need.
-
-    Args:
-        pipe: the bare base.
-    """
-    galleries = _judges(galleries_for(describe(pipe).family, case, anchor_portraits(pipe, case)), config.far)
-    generator = torch.Generator().manual_seed(case.config.seed)
-    away = torch.stack([each for person in case.people for each in (person.target.centre, person.target.anchor)])
-    control = choose_control(case.bank, case.retained.held_out, away, generator)
-    count = max(config.relearn_photos[-1], config.bypass_photos)
-    people = tuple(
-        _forgotten(pipe, case, config, place, count if place < config.people else 0) for place in range(len(case.people))
-    )  # fmt: skip
-    rows = [row for row in case.retained.held_out if row != control]
-    shuffled = [rows[place] for place in torch.randperm(len(rows), generator=generator).tolist()][:_OTHERS] or [control]
-    photos, source = _portraits(pipe, case, config, [control], count)
-    return Scene(
-        pipe, adapter.change, people, Someone("control", control, case.bank.of(case.bank.ids[control]), photos, source),
-        Others(torch.stack([case.bank.of(case.bank.ids[row])[0] for row in shuffled]), _portraits(pipe, case, config, shuffled, 1)[0]),
-        case.bank, galleries, _differentiable(pipe, case), case.config.seed,
-    )  # fmt: skip
-
-
-def _judges(galleries: Sequence[Gallery], far: float) -> tuple[Gallery, ...]:
-    """Those who can verify the forgotten people at this rate."""
-    able, reasons = [], ["no face pack is at hand; pass --pack DIR (`piu-lora bank models` makes one)"]
-    for gallery in galleries:
-        try:
-            gallery.threshold(far)
-        except BadInput as error:
-            reasons.append(f"{error} (--set audit.far=0.01)")
-            continue
-        if gallery.refused:
-            reasons.append(gallery.refused)
-        else:
-            able.append(gallery)
-    if not able:
-        raise BadInput(f"nobody can verify the person, so no attack can be judged: {reasons[-1]}")
-    return tuple(able)
-
-
-def _forgotten(pipe: StableDiffusionPipeline, case: Case, config: AuditConfig, place: int, count: int) -> Someone:
-    """A forgotten person with ``count`` photographs."""
-    person, row = case.people[place], case.forget_rows[place]
-    label = "forgotten" if len(case.people) == 1 else f"forgotten {place + 1}"
-    embeddings = person.subject.embeddings[list(person.held_out)]
-    photos, source = _photographs(pipe, case, config, person, count)
-    return Someone(label, row, embeddings, photos, source, person.anchor.embedding)
-
-
-def _photographs(
-    pipe: StableDiffusionPipeline, case: Case, config: AuditConfig, person: Person, count: int
-) -> tuple[torch.Tensor, str]:  # fmt: skip
-    size = _size(pipe)
-    if not count:
-        return torch.empty(0, 3, size, size), _FRESH
-    # Past those that the references are made of.
-    fresh = photographs_of(person, case, REFERENCES + count)
-    if fresh is not None:
-        return _fitted(fresh[REFERENCES:], size), _FRESH
-    if person.subject.photos and person.train != person.held_out:
-        paths = [person.subject.photos[each] for each in person.held_out][:count]
-        return torch.cat([_fitted(_squared(read_picture(path)), size) for path in paths]), _HELD_OUT
-    return _drawn(pipe, person.subject.embeddings[list(person.held_out)], count, case.config.seed, config), _DRAWN
-
-
-def _portraits(
-    pipe: StableDiffusionPipeline, case: Case, config: AuditConfig, rows: Sequence[int], count: int
-) -> tuple[torch.Tensor, str]:  # fmt: skip
-    """Of people of the bank, ``count`` each: photographs where the bank is the embedded one, else drawn by the bare base."""
-    from piu_lora.model import mini
-
-    if case.bank.digest == mini.conditioning_bank().digest:
-        from piu_lora.model.mini.export import fresh_portraits
-
-        taken = torch.cat([fresh_portraits(row, REFERENCES + count)[REFERENCES:] for row in rows])
-        return _fitted(taken.float() / 255, _size(pipe)), _FRESH
-    drawn = [_drawn(pipe, case.bank.of(case.bank.ids[row]), count, case.config.seed + 1 + place, config) for place, row in enumerate(rows)]
-    return torch.cat(drawn), _DRAWN
-
-
-def _drawn(pipe: StableDiffusionPipeline, embeddings: torch.Tensor, count: int, seed: int, config: AuditConfig) -> torch.Tensor:
-    seeds = [seed * 100_003 + 60_000 + place for place in range(count)]
-    conditions = embeddings[torch.arange(count) % len(embeddings)]
-    images: torch.Tensor = generate(pipe, conditions, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
-    return images
-
-
-def _size(pipe: StableDiffusionPipeline) -> int:
-    """Edge of the base's images, in pixels."""
-    factor: int = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
-    return int(pipe.unet.config.sample_size) * factor
-
-
-def _squared(picture: Any) -> torch.Tensor:
-    """The middle of a picture (h, w, 3) uint8: (1, 3, s, s) in [0, 1]."""
-    image = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
-    edge = min(image.shape[-2:])
-    top, left = (image.shape[-2] - edge) // 2, (image.shape[-1] - edge) // 2
-    return image[..., top : top + edge, left : left + edge]
-
-
-def _fitted(images: torch.Tensor, size: int) -> torch.Tensor:
-    if images.shape[-2:] == (size, size):
-        return images
-    return torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
-
-
-def _differentiable(pipe: StableDiffusionPipeline, case: Case) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """The conditioning recognizer with gradients; the embedded base has one."""
-    from piu_lora.model import mini
-
-    if describe(pipe).family != "mini" or case.bank.recognizer != mini.conditioning_bank().recognizer:
-        return None
-    from piu_lora.model.mini.differentiable import differentiable_recognizer
-
-    found: Callable[[torch.Tensor], torch.Tensor] = copy.deepcopy(differentiable_recognizer()).to(pipe.device)
-    return found
+    section = run_attacks(open_scene(pipe, case, opened, budgeted), budgeted, chosen, progress)
+    document = finished({**new_document(opened, pipe, case), "audit": section}, earlier, policy)
+    files = [] if folder is None else write_report(folder, document, Pictures(), public=public)
+    return Audited(document, tuple(files))
 
 
 def audit_table(section: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.case import Case, Identities, bank_for, open_case
 from piu_lora.jobs.readers import providers_for, reader_for
 from piu_lora.jobs.report import earlier_report, finished, new_document, write_report
-from piu_lora.jobs.scoring import REFERENCES, Second, anchor_portraits, galleries_for, photographs_of, plan_for
+from piu_lora.jobs.scoring import Second, anchor_portraits, galleries_for, photographs_of, plan_for
 from piu_lora.jobs.studio import Studio, kept_measurements
 from piu_lora.jobs.sweeps import sweep_images, sweeps
 from piu_lora.model import Precision, as_pipeline, describe
@@ -174,8 +174,7 @@ def evaluate(
         "quality": quality_figures(plan, *measured, galleries[-1], _name(judges.quality)),
         "doubles": _doubles(case, galleries[0]), "sweeps": swept, "notes": _notes(case, galleries, references, quality is not None),
     }  # fmt: skip
-    count = len(references) or sum(REFERENCES if photographs_of(each, case, 1) is not None else len(each.held_out) for each in case.people)
-    document = finished({**new_document(opened, pipe, case, count), "evaluation": section}, earlier, policy)
+    document = finished({**new_document(opened, pipe, case, len(references)), "evaluation": section}, earlier, policy)
     files: list[Path] = []
     if folder is not None:
         sheet = png_bytes(before_after(evaluation, forgotten=images))

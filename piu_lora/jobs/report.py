@@ -23,6 +23,7 @@ from piu_lora.evidence.report import (
     to_json,
 )
 from piu_lora.jobs.case import Case
+from piu_lora.jobs.scoring import REFERENCES, photographs_of
 from piu_lora.model import describe
 
 __all__ = ["REPORT_FILE", "earlier_report", "finished", "new_document", "write_junit", "write_report"]
@@ -31,12 +32,13 @@ REPORT_FILE = "report.json"
 _HTML, _MARKDOWN = "report.html", "report.md"
 
 
-def new_document(adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, references: int) -> dict[str, Any]:
+def new_document(adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, references: int = 0) -> dict[str, Any]:
     """A report without sections.
 
     Args:
-        references: photographs that the forgotten people are verified against.
+        references: photographs given to verify the forgotten people against; 0 where the usual ones are taken.
     """
+    usual = sum(REFERENCES if photographs_of(each, case, 1) is not None else len(each.held_out) for each in case.people)
     info = describe(pipe)
     return {
         "format": REPORT_FORMAT, "public": False, "seed": case.config.seed, "settings": case.public_settings, "verdict": None,
@@ -51,7 +53,7 @@ def new_document(adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, re
         },
         "person": {
             "people": len(case.people), "train": sum(len(each.train) for each in case.people),
-            "held_out": sum(len(each.held_out) for each in case.people), "references": references,
+            "held_out": sum(len(each.held_out) for each in case.people), "references": references or usual,
         },
     }  # fmt: skip
 
@@ -83,7 +85,8 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
 def finished(document: dict[str, Any], earlier: dict[str, Any] | None, policy: Policy) -> dict[str, Any]:
     """The document with the earlier report's other section, judged."""
     whole = merged(earlier, document) if earlier else document
-    return {**whole, "verdict": verdict_of(whole, policy)}
+    verdict = verdict_of(whole, policy)
+    return {**whole, "verdict": verdict if verdict["lines"] else None}
 
 
 def write_report(out: Path, document: dict[str, Any], pictures: Pictures, *, public: bool) -> list[Path]:

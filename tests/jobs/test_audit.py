@@ -14,10 +14,11 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Gallery
 from piu_lora.identity import IdentityBank, Threshold
-from piu_lora.jobs.audit import _judges, audit, audit_table, open_scene
+from piu_lora.jobs.audit import audit, audit_table
 from piu_lora.jobs.case import open_case
 from piu_lora.jobs.forget import forget
 from piu_lora.jobs.readers import reader_for
+from piu_lora.jobs.scene import _judges, open_scene
 from piu_lora.model.mini import conditioning_bank
 from piu_lora.model.mini.export import fresh_portraits
 
@@ -41,13 +42,13 @@ def made(mini: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_the_wanted_poster_of_a_closed_form(mini: StableDiffusionPipeline, made: Path) -> None:
-    section = audit(made, WHO, mini, attacks=["poster"], settings=["audit.poster_people=256", "audit.poster_random=2"])
+    section = audit(made, WHO, mini, attacks=["poster"], settings=["audit.poster_people=256", "audit.poster_random=2"]).section
     (entry,) = json.loads(json.dumps(section, allow_nan=False))["attacks"]
     assert entry["figures"]["people"] == 256
     assert entry["figures"]["best_rank"] == 1
     assert entry["succeeded"]
     # Somebody else is no wanted poster's face.
-    other = audit(made, "mini-0500", mini, attacks=["poster"], settings=["audit.poster_people=256", "audit.poster_random=1"])
+    other = audit(made, "mini-0500", mini, attacks=["poster"], settings=["audit.poster_people=256", "audit.poster_random=1"]).section
     assert other["attacks"][0]["figures"]["best_rank"] > 1
     assert WHO not in json.dumps(section)
     assert "poster" in audit_table(section)
@@ -97,7 +98,7 @@ def test_a_default_audit_of_the_embedded_base(mini: StableDiffusionPipeline, tmp
     config = ForgetConfig.preset("mini", "closed-encoder")
     forget(identity=WHO, base=mini, out=tmp_path / "adapter", config=config, evaluate=False)
     before = {name: value.clone() for name, value in mini.unet.state_dict().items()}
-    section = audit(tmp_path / "adapter", WHO, mini)
+    section = audit(tmp_path / "adapter", WHO, mini).section
     found = {each["name"]: each for each in section["attacks"]}
     assert set(found) == {"bypass", "cone", "inversion", "poster", "relearn"}
     figures = found["bypass"]["figures"]
