@@ -14,6 +14,7 @@ __all__ = [
     "PRESETS",
     "AnchorConfig",
     "ClosedConfig",
+    "DecoyConfig",
     "DistilConfig",
     "EvaluationConfig",
     "FacesConfig",
@@ -102,6 +103,21 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         require(self.eta >= 0, "objective.eta", self.eta, "0 or more")
         require(self.retain_weight >= 0, "objective.retain_weight", self.retain_weight, "0 or more")
+
+
+@dataclass(frozen=True)
+class DecoyConfig:
+    """People of the bank to hide the forgotten one among: the adapter changes them as well, and its weights single out nobody.
+
+    It harms them: each becomes somebody at ``cosine`` with themselves.
+    """
+
+    count: int = 0
+    cosine: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(self.count >= 0, "decoys.count", self.count, "0 or more")
+        require(-1 < self.cosine < 1, "decoys.cosine", self.cosine, "-1 < cosine < 1")
 
 
 @dataclass(frozen=True)
@@ -264,6 +280,7 @@ class ForgetConfig(Settings):
     lora: LoraConfig = field(default_factory=LoraConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     retain: RetainConfig = field(default_factory=RetainConfig)
+    decoys: DecoyConfig = field(default_factory=DecoyConfig)
     closed: ClosedConfig = field(default_factory=ClosedConfig)
     distil: DistilConfig = field(default_factory=DistilConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -9,7 +9,7 @@ import torch
 
 from piu_lora.evidence.gallery import FARS, Gallery
 from piu_lora.evidence.metrics import Array, accuracy, cosine_to, srk
-from piu_lora.evidence.plan import GROUPS, MORE, Plan
+from piu_lora.evidence.plan import MORE, Plan
 from piu_lora.evidence.statistics import difference, estimate, leak_at_k, paired
 
 __all__ = ["LEAKS", "far_name", "figures_of"]
@@ -74,7 +74,7 @@ class _Seen:
         hit = {when: accuracy(each, centroids, own) for when, each in self.embedded.items()}
         faceless = {when: (~each.any(dim=1)).numpy() for when, each in self.embedded.items()}
         figures: dict[str, Any] = {"ism": {}, "recognised": {}, "no_face": {}}
-        for group in GROUPS:
+        for group in self.plan.groups:
             places = self.plan.rows_of(group)
             figures["ism"][group] = paired(cosine["before"][places], cosine["after"][places], own[places])
             figures["recognised"][group] = {when: estimate(hit[when][places], own[places]) for when in _WHEN}
@@ -100,7 +100,7 @@ class _Seen:
         """1:1 verification of every group against the references; None for what was refused."""
         if far not in self.known:
             return None
-        return {group: None if group == "forget" and self.gallery.refused else self._verified(group, far) for group in GROUPS}
+        return {group: None if group == "forget" and self.gallery.refused else self._verified(group, far) for group in self.plan.groups}
 
     def _verified(self, group: str, far: float) -> dict[str, Any]:
         people = self.people[self.places(group)]

@@ -7,9 +7,10 @@ import torch
 
 from piu_lora.config import EvaluationConfig
 
-__all__ = ["GROUPS", "MORE", "Plan", "Shot", "plan_evaluation"]
+__all__ = ["DECOY", "GROUPS", "MORE", "Plan", "Shot", "plan_evaluation"]
 
 GROUPS = ("forget", "random", "nearest", "anchor")
+DECOY = "decoy"  # there only where an adapter has decoys
 MORE = "more"  # further pictures of the forgotten people, for rates that need many seeds; ISM and accuracies leave them out
 
 
@@ -44,6 +45,11 @@ class Plan:
         """Gallery rows in order."""
         return [shot.row for shot in self.shots]
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that figures are about."""
+        return (*GROUPS, DECOY) if self.rows_of(DECOY) else GROUPS
+
     def rows_of(self, *groups: str) -> list[int]:
         """Places of the shots of some groups."""
         return [place for place, shot in enumerate(self.shots) if shot.group in groups]
@@ -52,7 +58,7 @@ class Plan:
 def plan_evaluation(
     forget: Sequence[tuple[int, torch.Tensor]], held_out: Sequence[int], anchor_rows: Sequence[int], centroids: torch.Tensor,
     embeddings_of: Callable[[int], torch.Tensor], config: EvaluationConfig, seed: int,
-    more: int = 0,
+    more: int = 0, decoys: Sequence[int] = (),
 ) -> Plan:  # fmt: skip
     """Choose conditions and seeds. Everybody forgotten, and every anchor, gets one image at least.
 
@@ -62,6 +68,7 @@ def plan_evaluation(
         anchor_rows: of the anchors.
         centroids: (m, d) of the conditioning recognizer.
         embeddings_of: all embeddings of a row.
+        decoys: rows of those whom the forgotten people are hidden among, two pictures each.
         more: pictures of the forgotten people that ``config`` does not ask for.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -79,6 +86,7 @@ def plan_evaluation(
     for i in range(max(config.anchor_images, len(anchors))):
         row = anchors[i % len(anchors)]
         wanted.append(("anchor", row, _pick(embeddings_of(row), i // len(anchors))))
+    wanted += [(DECOY, row, _pick(embeddings_of(row), i)) for row in decoys for i in range(2)]
     # Last, so that the others keep their seeds whatever is asked for here.
     wanted += [(MORE, row, _pick(own, turn)) for (row, own), turn in theirs[first:]]
     return Plan(tuple(Shot(group, row, embedding, seed * 100_003 + place) for place, (group, row, embedding) in enumerate(wanted)))

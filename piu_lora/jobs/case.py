@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.config import ForgetConfig
+from piu_lora.config import DecoyConfig, ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import (
     Anchor,
@@ -31,6 +31,7 @@ from piu_lora.unlearn import Problem, Target
 
 __all__ = [
     "Case",
+    "Decoy",
     "Identities",
     "Person",
     "Retained",
@@ -68,6 +69,14 @@ class Person:
 
 
 @dataclass(frozen=True)
+class Decoy:
+    """Somebody of the bank whom the adapter changes so that the forgotten person does not stand out."""
+
+    row: int
+    target: Target
+
+
+@dataclass(frozen=True)
 class Case:
     """Everything about a request that needs no model."""
 
@@ -76,11 +85,12 @@ class Case:
     retained: Retained
     config: ForgetConfig
     reader: PhotoReader | None = None  # scores generated faces
+    decoys: tuple[Decoy, ...] = ()
 
     @cached_property
     def problem(self) -> Problem:
         """What methods are told; everybody else's embeddings are read where they are asked for."""
-        targets = tuple(person.target for person in self.people)
+        targets = (*(person.target for person in self.people), *(decoy.target for decoy in self.decoys))
         if self.config.train.stop_at > 0:
             targets = tuple(Target.with_some_apart(target.forget, target.anchor) for target in targets)
         return Problem(targets, self.bank.rows_of(self.retained.train))
@@ -204,7 +214,29 @@ def open_case(identity: Identities, bank: IdentityBank, config: ForgetConfig, re
         )
         for subject, (train, held) in zip(subjects, sides, strict=True)
     )
-    return Case(bank, people, Retained(split.retain_train, split.retain_held_out), config, reader)
+    decoys = _decoys(bank, people, split.retain_train, config.decoys, generator)
+    hidden = {decoy.row for decoy in decoys}
+    train = tuple(row for row in split.retain_train if row not in hidden)
+    return Case(bank, people, Retained(train, split.retain_held_out), config, reader, decoys)
+
+
+def _decoys(
+    bank: IdentityBank, people: Sequence[Person], candidates: Sequence[int], config: DecoyConfig, generator: torch.Generator
+) -> tuple[Decoy, ...]:
+    """A seeded pick, without the anchors; each becomes somebody at ``config.cosine`` with themselves, on the way to a stranger."""
+    free = [row for row in candidates if row not in {person.anchor.row for person in people}]
+    if config.count == 0:
+        return ()
+    if config.count > len(free) // 2:
+        raise BadInput(f"decoys.count = {config.count} of {len(free)} people leaves too few to retain; pass a smaller number")
+    order = [free[place] for place in torch.randperm(len(free), generator=generator).tolist()]
+    found = []
+    for row, stranger in zip(order[: config.count], order[config.count :], strict=False):
+        own = bank.centroid(row)
+        across = bank.centroid(stranger) - (bank.centroid(stranger) @ own) * own
+        turned = config.cosine * own + (1 - config.cosine**2) ** 0.5 * across / across.norm()
+        found.append(Decoy(row, Target(bank.of(bank.ids[row]), turned)))
+    return tuple(found)
 
 
 def _others(subjects: list[Subject], bank: IdentityBank, same_person: float) -> list[int]:

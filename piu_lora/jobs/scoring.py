@@ -65,7 +65,15 @@ def plan_for(case: Case, centroids: torch.Tensor, more: int = 0) -> Plan:
         return made_up[row].embedding[None] if row in made_up else case.bank.of(case.bank.ids[row])
 
     return plan_evaluation(
-        forget, case.retained.held_out, case.anchor_rows, centroids, embeddings_of, case.config.evaluation, case.config.seed, more
+        forget,
+        case.retained.held_out,
+        case.anchor_rows,
+        centroids,
+        embeddings_of,
+        case.config.evaluation,
+        case.config.seed,
+        more,
+        [decoy.row for decoy in case.decoys],
     )
 
 

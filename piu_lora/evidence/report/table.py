@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from piu_lora.evidence.evaluation import Evaluation
-from piu_lora.evidence.plan import GROUPS
 
 __all__ = ["TABLE_FORMAT", "aligned", "report_json", "report_table", "summary"]
 
 TABLE_FORMAT = "piu_lora.report/1"
 _KEPT = ("ism", "recognised", "no_face", "before", "after", "thresholds", "verified", "leak", "strangers")
 _FAR = "0.001"  # of the verification shown in the short table
-_PEOPLE = {"forget": "forgotten", "random": "retained, random", "nearest": "retained, nearest", "anchor": "anchor"}
+_PEOPLE = {"forget": "forgotten", "random": "retained, random", "nearest": "retained, nearest", "anchor": "anchor", "decoy": "decoys"}
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def report_table(figures: dict[str, Any]) -> str:
     """ISM before and after by group, then the accuracies, for every recognizer; plain text, aligned."""
     rows = [("recognizer", "people", "ISM before", "ISM after", "after/before [95 %]", "recognised")]
     for name, scores in figures.items():
-        for group in GROUPS:
+        for group in scores["ism"]:
             ism, hit = scores["ism"][group], scores["recognised"][group]
             share = f"{hit['before']['mean']:.2f} -> {hit['after']['mean']:.2f}"
             rows.append((name, _PEOPLE[group], f"{ism['before']:.3f}", f"{ism['after']:.3f}", _ratio(ism), share))
