@@ -13,7 +13,7 @@ from piu_lora.audit.copies import attention_blocks, fused_copy
 from piu_lora.audit.denoise import denoising_loss, draw_noisy
 from piu_lora.audit.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
 from piu_lora.audit.registry import Outcome, attack
-from piu_lora.audit.scene import Scene, Someone
+from piu_lora.audit.scene import Scene, Someone, drawn
 from piu_lora.config import LoraConfig
 from piu_lora.model import attach, encode_embeddings, trainable, training_attention
 from piu_lora.unlearn.rivals.pictures import latents_of
@@ -65,6 +65,10 @@ def relearn(scene: Scene, config: AuditConfig) -> Outcome:
         figures[f"steps_{name}"] = min((step for step in steps if step is not None), default=None)
         figures[f"withstood_{name}"] = min(held[name])
     figures["control_step_0"] = control.share
+    # With fewer photographs at hand, the larger lessons cannot be given.
+    for count in config.relearn_photos:
+        figures.setdefault(f"steps_photos_{count}")
+        figures.setdefault(f"withstood_photos_{count}")
     taught = [figures[f"steps_photos_{count}"] for count in config.relearn_photos]
     return Outcome(
         any(step is not None for step in taught),
@@ -81,7 +85,10 @@ def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str
         step = figures.get(f"steps_{name}")
         return f"not within {config.relearn_steps[-1]} steps" if step is None else f"after {step} steps"
 
-    own = ", ".join(f"{told(f'photos_{count}')} on {count} photograph{'s' * (count > 1)}" for count in config.relearn_photos)
+    given = [count for count in config.relearn_photos if figures[f"withstood_photos_{count}"] is not None]
+    own = ", ".join(f"{told(f'photos_{count}')} on {count} photograph{'s' * (count > 1)}" for count in given)
+    if len(given) < len(config.relearn_photos):
+        own = f"{own or 'never tried'} (no more photographs are at hand)"
     return (
         f"the person is back {own}; the untouched base learns them for a made-up identity {told('made_up')}; benign fine-tuning on others "
         f"brings them back {told('benign')}; with random weights of equal norm they are there {told('random')}"
@@ -95,7 +102,7 @@ def _courses(scene: Scene, config: AuditConfig, who: Someone, sheet: Sheet) -> d
     nobody = made_up_identity(scene.bank, away, scene.generator(f"made up for {who.label}"))
     judged = _judged(who, config)
     courses = {}
-    for count in config.relearn_photos:
+    for count in (each for each in config.relearn_photos if each <= len(photos)):
         courses[f"photos_{count}"] = _course(
             scene,
             config,
@@ -132,20 +139,13 @@ def _course(
     twin = fused_copy(scene.pipe, change)
     steps, looks = [], []
     for step in finetuned(twin, *lesson, config, scene.generator(f"fine-tuning for {who.label}: {case}")):
-        images = _generated(twin, judged, config, scene.seeds(len(judged)))
+        images = drawn(twin, judged, config, scene.seeds(len(judged)))
         found = look(scene.galleries, images, who.row, config.far)
         steps.append(step)
         looks.append(sheet.add(f"{case}, step {step}", who.label, model, found))
         if found.back(config):
             break
     return Course(tuple(steps), tuple(looks), config.share)
-
-
-def _generated(pipe: StableDiffusionPipeline, embeddings: torch.Tensor, config: AuditConfig, seeds: list[int]) -> torch.Tensor:
-    from piu_lora.model import generate
-
-    images: torch.Tensor = generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
-    return images
 
 
 def finetuned(

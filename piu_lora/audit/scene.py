@@ -17,7 +17,7 @@ from piu_lora.evidence import Gallery
 from piu_lora.identity import IdentityBank, centroid
 from piu_lora.model import generate, without_bars
 
-__all__ = ["Others", "Scene", "Someone"]
+__all__ = ["Others", "Scene", "Someone", "drawn"]
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,17 @@ class Scene:
         """
         seeds = list(seeds) or self.seeds(len(embeddings))
         if change is None:
-            return _drawn(self.pipe, embeddings, config, seeds)
+            return drawn(self.pipe, embeddings, config, seeds)
         if change:
             with self.changed(change):
-                return _drawn(self.pipe, embeddings, config, seeds)
+                return drawn(self.pipe, embeddings, config, seeds)
         key = hashlib.sha256(embeddings.contiguous().numpy().tobytes() + repr((seeds, config.steps, config.guidance)).encode()).hexdigest()
         if key not in self._drawn:
-            self._drawn[key] = _drawn(self.pipe, embeddings, config, seeds)
+            self._drawn[key] = drawn(self.pipe, embeddings, config, seeds)
         return self._drawn[key]
 
 
-def _drawn(pipe: StableDiffusionPipeline, embeddings: torch.Tensor, config: AuditConfig, seeds: list[int]) -> torch.Tensor:
+def drawn(pipe: StableDiffusionPipeline, embeddings: torch.Tensor, config: AuditConfig, seeds: Sequence[int]) -> torch.Tensor:
+    """Images (n, 3, h, w) in [0, 1] of conditions (n, d), by a pipeline as it is, with the audit's sampler."""
     images: torch.Tensor = generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
     return images

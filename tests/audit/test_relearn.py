@@ -94,3 +94,13 @@ def test_the_loss_is_the_mean_squared_error_of_the_noise(scene: Scene) -> None:
     condition = encode_embeddings(scene.pipe.text_encoder, scene.pipe.tokenizer, scene.people[0].conditions(4))
     loss, predicted = denoising_loss(scene.pipe, batch, condition)
     assert float(loss) == pytest.approx(float(((predicted - batch.noise) ** 2).mean()), rel=1e-6)
+
+
+def test_lessons_that_need_more_photographs_than_there_are_are_not_given(scene: Scene) -> None:
+    config = QUICK.updated({"relearn_photos": (1, 7), "relearn_steps": (1,)})
+    found = ATTACKS["relearn"].run(scene, config)
+    assert found.figures["withstood_photos_1"] is not None
+    assert found.figures["withstood_photos_7"] is None
+    assert found.figures["steps_photos_7"] is None
+    assert "no more photographs are at hand" in found.finding
+    assert not any(str(row[0]).startswith("7 photographs") for row in found.rows)
