@@ -109,14 +109,17 @@ class ObjectiveConfig:
 class DecoyConfig:
     """People of the bank to hide the forgotten one among: the adapter changes them as well, and its weights single out nobody.
 
-    It harms them: each becomes somebody at ``cosine`` with themselves.
+    It harms them: each becomes somebody at ``cosine`` with themselves. Who they are follows from a seed of their own, which no receipt
+    holds: whoever has the bank could draw them again.
     """
 
     count: int = 0
     cosine: float = 0.5
+    seed: int = 0  # a large number that nobody else knows; needed where there are decoys
 
     def __post_init__(self) -> None:
         require(self.count >= 0, "decoys.count", self.count, "0 or more")
+        require(0 <= self.seed < 2**63, "decoys.seed", self.seed, "0 <= seed < 2**63")
         require(-1 < self.cosine < 1, "decoys.cosine", self.cosine, "-1 < cosine < 1")
 
 

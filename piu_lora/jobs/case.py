@@ -119,9 +119,10 @@ class Case:
 
     @property
     def public_settings(self) -> dict[str, Any]:
-        """The settings as they may be written down: a fixed anchor is somebody, and stays out."""
+        """The settings as they may be written down: a fixed anchor is somebody, and decoys must not be drawn again."""
         settings = self.config.to_dict()
         settings["anchor"]["identity"] = ""
+        settings["decoys"]["seed"] = 0
         return settings
 
     def digest(self) -> str:
@@ -214,21 +215,22 @@ def open_case(identity: Identities, bank: IdentityBank, config: ForgetConfig, re
         )
         for subject, (train, held) in zip(subjects, sides, strict=True)
     )
-    decoys = _decoys(bank, people, split.retain_train, config.decoys, generator)
+    decoys = _decoys(bank, people, split.retain_train, config.decoys)
     hidden = {decoy.row for decoy in decoys}
     train = tuple(row for row in split.retain_train if row not in hidden)
     return Case(bank, people, Retained(train, split.retain_held_out), config, reader, decoys)
 
 
-def _decoys(
-    bank: IdentityBank, people: Sequence[Person], candidates: Sequence[int], config: DecoyConfig, generator: torch.Generator
-) -> tuple[Decoy, ...]:
+def _decoys(bank: IdentityBank, people: Sequence[Person], candidates: Sequence[int], config: DecoyConfig) -> tuple[Decoy, ...]:
     """A seeded pick, without the anchors; each becomes somebody at ``config.cosine`` with themselves, on the way to a stranger."""
     free = [row for row in candidates if row not in {person.anchor.row for person in people}]
     if config.count == 0:
         return ()
     if config.count > len(free) // 2:
         raise BadInput(f"decoys.count = {config.count} of {len(free)} people leaves too few to retain; pass a smaller number")
+    if config.seed == 0:
+        raise BadInput("decoys need a seed that nobody else knows, since it says who they are; pass a large --set decoys.seed=NUMBER")
+    generator = torch.Generator().manual_seed(config.seed)
     order = [free[place] for place in torch.randperm(len(free), generator=generator).tolist()]
     found = []
     for row, stranger in zip(order[: config.count], order[config.count :], strict=False):

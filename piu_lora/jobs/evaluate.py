@@ -172,7 +172,9 @@ def evaluate(
         "seconds": round(time.perf_counter() - begun, 1), "images": studio.images, "recognizers": evaluation.figures,
         "agreement": agreement(plan, measured[1], galleries),
         "quality": quality_figures(plan, *measured, galleries[-1], _name(judges.quality)),
-        "doubles": _doubles(case, galleries[0]), "sweeps": swept, "notes": _notes(case, galleries, references, quality is not None),
+        "doubles": _doubles(case, galleries[0]), "sweeps": swept, "notes": _notes(
+            case, galleries, references, quality is not None, int(opened.receipt.settings.get("decoys", {}).get("count", 0))
+        ),
     }  # fmt: skip
     document = finished({**new_document(opened, pipe, case, len(references)), "evaluation": section}, earlier, policy)
     files: list[Path] = []
@@ -192,6 +194,8 @@ def receipt_settings(adapter: Adapter, pairs: Sequence[str] = ()) -> ForgetConfi
     config = ForgetConfig.preset(receipt.base.family) if receipt.members else ForgetConfig().updated(receipt.settings)
     if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in pairs):
         raise BadInput("the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID")
+    if config.decoys.count and not any(pair.startswith("decoys.seed=") for pair in pairs):
+        config = config.updated({"decoys": {"count": 0}})  # who they are is not stored, so nothing can be said of them
     return config.updated_from_pairs(pairs)
 
 
@@ -225,7 +229,7 @@ def _doubles(case: Case, gallery: Gallery) -> dict[str, Any]:
     return {"count": int((cosines.amax(dim=1) >= limit).sum()), "cosine": limit}
 
 
-def _notes(case: Case, galleries: Sequence[Gallery], references: Sequence[Path], quality: bool) -> list[str]:
+def _notes(case: Case, galleries: Sequence[Gallery], references: Sequence[Path], quality: bool, stated_decoys: int) -> list[str]:
     notes = []
     if len(galleries) == 1:
         notes.append("one recognizer only: it conditions the base as well, and an edit could please it alone")
@@ -235,6 +239,8 @@ def _notes(case: Case, galleries: Sequence[Gallery], references: Sequence[Path],
         notes.append("the references are the held-out embeddings, which the images were made from as well")
     if not hasattr(case.reader, "faces"):
         notes.append("the embedded recognizers have no detector: every picture counts as a face; sharpness and KID show ruined ones")
+    if case.config.decoys.count != stated_decoys:
+        notes.append("the adapter has decoys, and what it does to them was not measured: pass --set decoys.seed=NUMBER")
     if not quality:
         notes.append("no face-quality model was given")
     return notes
