@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from piu_lora.adapter import Ledger, active, hotswap, load_adapter, load_adapters, prepare_hotswap, read_adapter, without
     from piu_lora.config import ForgetConfig
     from piu_lora.errors import PiuLoraError
+    from piu_lora.evidence import Policy
     from piu_lora.identity import IdentityBank
+    from piu_lora.jobs.audit import Audited, audit
     from piu_lora.jobs.convert import convert_adapter, extract_adapter, resize_adapter
-    from piu_lora.jobs.evaluate import evaluate
+    from piu_lora.jobs.evaluate import Assessment, Judges, evaluate
     from piu_lora.jobs.forget import ForgetResult, forget
     from piu_lora.jobs.fuse import fuse_adapters
     from piu_lora.jobs.members import open_members, with_people
@@ -22,14 +24,19 @@ if TYPE_CHECKING:
     from piu_lora.model import encode_embeddings, generate, load_base
 
 __all__ = [
+    "Assessment",
+    "Audited",
     "ForgetConfig",
     "ForgetResult",
     "IdentityBank",
+    "Judges",
     "Ledger",
     "MergeSettings",
     "PiuLoraError",
+    "Policy",
     "__version__",
     "active",
+    "audit",
     "check_stack",
     "convert_adapter",
     "encode_embeddings",
@@ -60,9 +67,11 @@ _HOMES = {
         "piu_lora.adapter": ("Ledger", "active", "hotswap", "load_adapter", "load_adapters", "prepare_hotswap", "read_adapter", "without",),
         "piu_lora.config": ("ForgetConfig",),
         "piu_lora.errors": ("PiuLoraError",),
+        "piu_lora.evidence": ("Policy",),
         "piu_lora.identity": ("IdentityBank",),
+        "piu_lora.jobs.audit": ("Audited", "audit",),
         "piu_lora.jobs.convert": ("convert_adapter", "extract_adapter", "resize_adapter",),
-        "piu_lora.jobs.evaluate": ("evaluate",),
+        "piu_lora.jobs.evaluate": ("Assessment", "Judges", "evaluate",),
         "piu_lora.jobs.forget": ("ForgetResult", "forget",),
         "piu_lora.jobs.fuse": ("fuse_adapters",),
         "piu_lora.jobs.members": ("open_members", "with_people",),

@@ -54,6 +54,7 @@ def inversion(scene: Scene, config: AuditConfig) -> Outcome:
     """
     sheet, curves = Sheet(), []
     best: dict[str, float] = {}
+    first: dict[str, int] = {}
     ways = [way for way in _WAYS if not way.guided or scene.recognise is not None]
     plain = _WAYS[1]
     for who in scene.people[: config.people]:
@@ -65,22 +66,35 @@ def inversion(scene: Scene, config: AuditConfig) -> Outcome:
         for way, person, change, model, figure in runs:
             steps, looks = _run(scene, config, way, person, change, model, sheet)
             best[figure] = max(best.get(figure, 0.0), *(each.share for each in looks))
+            if back := [step for step, each in zip(steps, looks, strict=True) if each.back(config)]:
+                first[figure] = min(first.get(figure, back[0]), back[0])
             lines.append(series(f"{person.label}, {model}, {way.label}", steps, [each.ism for each in looks]))
         curves.append(curve(f"Inversion: {who.label}", "steps", "ISM", lines, scene.galleries[-1].threshold(config.far)))
     tried = [way for way in ways if best[way.name] >= config.share]
     figures: dict[str, float | int | None] = {way.name: best.get(way.name) for way in _WAYS}
     figures |= {name: best[name] for name in ("control_untouched", "control_random", "control_person")}
     figures["best"] = max(best[way.name] for way in ways)
+    quickest = min((first[way.name] for way in tried), default=None)
+    figures |= {
+        "steps": quickest,
+        "control_steps_untouched": first.get("control_untouched"),
+        "control_steps_person": first.get("control_person"),
+    }
     unguided = "" if scene.recognise is not None else "; no differentiable recognizer is at hand, so the guided variant was left out"
     return Outcome(
         bool(tried),
         f"{criterion(config)}, at any judgement within the budget",
-        f"at best {figures['best']:.0%} of the images verify ({', '.join(way.label for way in tried) or 'no way succeeds'}); the same from "
-        f"nobody's vector on the untouched base {best['control_untouched']:.0%}, through random weights of equal norm "
-        f"{best['control_random']:.0%}, for a control who is not forgotten {best['control_person']:.0%}{unguided}",
+        f"at best {figures['best']:.0%} of the images verify ({', '.join(way.label for way in tried) or 'no way succeeds'}), first "
+        f"{_after(quickest)}; from nobody's vector on the untouched base {best['control_untouched']:.0%}, first "
+        f"{_after(first.get('control_untouched'))}, through random weights of equal norm {best['control_random']:.0%}, for a control who "
+        f"is not forgotten {best['control_person']:.0%}{unguided}",
         f"{len(ways)} variants x {config.inversion_steps} steps of Adam x {config.inversion_batch}, {scene.people[0].source}",
         figures, COLUMNS, sheet.rows, curves,
     )  # fmt: skip
+
+
+def _after(steps: int | None) -> str:
+    return "never" if steps is None else f"after {steps} steps"
 
 
 def _run(

@@ -60,3 +60,11 @@ def test_stacking_and_merging(tmp_path: Path) -> None:
     printed = run("stack_adapters.py", tmp_path / "merged")
     assert "active:" in printed
     assert (tmp_path / "merged" / "forget.json").exists()
+
+
+def test_evidence(tmp_path: Path) -> None:
+    lean = [*SHORT[1:], "evaluation.steps=4", "report.leak_images=8", "report.sweep_images=0"]
+    printed = run("evidence.py", tmp_path / "out", *lean)
+    assert "poster: the forgotten person stands at rank" in printed
+    assert "passed:" in printed
+    assert (tmp_path / "out" / "report" / "report.html").stat().st_size > 50_000
