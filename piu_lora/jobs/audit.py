@@ -15,7 +15,7 @@ from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import Identities, bank_for, open_case
 from piu_lora.jobs.evaluate import receipt_settings
 from piu_lora.jobs.readers import reader_for
-from piu_lora.jobs.report import earlier_report, finished, new_document, write_report
+from piu_lora.jobs.report import earlier_pictures, earlier_report, finished, new_document, write_report
 from piu_lora.jobs.scene import open_scene
 from piu_lora.model import Precision, as_pipeline, family_of
 from piu_lora.progress import Progress, silent
@@ -75,7 +75,9 @@ def audit(
     require_base(pipe, opened)
     section = run_attacks(open_scene(pipe, case, opened, budgeted), budgeted, chosen, progress)
     document = finished({**new_document(opened, pipe, case), "audit": section}, earlier, policy)
-    files = [] if folder is None else write_report(folder, document, Pictures(), public=public)
+    files: list[Path] = []
+    if folder is not None:
+        files = write_report(folder, document, earlier_pictures(folder) if earlier else Pictures(), public=public)
     return Audited(document, tuple(files))
 
 

@@ -26,10 +26,10 @@ from piu_lora.jobs.case import Case
 from piu_lora.jobs.scoring import REFERENCES, photographs_of
 from piu_lora.model import describe
 
-__all__ = ["REPORT_FILE", "earlier_report", "finished", "new_document", "write_junit", "write_report"]
+__all__ = ["REPORT_FILE", "earlier_pictures", "earlier_report", "finished", "new_document", "write_junit", "write_report"]
 
 REPORT_FILE = "report.json"
-_HTML, _MARKDOWN = "report.html", "report.md"
+_HTML, _MARKDOWN, _SHEET = "report.html", "report.md", "before_after.png"
 
 
 def new_document(adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, references: int = 0) -> dict[str, Any]:
@@ -90,7 +90,11 @@ def finished(document: dict[str, Any], earlier: dict[str, Any] | None, policy: P
 
 
 def write_report(out: Path, document: dict[str, Any], pictures: Pictures, *, public: bool) -> list[Path]:
-    """Write the three files; all are made before the first is written."""
+    """Write the report's files; all are made before the first is written.
+
+    Args:
+        pictures: their sheet is kept beside the report, so that a later section can show it again; a public report has none.
+    """
     shown = publishable(document) if public else document
     files = {
         REPORT_FILE: to_json(shown), _MARKDOWN: report_markdown(shown), _HTML: report_html(shown, Pictures() if public else pictures),
@@ -99,7 +103,17 @@ def write_report(out: Path, document: dict[str, Any], pictures: Pictures, *, pub
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             write_file(out / name, text.encode())
+        if public:
+            (out / _SHEET).unlink(missing_ok=True)
+        elif pictures.sheet is not None:
+            write_file(out / _SHEET, pictures.sheet, mode=0o600)
     return [out / name for name in files]
+
+
+def earlier_pictures(out: Path) -> Pictures:
+    """The pictures of the report that a folder holds."""
+    sheet = out / _SHEET
+    return Pictures(sheet.read_bytes() if sheet.is_file() else None)
 
 
 def write_junit(path: Path, document: dict[str, Any]) -> None:

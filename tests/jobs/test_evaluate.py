@@ -198,7 +198,7 @@ SWEPT = (*LEAN, "report.sweep_images=1", "report.guidance=[2.0]", "report.steps=
 def test_the_whole_report(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
     found = evaluate(adapter, WHO, base, tmp_path / "report", settings=SWEPT)
     stored = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "report.json", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["before_after.png", "report.html", "report.json", "report.md"]
     assert stored == json.loads(json.dumps(found.document))
     section = stored["evaluation"]
     assert [sweep["name"] for sweep in section["sweeps"]] == ["conditions", "guidance", "steps", "weight", "precision"]
@@ -223,6 +223,8 @@ def test_images_of_the_person_are_kept_only_when_asked_for(adapter: Path, base: 
         evaluate(adapter, WHO, base, tmp_path / name, settings=LEAN, **how)
         shown[name] = (tmp_path / name / "report.html").read_text()
     assert shown["public"].count("data:image") == 0
+    assert not (tmp_path / "public" / "before_after.png").exists()
+    assert (tmp_path / "images" / "before_after.png").stat().st_mode & 0o777 == 0o600
     assert "data:image" in shown["plain"]
     assert len(shown["images"]) > len(shown["plain"])
     public = json.loads((tmp_path / "public" / "report.json").read_text())
