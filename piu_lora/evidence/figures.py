@@ -1,6 +1,7 @@
 """One recognizer's figures: likeness, accuracy, verification, leaks, and on whom the forgotten person's images land."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -132,16 +133,30 @@ class _Seen:
         """As how many other real people an image of the forgotten ones verifies, and the share that lands on one and the same."""
         if far not in self.known:
             return None
-        forgotten, anchors = set(self.people[self.places("forget")]), set(self.people[self.plan.rows_of("anchor")])
-        others = [row for row in range(len(self.gallery.centroids)) if row not in forgotten | self.gallery.nobody]
         places, threshold = self.places("forget"), self.gallery.threshold(far)
+        anchors = set(self.people[self.plan.rows_of("anchor")].tolist())
         counts, landing = {}, {}
-        for when, each in self.embedded.items():
-            matched = (each[places] @ self.gallery.centroids[others].T >= threshold).numpy()
+        for when, cosines in self._with_others.items():
+            matched = (cosines >= threshold).numpy()
             counts[when] = estimate(matched.sum(axis=1).astype(float), self.people[places])
             shares = matched.mean(axis=0)
-            landing[when], most = float(shares.max()), others[int(shares.argmax())]
-        return {"expected": far * len(others), **counts, "landing": {**landing, "is_anchor": most in anchors}}
+            landing[when], most = float(shares.max()), int(shares.argmax())
+        others = len(self.gallery.centroids) - len(self._not_others)
+        return {"expected": far * others, **counts, "landing": {**landing, "is_anchor": most in anchors}}
+
+    @cached_property
+    def _not_others(self) -> list[int]:
+        """Rows of the forgotten people, and of those who are nobody."""
+        return sorted(set(self.people[self.places("forget")].tolist()) | self.gallery.nobody)
+
+    @cached_property
+    def _with_others(self) -> dict[str, torch.Tensor]:
+        """Cosines of the forgotten people's images with everybody's centroid; below any cosine where they are no others."""
+        places = self.places("forget")
+        found = {when: each[places] @ self.gallery.centroids.T for when, each in self.embedded.items()}
+        for cosines in found.values():
+            cosines[:, self._not_others] = -2
+        return found
 
     def scores(self) -> dict[str, Any]:
         """Densities of the cosines with the reference: strangers, the forgotten people before and after, those who stay."""

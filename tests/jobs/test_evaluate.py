@@ -19,9 +19,10 @@ from piu_lora.jobs import studio
 from piu_lora.jobs.case import Case, open_case
 from piu_lora.jobs.evaluate import Judges, _doubles, evaluate
 from piu_lora.jobs.report import write_junit
-from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
+from piu_lora.jobs.scoring import Second, anchor_portraits, galleries_for, plan_for
 from piu_lora.model import generate, mini
 from piu_lora.model.mini.export import bank_portraits, fresh_portraits
+from tests.identity.test_face_quality import model
 
 WHO = "mini-0007"
 SMALL = {"evaluation": {"forget_images": 4, "retain_images": 6, "nearest": 3, "anchor_images": 2, "steps": 8, "batch": 64}}
@@ -175,6 +176,29 @@ def test_nothing_held_out_is_nothing_verified(tmp_path: Path) -> None:
     _save(bank_portraits(7)[0], tmp_path / "one.png")
     gallery = galleries_for("tiny", case_of(tmp_path / "one.png", _without(7)))[0]
     assert gallery.refused.startswith("the forgotten person has no photograph that was kept out of training")
+
+
+def test_a_second_recognizer_judges_any_base() -> None:
+    second = Second(mini.evaluating_recognizer(), mini.evaluating_bank())
+    case = open_case(WHO, mini.conditioning_bank(), config().updated({"anchor": {"rule": "far-safe"}}), mini.conditioning_recognizer())
+    names = [(gallery.name, gallery.role) for gallery in galleries_for("arc2face", case, second=second)]
+    assert names == [("conditioning", "conditions the base"), ("evaluating", "only evaluates")]
+    fewer = replace(second, bank=_few(mini.evaluating_bank()))
+    with pytest.raises(BadInput, match="holds other people than the bank"):
+        galleries_for("arc2face", case, second=fewer)
+
+
+def _few(bank: IdentityBank) -> IdentityBank:
+    return IdentityBank(bank.embeddings[:15], bank.labels[:15], bank.ids[:5], bank.recognizer)
+
+
+def test_a_face_quality_model_is_one_more_figure(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+    path = model(tmp_path / "brightness.onnx", size=64)
+    section = evaluate(adapter, WHO, base, judges=Judges(quality=path), settings=LEAN).document["evaluation"]
+    found = section["quality"]["face_quality"]
+    assert found["model"] == "brightness.onnx"
+    assert set(found["retain"]) == {"before", "after", "ratio", "ratio_interval"}
+    assert "no face-quality model was given" not in section["notes"]
 
 
 def test_a_second_recognizer_needs_its_bank() -> None:
