@@ -145,6 +145,7 @@ def evaluate(
         BadInput: unreadable adapter, unknown identity, references that were trained on.
         Incompatible: the adapter belongs to another base.
     """
+    # 1. Check everything that can be checked before a model is loaded.
     opened = open_adapter(adapter)
     folder = None if out is None else Path(out)
     earlier = None if folder is None else earlier_report(folder, "evaluation", opened, force=force)
@@ -153,6 +154,8 @@ def evaluate(
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
     quality = None if judges.quality is None else FaceQuality(judges.quality, providers_for(device))
     second, references = judges.opened_second(device), judges.photographs
+
+    # 2. Load the base; ask who can judge, and what is to be generated.
     pipe = as_pipeline(base, device, dtype)
     begun = time.perf_counter()
     galleries = galleries_for(describe(pipe).family, case, anchor_portraits(pipe, case), second=second, references=references)
@@ -160,6 +163,8 @@ def evaluate(
         raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
     plan = plan_for(case, galleries[0].centroids, max(report.leak_images - max(config.evaluation.forget_images, len(case.people)), 0))
     digest = _digest(opened, pipe, case, report, galleries, quality)
+
+    # 3. Generate with the adapter off and on; keep measurements, not pictures.
     name = load_adapter(pipe, opened)
     try:
         with kept_measurements(folder, digest) as cache, progress("evaluate", 2 * len(plan.shots) + sweep_images(plan, report)) as advance:
@@ -168,6 +173,8 @@ def evaluate(
             swept = sweeps(pipe, name, case, plan, measured, studio, report)
     finally:
         unload(pipe, [name])
+
+    # 4. Figures, report, verdict.
     section = {
         "seconds": round(time.perf_counter() - begun, 1), "images": studio.images, "recognizers": evaluation.figures,
         "agreement": agreement(plan, measured[1], galleries),
