@@ -16,8 +16,9 @@ def main(out: Path, settings: list[str]) -> None:
     pipe, policy = load_base("mini"), Policy.load(Path(__file__).parent / "policy.toml")
     adapter = forget(WHO, pipe, out / "adapter", config=ForgetConfig.preset("mini", "closed-encoder"), evaluate=False).path
 
-    evaluate(adapter, WHO, pipe, out / "report", settings=settings, policy=policy)
-    judged = audit(adapter, WHO, pipe, out / "report", attacks=["cone", "poster"], policy=policy).document
+    attacking = [pair for pair in settings if pair.startswith("audit.")]
+    evaluate(adapter, WHO, pipe, out / "report", settings=[pair for pair in settings if pair not in attacking], policy=policy)
+    judged = audit(adapter, WHO, pipe, out / "report", attacks=["cone", "poster"], settings=attacking, policy=policy).document
 
     for attack in judged["audit"]["attacks"]:
         print(f"{attack['name']}: {attack['finding']}")

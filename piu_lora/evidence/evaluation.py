@@ -15,8 +15,9 @@ from piu_lora.evidence.plan import MORE, Plan
 from piu_lora.evidence.quality import kid_change
 from piu_lora.evidence.statistics import paired
 
-__all__ = ["Evaluation", "agreement", "evaluate_images", "evaluate_measured", "quality_figures"]
+__all__ = ["KID_LEAST", "Evaluation", "agreement", "evaluate_images", "evaluate_measured", "quality_figures"]
 
+KID_LEAST = 3  # pictures on either side: the jackknife leaves one out, and a distance needs two
 _RETAINED = ("random", "nearest", "anchor")
 
 
@@ -98,7 +99,7 @@ def quality_figures(plan: Plan, before: Measured, after: Measured, judge: Galler
     people = np.array(plan.rows)
     figures: dict[str, Any] = {"kid": None, "face_quality": None}
     photographs = judge.photographs
-    if photographs is not None:
+    if photographs is not None and min(map(len, sides.values())) >= KID_LEAST:
         # Unit rows are scaled so that the kernel sees the cosine: (cos + 1)^3.
         scale = float(photographs.shape[1]) ** 0.5
         features = [scale * each.embedded[judge.name] for each in (before, after)]

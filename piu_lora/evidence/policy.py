@@ -34,7 +34,9 @@ class EvaluationLimits(Settings):
     nearest_verified: Limit = 0.9
     landing: Limit = "off"  # at most: images of the forgotten person that verify as one and the same real person
     # Are they still good pictures?
-    sharpness: Limit = 0.5  # at least, after / before, of forgotten and retained people; another face alone moves it by a quarter
+    sharpness: Limit = (
+        0.25  # at least; a floor, since faces differ: everybody else's after / before, the forgotten person's / theirs before
+    )
     kid: Limit = "off"  # at most: KID after - before of retained people, x 1000
     # Can these figures be believed?
     seen_before: Limit = 0.5  # at least: images of the person by the untouched base that verify
@@ -161,11 +163,23 @@ def _evaluation_lines(evaluation: Mapping[str, Any], policy: Policy) -> list[Lin
         for name, text, value, relation, reason in _of_recognizer(figures, policy.far):
             add(name, recognizer, text, value, relation, reason)
     quality = evaluation["quality"]
-    for side, whom in (("forget", "the forgotten person"), ("retain", "everybody else")):
-        add("sharpness", "", f"sharpness of images of {whom}, after / before", quality["sharpness"][side]["ratio"], ">=")
+    forget, retain = (quality["sharpness"][side] for side in ("forget", "retain"))
+    # Another face is another sharpness: what the forgotten person's images are held to is what this base draws.
+    beside = forget["after"] / retain["before"] if retain["before"] else None
+    add(
+        "sharpness",
+        "",
+        "sharpness of images of the forgotten person, beside everybody else's before",
+        beside,
+        ">=",
+        "no picture has an edge",
+    )
+    add("sharpness", "", "sharpness of images of everybody else, after / before", retain["ratio"], ">=", "no picture has an edge")
     kid = quality["kid"]
     change = None if kid is None else kid["retain"]["delta"]["mean"]
-    add("kid", "", "KID of everybody else, after - before, x 1000", change, "<=", "there are no photographs to compare with")
+    add(
+        "kid", "", "KID of everybody else, after - before, x 1000", change, "<=", "too few pictures, or no photographs to compare them with"
+    )
     doubles = evaluation["doubles"]["count"]
     add("doubles", "", "identities of the bank that are likely the forgotten person", doubles, "<=")
     return lines

@@ -26,6 +26,7 @@ from piu_lora.evidence import (
     quality_figures,
     shown_places,
 )
+from piu_lora.evidence.evaluation import KID_LEAST
 from piu_lora.evidence.report import Pictures
 from piu_lora.identity import FaceQuality, FaceReader, IdentityBank
 from piu_lora.identity.pictures import list_photos
@@ -113,7 +114,7 @@ def evaluate(
     bank: IdentityBank | str | Path | None = None,
     pack: str | Path | None = None,
     judges: Judges = Judges(),
-    settings: tuple[str, ...] = (),
+    settings: Sequence[str] = (),
     policy: Policy = Policy(),  # noqa: B008
     images: bool = False,
     public: bool = False,
@@ -175,13 +176,11 @@ def evaluate(
         unload(pipe, [name])
 
     # 4. Figures, report, verdict.
+    quality_found = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
     section = {
         "seconds": round(time.perf_counter() - begun, 1), "images": studio.images, "recognizers": evaluation.figures,
-        "agreement": agreement(plan, measured[1], galleries),
-        "quality": quality_figures(plan, *measured, galleries[-1], _name(judges.quality)),
-        "doubles": _doubles(case, galleries[0]), "sweeps": swept, "notes": _notes(
-            case, galleries, references, quality is not None, int(opened.receipt.settings.get("decoys", {}).get("count", 0))
-        ),
+        "agreement": agreement(plan, measured[1], galleries), "quality": quality_found, "doubles": _doubles(case, galleries[0]),
+        "sweeps": swept, "notes": _notes(opened, case, galleries, references, quality_found),
     }  # fmt: skip
     document = finished({**new_document(opened, pipe, case, len(references)), "evaluation": section}, earlier, policy)
     files: list[Path] = []
@@ -236,7 +235,7 @@ def _doubles(case: Case, gallery: Gallery) -> dict[str, Any]:
     return {"count": int((cosines.amax(dim=1) >= limit).sum()), "cosine": limit}
 
 
-def _notes(case: Case, galleries: Sequence[Gallery], references: Sequence[Path], quality: bool, stated_decoys: int) -> list[str]:
+def _notes(adapter: Adapter, case: Case, galleries: Sequence[Gallery], references: Sequence[Path], quality: dict[str, Any]) -> list[str]:
     notes = []
     if len(galleries) == 1:
         notes.append("one recognizer only: it conditions the base as well, and an edit could please it alone")
@@ -246,9 +245,11 @@ def _notes(case: Case, galleries: Sequence[Gallery], references: Sequence[Path],
         notes.append("the references are the held-out embeddings, which the images were made from as well")
     if not hasattr(case.reader, "faces"):
         notes.append("the embedded recognizers have no detector: every picture counts as a face; sharpness and KID show ruined ones")
-    if case.config.decoys.count != stated_decoys:
+    if case.config.decoys.count != adapter.receipt.settings.get("decoys", {}).get("count", 0):
         notes.append("the adapter has decoys, and what it does to them was not measured: pass --set decoys.seed=NUMBER")
-    if not quality:
+    if quality["kid"] is None:
+        notes.append(f"KID was left out: it needs {KID_LEAST} pictures of the forgotten person and of the others")
+    if quality["face_quality"] is None:
         notes.append("no face-quality model was given")
     return notes
 

@@ -34,7 +34,9 @@ def section(**changes: Any) -> dict[str, Any]:
         "bystanders": {"0.001": {"landing": {"after": given["landing"]}}}, "strangers": {"0.001": mean(given["strangers"])},
     }  # fmt: skip
     quality = {
-        "sharpness": {side: {"ratio": given["sharpness"]} for side in ("forget", "retain")},
+        "sharpness": {
+            side: {"before": 0.02, "after": 0.02 * given["sharpness"], "ratio": given["sharpness"]} for side in ("forget", "retain")
+        },
         "kid": {"retain": {"delta": mean(given["kid"])}},
     }
     return {"recognizers": {"arc": figures}, "quality": quality, "doubles": {"count": given["doubles"]}}
@@ -56,7 +58,7 @@ def test_the_default_passes_what_is_fine() -> None:
     ("name", "value"),
     [
         ("forget_ism", 0.51), ("recognised", 0.06), ("verified", 0.06), ("no_face", 2), ("random_ism", 0.94), ("nearest_ism", 0.89),
-        ("anchor_ism", 0.8), ("random_verified", 0.9), ("nearest_verified", 0.8), ("sharpness", 0.4), ("seen_before", 0.4),
+        ("anchor_ism", 0.8), ("random_verified", 0.9), ("nearest_verified", 0.8), ("sharpness", 0.2), ("seen_before", 0.4),
         ("strangers", 0.2), ("doubles", 1),
     ],
 )  # fmt: skip

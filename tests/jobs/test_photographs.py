@@ -66,10 +66,21 @@ def test_from_nothing_to_a_forgotten_person(
     assert receipt.counts == {"forget_train": 1, "forget_held_out": 1, "retain_train": 11, "retain_held_out": 1}
     # Random weights draw no faces: every picture is counted as nobody, none as a success.
     figures = json.loads(made.stdout)["evaluation"]["recognizers"]["conditioning"]
-    assert figures["no_face"]["forget"] == {"before": 1, "after": 1}
+    assert figures["no_face"]["forget"] == {"before": 1, "after": 1, "n": 1}
     assert figures["ism"]["forget"]["ratio"] is None
     assert (tmp_path / "adapter" / "report" / "before_after.png").exists()
     assert not [path for path in (tmp_path / "adapter").rglob("*") if path.is_file() and who.name.encode() in path.read_bytes()]
+
+    lean = ("--set", "report.leak_images=0", "--set", "report.sweep_images=0")
+    judged = piu("evaluate", tmp_path / "adapter", "--identity", who, *common, "--out", tmp_path / "report", *lean, "--json")
+    assert judged.returncode == 0, judged.stderr
+    document = json.loads(judged.stdout)
+    lines = {line["name"]: line for line in document["verdict"]["lines"]}
+    assert not document["verdict"]["passed"]
+    assert lines["no_face"]["value"] == 1
+    assert lines["forget_ism"]["reason"] == "no face in any image before"
+    assert "impostor pairs cannot resolve a false-accept rate of 0.001" in lines["verified"]["reason"]
+    assert not [path for path in (tmp_path / "report").rglob("*") if who.name.encode() in path.read_bytes()]
 
     drawn = piu(
         "generate",
