@@ -46,8 +46,9 @@ class PiuDenseSettings:
     retain_weight: float = 10.0
 
 
-# The published rate hardly moves so small a net; chosen for benchmarks/forgetting.py, which compares ours with it.
-MINI_SETTINGS = PiuDenseSettings(steps=150, accumulation=1, lr=1e-3)
+# The published rate hardly moves so small a net. Tried on one person whom no figure shows: at 5e-4 the forget ISM is below 0 already
+# (random 0.97 kept, nearest 0.93); benchmarks/forgetting.py has 1e-3, which takes more from the nearest.
+MINI_SETTINGS = PiuDenseSettings(steps=150, accumulation=1, lr=5e-4)
 
 
 @dataclass(frozen=True)
