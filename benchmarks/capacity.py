@@ -18,7 +18,7 @@ import torch
 
 from piu_lora import ForgetConfig, load_base
 from piu_lora.adapter import OutputFolder, mounted
-from piu_lora.evidence import evaluate_images
+from piu_lora.evidence import evaluate_images, summary
 from piu_lora.identity import far_threshold
 from piu_lora.jobs.arena import Contender
 from piu_lora.jobs.case import Case, open_case
@@ -53,7 +53,7 @@ def measured(pipe: Any, case: Case, methods: list[str]) -> dict[str, Any]:
         stored = {module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()}
         with mounted(pipe, stored):
             after = generate(pipe, plan.embeddings, plan.seeds, **how)
-        figures = evaluate_images(plan, before, after, galleries).figures
+        figures = summary(evaluate_images(plan, before, after, galleries))["recognizers"]
         for gallery, threshold in zip(galleries, thresholds, strict=True):
             cosines = (gallery.embed(after[places]) * gallery.centroids[rows]).sum(dim=1)
             figures[gallery.name]["verified"] = float((cosines >= threshold).float().mean())
