@@ -24,7 +24,8 @@ def main(out: Path, settings: list[str]) -> None:
         print(f"{attack['name']}: {attack['finding']}")
     for line in judged["verdict"]["lines"]:
         if not line["passed"]:
-            print(f"missed: {line['recognizer']} {line['text']}: {line['value']} {line['relation']} {line['limit']}")
+            found = line["reason"] if line["value"] is None else f"{line['value']:.3f}"
+            print(f"missed: {line['recognizer']} {line['text']}: {found}, expected {line['relation']} {line['limit']}")
     print(f"passed: {judged['verdict']['passed']}; look at {out / 'report' / 'report.html'}")
 
 

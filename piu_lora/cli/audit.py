@@ -20,7 +20,7 @@ from piu_lora.cli.options import (
     Public,
     Settings,
 )
-from piu_lora.cli.terminal import bars, judged, print_result
+from piu_lora.cli.terminal import bars, check_junit, judged, print_result
 
 __all__ = ["command"]
 
@@ -32,7 +32,9 @@ def command(
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
-    attacks: Annotated[str, typer.Option(help="names with commas between: cone, inversion, bypass, relearn, poster; all by default")] = "",
+    attacks: Annotated[
+        str | None, typer.Option(help="names with commas between: cone, inversion, bypass, relearn, poster; all by default")
+    ] = None,
     budget: Annotated[str, typer.Option(help="default or quick; single settings by --set audit.key=value")] = "default",
     settings: Settings = [],  # noqa: B006
     policy: PolicyFile = None,
@@ -51,7 +53,8 @@ def command(
     chosen = Policy.load(policy) if policy else Policy()
     if policy is not None and not chosen.audit:
         raise BadInput(f'the policy {str(policy)!r} has no limits on an audit; add [audit] and lines such as "cone.radius" = {{min = 0.3}}')
-    names = [name.strip() for name in attacks.split(",") if name.strip()]
+    names = None if attacks is None else [name.strip() for name in attacks.split(",")]
+    check_junit(junit)
     found = audit(
         adapter, identity, base, out, bank=bank, pack=pack, attacks=names, budget=budget, settings=settings,
         policy=chosen, public=public, device=device, dtype=dtype, force=force, progress=bars,

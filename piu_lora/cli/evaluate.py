@@ -20,7 +20,7 @@ from piu_lora.cli.options import (
     Public,
     Settings,
 )
-from piu_lora.cli.terminal import bars, judged, print_result
+from piu_lora.cli.terminal import INTERRUPTED, bars, check_junit, judged, print_result
 
 __all__ = ["command"]
 
@@ -56,11 +56,16 @@ def command(
 
     limits = _stated(max_forget, max_acc_u, min_retain)
     chosen = Policy.load(policy) if policy else Policy.only("command line", **limits) if limits else Policy()
-    found = evaluate(
-        adapter, identity, base, out, bank=bank, pack=pack, judges=Judges(second, second_bank, references, quality),
-        settings=tuple(settings), policy=chosen.tightened(**limits), images=images, public=public, device=device, dtype=dtype, force=force,
-        progress=bars,
-    )  # fmt: skip
+    check_junit(junit)
+    try:
+        found = evaluate(
+            adapter, identity, base, out, bank=bank, pack=pack, judges=Judges(second, second_bank, references, quality),
+            settings=settings, policy=chosen.tightened(**limits), images=images, public=public, device=device, dtype=dtype, force=force,
+            progress=bars,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {'repeat the command to go on' if out else 'with --out, it would go on'}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     print_result(found.document, "\n".join([report_table(found.figures), *(f"wrote {path}" for path in found.files)]), as_json)
     judged(found.document, junit, binding=policy is not None or bool(limits))
 

@@ -14,7 +14,7 @@ import typer
 
 from piu_lora.errors import PiuLoraError
 
-__all__ = ["bars", "judged", "opened_ledger", "print_result", "run"]
+__all__ = ["bars", "check_junit", "judged", "opened_ledger", "print_result", "run"]
 
 INTERRUPTED = 130
 
@@ -51,6 +51,14 @@ def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:
     typer.echo(json.dumps(result, indent=2, sort_keys=True) if as_json else text)
 
 
+def check_junit(path: Path | None) -> None:
+    """Raise ``BadInput`` before anything runs where the verdict could not be written afterwards."""
+    from piu_lora.errors import BadInput
+
+    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise BadInput(f"--junit {str(path)!r} cannot be written: name a file in a folder that is there")
+
+
 def judged(document: dict[str, Any], junit: Path | None, *, binding: bool) -> None:
     """Say how a report was judged, on stderr; exit 1 where it falls short of a policy that was asked for.
 
@@ -67,9 +75,9 @@ def judged(document: dict[str, Any], junit: Path | None, *, binding: bool) -> No
         return
     for line in verdict["lines"]:
         if not line["passed"]:
-            found = line["reason"] if line["value"] is None else f"{line['value']:.4g}"
             who = f"{line['recognizer']}: " if line["recognizer"] else ""
-            typer.echo(f"missed: {who}{line['text']} is {found}, expected {line['relation']} {line['limit']:g}", err=True)
+            found = f"was not measured: {line['reason']}" if line["value"] is None else f"is {line['value']:.4g}"
+            typer.echo(f"missed: {who}{line['text']} {found}; expected {line['relation']} {line['limit']:g}", err=True)
     if binding and not verdict["passed"]:
         raise typer.Exit(1)
     typer.echo(f"policy {verdict['policy']}: {'passed' if verdict['passed'] else 'falls short'}", err=True)

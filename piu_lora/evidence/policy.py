@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from piu_lora.errors import BadInput
 from piu_lora.evidence.figures import far_name
+from piu_lora.evidence.gallery import FARS
 from piu_lora.settings import Settings, require
 
 __all__ = ["EvaluationLimits", "Line", "Policy", "judge", "verdict_of"]
@@ -76,13 +77,17 @@ class Policy:
         try:
             stated = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise BadInput(f"cannot read the policy {str(path)!r}: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise BadInput(f"cannot read the policy {str(path)!r}: {reason}") from error
         if unknown := sorted(stated.keys() - {"far", "evaluation", "audit"}):
             raise BadInput(f"the policy {str(path)!r} has an unknown key {unknown[0]!r}; known: far, evaluation, audit")
         far = stated.get("far", cls.far)
-        require(isinstance(far, float) and 0 < far < 1, "far", far, "one of the calibrated rates, such as 0.001")
-        evaluation = EvaluationLimits().updated(stated.get("evaluation", {}))
-        return cls(path.name, far, evaluation, tuple(_bounds(stated.get("audit", {}))))
+        try:
+            require(far in FARS, "far", far, f"one of the calibrated rates, {', '.join(map(far_name, FARS))}")
+            evaluation = EvaluationLimits().updated(stated.get("evaluation", {}))
+            return cls(path.name, far, evaluation, tuple(_bounds(stated.get("audit", {}))))
+        except BadInput as error:
+            raise BadInput(f"the policy {str(path)!r}: {error}") from error
 
     @classmethod
     def only(cls, name: str, **limits: float) -> Self:
@@ -97,14 +102,14 @@ class Policy:
 
 def _bounds(stated: Any) -> Iterator[Bound]:
     if not isinstance(stated, Mapping):
-        raise BadInput(f"the policy's audit = {stated!r} is no table; write [audit] and a line for each figure")
+        raise BadInput(f"audit = {stated!r} is no table; write [audit] and a line for each figure")
     for key, value in stated.items():
         for end, relation in (("max", "<="), ("min", ">=")):
             if isinstance(value, Mapping) and list(value) == [end] and isinstance(value[end], int | float):
                 yield Bound(key, float(value[end]), relation)  # type: ignore[arg-type]
                 break
         else:
-            raise BadInput(f'the policy\'s audit.{key!r} = {value!r} is no limit; write "attack.figure" = {{max = 0.1}} or {{min = 5}}')
+            raise BadInput(f'audit.{key!r} = {value!r} is no limit; write "attack.figure" = {{max = 0.1}} or {{min = 5}}')
 
 
 @dataclass(frozen=True)
@@ -206,8 +211,15 @@ def _of_recognizer(figures: Mapping[str, Any], far: float) -> Iterator[tuple[str
         reason = why if verified.get(group) is None else "none of their images verified before"
         yield f"{group}_verified", f"images of {_RETAINED[group]} that verify {at}, after / before", kept, ">=", reason
     bystanders = figures["bystanders"].get(rate)
-    landing = None if bystanders is None else bystanders["landing"]["after"]
-    yield "landing", f"images of the forgotten person that verify as one real person {at}", landing, "<=", why
+    where = None if bystanders is None else bystanders.get("landing")
+    landing = None if where is None else where["after"]
+    yield (
+        "landing",
+        f"images of the forgotten person that verify as one real person {at}",
+        landing,
+        "<=",
+        why or "a public report does not say",
+    )
     yield (
         "seen_before",
         f"images of the forgotten person that verify {at} before: can this be seen at all?",

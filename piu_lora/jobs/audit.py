@@ -8,14 +8,14 @@ from typing import Any
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Adapter, open_adapter, require_base
-from piu_lora.audit import AuditConfig, find_attacks, run_attacks
+from piu_lora.attacks import AuditConfig, find_attacks, run_attacks
 from piu_lora.evidence import Policy, aligned
 from piu_lora.evidence.report import Pictures
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import Identities, bank_for, open_case
 from piu_lora.jobs.evaluate import receipt_settings
 from piu_lora.jobs.readers import reader_for
-from piu_lora.jobs.report import earlier_pictures, earlier_report, finished, new_document, write_report
+from piu_lora.jobs.report import earlier_pictures, earlier_report, finished, new_document, warn_of_others, write_report
 from piu_lora.jobs.scene import open_scene
 from piu_lora.model import Precision, as_pipeline, family_of
 from piu_lora.progress import Progress, silent
@@ -71,13 +71,16 @@ def audit(
     budgeted = AuditConfig.preset(budget, family_of(base)).updated_from_pairs(own)
     config = receipt_settings(opened, [pair for pair in settings if not pair.startswith("audit.")])
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
+    warn_of_others(opened, case)
+    for bound in policy.audit:
+        find_attacks([bound.key.partition(".")[0]])  # refuses attacks that do not exist
     pipe = as_pipeline(base, device, dtype)
     require_base(pipe, opened)
     section = run_attacks(open_scene(pipe, case, opened, budgeted), budgeted, chosen, progress)
-    document = finished({**new_document(opened, pipe, case), "audit": section}, earlier, policy)
+    document = finished({**new_document(opened, pipe, case), "audit": section}, earlier, policy, public=public)
     files: list[Path] = []
     if folder is not None:
-        files = write_report(folder, document, earlier_pictures(folder) if earlier else Pictures(), public=public)
+        files = write_report(folder, document, earlier_pictures(folder) if earlier else Pictures())
     return Audited(document, tuple(files))
 
 

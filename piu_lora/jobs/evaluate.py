@@ -32,7 +32,7 @@ from piu_lora.identity import FaceQuality, FaceReader, IdentityBank
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.case import Case, Identities, bank_for, open_case
 from piu_lora.jobs.readers import providers_for, reader_for
-from piu_lora.jobs.report import earlier_report, finished, new_document, write_report
+from piu_lora.jobs.report import earlier_report, finished, new_document, warn_of_others, write_report
 from piu_lora.jobs.scoring import Second, anchor_portraits, galleries_for, photographs_of, plan_for
 from piu_lora.jobs.studio import Studio, kept_measurements
 from piu_lora.jobs.sweeps import sweep_images, sweeps
@@ -80,6 +80,8 @@ class Judges:
         if self.references is None:
             return []
         path = Path(self.references)
+        if not path.exists():
+            raise BadInput(f"--references {str(path)!r} is not there; name a photograph or a folder of photographs")
         found = [path] if path.is_file() else list_photos(path)
         if not found:
             raise BadInput(f"--references {str(path)!r} holds no photographs")
@@ -153,6 +155,7 @@ def evaluate(
     report = ReportConfig().updated_from_pairs(pair.removeprefix("report.") for pair in settings if pair.startswith("report."))
     config = receipt_settings(opened, [pair for pair in settings if not pair.startswith("report.")])
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
+    warn_of_others(opened, case)
     quality = None if judges.quality is None else FaceQuality(judges.quality, providers_for(device))
     second, references = judges.opened_second(device), judges.photographs
 
@@ -182,11 +185,11 @@ def evaluate(
         "agreement": agreement(plan, measured[1], galleries), "quality": quality_found, "doubles": _doubles(case, galleries[0]),
         "sweeps": swept, "notes": _notes(opened, case, galleries, references, quality_found),
     }  # fmt: skip
-    document = finished({**new_document(opened, pipe, case, len(references)), "evaluation": section}, earlier, policy)
+    document = finished({**new_document(opened, pipe, case, len(references)), "evaluation": section}, earlier, policy, public=public)
     files: list[Path] = []
     if folder is not None:
         sheet = png_bytes(before_after(evaluation, forgotten=images))
-        files = write_report(folder, document, Pictures(sheet), public=public)
+        files = write_report(folder, document, Pictures(sheet))
     return Assessment(evaluation, document, tuple(files))
 
 

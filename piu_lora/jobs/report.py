@@ -1,5 +1,6 @@
 """One folder, one report about one adapter: report.json, report.md, report.html. It names nobody."""
 
+import logging
 import platform
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from piu_lora.jobs.case import Case
 from piu_lora.jobs.scoring import REFERENCES, photographs_of
 from piu_lora.model import describe
 
-__all__ = ["REPORT_FILE", "earlier_pictures", "earlier_report", "finished", "new_document", "write_junit", "write_report"]
+__all__ = ["REPORT_FILE", "earlier_pictures", "earlier_report", "finished", "new_document", "warn_of_others", "write_junit", "write_report"]
 
+_log = logging.getLogger("piu_lora")
 REPORT_FILE = "report.json"
 _HTML, _MARKDOWN, _SHEET = "report.html", "report.md", "before_after.png"
 
@@ -58,21 +60,35 @@ def new_document(adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, re
     }  # fmt: skip
 
 
+def warn_of_others(adapter: Adapter, case: Case) -> None:
+    """Say so where an adapter forgets more people than are named: the others would count as people who stay."""
+    receipt = adapter.receipt
+    people = max(len(receipt.members), receipt.counts.get("people", 1))
+    if people > len(case.people):
+        _log.warning(
+            "the adapter forgets %d people, and %d named: the others count as people who stay; name them all", people, len(case.people)
+        )
+
+
 def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) -> dict[str, Any] | None:
     """The report that a folder holds already; None where there is none.
 
     Raises:
-        BadInput: it has this section already, or is about another adapter, and ``force`` is not given.
+        BadInput: it has this section already, or is about another adapter, and ``force`` is not given; ``out`` is no place for a report.
     """
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {str(out)!r} is a file; name a folder for the report")
+    if out.resolve().is_relative_to(adapter.path.resolve()):
+        raise BadInput(f"--out {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere")
     path = out / REPORT_FILE
     if not path.exists():
         return None
     try:
         found = read_report(path)
-    except BadInput:
+    except BadInput as error:
         if force:
             return None
-        raise
+        raise BadInput(f"{error}; pass --force to replace it") from error
     same = found["adapter"]["weights_sha256"] == weights_digest(adapter)
     if same and found.get(section) is None:
         return found
@@ -82,32 +98,33 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
     return found if same else None
 
 
-def finished(document: dict[str, Any], earlier: dict[str, Any] | None, policy: Policy) -> dict[str, Any]:
-    """The document with the earlier report's other section, judged."""
+def finished(document: dict[str, Any], earlier: dict[str, Any] | None, policy: Policy, *, public: bool) -> dict[str, Any]:
+    """The document with the earlier report's other section, judged; then what is about the person is left out where it is public."""
     whole = merged(earlier, document) if earlier else document
+    if policy.audit and whole.get("audit") is None:
+        _log.warning("policy %s has limits on an audit, which this report lacks: run `piu-lora audit` into the same folder", policy.name)
     verdict = verdict_of(whole, policy)
-    return {**whole, "verdict": verdict if verdict["lines"] else None}
+    judged = {**whole, "verdict": verdict if verdict["lines"] else None}
+    return publishable(judged) if public else judged
 
 
-def write_report(out: Path, document: dict[str, Any], pictures: Pictures, *, public: bool) -> list[Path]:
-    """Write the report's files; all are made before the first is written.
+def write_report(out: Path, document: dict[str, Any], pictures: Pictures) -> list[Path]:
+    """Write the report's files; all are made before the first is written. Only the owner can read those that are not public.
 
     Args:
         pictures: their sheet is kept beside the report, so that a later section can show it again; a public report has none.
     """
-    shown = publishable(document) if public else document
-    files = {
-        REPORT_FILE: to_json(shown), _MARKDOWN: report_markdown(shown), _HTML: report_html(shown, Pictures() if public else pictures),
-    }  # fmt: skip
+    public = document["public"]
+    files = {REPORT_FILE: to_json(document), _MARKDOWN: report_markdown(document), _HTML: report_html(document, pictures)}
     with disk_errors(f"the report to {str(out)!r}"):
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            write_file(out / name, text.encode())
+            write_file(out / name, text.encode(), mode=0o644 if public else 0o600)
         if public:
             (out / _SHEET).unlink(missing_ok=True)
         elif pictures.sheet is not None:
             write_file(out / _SHEET, pictures.sheet, mode=0o600)
-    return [out / name for name in files]
+    return [out / name for name in (*files, _SHEET) if (out / name).exists()]
 
 
 def earlier_pictures(out: Path) -> Pictures:

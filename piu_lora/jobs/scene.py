@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Adapter
-from piu_lora.audit import AuditConfig, Others, Scene, Someone, choose_control
+from piu_lora.attacks import AuditConfig, Others, Scene, Someone, choose_control
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Gallery
 from piu_lora.identity.pictures import read_picture

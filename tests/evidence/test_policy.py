@@ -113,6 +113,7 @@ def test_a_file_lays_limits_over_the_defaults(tmp_path: Path) -> None:
         ('[audit]\n"poster.rank" = 3\n', r"audit\.'poster\.rank' = 3 is no limit"),
         ('[audit]\n"poster.rank" = {min = 1, max = 2}\n', "is no limit"),
         ("audit = 3\n", "audit = 3 is no table"),
+        ("far = 0.5\n", r"policy\.toml': far = 0\.5 is out of range: expected one of the calibrated rates, 0\.01, 0\.001, 0\.0001"),
         ("far = \n", "cannot read the policy"),
         ('[evaluation]\nverified = "none"\n', "verified = 'none' has the wrong type"),
     ],

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from piu_lora import load_base
 from piu_lora.adapter import open_adapter
-from piu_lora.audit import AuditConfig
+from piu_lora.attacks import AuditConfig
 from piu_lora.cli.app import app
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from piu_lora import forget, load_base
+from piu_lora import audit, forget, load_base, read_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Gallery, Measured, Plan, Policy, evaluate_measured, judge, measure, quality_figures
@@ -18,7 +18,7 @@ from piu_lora.identity import IdentityBank
 from piu_lora.jobs import studio
 from piu_lora.jobs.case import Case, open_case
 from piu_lora.jobs.evaluate import Judges, _doubles, evaluate
-from piu_lora.jobs.report import write_junit
+from piu_lora.jobs.report import warn_of_others, write_junit
 from piu_lora.jobs.scoring import Second, anchor_portraits, galleries_for, plan_for
 from piu_lora.model import generate, mini
 from piu_lora.model.mini.export import bank_portraits, fresh_portraits
@@ -248,7 +248,7 @@ def test_images_of_the_person_are_kept_only_when_asked_for(adapter: Path, base: 
         shown[name] = (tmp_path / name / "report.html").read_text()
     assert shown["public"].count("data:image") == 0
     assert not (tmp_path / "public" / "before_after.png").exists()
-    assert (tmp_path / "images" / "before_after.png").stat().st_mode & 0o777 == 0o600
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in (tmp_path / "images").iterdir())
     assert "data:image" in shown["plain"]
     assert len(shown["images"]) > len(shown["plain"])
     public = json.loads((tmp_path / "public" / "report.json").read_text())
@@ -287,6 +287,54 @@ def test_an_interrupted_evaluation_goes_on(
     assert sum(drawn) == 20 - first + shown
     assert not kept.exists()
     assert json.dumps(again) == json.dumps(whole)
+
+
+def test_a_report_lies_in_no_adapter_folder(adapter: Path, base: StableDiffusionPipeline) -> None:
+    with pytest.raises(BadInput, match="lies in the adapter folder, whose receipt lists every file"):
+        evaluate(adapter, WHO, base, adapter / "report", settings=LEAN, force=True)
+    with pytest.raises(BadInput, match="is a file; name a folder for the report"):
+        evaluate(adapter, WHO, base, adapter / "forget.json", settings=LEAN)
+
+
+def test_references_that_are_not_there(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not there; name a photograph or a folder of photographs"):
+        evaluate(adapter, WHO, base, judges=Judges(references=tmp_path / "none"), settings=LEAN)
+
+
+def test_a_damaged_report_is_replaced_only_when_told(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(BadInput, match=r"is not JSON.*; pass --force to replace it"):
+        evaluate(adapter, WHO, base, tmp_path, settings=LEAN)
+
+
+def test_an_audit_joins_a_public_evaluation(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+    evaluate(adapter, WHO, base, tmp_path / "report", settings=LEAN, public=True)
+    few = ["audit.poster_people=64", "audit.poster_random=1"]
+    found = audit(adapter, WHO, base, tmp_path / "report", attacks=["poster"], settings=few, public=True)
+    assert found.document["public"]
+    assert {"evaluation", "audit"} <= found.document.keys()
+    assert "landing" not in found.document["evaluation"]["recognizers"]["evaluating"]["bystanders"]["0.001"]
+    strict = Policy().tightened(landing=0.5)
+    lines = [line for line in judge(found.document, strict) if line.name == "landing"]
+    assert [(line.passed, line.reason) for line in lines] == [(False, "a public report does not say")] * 2
+
+
+def test_a_policy_on_attacks_that_do_not_exist(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text('[audit]\n"coin.radius" = {min = 0.1}\n')
+    with pytest.raises(BadInput, match="unknown attack 'coin'; known: bypass, cone"):
+        audit(adapter, WHO, base, policy=Policy.load(path))
+    with pytest.raises(BadInput, match="unknown attack ''"):
+        audit(adapter, WHO, base, attacks=[""])
+
+
+def test_people_who_are_not_named_are_spoken_of(adapter: Path, base: StableDiffusionPipeline, caplog: pytest.LogCaptureFixture) -> None:
+    opened = read_adapter(adapter)
+    warn_of_others(opened, case_of())
+    assert not caplog.text
+    two = replace(opened, receipt=replace(opened.receipt, counts={"people": 2}))
+    warn_of_others(two, case_of())
+    assert "the adapter forgets 2 people, and 1 named" in caplog.text
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from piu_lora.audit.config import AuditConfig
+from piu_lora.attacks.config import AuditConfig
 from piu_lora.evidence import Gallery
 
 __all__ = ["COLUMNS", "Look", "Sheet", "criterion", "curve", "look", "series"]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from piu_lora.adapter import Change
-from piu_lora.audit.config import AuditConfig
-from piu_lora.audit.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
-from piu_lora.audit.registry import Outcome, attack
-from piu_lora.audit.scene import Scene, Someone
+from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
+from piu_lora.attacks.registry import Outcome, attack
+from piu_lora.attacks.scene import Scene, Someone
 from piu_lora.identity import synthetic_neighbours
 
 __all__ = ["cone", "cone_conditions", "radius"]

@@ -6,12 +6,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import active
-from piu_lora.audit import ATTACKS, AuditConfig, Scene, attack, find_attacks, run_attacks
-from piu_lora.audit.registry import Outcome
+from piu_lora.attacks import ATTACKS, AuditConfig, Scene, attack, find_attacks, run_attacks
+from piu_lora.attacks.registry import Outcome
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from tests.adapter.stacks import random_change
-from tests.audit.scenes import QUICK, scene_of
+from tests.attacks.scenes import QUICK, scene_of
 
 
 @pytest.fixture
@@ -28,13 +28,13 @@ def test_attacks_are_found_by_name() -> None:
 
 
 def test_an_attack_registers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("piu_lora.audit.registry.ATTACKS", {})
+    monkeypatch.setattr("piu_lora.attacks.registry.ATTACKS", {})
 
     @attack("new", "New", "?")
     def run(scene: Scene, config: AuditConfig) -> Outcome:
         return Outcome(None, "", "", "")
 
-    from piu_lora.audit import registry
+    from piu_lora.attacks import registry
 
     assert registry.ATTACKS["new"].run is run
 

@@ -3,11 +3,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Factors
-from piu_lora.audit import ATTACKS
-from piu_lora.audit.cone import cone_conditions, radius
+from piu_lora.attacks import ATTACKS
+from piu_lora.attacks.cone import cone_conditions, radius
 from piu_lora.identity import IdentityBank
 from tests.adapter.stacks import random_change
-from tests.audit.scenes import QUICK, scene_of
+from tests.attacks.scenes import QUICK, scene_of
 
 
 def test_radius() -> None:

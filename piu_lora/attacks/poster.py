@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import torch
 
 from piu_lora.adapter import Change
-from piu_lora.audit.config import AuditConfig
-from piu_lora.audit.control import random_change
-from piu_lora.audit.registry import Outcome, attack
-from piu_lora.audit.scene import Scene
+from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.control import random_change
+from piu_lora.attacks.registry import Outcome, attack
+from piu_lora.attacks.scene import Scene
 from piu_lora.model import layer_inputs, layer_weight, sees_condition, spread_positions
 from piu_lora.model.factors import Factors
 

@@ -5,16 +5,16 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Factors, mounted
-from piu_lora.audit import ATTACKS, Scene
-from piu_lora.audit.copies import attention_blocks, fused_copy
-from piu_lora.audit.denoise import denoising_loss, draw_noisy
-from piu_lora.audit.judge import Look
-from piu_lora.audit.relearn import Course, finetuned
+from piu_lora.attacks import ATTACKS, Scene
+from piu_lora.attacks.copies import attention_blocks, fused_copy
+from piu_lora.attacks.denoise import denoising_loss, draw_noisy
+from piu_lora.attacks.judge import Look
+from piu_lora.attacks.relearn import Course, finetuned
 from piu_lora.identity import IdentityBank
 from piu_lora.model import encode_embeddings
 from piu_lora.unlearn.rivals.pictures import latents_of
 from tests.adapter.stacks import random_change
-from tests.audit.scenes import QUICK, scene_of
+from tests.attacks.scenes import QUICK, scene_of
 
 
 @pytest.fixture

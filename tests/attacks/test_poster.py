@@ -6,12 +6,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Factors, relative_changes
-from piu_lora.audit import ATTACKS, random_change
-from piu_lora.audit.poster import advantage, rank_of, signals
+from piu_lora.attacks import ATTACKS, random_change
+from piu_lora.attacks.poster import advantage, rank_of, signals
 from piu_lora.identity import IdentityBank
 from piu_lora.model import layer_inputs, layer_weight, sees_condition
 from tests.adapter import stacks
-from tests.audit.scenes import QUICK, scene_of
+from tests.attacks.scenes import QUICK, scene_of
 
 
 def seen(pipe: StableDiffusionPipeline, modules: list[str], probes: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -10,8 +10,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Change, mounted
-from piu_lora.audit.config import AuditConfig
-from piu_lora.audit.control import random_change
+from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.control import random_change
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Gallery
 from piu_lora.identity import IdentityBank, centroid

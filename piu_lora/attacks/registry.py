@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from piu_lora.audit.config import AuditConfig
-from piu_lora.audit.scene import Scene
+from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.scene import Scene
 from piu_lora.errors import BadInput
 from piu_lora.progress import Progress, silent
 

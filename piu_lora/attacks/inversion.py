@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from piu_lora.adapter import Change
-from piu_lora.audit.config import AuditConfig
-from piu_lora.audit.control import made_up_identity
-from piu_lora.audit.denoise import Noisy, denoising_loss, draw_noisy
-from piu_lora.audit.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
-from piu_lora.audit.registry import Outcome, attack
-from piu_lora.audit.scene import Scene, Someone
+from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.control import made_up_identity
+from piu_lora.attacks.denoise import Noisy, denoising_loss, draw_noisy
+from piu_lora.attacks.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
+from piu_lora.attacks.registry import Outcome, attack
+from piu_lora.attacks.scene import Scene, Someone
 from piu_lora.model import encode_embeddings, training_attention
 from piu_lora.unlearn.rivals.pictures import latents_of
 from piu_lora.unlearn.rivals.wid import decode, one_step

@@ -8,10 +8,10 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 
 from piu_lora.adapter import Change, concatenated
-from piu_lora.audit.config import AuditConfig
-from piu_lora.audit.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
-from piu_lora.audit.registry import Outcome, attack
-from piu_lora.audit.scene import Scene, Someone
+from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
+from piu_lora.attacks.registry import Outcome, attack
+from piu_lora.attacks.scene import Scene, Someone
 from piu_lora.model import encode_embeddings, encode_empty
 from piu_lora.model.factors import component
 

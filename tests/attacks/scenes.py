@@ -4,7 +4,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Change
-from piu_lora.audit import AuditConfig, Others, Scene, Someone
+from piu_lora.attacks import AuditConfig, Others, Scene, Someone
 from piu_lora.evidence import Gallery
 from piu_lora.identity import IdentityBank, Threshold, centroid
 from piu_lora.model import generate

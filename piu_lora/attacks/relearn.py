@@ -7,13 +7,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Change
-from piu_lora.audit.config import AuditConfig
-from piu_lora.audit.control import made_up_identity
-from piu_lora.audit.copies import attention_blocks, fused_copy
-from piu_lora.audit.denoise import denoising_loss, draw_noisy
-from piu_lora.audit.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
-from piu_lora.audit.registry import Outcome, attack
-from piu_lora.audit.scene import Scene, Someone, drawn
+from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.control import made_up_identity
+from piu_lora.attacks.copies import attention_blocks, fused_copy
+from piu_lora.attacks.denoise import denoising_loss, draw_noisy
+from piu_lora.attacks.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
+from piu_lora.attacks.registry import Outcome, attack
+from piu_lora.attacks.scene import Scene, Someone, drawn
 from piu_lora.config import LoraConfig
 from piu_lora.model import attach, encode_embeddings, trainable, training_attention
 from piu_lora.unlearn.rivals.pictures import latents_of

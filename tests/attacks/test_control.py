@@ -3,7 +3,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.audit import choose_control, made_up_identity, random_change
+from piu_lora.attacks import choose_control, made_up_identity, random_change
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from tests.adapter import stacks

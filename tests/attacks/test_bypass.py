@@ -3,11 +3,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Factors
-from piu_lora.audit import ATTACKS
-from piu_lora.audit.bypass import partly_unloaded, redrawn
+from piu_lora.attacks import ATTACKS
+from piu_lora.attacks.bypass import partly_unloaded, redrawn
 from piu_lora.identity import IdentityBank
 from tests.adapter.stacks import changed, random_change
-from tests.audit.scenes import QUICK, scene_of
+from tests.attacks.scenes import QUICK, scene_of
 
 
 def only(change: dict[str, Factors], part: str, strength: float = 1.0) -> dict[str, Factors]:

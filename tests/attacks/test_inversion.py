@@ -2,14 +2,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.audit import ATTACKS, Scene
-from piu_lora.audit.denoise import denoising_loss, draw_noisy
-from piu_lora.audit.inversion import Inversion, inverted
+from piu_lora.attacks import ATTACKS, Scene
+from piu_lora.attacks.denoise import denoising_loss, draw_noisy
+from piu_lora.attacks.inversion import Inversion, inverted
 from piu_lora.identity import IdentityBank
 from piu_lora.model import encode_embeddings
 from piu_lora.unlearn.rivals.pictures import latents_of
 from tests.adapter.stacks import random_change
-from tests.audit.scenes import QUICK, scene_of
+from tests.attacks.scenes import QUICK, scene_of
 
 
 @pytest.fixture
