@@ -87,7 +87,7 @@ def audit(
 def audit_table(section: dict[str, Any]) -> str:
     """For people: what each attack came to."""
     told = {True: "yes", False: "no", None: "not tried"}
-    rows = [("attack", "person back", "seconds", "budget")]
+    rows = [("attack", "succeeded", "seconds", "budget")]
     rows += [(each["name"], told[each["succeeded"]], f"{each['seconds']:.0f}", each["budget"]) for each in section["attacks"]]
     findings = [f"{each['name']}: {each['finding']}" for each in section["attacks"]]
     return "\n".join([*aligned(rows), "", *findings, "", f"FAR {section['far']:g}, {section['seconds']:.0f} s"])

@@ -57,4 +57,4 @@ def seconds(value: float | None) -> str:
 
 def outcome(attack: dict[str, Any]) -> tuple[str, str]:
     """How an attack ended: a word for the colour, and one for people."""
-    return {True: ("bad", "person came back"), False: ("good", "held"), None: ("unknown", "not tried")}[attack["succeeded"]]
+    return {True: ("bad", "attack succeeded"), False: ("good", "held"), None: ("unknown", "not tried")}[attack["succeeded"]]
