@@ -88,14 +88,9 @@ class _Seen:
 
     def passed(self, group: str, far: float) -> dict[str, npt.NDArray[np.bool_]]:
         """Which of a group's pictures verify as the person they were made for."""
-        places = self.places(group)
-        references = torch.stack([self.gallery.reference(self.plan.shots[place].row) for place in places])
-        threshold = self.gallery.threshold(far)
-        result = {}
-        for when, each in self.embedded.items():
-            own = each[places]
-            result[when] = (((own * references).sum(dim=1) >= threshold) & own.any(dim=1)).numpy()
-        return result
+        places, threshold = self.places(group), self.gallery.threshold(far)
+        faces = {when: each[places].any(dim=1).numpy() for when, each in self.embedded.items()}
+        return {when: (self._own(when, places) >= threshold) & faces[when] for when in self.embedded}
 
     def verified(self, far: float) -> dict[str, Any] | None:
         """1:1 verification of every group against the references; None for what was refused."""
@@ -173,6 +168,7 @@ class _Seen:
         return {"bins": edges.round(6).tolist(), **densities}
 
     def _own(self, when: str, places: Sequence[int]) -> Array:
+        """Cosine of each picture with the reference of the person it was made for."""
         references = torch.stack([self.gallery.reference(self.plan.shots[place].row) for place in places])
         result: Array = (self.embedded[when][list(places)] * references).sum(dim=1).double().numpy()
         return result

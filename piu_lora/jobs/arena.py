@@ -16,7 +16,6 @@ from piu_lora.config import METHOD_PRESETS, ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
 from piu_lora.evidence.plan import GROUPS
-from piu_lora.identity import IdentityBank, far_threshold
 from piu_lora.jobs.case import Case
 from piu_lora.jobs.measured import measured
 from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
@@ -65,17 +64,9 @@ class Round:
         self.galleries: list[Gallery] = galleries_for(self.family, case, anchor_portraits(pipe, case))
         if not self.galleries:
             raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
-        banks = [case.bank, *self._other_banks()][: len(self.galleries)]
-        self.thresholds = {gallery.name: far_threshold(bank, FAR).value for gallery, bank in zip(self.galleries, banks, strict=True)}
+        self.thresholds = {gallery.name: gallery.threshold(FAR) for gallery in self.galleries}
         self.plan: Plan = plan_for(case, self.galleries[0].centroids)
         self.before = self._pictures(pipe)
-
-    def _other_banks(self) -> list[IdentityBank]:
-        if self.family != "mini":
-            return []
-        from piu_lora.model import mini
-
-        return [mini.evaluating_bank()]
 
     def _pictures(self, pipe: StableDiffusionPipeline) -> torch.Tensor:
         sampling = self.case.config.evaluation
