@@ -15,13 +15,19 @@ import tomli_w
 
 from piu_lora.errors import BadInput
 
-__all__ = ["Settings", "require"]
+__all__ = ["Settings", "parted", "require"]
 
 
 def require(condition: bool, name: str, value: object, expected: str) -> None:
     """Raise ``BadInput`` that quotes the value unless the condition holds."""
     if not condition:
         raise BadInput(f"{name} = {value!r} is out of range: expected {expected}")
+
+
+def parted(pairs: Iterable[str], section: str) -> tuple[list[str], list[str]]:
+    """The ``section.key=value`` pairs of one section, without its name, and all others."""
+    pairs, start = list(pairs), f"{section}."
+    return [pair.removeprefix(start) for pair in pairs if pair.startswith(start)], [pair for pair in pairs if not pair.startswith(start)]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from piu_lora.jobs.report import earlier_pictures, earlier_report, finished, new
 from piu_lora.jobs.scene import open_scene
 from piu_lora.model import Precision, as_pipeline, family_of
 from piu_lora.progress import Progress, silent
+from piu_lora.settings import parted
 
 __all__ = ["Audited", "audit", "audit_table"]
 
@@ -67,9 +68,9 @@ def audit(
     chosen, opened = find_attacks(attacks), open_adapter(adapter)
     folder = None if out is None else Path(out)
     earlier = None if folder is None else earlier_report(folder, "audit", opened, force=force)
-    own = [pair.removeprefix("audit.") for pair in settings if pair.startswith("audit.")]
+    own, others = parted(settings, "audit")
     budgeted = AuditConfig.preset(budget, family_of(base)).updated_from_pairs(own)
-    config = receipt_settings(opened, [pair for pair in settings if not pair.startswith("audit.")])
+    config = receipt_settings(opened, others)
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
     warn_of_others(opened, case)
     for bound in policy.audit:

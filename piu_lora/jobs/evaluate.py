@@ -38,6 +38,7 @@ from piu_lora.jobs.studio import Studio, kept_measurements
 from piu_lora.jobs.sweeps import sweep_images, sweeps
 from piu_lora.model import Precision, as_pipeline, describe
 from piu_lora.progress import Progress, silent
+from piu_lora.settings import parted
 
 __all__ = ["Assessment", "Judges", "evaluate", "receipt_settings"]
 
@@ -152,8 +153,8 @@ def evaluate(
     opened = open_adapter(adapter)
     folder = None if out is None else Path(out)
     earlier = None if folder is None else earlier_report(folder, "evaluation", opened, force=force)
-    report = ReportConfig().updated_from_pairs(pair.removeprefix("report.") for pair in settings if pair.startswith("report."))
-    config = receipt_settings(opened, [pair for pair in settings if not pair.startswith("report.")])
+    own, others = parted(settings, "report")
+    report, config = ReportConfig().updated_from_pairs(own), receipt_settings(opened, others)
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
     warn_of_others(opened, case)
     quality = None if judges.quality is None else FaceQuality(judges.quality, providers_for(device))
@@ -244,7 +245,7 @@ def _notes(adapter: Adapter, case: Case, galleries: Sequence[Gallery], reference
         notes.append("one recognizer only: it conditions the base as well, and an edit could please it alone")
     if any(person.train == person.held_out for person in case.people):
         notes.append("evaluated on the training embeddings of a person of whom nothing could be held out")
-    if not references and any(photographs_of(person, case, 1) is None for person in case.people):
+    if not references and any(photographs_of(person.subject.row, case, 1) is None for person in case.people):
         notes.append("the references are the held-out embeddings, which the images were made from as well")
     if not hasattr(case.reader, "faces"):
         notes.append("the embedded recognizers have no detector: every picture counts as a face; sharpness and KID show ruined ones")

@@ -40,7 +40,7 @@ def new_document(adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, re
     Args:
         references: photographs given to verify the forgotten people against; 0 where the usual ones are taken.
     """
-    usual = sum(REFERENCES if photographs_of(each, case, 1) is not None else len(each.held_out) for each in case.people)
+    usual = sum(REFERENCES if photographs_of(each.subject.row, case, 1) is not None else len(each.held_out) for each in case.people)
     info = describe(pipe)
     return {
         "format": REPORT_FORMAT, "public": False, "seed": case.config.seed, "settings": case.public_settings, "verdict": None,

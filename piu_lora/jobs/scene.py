@@ -80,7 +80,7 @@ def _photographs(
     if not count:
         return torch.empty(0, 3, size, size), _FRESH
     # Past those that the references are made of.
-    fresh = photographs_of(person, case, REFERENCES + count)
+    fresh = photographs_of(person.subject.row, case, REFERENCES + count)
     if fresh is not None:
         return _fitted(fresh[REFERENCES:], size), _FRESH
     if person.subject.photos and person.train != person.held_out:
@@ -93,13 +93,9 @@ def _portraits(
     pipe: StableDiffusionPipeline, case: Case, config: AuditConfig, rows: Sequence[int], count: int
 ) -> tuple[torch.Tensor, str]:  # fmt: skip
     """Of people of the bank, ``count`` each: photographs where the bank is the embedded one, else drawn by the bare base."""
-    from piu_lora.model import mini
-
-    if case.bank.digest == mini.conditioning_bank().digest:
-        from piu_lora.model.mini.export import fresh_portraits
-
-        taken = torch.cat([fresh_portraits(row, REFERENCES + count)[REFERENCES:] for row in rows])
-        return _fitted(taken.float() / 255, _size(pipe)), _FRESH
+    fresh = [taken[REFERENCES:] for row in rows if (taken := photographs_of(row, case, REFERENCES + count)) is not None]
+    if fresh:
+        return _fitted(torch.cat(fresh), _size(pipe)), _FRESH
     drawn = [_drawn(pipe, case.bank.of(case.bank.ids[row]), count, case.config.seed + 1 + place, config) for place, row in enumerate(rows)]
     return torch.cat(drawn), _DRAWN
 

@@ -165,7 +165,7 @@ def _reference(
         if trained is not None:
             require_disjoint(found, trained, "conditioning" if own else "evaluating")
         return centroid(found)
-    photographs = photographs_of(person, case, REFERENCES)
+    photographs = photographs_of(person.subject.row, case, REFERENCES)
     if photographs is not None:
         return centroid(reader.embed(photographs))
     if person.train == person.held_out:
@@ -187,12 +187,12 @@ def _trained(person: Person, reader: PhotoReader, *, own: bool) -> torch.Tensor 
     return embed_photos(reader, [person.subject.photos[place] for place in person.train]) if person.subject.photos else None
 
 
-def photographs_of(person: Person, case: Case, count: int) -> torch.Tensor | None:
-    """Photographs (count, 3, h, w) in [0, 1] of a person of the embedded bank, which are in no bank; None for real people."""
+def photographs_of(row: int | None, case: Case, count: int) -> torch.Tensor | None:
+    """Photographs (count, 3, h, w) in [0, 1], which are in no bank, of the person in a row of the embedded bank; None for real people."""
     from piu_lora.model import mini
 
-    if person.subject.row is None or case.bank.digest != mini.conditioning_bank().digest:
+    if row is None or case.bank.digest != mini.conditioning_bank().digest:
         return None
     from piu_lora.model.mini.export import fresh_portraits
 
-    return fresh_portraits(person.subject.row, count).float() / 255
+    return fresh_portraits(row, count).float() / 255
