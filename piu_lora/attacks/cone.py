@@ -79,8 +79,8 @@ def radius(cosines: tuple[float, ...], kept: list[float], share: float) -> float
     """1 - the first of the falling ``cosines`` from which on a share of the images keeps its face; see ``cone``."""
     for place, (cosine, value) in enumerate(zip(cosines, kept, strict=True)):
         if value >= share:
-            return 0.0 if place == 0 else 1 - cosine
-    return 1 - cosines[-1]
+            return 0.0 if place == 0 else round(1 - cosine, 9)  # 1 - 0.9 would miss a limit of 0.1 by its last digit
+    return round(1 - cosines[-1], 9)
 
 
 def _tour(scene: Scene, config: AuditConfig, who: Someone, change: Change, model: str, sheet: Sheet) -> _Tour:

@@ -47,3 +47,7 @@ def test_an_adapter_that_changes_everything_has_the_largest_cone(pipe: StableDif
     assert found.figures["control_radius"] == pytest.approx(0.7)
     assert found.figures["verified"] == 0
     assert not found.succeeded
+
+
+def test_a_radius_meets_a_limit_exactly() -> None:
+    assert radius((1.0, 0.9, 0.5), [0.0, 1.0, 1.0], 0.5) == 0.1
