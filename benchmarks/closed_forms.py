@@ -54,7 +54,7 @@ def one_cell(row: int, seed: int, methods: tuple[str, ...]) -> dict[str, Any]:
         solve = find_method(name).solve
         assert solve is not None
         begun = time.perf_counter()
-        solution = solve(case.problem, Ground(pipe, retained_moments(pipe, case, silent)), config)
+        solution = solve(case.problem, Ground(pipe, lambda modules, case=case: retained_moments(pipe, case, modules, silent)), config)
         seconds = time.perf_counter() - begun
         stored = {module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()}
         with mounted(pipe, stored):

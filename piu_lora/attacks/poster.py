@@ -1,6 +1,6 @@
 """The artefact as a wanted poster: do the adapter's weights alone tell which of the bank's people it is about?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ from piu_lora.attacks.config import AuditConfig
 from piu_lora.attacks.control import random_change
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.attacks.scene import Scene
-from piu_lora.model import layer_inputs, layer_weight, sees_condition, spread_positions
+from piu_lora.model import layer_inputs, layer_weight, sees_condition
 from piu_lora.model.factors import Factors
 
 __all__ = ["SIGNALS", "advantage", "poster", "rank_of", "signals"]
@@ -114,7 +114,8 @@ def signals(scene: Scene, changes: Sequence[Change], probes: torch.Tensor, gener
     traces = [{module: _Traces() for module in direct} for _ in changes]
     squared: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
     after: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
-    for inputs in _inputs(scene, direct, probes, generator):
+    seen = layer_inputs(scene.pipe, direct, probes, generator, batch=64, from_identity=True, positions=_POSITIONS)
+    for inputs in seen:
         for module, values in inputs.items():
             before = values @ weights[module].T
             squared[module].append(_energy(values))
@@ -126,11 +127,6 @@ def signals(scene: Scene, changes: Sequence[Change], probes: torch.Tensor, gener
         _scores({module: (change[module], trace[module], torch.cat(squared[module]), torch.cat(after[module])) for module in direct})
         for change, trace in zip(changes, traces, strict=True)
     ]
-
-
-def _inputs(scene: Scene, modules: list[str], probes: torch.Tensor, generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
-    for batch in layer_inputs(scene.pipe, modules, probes, generator, batch=64, from_identity=True):
-        yield {module: spread_positions(values, _POSITIONS) for module, values in batch.items()}
 
 
 def _scores(layers: dict[str, tuple[Factors, _Traces, torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ def command(
     settings: Settings = [],  # noqa: B006
     processes: Annotated[int, typer.Option(help="run at once", min=1)] = 1,
     device: Device = "auto",
+    against: Annotated[str | None, typer.Option(help="method that the others are compared with, on the cells that both have")] = None,
     report_only: Annotated[bool, typer.Option("--report-only", help="run nothing; tables of the cells that are there")] = False,
     as_json: Json = False,
 ) -> None:
@@ -40,10 +41,14 @@ def command(
     try:
         result = compare(
             out, chosen, people=people, seeds=seeds, vary=vary, variants=variant, base=base, bank=bank, pack=pack, config=config,
-            processes=processes, device=device, report_only=report_only, progress=bars,
+            processes=processes, device=device, against=against, report_only=report_only, progress=bars,
         )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("interrupted; repeat the command to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    facts = {"rows": [asdict(row) for row in result.rows], "files": [str(path) for path in result.files]}
+    facts = {
+        "rows": [asdict(row) for row in result.rows],
+        "differences": [asdict(each) for each in result.differences],
+        "files": [str(path) for path in result.files],
+    }
     print_result(facts, "\n".join([comparison_table(result.rows), "", *(f"wrote {path}" for path in result.files)]), as_json)

@@ -1,6 +1,16 @@
 """Proof: figures, pictures and reports."""
 
-from piu_lora.evidence.comparison import Cell, Row, comparison_csv, comparison_picture, comparison_table, rows_of
+from piu_lora.evidence.comparison import (
+    Cell,
+    Difference,
+    Row,
+    comparison_csv,
+    comparison_picture,
+    comparison_table,
+    difference_table,
+    differences_from,
+    rows_of,
+)
 from piu_lora.evidence.cosines import cosine_histograms
 from piu_lora.evidence.evaluation import Evaluation, agreement, evaluate_images, evaluate_measured, quality_figures
 from piu_lora.evidence.figures import far_name
@@ -18,6 +28,7 @@ __all__ = [
     "GROUPS",
     "MORE",
     "Cell",
+    "Difference",
     "Evaluation",
     "Gallery",
     "Measured",
@@ -33,6 +44,8 @@ __all__ = [
     "comparison_picture",
     "comparison_table",
     "cosine_histograms",
+    "difference_table",
+    "differences_from",
     "evaluate_images",
     "evaluate_measured",
     "face_grid",

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,18 @@ import numpy as np
 
 from piu_lora.evidence.plan import GROUPS
 
-__all__ = ["FIGURES", "Cell", "Row", "comparison_csv", "comparison_picture", "comparison_table", "rows_of"]
+__all__ = [
+    "FIGURES",
+    "Cell",
+    "Difference",
+    "Row",
+    "comparison_csv",
+    "comparison_picture",
+    "comparison_table",
+    "difference_table",
+    "differences_from",
+    "rows_of",
+]
 
 SHARES = ("recognised", "verified", "no_face")
 FIGURES = (*GROUPS, *SHARES)
@@ -59,6 +70,18 @@ class Row:
     stored_bytes: float
 
 
+@dataclass(frozen=True)
+class Difference:
+    """What one variant has more than another in the cells that both have: the middle and the 95 % interval of each figure."""
+
+    variant: str
+    against: str
+    recognizer: str
+    people: int
+    cells: int
+    figures: dict[str, tuple[float, float, float] | None]
+
+
 def rows_of(cells: Sequence[Cell]) -> list[Row]:
     """A row for every variant and recognizer, in the order of the cells: medians over cells (shares: means).
 
@@ -72,7 +95,7 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
             rows.append(
                 Row(
                     variant, recognizer, len({cell.person for cell in own}), len(own),
-                    {figure: _middle(own, recognizer, figure) for figure in FIGURES},
+                    {figure: _middle(_by_person(own, recognizer, figure), figure) for figure in FIGURES},
                     float(np.median([cell.seconds for cell in own])), float(np.median(peaks)) if peaks else None,
                     float(np.median([cell.stored_bytes for cell in own])),
                 )
@@ -80,16 +103,47 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
     return rows
 
 
-def _middle(cells: Sequence[Cell], recognizer: str, figure: str, draws: int = 2000) -> tuple[float, float, float] | None:
-    middle = np.mean if figure in SHARES else np.median
-    people: dict[int, list[float]] = {}
+def differences_from(cells: Sequence[Cell], against: str) -> list[Difference]:
+    """Every other variant less ``against``, person by person and seed by seed: medians of the differences (shares: means).
+
+    Cells that only one of the two has do not count, so variants that met fewer people are compared on those. Intervals as in
+    ``rows_of``.
+    """
+    reference = {(cell.person, cell.seed): cell for cell in cells if cell.variant == against}
+    found = []
+    for variant in dict.fromkeys(cell.variant for cell in cells if cell.variant != against):
+        own = [cell for cell in cells if cell.variant == variant and (cell.person, cell.seed) in reference]
+        for recognizer in own[0].figures if own else ():
+            figures = {figure: _middle(_less(own, reference, recognizer, figure), figure) for figure in FIGURES}
+            found.append(Difference(variant, against, recognizer, len({cell.person for cell in own}), len(own), figures))
+    return found
+
+
+_People = dict[int, list[float]]
+
+
+def _by_person(cells: Sequence[Cell], recognizer: str, figure: str) -> _People:
+    people: _People = {}
     for cell in cells:
         value = cell.figures[recognizer][figure]
         if value is not None:
             people.setdefault(cell.person, []).append(value)
+    return people
+
+
+def _less(cells: Sequence[Cell], reference: Mapping[tuple[int, int], Cell], recognizer: str, figure: str) -> _People:
+    people: _People = {}
+    for cell in cells:
+        value, other = (each.figures[recognizer][figure] for each in (cell, reference[cell.person, cell.seed]))
+        if value is not None and other is not None:
+            people.setdefault(cell.person, []).append(value - other)
+    return people
+
+
+def _middle(people: _People, figure: str, draws: int = 2000) -> tuple[float, float, float] | None:
     if not people:
         return None
-    values = list(people.values())
+    middle, values = np.mean if figure in SHARES else np.median, list(people.values())
     chosen = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
     resampled = [middle(np.concatenate([values[i] for i in draw])) for draw in chosen]
     low, high = np.percentile(resampled, [2.5, 97.5])
@@ -98,13 +152,26 @@ def _middle(cells: Sequence[Cell], recognizer: str, figure: str, draws: int = 20
 
 def comparison_table(rows: Sequence[Row]) -> str:
     """Markdown: a table for each recognizer, the evaluating one first."""
+    heads = ["method", "people", "cells", *(_HEADS[figure] for figure in _SHOWN), "seconds", "peak MB", "stored MB"]
+    return _tables("By the {} recognizer:", heads, [(row.recognizer, _cells(row)) for row in rows])
+
+
+def difference_table(differences: Sequence[Difference]) -> str:
+    """Markdown: a table for each recognizer, the evaluating one first."""
+    heads = ["method", "people", "cells", *(_HEADS[figure] for figure in _SHOWN)]
+    lines = [
+        (each.recognizer, [each.variant, str(each.people), str(each.cells), *(_signed(each.figures[figure]) for figure in _SHOWN)])
+        for each in differences
+    ]
+    against = differences[0].against
+    return _tables(f"Less `{against}`, on the same people and seeds, by the {{}} recognizer:", heads, lines)
+
+
+def _tables(title: str, heads: Sequence[str], lines: Sequence[tuple[str, list[str]]]) -> str:
     parts = []
-    for recognizer in sorted({row.recognizer for row in rows}, key=lambda name: name == "conditioning"):
-        own = [row for row in rows if row.recognizer == recognizer]
-        heads = ["method", "people", "cells", *(_HEADS[figure] for figure in _SHOWN), "seconds", "peak MB", "stored MB"]
-        lines = [f"By the {recognizer} recognizer:", "", f"| {' | '.join(heads)} |", "|---" + "|--:" * (len(heads) - 1) + "|"]
-        lines += [f"| {' | '.join(_cells(row))} |" for row in own]
-        parts.append("\n".join(lines))
+    for recognizer in sorted({name for name, _ in lines}, key=lambda name: name == "conditioning"):
+        head = [title.format(recognizer), "", f"| {' | '.join(heads)} |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+        parts.append("\n".join([*head, *(f"| {' | '.join(cells)} |" for name, cells in lines if name == recognizer)]))
     return "\n\n".join(parts)
 
 
@@ -116,6 +183,10 @@ def _cells(row: Row) -> list[str]:
 
 def _with_interval(value: tuple[float, float, float] | None) -> str:
     return "-" if value is None else "{:.3f} [{:.3f}, {:.3f}]".format(*value)
+
+
+def _signed(value: tuple[float, float, float] | None) -> str:
+    return "-" if value is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*value)
 
 
 def comparison_csv(rows: Sequence[Row]) -> str:

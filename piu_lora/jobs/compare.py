@@ -16,9 +16,19 @@ import torch
 from piu_lora.adapter import disk_errors, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
-from piu_lora.evidence import Cell, Row, comparison_csv, comparison_picture, comparison_table, rows_of
+from piu_lora.evidence import (
+    Cell,
+    Difference,
+    Row,
+    comparison_csv,
+    comparison_picture,
+    comparison_table,
+    difference_table,
+    differences_from,
+    rows_of,
+)
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.arena import SHARED, Contender, Round, known_methods
+from piu_lora.jobs.arena import SHARED, UNTOUCHED, Contender, Round, known_methods
 from piu_lora.jobs.case import bank_for, open_case
 from piu_lora.jobs.readers import reader_for
 from piu_lora.model import family_of, load_base
@@ -32,10 +42,11 @@ FORMAT = "piu_lora.comparison/1"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The cells that are there, a row for each variant and recognizer, and the files that were written."""
+    """The cells that are there, a row for each variant and recognizer, what sets them apart, and the files that were written."""
 
     cells: list[Cell]
     rows: list[Row]
+    differences: list[Difference]
     files: list[Path]
 
 
@@ -91,7 +102,7 @@ def contenders(methods: Sequence[str], vary: Sequence[str] = (), variants: Seque
 def compare(
     out: str | Path, methods: Sequence[str], *, people: int = 20, seeds: int = 2, vary: Sequence[str] = (), variants: Sequence[str] = (),
     base: str = "mini", bank: str | None = None, pack: str | Path | None = None, config: ForgetConfig | None = None, processes: int = 1,
-    device: str = "auto", report_only: bool = False, progress: Progress = silent,
+    device: str = "auto", against: str | None = None, report_only: bool = False, progress: Progress = silent,
 ) -> Comparison:  # fmt: skip
     """Run the cells that are missing, and write the tables and the picture anew.
 
@@ -103,6 +114,8 @@ def compare(
         vary, variants: see ``contenders``.
         config: the split, anchors and evaluation that all methods share; the base's preset with synthetic anchors by default.
         processes: run at once, with an equal share of the processor's threads.
+        against: the method or variant, by its name in the tables, that all others are compared with on the cells that both have; the
+            first that changes anything by default.
         report_only: run nothing: the tables are made of the cells that are there, and say how many each method has.
 
     Raises:
@@ -110,6 +123,9 @@ def compare(
     """
     entrants = contenders(methods, vary, variants)
     family = family_of(base)
+    names = [entrant.name for entrant in entrants]
+    if against is not None and against not in names:
+        raise BadInput(f"--against {against!r} is not among what is compared: {', '.join(names)}")
     arena = _Arena(base, bank, None if pack is None else str(pack), device, config or shared_settings(family))
     for entrant in entrants:
         if entrant.method in METHODS:
@@ -128,7 +144,8 @@ def compare(
             for cell in _played(arena, missing, processes):
                 _keep(folder, cell)
                 advance(1)
-    return _report(folder, [entrant.name for entrant in entrants], people, range(arena.config.seed, arena.config.seed + seeds))
+    against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
+    return _report(folder, names, against, people, range(arena.config.seed, arena.config.seed + seeds))
 
 
 def shared_settings(family: str) -> ForgetConfig:
@@ -225,20 +242,24 @@ def _loaded(arena: _Arena) -> tuple[Any, IdentityBank, Any]:
     return pipe, bank_for(arena.base, arena.bank), reader_for(arena.base, arena.pack, arena.config.faces, arena.device)
 
 
-def _report(folder: Path, names: Sequence[str], people: int, seeds: range) -> Comparison:
+def _report(folder: Path, names: Sequence[str], against: str, people: int, seeds: range) -> Comparison:
     paths = [_path(folder, name, person, seed) for name in names for seed in seeds for person in range(people)]
     cells = [Cell(**json.loads(path.read_text())) for path in paths if path.exists()]
     if not cells:
         raise BadInput(f"{str(folder)!r} holds no cell of {', '.join(names)}; run them first")
-    rows = rows_of(cells)
+    rows, differences = rows_of(cells), differences_from(cells, against)
     fewer = " A method with fewer cells met only the first of these people, or one seed." if len(cells) < len(paths) else ""
     note = (
         f"{people} people, {len(seeds)} seeds.{fewer} Medians over people and seeds (recognised and verified: means) with 95 % "
         "intervals over people. Retained people and the anchor: ISM after/before. Verified: at a false-accept rate of 1e-3."
     )
-    document = {"format": FORMAT, "people": people, "seeds": list(seeds), "rows": [asdict(row) for row in rows]}
+    document = {
+        "format": FORMAT, "people": people, "seeds": list(seeds), "rows": [asdict(row) for row in rows],
+        "differences": [asdict(each) for each in differences],
+    }  # fmt: skip
+    tables = [note, comparison_table(rows), *([difference_table(differences)] if differences else [])]
     files = {
-        "comparison.md": f"{note}\n\n{comparison_table(rows)}\n".encode(),
+        "comparison.md": ("\n\n".join(tables) + "\n").encode(),
         "comparison.csv": comparison_csv(rows).encode(),
         "comparison.json": (json.dumps(document, indent=1) + "\n").encode(),
         "comparison.png": comparison_picture(rows),
@@ -246,4 +267,4 @@ def _report(folder: Path, names: Sequence[str], people: int, seeds: range) -> Co
     with disk_errors(f"the comparison to {str(folder)!r}"):
         for name, content in files.items():
             write_file(folder / name, content)
-    return Comparison(cells, rows, [folder / name for name in files])
+    return Comparison(cells, rows, differences, [folder / name for name in files])

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -15,7 +15,7 @@ from piu_lora.adapter import write_file
 from piu_lora.errors import BadInput
 from piu_lora.identity import normalize
 from piu_lora.jobs.case import Case
-from piu_lora.model import encoder_digest, layer_inputs, spread_positions
+from piu_lora.model import add_second_moments, encoder_digest, layer_inputs
 from piu_lora.progress import Progress
 from piu_lora.unlearn import statistics_modules
 
@@ -23,7 +23,7 @@ __all__ = ["cache_folder", "retained_moments"]
 
 _log = logging.getLogger("piu_lora")
 _BATCH = 64
-_VERSION = "2"
+_VERSION = "3"
 
 
 def cache_folder() -> Path:
@@ -34,27 +34,32 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "piu-lora"
 
 
-def retained_moments(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> dict[str, torch.Tensor]:
+def retained_moments(pipe: StableDiffusionPipeline, case: Case, modules: Sequence[str], progress: Progress) -> dict[str, torch.Tensor]:
     """``E[x x^T]`` by module, (in, in) float64, under the conditions of the people whom this request trains on.
 
     The cache holds sums over a sample of the *whole* bank, so that it serves every request and singles out nobody. What is
     not to be seen - the forgotten person, those held out - is encoded again and subtracted, exactly.
 
+    Args:
+        modules: some of ``statistics_modules``.
+
+    Returns:
+        Matrices that are the caller's own, to be changed in place if need be.
+
     Raises:
         BadInput: hardly anybody is left.
     """
-    modules = statistics_modules(pipe)
     sample, owners = _sample(case)
-    total, count = _cached_sums(pipe, case, modules, sample, progress)
     train = torch.zeros(len(case.bank), dtype=torch.bool)
     train[list(case.retained.train)] = True
     left_out = sample[~train[owners]]
-    if len(sample) - len(left_out) < 2:
-        raise BadInput(
-            f"only {len(sample) - len(left_out)} embeddings are retained; raise --set closed.retained={case.config.closed.retained}"
-        )
-    minus, fewer = _sums(pipe, modules, case, left_out, None)
-    return {module: (total[module] - minus.get(module, 0)) / (count[module] - fewer.get(module, 0)) for module in modules}
+    kept = len(sample) - len(left_out)
+    if kept < 2:
+        raise BadInput(f"only {kept} embeddings are retained; raise --set closed.retained={case.config.closed.retained}")
+    everybody = _cached_sums(pipe, case, sample, progress)
+    sums = {module: everybody[module] for module in modules}
+    add_second_moments(sums, _inputs(pipe, case, modules, left_out), weight=-1)
+    return {module: total.div_(kept) for module, total in sums.items()}
 
 
 def _sample(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,53 +69,38 @@ def _sample(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     return chosen, labels[chosen].long()
 
 
-def _cached_sums(
-    pipe: StableDiffusionPipeline, case: Case, modules: list[str], sample: torch.Tensor, progress: Progress
-) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+def _cached_sums(pipe: StableDiffusionPipeline, case: Case, sample: torch.Tensor, progress: Progress) -> dict[str, torch.Tensor]:
+    """Sums over the sample for all of ``statistics_modules``; on disk they are mapped, and only those used take memory."""
+    modules = statistics_modules(pipe)
     sizes = [str(len(sample)), str(case.config.closed.positions)]
     facts = [_VERSION, encoder_digest(pipe.text_encoder), case.bank.digest, str(pipe.text_encoder.dtype), *sizes, *modules]
     path = cache_folder() / "retained" / f"{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:32]}.safetensors"
     try:
-        stored = safetensors.torch.load(path.read_bytes())
-        return {module: stored[module] for module in modules}, {module: int(stored[f"{module}.count"]) for module in modules}
+        stored = safetensors.torch.load_file(path)
+        return {module: stored[module] for module in modules}
     except FileNotFoundError:
         pass
     except (OSError, SafetensorError, KeyError) as error:
         _log.warning("the cached statistics are damaged and are measured again: %s", error)
-    sums, counts = _sums(pipe, modules, case, sample, progress)
-    tensors = {**sums, **{f"{module}.count": torch.tensor(count) for module, count in counts.items()}}
+    sums: dict[str, torch.Tensor] = {}
+    add_second_moments(sums, _told(_inputs(pipe, case, modules, sample), -(-len(sample) // _BATCH), progress))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, safetensors.torch.save(tensors), mode=0o600)
+        write_file(path, safetensors.torch.save(sums), mode=0o600)
     except OSError as error:
         _log.warning("the statistics cannot be kept for the next person: %s; set PIU_LORA_CACHE to a folder with room", error)
-    return sums, counts
+    return sums
 
 
-def _sums(
-    pipe: StableDiffusionPipeline, modules: list[str], case: Case, places: torch.Tensor, progress: Progress | None
-) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
-    """``sum x x^T`` over embeddings and tokens by module, in float64, streamed; and how many x there were."""
-    generator = torch.Generator().manual_seed(0)  # of nothing: these layers see no latents
-    sums: dict[str, torch.Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def batches() -> Iterator[dict[str, torch.Tensor]]:
-        for chunk in places.split(_BATCH):
-            yield from layer_inputs(pipe, modules, normalize(case.bank.embeddings[chunk]), generator, batch=_BATCH)
-
-    for seen in _told(batches(), -(-len(places) // _BATCH), progress):
-        for module, values in seen.items():
-            x = spread_positions(values, case.config.closed.positions).flatten(0, -2).double().cpu()
-            sums[module] = sums.get(module, 0) + x.T @ x
-            counts[module] = counts.get(module, 0) + len(x)
-    return sums, counts
+def _inputs(pipe: StableDiffusionPipeline, case: Case, modules: Sequence[str], places: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
+    """What the layers see under these embeddings of the bank, ``_BATCH`` at a time."""
+    nothing_drawn = torch.Generator()  # these layers see no latents
+    for chunk in places.split(_BATCH) if len(places) else ():
+        embeddings = normalize(case.bank.embeddings[chunk])
+        yield from layer_inputs(pipe, modules, embeddings, nothing_drawn, batch=_BATCH, positions=case.config.closed.positions)
 
 
-def _told(batches: Iterator[dict[str, torch.Tensor]], count: int, progress: Progress | None) -> Iterator[dict[str, torch.Tensor]]:
-    if progress is None:
-        yield from batches
-        return
+def _told(batches: Iterator[dict[str, torch.Tensor]], count: int, progress: Progress) -> Iterator[dict[str, torch.Tensor]]:
     with progress("measure the bank", count) as advance:
         for batch in batches:
             yield batch

@@ -31,9 +31,7 @@ def make_change(
         begin = find_method(start).solve
         if begin is None:
             raise BadInput(f"train.start = {start!r} is trained itself; expected a closed form")
-    # One pass over a sample of the bank, or one read of its cache: only for those that need it.
-    needed = solve or begin or method.complete
-    ground = Ground(pipe, retained_moments(pipe, case, progress) if needed else {})
+    ground = Ground(pipe, lambda modules: retained_moments(pipe, case, modules, progress))
     if solve is not None:
         return solve(case.problem, ground, case.config), []
     first = begin(case.problem, ground, case.config) if begin else Solution({})

@@ -1,6 +1,13 @@
 """What: bases, conditions, sampling and LoRA."""
 
-from piu_lora.model.activations import empty_inputs, layer_inputs, layer_weight, second_moments, sees_condition, spread_positions
+from piu_lora.model.activations import (
+    add_second_moments,
+    empty_inputs,
+    layer_inputs,
+    layer_weight,
+    second_moments,
+    sees_condition,
+)
 from piu_lora.model.attention import training_attention
 from piu_lora.model.base import (
     ARC2FACE,
@@ -36,6 +43,7 @@ __all__ = [
     "BaseInfo",
     "Precision",
     "adapters_off",
+    "add_second_moments",
     "as_pipeline",
     "attach",
     "attention_digest",
@@ -59,7 +67,6 @@ __all__ = [
     "read_weights",
     "second_moments",
     "sees_condition",
-    "spread_positions",
     "start_from",
     "trainable",
     "training_attention",

@@ -1,6 +1,6 @@
 """The methods of forgetting: each owns its objective and is found by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -156,12 +156,12 @@ class Ground:
 
     Attributes:
         pipe: the bare base; given back as it was.
-        retained: ``E[x x^T]`` by module, (in, in) float64, of what layers see under everybody else's conditions; of one layer
-            that sees the condition for all that do.
+        retained: modules -> ``E[x x^T]`` by module, (in, in) float64, of what they see under everybody else's conditions; one layer
+            that sees the condition stands for all that do. What it returns is the caller's own, to be changed in place.
     """
 
     pipe: StableDiffusionPipeline
-    retained: Mapping[str, torch.Tensor]
+    retained: Callable[[Sequence[str]], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)

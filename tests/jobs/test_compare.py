@@ -42,7 +42,18 @@ def test_every_contender_has_a_row_for_each_recognizer(first: Comparison, folder
     assert (folder / "comparison.md").read_text().count("| uce |") == 2
     lines = list(csv.DictReader((folder / "comparison.csv").open()))
     assert [line["variant"] for line in lines] == [row.variant for row in first.rows]
-    assert json.loads((folder / "comparison.json").read_text())["people"] == 2
+    document = json.loads((folder / "comparison.json").read_text())
+    assert document["people"] == 2
+    assert {(each["variant"], each["against"]) for each in document["differences"]} == {(name, "uce") for name in (names[0], names[2])}
+    assert "Less `uce`, on the same people and seeds" in (folder / "comparison.md").read_text()
+
+
+def test_the_others_are_compared_with_whom_one_says(first: Comparison, folder: Path) -> None:
+    found = compare(folder, ["untouched", "uce"], people=2, seeds=1, config=config(), against="untouched", report_only=True)
+    assert {(each.variant, each.against) for each in found.differences} == {("uce", "untouched")}
+    assert found.differences[0].figures["forget"][0] < 0
+    with pytest.raises(BadInput, match="--against 'esd' is not among what is compared: untouched, uce"):
+        compare(folder, ["untouched", "uce"], people=2, seeds=1, config=config(), against="esd", report_only=True)
 
 
 def test_what_is_there_is_not_done_again(first: Comparison, folder: Path) -> None:

@@ -9,7 +9,14 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import dirichlet_mixtures, synthetic_neighbours
-from piu_lora.model import empty_inputs, encode_embeddings, identity_position, layer_inputs, layer_weight, second_moments
+from piu_lora.model import (
+    add_second_moments,
+    empty_inputs,
+    encode_embeddings,
+    identity_position,
+    layer_inputs,
+    layer_weight,
+)
 from piu_lora.model.factors import Factors
 from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encoder
 from piu_lora.unlearn.closed.kv import condition_moments, kv_modules, shared_edit
@@ -51,17 +58,15 @@ class _Setting:
             problem.centres[shares(len(people), closed.near, generator)], problem.retain[chosen],
             config.retain.neighbour_low, config.retain.neighbour_high, generator,
         )  # fmt: skip
-        inputs = layer_inputs(pipe, modules, near, generator, batch=64) if closed.neighbours else None
-        around = second_moments(inputs, closed.positions) if inputs else ground.retained
-        empty = second_moments(empty_inputs(pipe, modules, generator))
-        anchor = second_moments(layer_inputs(pipe, modules, problem.anchors, generator))
-        retained = {
-            module: (1 - closed.neighbours) * ground.retained[module]
-            + closed.neighbours * around[module]
-            + closed.empty_weight * empty[module]
-            + closed.anchor_weight * anchor[module]
-            for module in modules
-        }
+        retained = ground.retained(modules)  # on a real base, a set of these takes a gigabyte: there is never a second one
+        for moment in retained.values():
+            moment.mul_(1 - closed.neighbours)
+        if closed.neighbours:
+            inputs = layer_inputs(pipe, modules, near, generator, batch=64, positions=closed.positions)
+            add_second_moments(retained, inputs, closed.neighbours / len(near))
+        add_second_moments(retained, empty_inputs(pipe, modules, generator), closed.empty_weight)
+        anchors = layer_inputs(pipe, modules, problem.anchors, generator)
+        add_second_moments(retained, anchors, closed.anchor_weight / len(problem.anchors))
         return cls(pipe, config, people, retained)
 
     def encode(self, embeddings: torch.Tensor) -> torch.Tensor:

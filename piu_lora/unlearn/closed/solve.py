@@ -31,8 +31,8 @@ class Moments:
         """Take in rows of inputs (n, in) and of wanted changes (n, out)."""
         x, d = inputs.double().cpu(), wanted.double().cpu()
         total = self.count + len(x)
-        self.cross.mul_(self.count / total).add_(d.T @ x / total)
-        self.own.mul_(self.count / total).add_(x.T @ x / total)
+        self.cross.addmm_(d.T, x, beta=self.count / total, alpha=1 / total)
+        self.own.addmm_(x.T, x, beta=self.count / total, alpha=1 / total)
         self.count = total
 
 
@@ -69,8 +69,8 @@ def solve_edit(
     Raises:
         BadInput: NaN or infinity, or a system too ill-conditioned to trust.
     """
-    system = moments.own + retain_weight * retained.double()
-    system = system + ridge * system.diagonal().mean() * torch.eye(len(system), dtype=system.dtype)
+    system = moments.own.add(retained.double(), alpha=retain_weight)
+    system.diagonal().add_(ridge * system.diagonal().mean())
     if not (torch.isfinite(system).all() and torch.isfinite(moments.cross).all()):
         raise BadInput("the statistics of the closed form hold NaN or infinity; load the base in float32, and try `bank check`")
     lower, failed = torch.linalg.cholesky_ex(system)
