@@ -63,13 +63,13 @@ def relative_changes(
             before = _energy(values @ base[module].float().T)
             for place, change in enumerate(sums):
                 if module in change:
-                    squares[place] += _energy(_applied(values, change[module])) / before
+                    squares[place] += (_energy(_applied(values, change[module])) / before).cpu()
         columns.append((squares / len(inputs)).sqrt().numpy())
     return np.concatenate(columns, axis=1)
 
 
 def _applied(values: torch.Tensor, factors: Factors) -> torch.Tensor:
-    return values @ factors.down.float().T @ factors.up.float().T
+    return values @ factors.down.to(values).T @ factors.up.to(values).T
 
 
 def _energy(values: torch.Tensor) -> torch.Tensor:

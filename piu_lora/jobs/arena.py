@@ -123,7 +123,7 @@ class Round:
         if self.family == "mini":
             from piu_lora.model.mini.differentiable import differentiable_recognizer
 
-            recognise = differentiable_recognizer()
+            recognise = differentiable_recognizer(self.pipe.device)
         target = problem.targets[0]
         everybody = problem.retain[torch.arange(len(problem.retain))]
         return RivalProblem(target.forget, target.anchor, everybody, bank.centroids[list(self.case.retained.train)], recognise)

@@ -1,6 +1,5 @@
 """What attacks are given: whom an adapter forgets, a control person, photographs of both, and whoever can judge."""
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -135,5 +134,4 @@ def _differentiable(pipe: StableDiffusionPipeline, case: Case) -> Callable[[torc
         return None
     from piu_lora.model.mini.differentiable import differentiable_recognizer
 
-    found: Callable[[torch.Tensor], torch.Tensor] = copy.deepcopy(differentiable_recognizer()).to(pipe.device)
-    return found
+    return differentiable_recognizer(pipe.device)

@@ -31,7 +31,7 @@ class DifferentiableRecognizer(nn.Module):
 
 
 @cache
-def differentiable_recognizer(path: Path = _WEIGHTS / "conditioning.onnx") -> DifferentiableRecognizer:
+def differentiable_recognizer(device: torch.device | str = "cpu") -> DifferentiableRecognizer:
     """The recognizer that conditions the embedded base, read from its ONNX file.
 
     Raises:
@@ -39,7 +39,7 @@ def differentiable_recognizer(path: Path = _WEIGHTS / "conditioning.onnx") -> Di
     """
     import onnx  # comes with insightface
 
-    graph = onnx.load(str(path)).graph
+    graph = onnx.load(str(_WEIGHTS / "conditioning.onnx")).graph
     # Batch norms are folded into the convolutions; large weights are stored in fp16 under "<name>.half" and cast.
     weights = {tensor.name.removesuffix(".half"): _array(tensor) for tensor in graph.initializer}
     layers = []
@@ -48,7 +48,8 @@ def differentiable_recognizer(path: Path = _WEIGHTS / "conditioning.onnx") -> Di
             break
         if node.op_type != "Cast":
             layers.append(_layer(node, weights))
-    return DifferentiableRecognizer(nn.Sequential(*layers), graph.input[0].type.tensor_type.shape.dim[2].dim_value)
+    recognizer = DifferentiableRecognizer(nn.Sequential(*layers), graph.input[0].type.tensor_type.shape.dim[2].dim_value)
+    return recognizer.to(device)
 
 
 def _array(tensor: Any) -> torch.Tensor:
