@@ -202,6 +202,14 @@ def comparison_csv(rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
+def _color(place: int) -> tuple[float, float, float, float]:
+    """Dark ones first, then pale ones: twenty that differ."""
+    from matplotlib import colormaps
+
+    red, green, blue, alpha = colormaps["tab20"]((2 * place + place // 10) % 20)
+    return red, green, blue, alpha
+
+
 def comparison_picture(rows: Sequence[Row]) -> bytes:
     """A PNG: forgetting against what random and nearest people keep, a point for each variant with its intervals."""
     from matplotlib.figure import Figure
@@ -209,7 +217,7 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
     recognizer = min((row.recognizer for row in rows), key=lambda name: name == "conditioning")
     own = [row for row in rows if row.recognizer == recognizer]
     people = max(row.people for row in own)
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = Figure(figsize=(12.5, 5), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for axes, group, title in zip(panels, ("random", "nearest"), ("random people", "nearest people"), strict=True):
         for place, row in enumerate(own):
@@ -218,9 +226,10 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
                 continue
             bars = [[[value - low], [high - value]] for value, low, high in (forget, kept)]
             marker = "os^Dv<>pP*Xh"[place % 12]
-            label = row.variant if row.people == people else f"{row.variant} ({row.people} people)"
+            fewer = f" ({row.people} {'person' if row.people == 1 else 'people'})"
+            label = row.variant if row.people == people else row.variant + fewer
             axes.errorbar(
-                forget[0], kept[0], xerr=bars[0], yerr=bars[1], fmt=marker, color=f"C{place % 10}", label=label, capsize=2,
+                forget[0], kept[0], xerr=bars[0], yerr=bars[1], fmt=marker, color=_color(place), label=label, capsize=2,
                 markersize=7, elinewidth=0.8,
             )  # fmt: skip
         axes.set_title(f"{title} keep", fontsize=10, loc="left")
@@ -228,7 +237,7 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
         axes.axhline(1, color="grey", linewidth=0.5)
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("ISM after / before (1: untouched)")
-    panels[1].legend(fontsize=8, loc="lower right")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside right center", frameon=False)
     note = f"{people} people, {recognizer} recognizer; medians, 95 % intervals over people"
     figure.suptitle(note, fontsize=10, x=0.01, ha="left")
     buffer = io.BytesIO()
