@@ -71,7 +71,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for count in sorted(results, key=int):
-        for method, run in results[count].items():
+        for method, run in sorted(results[count].items(), key=lambda item: METHODS.index(item[0])):
             scores = run["figures"]["evaluating"]
             isms = [scores["ism"][group] for group in ("forget", "random", "nearest", "anchor")]
             ratios = [_text(ism["ratio"], ism["ratio_interval"]) for ism in isms]
@@ -103,8 +103,8 @@ def main() -> None:
             done |= measured(pipe, case, missing)
             document = {"threads": torch.get_num_threads(), "evaluation": asdict(config.evaluation), "results": results}
             options.out.write_text(json.dumps(document, indent=1) + "\n")
-            note = "One adapter for several people, synthetic anchors, by the evaluating recognizer; 95 % intervals over images."
-            options.out.with_suffix(".md").write_text(f"{note}\n\n{table(results)}\n")
+    note = "One adapter for several people, synthetic anchors, by the evaluating recognizer; 95 % intervals over images."
+    options.out.with_suffix(".md").write_text(f"{note}\n\n{table(results)}\n")
     print(table(results))
 
 
