@@ -31,13 +31,13 @@ def command(
     """Compare methods, ours and the rivals', on the same people, split, seeds, anchors and judges."""
     from dataclasses import asdict
 
-    from piu_lora.evidence import comparison_table
     from piu_lora.jobs.arena import known_methods
     from piu_lora.jobs.compare import compare, shared_settings
     from piu_lora.model import family_of
 
-    config = shared_settings(family_of(base)).updated_from_pairs(settings)
-    chosen = [name.strip() for name in methods.split(",")] if methods else known_methods()
+    family = family_of(base)
+    config = shared_settings(family).updated_from_pairs(settings)
+    chosen = [name.strip() for name in methods.split(",")] if methods else known_methods(family)
     try:
         result = compare(
             out, chosen, people=people, seeds=seeds, vary=vary, variants=variant, base=base, bank=bank, pack=pack, config=config,
@@ -51,4 +51,4 @@ def command(
         "differences": [asdict(each) for each in result.differences],
         "files": [str(path) for path in result.files],
     }
-    print_result(facts, "\n".join([comparison_table(result.rows), "", *(f"wrote {path}" for path in result.files)]), as_json)
+    print_result(facts, "\n".join([result.text, "", *(f"wrote {path}" for path in result.files)]), as_json)

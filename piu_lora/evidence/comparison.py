@@ -44,6 +44,7 @@ class Cell:
         stored_bytes: of the weights that must be kept.
         facts: of the systems that were solved.
         figures: by recognizer, each of ``FIGURES``: ISM after / before by group, shares of the forgotten person's images.
+        settings: the method's own, all of them; a cell of others is not the same cell.
     """
 
     variant: str
@@ -54,6 +55,7 @@ class Cell:
     stored_bytes: int
     figures: dict[str, dict[str, float | None]]
     facts: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

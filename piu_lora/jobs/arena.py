@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,25 +17,28 @@ from piu_lora.config import METHOD_PRESETS, ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
 from piu_lora.evidence.plan import GROUPS
+from piu_lora.identity import Threshold
 from piu_lora.jobs.case import Case
 from piu_lora.jobs.measured import measured
+from piu_lora.jobs.retained import retained_moments
 from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
 from piu_lora.jobs.solution import make_change
 from piu_lora.model import describe, generate
 from piu_lora.progress import silent
-from piu_lora.unlearn import METHODS, Alone, find_method
+from piu_lora.unlearn import METHODS, Alone, find_method, statistics_modules
 from piu_lora.unlearn.rivals import MINI, RIVALS, RivalProblem, find_rival
 
-__all__ = ["SHARED", "UNTOUCHED", "Contender", "Round", "known_methods"]
+__all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods"]
 
 UNTOUCHED = "untouched"
 SHARED = ("seed", "faces", "split", "anchor", "evaluation")  # settings that are the arena's; all others are a method's own
+VARIED = ("split", "anchor")  # of these, what a contender may vary all the same: it then meets a case of its own
 FAR = 1e-3  # at which images of the forgotten person are verified
 
 
-def known_methods() -> list[str]:
-    """Everything that can enter the arena."""
-    return [UNTOUCHED, *METHODS, *RIVALS]
+def known_methods(family: str = "mini") -> list[str]:
+    """Everything that can enter the arena on a family of bases; only the embedded one has a differentiable recognizer."""
+    return [UNTOUCHED, *METHODS, *(name for name, rival in RIVALS.items() if family == "mini" or not rival.needs_recognizer)]
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,51 @@ class Contender:
         return " ".join([self.method, *self.pairs])
 
     def config(self, shared: ForgetConfig, family: str) -> ForgetConfig:
-        """The method's own defaults; split, anchors, evaluation and seed are the arena's."""
+        """The method's own defaults, and what is varied; split, anchors, evaluation and seed are the arena's.
+
+        Raises:
+            BadInput: settings that do not exist, or that all contenders share.
+        """
         own = ForgetConfig.preset(family, self.method if self.method in METHOD_PRESETS else "piu")
         same = {name: getattr(shared, name) for name in SHARED}
-        return dataclasses.replace(own, method=self.method, **same).updated_from_pairs(self.pairs)
+        found = dataclasses.replace(own, method=self.method, **same).updated_from_pairs(self.pairs)
+        for name in SHARED:
+            if name not in VARIED and getattr(found, name) != getattr(shared, name):
+                raise BadInput(f"{self.name!r} varies {name}, which all contenders share; pass it as --set, and another --out")
+        return found
+
+    def case_settings(self, shared: ForgetConfig, family: str) -> ForgetConfig:
+        """By which the request is made ready: the arena's, unless the contender varies them."""
+        if self.method not in METHODS:
+            return shared
+        own = self.config(shared, family)
+        return dataclasses.replace(shared, **{name: getattr(own, name) for name in VARIED})
+
+    def settings(self, shared: ForgetConfig, family: str) -> dict[str, Any]:
+        """The method's own settings, ready for JSON.
+
+        Raises:
+            BadInput: settings that do not exist; a method that cannot run on such a base.
+        """
+        if self.method == UNTOUCHED:
+            if self.pairs:
+                raise BadInput(f"{self.name!r}: the untouched base has no settings")
+            return {}
+        if self.method in METHODS:
+            own = self.config(shared, family).to_dict()
+            found = {name: value for name, value in own.items() if name not in (*SHARED, "method", "decoys", "report")}
+        else:
+            if find_rival(self.method).needs_recognizer and family != "mini":
+                raise BadInput(
+                    f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of --methods"
+                )
+            found = dataclasses.asdict(self.rival_settings(family))
+        plain: dict[str, Any] = json.loads(json.dumps(found))
+        return plain
+
+    def rival_settings(self, family: str) -> Any:
+        """Of a rival: those that suit the embedded base, or the official comparison's, and what is varied."""
+        return _varied(MINI[self.method] if family == "mini" else find_rival(self.method).settings(), self.pairs)
 
 
 class Round:
@@ -64,7 +109,6 @@ class Round:
         self.galleries: list[Gallery] = galleries_for(self.family, case, anchor_portraits(pipe, case))
         if not self.galleries:
             raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
-        self.thresholds = {gallery.name: gallery.threshold(FAR) for gallery in self.galleries}
         self.plan: Plan = plan_for(case, self.galleries[0].centroids)
         self.before = self._pictures(pipe)
 
@@ -88,13 +132,16 @@ class Round:
         else:
             after, made = self._own(contender)
         return Cell(
-            contender.name, person, self.case.config.seed, round(made.seconds, 3), made.peak, made.stored, self._figures(after), made.facts
-        )
+            contender.name, person, self.case.config.seed, round(made.seconds, 3), made.peak, made.stored, self._figures(after), made.facts,
+            contender.settings(self.case.config, self.family),
+        )  # fmt: skip
 
     def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         method, config = find_method(contender.method), contender.config(self.case.config, self.family)
         case = dataclasses.replace(self.case, config=config)
-        with tempfile.TemporaryDirectory() as folder, measured() as cost:
+        if method.solve or method.complete or config.train.start:  # what is measured once for a bank is no person's cost
+            retained_moments(self.pipe, case, statistics_modules(self.pipe)[-1:], silent)
+        with tempfile.TemporaryDirectory() as folder, measured(self.pipe.device) as cost:
             solution, _ = make_change(self.pipe, method, case, OutputFolder(Path(folder) / "out"), None, Alone(), silent)
         stored = {module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()}
         with mounted(self.pipe, stored):
@@ -105,15 +152,14 @@ class Round:
     def _rival(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         rival, pipe = find_rival(contender.method), copy.copy(self.pipe)
         pipe.unet = copy.deepcopy(self.pipe.unet)
-        settings = MINI[rival.name] if self.family == "mini" else rival.settings()
-        settings = _varied(settings, contender.pairs)
-        with measured() as cost:
+        settings = contender.rival_settings(self.family)
+        with measured(self.pipe.device) as cost:
             rival.run(pipe, self._rival_problem(), settings, self.case.config.seed)
         after = self._pictures(pipe)
         changed = [
             own.numel() for own, base in zip(pipe.unet.parameters(), self.pipe.unet.parameters(), strict=True) if not torch.equal(own, base)
         ]
-        return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {"settings": dataclasses.asdict(settings)})
+        return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
 
     def _rival_problem(self) -> RivalProblem:
         problem, bank = self.case.problem, self.case.bank
@@ -139,10 +185,15 @@ class Round:
             judged[gallery.name] = {
                 **{group: scores["ism"][group]["ratio"] for group in GROUPS},
                 "recognised": scores["recognised"]["forget"]["after"]["mean"],
-                "verified": float((cosines >= self.thresholds[gallery.name]).float().mean()),
+                "verified": _share(cosines, gallery.thresholds.get(FAR)),
                 "no_face": scores["no_face"]["forget"]["after"] / len(places),
             }
         return judged
+
+
+def _share(cosines: torch.Tensor, threshold: Threshold | str | None) -> float | None:
+    """Of images at or above a threshold; None where the bank cannot calibrate it."""
+    return float((cosines >= threshold.value).float().mean()) if isinstance(threshold, Threshold) else None
 
 
 def _varied(settings: Any, pairs: Sequence[str]) -> Any:

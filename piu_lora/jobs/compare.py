@@ -34,6 +34,7 @@ from piu_lora.jobs.readers import reader_for
 from piu_lora.model import family_of, load_base
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
+from piu_lora.unlearn.rivals import RIVALS
 
 __all__ = ["Comparison", "compare", "contenders", "drawn_people", "shared_settings"]
 
@@ -42,11 +43,12 @@ FORMAT = "piu_lora.comparison/1"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The cells that are there, a row for each variant and recognizer, what sets them apart, and the files that were written."""
+    """The cells that are there, a row for each variant and recognizer, what sets them apart, all as text, and the files written."""
 
     cells: list[Cell]
     rows: list[Row]
     differences: list[Difference]
+    text: str
     files: list[Path]
 
 
@@ -96,7 +98,7 @@ def contenders(methods: Sequence[str], vary: Sequence[str] = (), variants: Seque
         if method not in known:
             raise BadInput(f"--variant {text!r} begins with no method; known: {', '.join(known)}")
         found.append(Contender(method, tuple(pairs)))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def compare(
@@ -111,7 +113,7 @@ def compare(
         methods: see ``known_methods``.
         people: drawn from the bank; on the embedded base, nobody who was used to choose defaults.
         seeds: of each person, from ``config.seed`` on.
-        vary, variants: see ``contenders``.
+        vary, variants: see ``contenders``. A contender that varies ``anchor`` or ``split`` meets cases of its own.
         config: the split, anchors and evaluation that all methods share; the base's preset with synthetic anchors by default.
         processes: run at once, with an equal share of the processor's threads.
         against: the method or variant, by its name in the tables, that all others are compared with on the cells that both have; the
@@ -119,7 +121,8 @@ def compare(
         report_only: run nothing: the tables are made of the cells that are there, and say how many each method has.
 
     Raises:
-        BadInput: an unknown method, too few people, a folder of another arena, or nothing to report.
+        BadInput: an unknown method or setting, one that cannot run on this base, too few people, a folder of another arena, a damaged
+            cell, or nothing to report.
     """
     entrants = contenders(methods, vary, variants)
     family = family_of(base)
@@ -127,25 +130,42 @@ def compare(
     if against is not None and against not in names:
         raise BadInput(f"--against {against!r} is not among what is compared: {', '.join(names)}")
     arena = _Arena(base, bank, None if pack is None else str(pack), device, config or shared_settings(family))
-    for entrant in entrants:
-        if entrant.method in METHODS:
-            entrant.config(arena.config, family)  # refuses settings that do not exist, before anything runs
+    _require_shared(arena.config, family)
+    settings = {entrant: entrant.settings(arena.config, family) for entrant in entrants}  # refuses what cannot run, before anything does
     everybody = bank_for(base, bank)
     folder = Path(out)
     chosen = drawn_people(everybody, family, people)
-    _enter(folder, arena.digest(everybody), arena.config)
+    _enter(folder, arena.digest(everybody), arena.config, found=not report_only)
     wanted = [
         (place, who, arena.config.seed + seed, entrant)
         for seed in range(seeds) for place, who in enumerate(chosen) for entrant in entrants
     ]  # fmt: skip
-    missing = [task for task in wanted if not _path(folder, task[3], task[0], task[2]).exists()]
+    cells = {(entrant, seed, place): _kept(folder, entrant, place, seed, settings[entrant]) for place, _, seed, entrant in wanted}
     if not report_only:
+        missing = [task for task in wanted if cells[task[3], task[2], task[0]] is None]
         with progress("compare", len(wanted), len(wanted) - len(missing)) as advance:
-            for cell in _played(arena, missing, processes):
+            for entrant, cell in _played(arena, missing, processes):
                 _keep(folder, cell)
+                cells[entrant, cell.seed, cell.person] = cell
                 advance(1)
     against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
-    return _report(folder, names, against, people, range(arena.config.seed, arena.config.seed + seeds))
+    order = [(entrant, arena.config.seed + seed, place) for entrant in entrants for seed in range(seeds) for place in range(people)]
+    there = [cell for cell in map(cells.__getitem__, order) if cell is not None]
+    if not there:
+        raise BadInput(f"{str(folder)!r} holds no cell of {', '.join(names)} with these settings; run them first")
+    rivals = {entrant.name: settings[entrant] for entrant in entrants if entrant.method in RIVALS}
+    return _report(folder, there, len(order), against, rivals)
+
+
+def _require_shared(config: ForgetConfig, family: str) -> None:
+    """Only what all contenders share may be set for all of them."""
+    plain = shared_settings(family)
+    for field in dataclasses.fields(config):
+        if field.name not in (*SHARED, "method") and getattr(config, field.name) != getattr(plain, field.name):
+            raise BadInput(
+                f"--set {field.name} is not shared by all contenders, each method has its own; "
+                f"pass --vary {field.name}.key=VALUE or --variant 'METHOD {field.name}.key=VALUE'"
+            )
 
 
 def shared_settings(family: str) -> ForgetConfig:
@@ -171,10 +191,12 @@ def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
     return [bank.ids[row] for row in free[:count]]
 
 
-def _enter(folder: Path, digest: str, config: ForgetConfig) -> None:
+def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> None:
     """Found an arena, or make sure that the one there is the same."""
     path = folder / "arena.json"
     if not path.exists():
+        if not found:
+            raise BadInput(f"{str(folder)!r} holds no arena; leave --report-only out to begin one")
         settings = {name: value for name, value in config.to_dict().items() if name in SHARED}
         settings["anchor"]["identity"] = ""
         with disk_errors(f"the arena to {str(folder)!r}"):
@@ -195,6 +217,18 @@ def _path(folder: Path, entrant: Contender | str, person: int, seed: int) -> Pat
     return folder / "cells" / f"{safe}-{person:03d}-{seed}.json"
 
 
+def _kept(folder: Path, entrant: Contender, person: int, seed: int, settings: dict[str, Any]) -> Cell | None:
+    """The cell on disk; None where there is none, or one of other settings."""
+    path = _path(folder, entrant, person, seed)
+    try:
+        cell = Cell(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"the cell {str(path)!r} is damaged: {error}; delete it, and it is run again") from error
+    return cell if cell.settings == settings else None
+
+
 def _keep(folder: Path, cell: Cell) -> None:
     with disk_errors(f"a cell to {str(folder)!r}"):
         write_file(_path(folder, cell.variant, cell.person, cell.seed), (json.dumps(asdict(cell), sort_keys=True) + "\n").encode())
@@ -203,18 +237,18 @@ def _keep(folder: Path, cell: Cell) -> None:
 Task = tuple[int, str, int, Contender]
 
 
-def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[Cell]:
+def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tuple[Contender, Cell]]:
     if processes <= 1:
         for task in tasks:
-            yield _play(arena, task)
+            yield task[3], _play(arena, task)
         return
     threads = max(torch.get_num_threads() // processes, 1)
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=fresh, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        futures = [pool.submit(_play, arena, task) for task in tasks]
+        futures = {pool.submit(_play, arena, task): task[3] for task in tasks}
         try:
             for future in as_completed(futures):
-                yield future.result()
+                yield futures[future], future.result()
         finally:
             for future in futures:
                 future.cancel()
@@ -222,18 +256,20 @@ def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[Ce
 
 def _play(arena: _Arena, task: Task) -> Cell:
     place, who, seed, entrant = task
-    return _round(arena, who, seed).play(entrant, place)
+    own = dataclasses.replace(entrant.case_settings(arena.config, family_of(arena.base)), seed=seed)
+    return _round(arena, who, own).play(entrant, place)
 
 
-_LAST: dict[tuple[str, int], Round] = {}  # methods of one person and seed come one after the other
+_LAST: dict[tuple[str, ForgetConfig], Round] = {}  # methods of one person and seed come one after the other
 
 
-def _round(arena: _Arena, who: str, seed: int) -> Round:
-    if (who, seed) not in _LAST:
+def _round(arena: _Arena, who: str, config: ForgetConfig) -> Round:
+    if any(person != who or other.seed != config.seed for person, other in _LAST):
         _LAST.clear()
+    if (who, config) not in _LAST:
         pipe, bank, reader = _loaded(arena)
-        _LAST[who, seed] = Round(pipe, open_case(who, bank, dataclasses.replace(arena.config, seed=seed), reader))
-    return _LAST[who, seed]
+        _LAST[who, config] = Round(pipe, open_case(who, bank, config, reader))
+    return _LAST[who, config]
 
 
 @cache
@@ -242,24 +278,27 @@ def _loaded(arena: _Arena) -> tuple[Any, IdentityBank, Any]:
     return pipe, bank_for(arena.base, arena.bank), reader_for(arena.base, arena.pack, arena.config.faces, arena.device)
 
 
-def _report(folder: Path, names: Sequence[str], against: str, people: int, seeds: range) -> Comparison:
-    paths = [_path(folder, name, person, seed) for name in names for seed in seeds for person in range(people)]
-    cells = [Cell(**json.loads(path.read_text())) for path in paths if path.exists()]
-    if not cells:
-        raise BadInput(f"{str(folder)!r} holds no cell of {', '.join(names)}; run them first")
+def _report(folder: Path, cells: list[Cell], wanted: int, against: str, rivals: dict[str, dict[str, Any]]) -> Comparison:
     rows, differences = rows_of(cells), differences_from(cells, against)
-    fewer = " A method with fewer cells met only the first of these people, or one seed." if len(cells) < len(paths) else ""
-    note = (
+    people, seeds = len({cell.person for cell in cells}), sorted({cell.seed for cell in cells})
+    fewer = " A method with fewer cells met only the first of these people, or one seed." if len(cells) < wanted else ""
+    parts = [
         f"{people} people, {len(seeds)} seeds.{fewer} Medians over people and seeds (recognised and verified: means) with 95 % "
-        "intervals over people. Retained people and the anchor: ISM after/before. Verified: at a false-accept rate of 1e-3."
-    )
+        "intervals over people. Retained people and the anchor: ISM after/before. Verified: at a false-accept rate of 1e-3, against the "
+        "person's centroid in the bank.",
+        comparison_table(rows),
+    ]
+    if differences:
+        parts.append(difference_table(differences))
+    if rivals:
+        parts.append("\n".join(["Settings of the rivals:", "", *(f"- {name}: {_told(settings)}" for name, settings in rivals.items())]))
     document = {
-        "format": FORMAT, "people": people, "seeds": list(seeds), "rows": [asdict(row) for row in rows],
+        "format": FORMAT, "people": people, "seeds": seeds, "rows": [asdict(row) for row in rows],
         "differences": [asdict(each) for each in differences],
     }  # fmt: skip
-    tables = [note, comparison_table(rows), *([difference_table(differences)] if differences else [])]
+    text = "\n\n".join(parts)
     files = {
-        "comparison.md": ("\n\n".join(tables) + "\n").encode(),
+        "comparison.md": f"{text}\n".encode(),
         "comparison.csv": comparison_csv(rows).encode(),
         "comparison.json": (json.dumps(document, indent=1) + "\n").encode(),
         "comparison.png": comparison_picture(rows),
@@ -267,4 +306,9 @@ def _report(folder: Path, names: Sequence[str], against: str, people: int, seeds
     with disk_errors(f"the comparison to {str(folder)!r}"):
         for name, content in files.items():
             write_file(folder / name, content)
-    return Comparison(cells, rows, differences, [folder / name for name in files])
+    return Comparison(cells, rows, differences, text, [folder / name for name in files])
+
+
+def _told(settings: dict[str, Any]) -> str:
+    """``key value, key value``; sections in brackets."""
+    return ", ".join(f"{key} ({_told(value)})" if isinstance(value, dict) else f"{key} {value}" for key, value in settings.items())

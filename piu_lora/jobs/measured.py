@@ -28,14 +28,17 @@ class Measured:
 
 
 @contextlib.contextmanager
-def measured() -> Iterator[Measured]:
+def measured(device: torch.device | str = "cpu") -> Iterator[Measured]:
     """Measure what happens inside.
+
+    Args:
+        device: where the work is done, and whose memory counts.
 
     On the CPU, memory that was freed before goes back to the system first: used again, it would not be seen. The peak is the
     kernel's own high-water mark, which misses nothing short-lived; two of these at a time would spoil each other's.
     """
     result = Measured()
-    on_gpu = torch.cuda.is_available()
+    on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     resting = torch.cuda.memory_allocated() if on_gpu else _lowered()

@@ -8,6 +8,7 @@ import pytest
 
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
+from piu_lora.jobs.arena import Contender, known_methods
 from piu_lora.jobs.compare import Comparison, compare, contenders, drawn_people, shared_settings
 from piu_lora.model import mini
 
@@ -97,6 +98,7 @@ def test_people_are_not_those_of_the_tuning() -> None:
 
 def test_variants() -> None:
     names = [each.name for each in contenders(["piu", "esd"], ["objective.eta=0,1", "esd:eta=2"], ["closed-kv closed.eta=0 closed.rank=4"])]
+    assert contenders(["piu", "piu"], ["objective.eta=1,1"], ["piu"]) == contenders(["piu"], ["objective.eta=1"])
     assert names == ["piu", "esd", "piu objective.eta=0", "piu objective.eta=1", "esd eta=2", "closed-kv closed.eta=0 closed.rank=4"]
 
 
@@ -112,7 +114,68 @@ def test_contenders_that_cannot_be(methods, vary, variants, message) -> None:
         contenders(methods, vary, variants)
 
 
-def test_settings_that_do_not_exist_are_refused_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"unknown setting 'objective\.etta'"):
-        compare(tmp_path / "out", ["piu"], people=1, seeds=1, vary=["objective.etta=1"], config=config())
+@pytest.mark.parametrize(
+    ("vary", "variants", "message"),
+    [
+        (["objective.etta=1"], [], r"unknown setting 'objective\.etta'"),
+        (["esd:stepz=3"], [], "'stepz=3' varies no setting of this rival"),
+        (["evaluation.steps=3"], [], "'piu evaluation.steps=3' varies evaluation, which all contenders share"),
+        ([], ["untouched a=1"], "'untouched a=1': the untouched base has no settings"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path: Path, vary, variants, message) -> None:
+    with pytest.raises(BadInput, match=message):
+        compare(tmp_path / "out", ["piu", "esd"], people=1, seeds=1, vary=vary, variants=variants, config=config())
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_what_is_shared_is_set_for_all(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"--set train is not shared by all contenders.*--vary train\.key=VALUE"):
+        compare(tmp_path / "out", ["piu"], people=1, seeds=1, config=config().updated({"train": {"steps": 3}}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recognizer_with_gradients_is_the_embedded_bases() -> None:
+    assert set(known_methods("mini")) - set(known_methods("arc2face")) == {"wid"}
+    with pytest.raises(BadInput, match="wid needs a differentiable recognizer"):
+        Contender("wid").settings(shared_settings("arc2face"), "arc2face")
+
+
+def test_a_contender_with_anchors_of_its_own() -> None:
+    """One who varies the anchor meets another case; evaluation and seed stay the arena's."""
+    shared = config()
+    (varied,) = contenders([], variants=["closed-kv anchor.rule=far-safe closed.rank=4"])
+    own = varied.case_settings(shared, "mini")
+    assert (own.anchor.rule, own.evaluation, own.closed) == ("far-safe", shared.evaluation, shared.closed)
+    assert Contender("closed-kv").case_settings(shared, "mini") == Contender("esd").case_settings(shared, "mini") == shared
+    assert varied.settings(shared, "mini")["closed"]["rank"] == 4
+
+
+def test_the_anchor_that_is_varied_is_used(first: Comparison, folder: Path) -> None:
+    variants = ["uce", "closed-encoder closed.retained=256 closed.near=64 anchor.rule=nearest"]
+    found = compare(folder, [], people=2, seeds=1, variants=variants, config=config())
+    varied = [cell for cell in found.cells if cell.variant == variants[1]]
+    plain = [cell for cell in first.cells if cell.variant.endswith("closed.near=64")]
+    for one, other in zip(varied, plain, strict=True):
+        assert one.figures["evaluating"]["forget"] != other.figures["evaluating"]["forget"]
+        assert one.figures["evaluating"]["random"] is not None
+
+
+def test_a_cell_of_other_settings_is_run_again(first: Comparison, folder: Path) -> None:
+    (path,) = (folder / "cells").glob("uce-000-*.json")
+    content = path.read_text()
+    known = json.loads(content)
+    path.write_text(json.dumps({**known, "settings": {**known["settings"], "erase": 1.0}}))
+    assert len(compare(folder, ["uce"], people=2, seeds=1, config=config(), report_only=True).cells) == 1
+    again = compare(folder, ["uce"], people=2, seeds=1, config=config())
+    assert [cell.settings for cell in again.cells] == [known["settings"]] * 2
+    path.write_text(content[:40])
+    with pytest.raises(BadInput, match=r"uce-000-42\.json' is damaged: .*; delete it, and it is run again"):
+        compare(folder, ["uce"], people=2, seeds=1, config=config(), report_only=True)
+    path.write_text(content)
+
+
+def test_nothing_is_begun_for_a_report(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="holds no arena; leave --report-only out"):
+        compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), report_only=True)
     assert not list(tmp_path.iterdir())

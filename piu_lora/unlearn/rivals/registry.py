@@ -38,6 +38,7 @@ class Rival:
     paper: str
     settings: type[Any]
     edit: Edit[Any]
+    needs_recognizer: bool = False  # a differentiable one, as ``RivalProblem.recognise``
 
     def run(self, pipe: StableDiffusionPipeline, problem: RivalProblem, settings: Any, seed: int) -> None:
         """Edit ``pipe.unet`` in place, on the pipeline's own device; it ends frozen and in eval mode.
@@ -68,7 +69,7 @@ RIVALS: dict[str, Rival] = {}
 MINI: dict[str, Any] = {}  # the settings that suit the embedded base, by rival; each rival's module says how they were chosen
 
 
-def rival(name: str, label: str, paper: str, settings: type[S], mini: S) -> Callable[[Edit[S]], Edit[S]]:
+def rival(name: str, label: str, paper: str, settings: type[S], mini: S, *, needs_recognizer: bool = False) -> Callable[[Edit[S]], Edit[S]]:
     """Add a rival to the registry.
 
     Args:
@@ -77,7 +78,7 @@ def rival(name: str, label: str, paper: str, settings: type[S], mini: S) -> Call
     """
 
     def decorate(edit: Edit[S]) -> Edit[S]:
-        RIVALS[name] = Rival(name, label, paper, settings, edit)
+        RIVALS[name] = Rival(name, label, paper, settings, edit, needs_recognizer)
         MINI[name] = mini
         return edit
 

@@ -68,7 +68,7 @@ def wid_loss(
     return mse_loss(predicted, target) + identity_weight * mse_loss(seen, embedding.expand_as(seen))
 
 
-@rival("wid", "WID", "arXiv 2605.22311 (as its comparison runs it)", WidSettings, MINI_SETTINGS)
+@rival("wid", "WID", "arXiv 2605.22311 (as its comparison runs it)", WidSettings, MINI_SETTINGS, needs_recognizer=True)
 def edit_wid(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: WidSettings, seed: int) -> None:
     """WID on the whole UNet, with rendered images where the official comparison has photographs."""
     if problem.recognise is None:
