@@ -10,7 +10,7 @@ from piu_lora.attacks.config import AuditConfig
 from piu_lora.attacks.control import random_change
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.attacks.scene import Scene
-from piu_lora.model import layer_inputs, layer_weight, sees_condition
+from piu_lora.model import TokenSample, layer_inputs, layer_weight, sees_condition
 from piu_lora.model.factors import Factors
 
 __all__ = ["SIGNALS", "advantage", "poster", "rank_of", "signals"]
@@ -114,8 +114,8 @@ def signals(scene: Scene, changes: Sequence[Change], probes: torch.Tensor, gener
     traces = [{module: _Traces() for module in direct} for _ in changes]
     squared: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
     after: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
-    seen = layer_inputs(scene.pipe, direct, probes, generator, batch=64, from_identity=True, positions=_POSITIONS)
-    for inputs in seen:
+    tokens = TokenSample.of(scene.pipe.tokenizer, _POSITIONS, from_identity=True)
+    for inputs in layer_inputs(scene.pipe, direct, probes, generator, batch=64, tokens=tokens):
         for module, values in inputs.items():
             before = values @ weights[module].T
             squared[module].append(_energy(values))

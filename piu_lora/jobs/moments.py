@@ -10,7 +10,7 @@ from piu_lora.adapter import Moments, load_adapter, unload
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, centroid, dirichlet_mixtures, synthetic_neighbours
 from piu_lora.jobs.members import Member
-from piu_lora.model import empty_inputs, layer_inputs, second_moments
+from piu_lora.model import TokenSample, empty_inputs, layer_inputs, second_moments
 
 __all__ = ["RefitConfig", "bystanders", "measure_moments"]
 
@@ -94,6 +94,7 @@ def _own_moments(
     """With the member active: deeper layers see what its own change makes of the condition."""
     name = load_adapter(pipe, member.adapter, weight=member.weight)
     try:
-        return second_moments(layer_inputs(pipe, modules, conditions, generator, from_identity=True))
+        carrying = TokenSample.of(pipe.tokenizer, from_identity=True)
+        return second_moments(layer_inputs(pipe, modules, conditions, generator, tokens=carrying))
     finally:
         unload(pipe, [name])

@@ -15,7 +15,7 @@ from piu_lora.adapter import write_file
 from piu_lora.errors import BadInput
 from piu_lora.identity import normalize
 from piu_lora.jobs.case import Case
-from piu_lora.model import add_second_moments, encoder_digest, layer_inputs
+from piu_lora.model import TokenSample, add_second_moments, encoder_digest, layer_inputs
 from piu_lora.progress import Progress
 from piu_lora.unlearn import statistics_modules
 
@@ -23,7 +23,7 @@ __all__ = ["cache_folder", "retained_moments"]
 
 _log = logging.getLogger("piu_lora")
 _BATCH = 64
-_VERSION = "3"
+_VERSION = "4"
 
 
 def cache_folder() -> Path:
@@ -56,9 +56,10 @@ def retained_moments(pipe: StableDiffusionPipeline, case: Case, modules: Sequenc
     kept = len(sample) - len(left_out)
     if kept < 2:
         raise BadInput(f"only {kept} embeddings are retained; raise --set closed.retained={case.config.closed.retained}")
-    everybody = _cached_sums(pipe, case, sample, progress)
+    tokens = TokenSample.of(pipe.tokenizer, case.config.closed.positions)
+    everybody = _cached_sums(pipe, case, sample, tokens, progress)
     sums = {module: everybody[module] for module in modules}
-    add_second_moments(sums, _inputs(pipe, case, modules, left_out), weight=-1)
+    add_second_moments(sums, _inputs(pipe, case, modules, left_out, tokens), -1, tokens)
     return {module: total.div_(kept) for module, total in sums.items()}
 
 
@@ -69,7 +70,9 @@ def _sample(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     return chosen, labels[chosen].long()
 
 
-def _cached_sums(pipe: StableDiffusionPipeline, case: Case, sample: torch.Tensor, progress: Progress) -> dict[str, torch.Tensor]:
+def _cached_sums(
+    pipe: StableDiffusionPipeline, case: Case, sample: torch.Tensor, tokens: TokenSample, progress: Progress
+) -> dict[str, torch.Tensor]:
     """Sums over the sample for all of ``statistics_modules``; on disk they are mapped, and only those used take memory."""
     modules = statistics_modules(pipe)
     sizes = [str(len(sample)), str(case.config.closed.positions)]
@@ -83,7 +86,8 @@ def _cached_sums(pipe: StableDiffusionPipeline, case: Case, sample: torch.Tensor
     except (OSError, SafetensorError, KeyError) as error:
         _log.warning("the cached statistics are damaged and are measured again: %s", error)
     sums: dict[str, torch.Tensor] = {}
-    add_second_moments(sums, _told(_inputs(pipe, case, modules, sample), -(-len(sample) // _BATCH), progress))
+    batches = _inputs(pipe, case, modules, sample, tokens)
+    add_second_moments(sums, _told(batches, -(-len(sample) // _BATCH), progress), tokens=tokens)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, safetensors.torch.save(sums), mode=0o600)
@@ -92,12 +96,14 @@ def _cached_sums(pipe: StableDiffusionPipeline, case: Case, sample: torch.Tensor
     return sums
 
 
-def _inputs(pipe: StableDiffusionPipeline, case: Case, modules: Sequence[str], places: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
+def _inputs(
+    pipe: StableDiffusionPipeline, case: Case, modules: Sequence[str], places: torch.Tensor, tokens: TokenSample
+) -> Iterator[dict[str, torch.Tensor]]:
     """What the layers see under these embeddings of the bank, ``_BATCH`` at a time."""
     nothing_drawn = torch.Generator()  # these layers see no latents
     for chunk in places.split(_BATCH) if len(places) else ():
         embeddings = normalize(case.bank.embeddings[chunk])
-        yield from layer_inputs(pipe, modules, embeddings, nothing_drawn, batch=_BATCH, positions=case.config.closed.positions)
+        yield from layer_inputs(pipe, modules, embeddings, nothing_drawn, batch=_BATCH, tokens=tokens)
 
 
 def _told(batches: Iterator[dict[str, torch.Tensor]], count: int, progress: Progress) -> Iterator[dict[str, torch.Tensor]]:

@@ -16,7 +16,7 @@ from piu_lora.identity import IdentityBank
 from piu_lora.jobs.case import bank_for
 from piu_lora.jobs.members import Member, require_distinct
 from piu_lora.jobs.moments import bystanders
-from piu_lora.model import as_pipeline, layer_inputs, layer_weight, sees_condition
+from piu_lora.model import TokenSample, as_pipeline, layer_inputs, layer_weight, sees_condition
 
 __all__ = ["StackCheck", "check_picture", "check_stack", "check_table"]
 
@@ -117,7 +117,7 @@ def check_stack(
     stacks = stacks_of(len(members))
 
     def measured(chosen: list[str], conditions: torch.Tensor, groups: Sequence[tuple[int, ...]]) -> npt.NDArray[np.float64]:
-        inputs = layer_inputs(pipe, chosen, conditions, generator, from_identity=True)
+        inputs = layer_inputs(pipe, chosen, conditions, generator, tokens=TokenSample.of(pipe.tokenizer, from_identity=True))
         return relative_changes(changes, weights, groups, inputs, {module: layer_weight(pipe, module) for module in chosen})
 
     direct = [module for module in modules if sees_condition(module)]

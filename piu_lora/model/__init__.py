@@ -22,7 +22,7 @@ from piu_lora.model.base import (
     load_base,
     without_bars,
 )
-from piu_lora.model.condition import encode_embeddings, encode_empty, identity_position
+from piu_lora.model.condition import TokenSample, encode_embeddings, encode_empty, identity_position
 from piu_lora.model.economy import checkpointed, compiled, parked
 from piu_lora.model.lora import (
     adapters_off,
@@ -42,6 +42,7 @@ __all__ = [
     "DTYPES",
     "BaseInfo",
     "Precision",
+    "TokenSample",
     "adapters_off",
     "add_second_moments",
     "as_pipeline",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.model.condition import encode_embeddings, encode_empty, identity_position
+from piu_lora.model.condition import TokenSample, encode_embeddings, encode_empty
 
 __all__ = [
     "add_second_moments",
@@ -28,7 +28,7 @@ def sees_condition(module: str) -> bool:
 @torch.no_grad()
 def layer_inputs(
     pipe: StableDiffusionPipeline, modules: Sequence[str], embeddings: torch.Tensor, generator: torch.Generator, *,
-    batch: int = 16, from_identity: bool = False, positions: int = 0,
+    batch: int = 16, tokens: TokenSample | None = None,
 ) -> Iterator[dict[str, torch.Tensor]]:  # fmt: skip
     """The inputs of layers while the pipeline, as it is, predicts noise for these identities.
 
@@ -36,15 +36,13 @@ def layer_inputs(
         modules: names with the component in front. Where only layers before the UNet's latents are asked for, the UNet is not run.
         embeddings: (n, d) unit-norm ArcFace vectors.
         generator: CPU generator of latents and timesteps.
-        from_identity: only the token positions that carry the identity, in layers that see the condition.
-        positions: at most so many of them, see ``spread_positions``; 0 keeps all. What is left out takes no memory.
+        tokens: what is kept of layers that see the condition; all by default. What is left out takes no memory.
 
     Yields:
         For each batch: (b, tokens, in) float32 by module.
     """
-    first = identity_position(pipe.tokenizer) if from_identity else 0
     for chunk in embeddings.split(batch):
-        with _recorded(pipe, modules, first, positions) as record:
+        with _recorded(pipe, modules, tokens) as record:
             condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, chunk.to(pipe.device))
             _through_unet(pipe, modules, condition, generator, record)
         yield record.seen
@@ -60,16 +58,15 @@ def empty_inputs(pipe: StableDiffusionPipeline, modules: Sequence[str], generato
 
 @dataclass
 class _Record:
-    """The inputs of layers, cut to the token positions that are asked for."""
+    """The inputs of layers, cut to the tokens that are asked for."""
 
-    first: int
-    positions: int
+    tokens: TokenSample | None
     seen: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def add(self, module: str, values: torch.Tensor) -> None:
-        if sees_condition(module):
-            values = values[:, self.first :]
-        self.seen[module] = spread_positions(values, self.positions).detach().float()
+        if self.tokens is not None and sees_condition(module):
+            values = self.tokens.of_tokens(values)
+        self.seen[module] = values.detach().float()
 
 
 def _through_unet(
@@ -88,9 +85,9 @@ def _through_unet(
 
 
 @contextmanager
-def _recorded(pipe: StableDiffusionPipeline, modules: Sequence[str], first: int = 0, positions: int = 0) -> Iterator[_Record]:
+def _recorded(pipe: StableDiffusionPipeline, modules: Sequence[str], tokens: TokenSample | None = None) -> Iterator[_Record]:
     """While open, the inputs of the layers are written down."""
-    record = _Record(first, positions)
+    record = _Record(tokens)
 
     def recorder(module: str):  # type: ignore[no-untyped-def]
         def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -129,26 +126,18 @@ def second_moments(batches: Iterable[dict[str, torch.Tensor]]) -> dict[str, torc
     return {module: total.div_(samples) for module, total in sums.items()}
 
 
-def add_second_moments(sums: dict[str, torch.Tensor], batches: Iterable[dict[str, torch.Tensor]], weight: float = 1.0) -> None:
+def add_second_moments(
+    sums: dict[str, torch.Tensor], batches: Iterable[dict[str, torch.Tensor]], weight: float = 1.0, tokens: TokenSample | None = None
+) -> None:
     """Add to ``sums``, in place, ``weight`` times each sample's mean of ``x x^T`` over its tokens.
 
     Args:
         sums: (in, in) float64 by module, on the CPU; a module that is missing begins at zero.
+        tokens: which the batches hold, of layers that see the condition; the mean is over all that they stand for.
     """
     for inputs in batches:
         for module, values in inputs.items():
-            rows = values.flatten(0, -2).double().cpu()
+            kept = values.cpu().double()
+            rows = (kept if tokens is None else tokens.weighed(kept)).flatten(0, -2)
             total = sums.setdefault(module, torch.zeros(rows.shape[1], rows.shape[1], dtype=rows.dtype))
             total.addmm_(rows.T, rows, alpha=weight * len(values) / len(rows))
-
-
-def spread_positions(values: torch.Tensor, count: int) -> torch.Tensor:
-    """At most ``count`` token positions of (n, tokens, width), evenly spread from the first to the last; all for 0.
-
-    Most of CLIP's 77 positions are padding, whose activations hardly differ.
-    """
-    tokens = values.shape[-2]
-    if not count or tokens <= count:
-        return values
-    places = torch.linspace(0, tokens - 1, count, device=values.device).round().long()
-    return values.index_select(-2, places)

@@ -6,13 +6,14 @@ Arc2Face (arXiv 2403.11641, section 3.2) writes the prompt "photo of a id person
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from piu_lora.errors import BadInput
 
-__all__ = ["PROMPT", "encode_embeddings", "encode_empty", "identity_position"]
+__all__ = ["PROMPT", "TokenSample", "encode_embeddings", "encode_empty", "identity_position"]
 
 PROMPT = "photo of a id person"
 
@@ -56,6 +57,45 @@ def identity_position(tokenizer: CLIPTokenizer) -> int:
     if len(found) != 1:
         raise BadInput(f"the tokenizer splits {PROMPT!r} so that 'id' is not one token; use the CLIP tokenizer of Stable Diffusion 1.5")
     return int(found[0])
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """Token positions that stand for all: the prompt's own each for itself, the padding behind them, which hardly differs, by a few.
+
+    Attributes:
+        places: ascending.
+        shares: of a mean over all positions, what each stands for; they sum to 1.
+    """
+
+    places: tuple[int, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, tokenizer: CLIPTokenizer, count: int = 0, *, from_identity: bool = False) -> "TokenSample":
+        """At most ``count`` positions, but at least the prompt's and one of the padding; 0 takes all.
+
+        Args:
+            from_identity: only those that carry the identity.
+        """
+        first = identity_position(tokenizer) if from_identity else 0
+        every = range(first, tokenizer.model_max_length)
+        prompt = every[: len(tokenizer.encode(PROMPT)) - first]
+        taken = max(count, len(prompt) + 1)
+        if not count or taken >= len(every):
+            return cls(tuple(every), (1 / len(every),) * len(every))
+        padding = every[len(prompt) :]
+        spread = torch.linspace(padding[0], padding[-1], taken - len(prompt)).round().long().tolist()
+        each = len(padding) / len(spread) / len(every)
+        return cls((*prompt, *spread), (1 / len(every),) * len(prompt) + (each,) * len(spread))
+
+    def of_tokens(self, values: torch.Tensor) -> torch.Tensor:
+        """(n, length, width) at the places, (n, len(places), width)."""
+        return values.index_select(1, torch.tensor(self.places, device=values.device))
+
+    def weighed(self, values: torch.Tensor) -> torch.Tensor:
+        """(n, len(places), width) scaled so that the mean of ``x x^T`` over the places stands for that over all positions."""
+        return values * torch.tensor(self.shares, dtype=values.dtype, device=values.device).mul(len(self.shares)).sqrt()[:, None]
 
 
 def _tokens(tokenizer: CLIPTokenizer, text: str) -> torch.Tensor:

@@ -9,13 +9,15 @@ from piu_lora.adapter import Factors, relative_changes
 from piu_lora.attacks import ATTACKS, random_change
 from piu_lora.attacks.poster import advantage, rank_of, signals
 from piu_lora.identity import IdentityBank
-from piu_lora.model import layer_inputs, layer_weight, sees_condition
+from piu_lora.model import TokenSample, layer_inputs, layer_weight, sees_condition
 from tests.adapter import stacks
 from tests.attacks.scenes import QUICK, scene_of
 
 
 def seen(pipe: StableDiffusionPipeline, modules: list[str], probes: torch.Tensor) -> dict[str, torch.Tensor]:
-    (batch,) = layer_inputs(pipe, modules, probes, torch.Generator(), batch=len(probes), from_identity=True)
+    (batch,) = layer_inputs(
+        pipe, modules, probes, torch.Generator(), batch=len(probes), tokens=TokenSample.of(pipe.tokenizer, from_identity=True)
+    )
     return batch
 
 

@@ -2,7 +2,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.identity import normalize
-from piu_lora.model import add_second_moments, empty_inputs, identity_position, layer_inputs, second_moments
+from piu_lora.model import TokenSample, add_second_moments, empty_inputs, layer_inputs, second_moments
 
 CONDITION = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 ENCODER = "text_encoder.encoder.layers.0.mlp.fc2"
@@ -16,17 +16,13 @@ def seen(pipe: StableDiffusionPipeline, modules: list[str], count: int = 5, **ho
     return list(layer_inputs(pipe, modules, rows(pipe, count), torch.Generator().manual_seed(0), batch=2, **how))  # type: ignore[arg-type]
 
 
-def test_fewer_positions_are_some_of_all(pipe: StableDiffusionPipeline) -> None:
-    """Evenly spread from the first to the last, among those that carry the identity if only these are asked for."""
-    modules = [ENCODER, CONDITION]
-    first = identity_position(pipe.tokenizer)
-    ways = ({}, {"positions": 3}, {"positions": 3, "from_identity": True})
-    for whole, few, late in zip(*(seen(pipe, modules, **how) for how in ways), strict=True):
+def test_only_the_tokens_asked_for_are_kept(pipe: StableDiffusionPipeline) -> None:
+    """In layers that see the condition; the cross-attention's queries see latents."""
+    query = CONDITION.replace("to_k", "to_q")
+    modules = [ENCODER, CONDITION, query]
+    for whole, some in zip(seen(pipe, modules), seen(pipe, modules, tokens=TokenSample((4, 6), (0.5, 0.5))), strict=True):
         for module in modules:
-            tokens = whole[module].shape[1]
-            assert torch.equal(few[module], whole[module][:, [0, round((tokens - 1) / 2), tokens - 1]])
-            assert late[module].shape[1] == min(3, tokens - first)
-            assert torch.equal(late[module][:, [0, -1]], whole[module][:, [first, -1]])
+            assert torch.equal(some[module], whole[module] if module == query else whole[module][:, [4, 6]])
 
 
 def test_second_moments_are_means_over_samples_and_tokens(pipe: StableDiffusionPipeline) -> None:
@@ -57,3 +53,14 @@ def test_moments_are_blended_in_place(pipe: StableDiffusionPipeline) -> None:
     add_second_moments(sums, batches[:2], -1)
     left = second_moments(batches[2:])[ENCODER] * len(batches[2][ENCODER])
     assert torch.allclose(sums[ENCODER], left, atol=1e-9 * float(left.abs().max()) + 1e-12)
+
+
+def test_moments_of_a_sample_of_tokens_stand_for_all() -> None:
+    """Padding that is the same at every position: a few of them give the mean over all, the prompt's own tokens among them."""
+    tokens = TokenSample((0, 1, 2, 3, 9), (0.1, 0.1, 0.1, 0.35, 0.35))  # ten positions, seven of padding
+    values = torch.randn(4, 10, 5, generator=torch.Generator().manual_seed(0))
+    values[:, 3:] = values[:, 3:4]
+    sums: dict[str, torch.Tensor] = {}
+    add_second_moments(sums, [{ENCODER: tokens.of_tokens(values)}], 1 / 4, tokens)
+    rows = values.flatten(0, 1).double()
+    assert torch.allclose(sums[ENCODER], rows.T @ rows / len(rows))

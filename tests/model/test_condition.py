@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from piu_lora.errors import BadInput
-from piu_lora.model.condition import PROMPT, encode_embeddings, encode_empty, identity_position
+from piu_lora.model.condition import PROMPT, TokenSample, encode_embeddings, encode_empty, identity_position
 from tests.golden import condition as golden
 from tests.tiny import WIDTH
 
@@ -164,3 +165,22 @@ def test_batches_of_different_rows_are_bit_equal_to_the_independent_arithmetic(c
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
     torch.testing.assert_close(golden_conditions("sdpa", people), expected, atol=5e-6, rtol=0)
     assert (found[:, : golden.PLACE] == found[:1, : golden.PLACE]).all()
+
+
+def test_a_sample_of_tokens_keeps_the_prompt(pipe: StableDiffusionPipeline) -> None:
+    """On the 77 positions of Stable Diffusion: start, photo, of, a, id, person and end each for itself, the padding by a few."""
+    tokenizer = copy.deepcopy(pipe.tokenizer)
+    tokenizer.model_max_length = 77
+    sample = TokenSample.of(tokenizer, 16)
+    assert identity_position(tokenizer) == 4
+    assert sample.places[:8] == (0, 1, 2, 3, 4, 5, 6, 7)
+    assert (len(sample.places), sample.places[-1]) == (16, 76)
+    assert sum(sample.shares) == pytest.approx(1)
+    assert sample.shares[:7] == (1 / 77,) * 7
+    assert sample.shares[7:] == pytest.approx([70 / 9 / 77] * 9)
+    carrying = TokenSample.of(tokenizer, 8, from_identity=True)
+    assert carrying.places[:3] == (4, 5, 6)
+    assert (len(carrying.places), carrying.places[-1]) == (8, 76)
+    assert TokenSample.of(tokenizer, 3).places == (0, 1, 2, 3, 4, 5, 6, 7)  # never less than the prompt and some padding
+    assert TokenSample.of(tokenizer) == TokenSample.of(tokenizer, 77) == TokenSample(tuple(range(77)), (1 / 77,) * 77)
+    assert TokenSample.of(pipe.tokenizer, 16).places == tuple(range(pipe.tokenizer.model_max_length))

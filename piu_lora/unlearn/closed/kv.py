@@ -35,7 +35,7 @@ def shared_edit(edit: Edit, weights: Iterable[tuple[str, torch.Tensor]]) -> dict
         weights: layers and their base weights, (out, hidden).
     """
     up = edit.factors.up.double()
-    return {module: Factors(edit.factors.down, (weight.double().cpu() @ up).float()) for module, weight in weights}
+    return {module: Factors(edit.factors.down, (weight.cpu().double() @ up).float()) for module, weight in weights}
 
 
 def kv_modules(modules: Iterable[str], blocks: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import dirichlet_mixtures, synthetic_neighbours
 from piu_lora.model import (
+    TokenSample,
     add_second_moments,
     empty_inputs,
     encode_embeddings,
@@ -62,8 +63,9 @@ class _Setting:
         for moment in retained.values():
             moment.mul_(1 - closed.neighbours)
         if closed.neighbours:
-            inputs = layer_inputs(pipe, modules, near, generator, batch=64, positions=closed.positions)
-            add_second_moments(retained, inputs, closed.neighbours / len(near))
+            tokens = TokenSample.of(pipe.tokenizer, closed.positions)
+            inputs = layer_inputs(pipe, modules, near, generator, batch=64, tokens=tokens)
+            add_second_moments(retained, inputs, closed.neighbours / len(near), tokens)
         add_second_moments(retained, empty_inputs(pipe, modules, generator), closed.empty_weight)
         anchors = layer_inputs(pipe, modules, problem.anchors, generator)
         add_second_moments(retained, anchors, closed.anchor_weight / len(problem.anchors))
@@ -107,7 +109,7 @@ class _Setting:
         pairs = ((self.carried(mixtures), self.carried(anchor[None])) for mixtures, anchor in self.people)
         retained = self.retained[condition_module(self.pipe)]
         if kept is not None:
-            rows = kept.flatten(0, -2).double().cpu()
+            rows = kept.flatten(0, -2).cpu().double()
             retained = retained + rows.T @ rows / len(rows)
         edit = self.solve(condition_moments(pairs, self.config.closed.eta), retained)
         modules = kv_modules((name for name, _ in self.pipe.unet.named_modules()), self.config.lora.blocks)

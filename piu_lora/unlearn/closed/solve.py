@@ -29,7 +29,7 @@ class Moments:
 
     def add(self, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
         """Take in rows of inputs (n, in) and of wanted changes (n, out)."""
-        x, d = inputs.double().cpu(), wanted.double().cpu()
+        x, d = inputs.cpu().double(), wanted.cpu().double()
         total = self.count + len(x)
         self.cross.addmm_(d.T, x, beta=self.count / total, alpha=1 / total)
         self.own.addmm_(x.T, x, beta=self.count / total, alpha=1 / total)
