@@ -130,9 +130,15 @@ class RetainConfig:
     neighbours: float = 0.0  # share of synthetic neighbours of the forgotten person in the retain batch
     neighbour_low: float = 0.3  # their cosine with the forgotten centroid
     neighbour_high: float = 0.7
+    near: float = 0.0  # share of real people's embeddings among those closest to the forgotten person, in the batch of a trained method
+    near_pool: int = 64  # of which these are drawn, for each forgotten person
 
     def __post_init__(self) -> None:
-        require(0 <= self.neighbours <= 1, "retain.neighbours", self.neighbours, "a share in [0, 1]")
+        for name in ("neighbours", "near"):
+            require(0 <= getattr(self, name) <= 1, f"retain.{name}", getattr(self, name), "a share in [0, 1]")
+        share = self.neighbours + self.near
+        require(share <= 1, "retain.neighbours + retain.near", share, "1 at most")
+        require(self.near_pool >= 1, "retain.near_pool", self.near_pool, "1 or more")
         span = (self.neighbour_low, self.neighbour_high)
         require(-1 <= span[0] < span[1] < 1, "retain.neighbour_low/high", span, "-1 <= low < high < 1")
 
@@ -174,10 +180,9 @@ class DistilConfig:
     eta: float = 0.25  # how far beyond the anchor
     retain_weight: float = 10.0  # of the retained conditions, the anchors' among them
     empty_weight: float = 1.0  # of the empty prompt's condition
-    neighbours: float = 0.5  # share of synthetic neighbours in the retain batch
-    neighbour_low: float = 0.2  # their cosine with a forgotten centroid
+    neighbour_low: float = 0.2  # cosine of synthetic neighbours (retain.neighbours) with a forgotten centroid
     neighbour_high: float = 0.7
-    anchors: float = 0.05  # share of the anchors themselves in the retain batch
+    anchors: float = 0.05  # share of the anchors themselves in the retain batch, as far as neighbours leave room
     unseen: float = 0.5  # share of forget samples turned away from the known photographs, as unseen ones of the person would be
     unseen_low: float = 0.85  # by a cosine from here to 1
 
@@ -186,8 +191,7 @@ class DistilConfig:
             require(getattr(self, name) >= 0, f"distil.{name}", getattr(self, name), "0 or more")
         require(0 <= self.unseen <= 1, "distil.unseen", self.unseen, "a share in [0, 1]")
         require(-1 <= self.unseen_low < 1, "distil.unseen_low", self.unseen_low, "a cosine in [-1, 1)")
-        share = self.neighbours + self.anchors
-        require(self.neighbours >= 0 and self.anchors >= 0 and share <= 1, "distil.neighbours + distil.anchors", share, "shares, 1 at most")
+        require(0 <= self.anchors <= 1, "distil.anchors", self.anchors, "a share in [0, 1]")
         span = (self.neighbour_low, self.neighbour_high)
         require(-1 <= span[0] < span[1] < 1, "distil.neighbour_low/high", span, "-1 <= low < high < 1")
 
@@ -317,6 +321,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 _CLOSED: dict[str, Any] = {"anchor": {"rule": "synthetic"}}
 _DISTIL: dict[str, Any] = {
     "anchor": {"rule": "synthetic"},
+    "retain": {"neighbours": 0.5},
     "train": {
         "start": "closed-encoder", "steps": 800, "batch": 64, "accumulation": 1, "lr": 2e-3, "weight_decay": 0.0, "schedule": "cosine",
         "warmup": 20, "clip": 1.0,

@@ -113,6 +113,11 @@ def test_range_errors_quote_name_and_value(name: str) -> None:
         assert str(error.value).startswith(f"{name} = {value} is out of range: expected ")
 
 
+def test_shares_of_one_batch() -> None:
+    with pytest.raises(BadInput, match=r"retain\.neighbours \+ retain\.near = 1\.25 is out of range: expected 1 at most"):
+        ForgetConfig().updated_from_pairs(["retain.neighbours=0.5", "retain.near=0.75"])
+
+
 @pytest.mark.parametrize(
     ("pair", "quoted"),
     [
@@ -120,7 +125,9 @@ def test_range_errors_quote_name_and_value(name: str) -> None:
         ("lora.projections=[]", "lora.projections = ()"),
         ('lora.projections=["to_q", "to_x"]', "lora.projections = ('to_q', 'to_x')"),
         ("retain.neighbour_low=0.8", "retain.neighbour_low/high = (0.8, 0.7)"),
-        ("distil.anchors=0.75", "distil.neighbours + distil.anchors = 1.25"),
+        ("retain.near=1.25", "retain.near = 1.25"),
+        ("retain.near_pool=0", "retain.near_pool = 0"),
+        ("distil.anchors=1.25", "distil.anchors = 1.25"),
         ("distil.neighbour_low=0.8", "distil.neighbour_low/high = (0.8, 0.7)"),
         ("retain.neighbour_high=1.0", "retain.neighbour_low/high = (0.3, 1.0)"),
     ],

@@ -9,7 +9,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.identity import synthetic_neighbours
 from piu_lora.unlearn.closed.methods import with_keys_and_values
 from piu_lora.unlearn.piu import replacement_target
-from piu_lora.unlearn.registry import Problem, Student, register, shares
+from piu_lora.unlearn.registry import Nearby, Problem, Student, register, shares
 from piu_lora.unlearn.stopping import travelled
 
 __all__ = ["DistilDraw", "DistilObjective"]
@@ -32,19 +32,20 @@ class DistilObjective:
 
     c is the condition that the encoder under training makes, c* the frozen one's: the objective of PIU (arXiv 2605.22311,
     equation 5) with conditions in the place of noise predictions. No UNet and no image take part. Retained are real people,
-    synthetic neighbours of the forgotten ones, the anchors, and the empty prompt.
+    synthetic and real neighbours of the forgotten ones, the anchors, and the empty prompt.
     """
 
     def __init__(self, problem: Problem, student: Student, config: ForgetConfig) -> None:
         if student.encode_empty is None:
             raise ValueError("an objective in condition space needs the empty prompt")
         self.problem, self.student, self.settings = problem, student, config.distil
-        self.encode_empty = student.encode_empty
+        self.encode_empty, self.neighbours = student.encode_empty, config.retain.neighbours
+        self.nearby = Nearby(problem, config.retain.near, config.retain.near_pool)
         self.device = next(student.unet.parameters()).device
         self.centres, self.anchor_embeddings = problem.centres, problem.anchors
         with torch.no_grad(), student.adapters_off():
             self.anchors = self._carried(student.encode(self.anchor_embeddings.to(self.device)))
-            self.empty = self.encode_empty()
+            self.empty = self.encode_empty().float()
 
     def draw(self, count: int, generator: torch.Generator) -> DistilDraw:
         """Forget: mixtures, the people in equal shares, some turned towards strangers. Retain: real people, synthetic neighbours, anchors.
@@ -58,10 +59,13 @@ class DistilObjective:
         # Mixtures come shuffled by person: the first ones are anybody's.
         forget[:unseen] = synthetic_neighbours(forget[:unseen], others, settings.unseen_low, 1.0, generator)
         retain = self.problem.retain[torch.randint(len(self.problem.retain), (count,), generator=generator)]
-        near, anchors = round(settings.neighbours * count), round(settings.anchors * count)
+        near = round(self.neighbours * count)
+        real = min(self.nearby.count(count), count - near)
+        anchors = min(round(settings.anchors * count), count - near - real)
         centres = self.centres[shares(parts, near, generator)]
         retain[:near] = synthetic_neighbours(centres, retain[:near], settings.neighbour_low, settings.neighbour_high, generator)
         retain[near : near + anchors] = self.anchor_embeddings[shares(parts, anchors, generator)]
+        retain[near + anchors : near + anchors + real] = self.nearby.draw(real, generator)
         # Shuffled, so that every micro-batch holds its share.
         return DistilDraw(forget, whose, retain[torch.randperm(count, generator=generator)])
 
@@ -74,7 +78,7 @@ class DistilObjective:
         target = replacement_target(self.anchors[draw.whose.to(self.device)], before[:count], self.settings.eta)
         forget = torch.nn.functional.mse_loss(after[:count], target)
         retain = torch.nn.functional.mse_loss(after[count:], before[count:])
-        empty = torch.nn.functional.mse_loss(self.encode_empty(), self.empty)
+        empty = torch.nn.functional.mse_loss(self.encode_empty().float(), self.empty)
         total = forget + self.settings.retain_weight * retain + self.settings.empty_weight * empty
         terms = {"loss": total, "forget": forget, "retain": retain, "empty": empty}
         return total, {name: float(term.detach()) for name, term in terms.items()}
@@ -95,7 +99,7 @@ class DistilObjective:
 
     def _carried(self, conditions: torch.Tensor) -> torch.Tensor:
         """The positions that carry the identity; what comes before them never changes."""
-        return conditions[:, self.student.first :]
+        return conditions[:, self.student.first :].float()
 
 
 _PAPER = "after PIU, arXiv 2605.22311, in condition space"

@@ -8,7 +8,7 @@ import torch
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import synthetic_neighbours
 from piu_lora.model.split_unet import SplitUNet
-from piu_lora.unlearn.registry import Problem, Student, register, shares
+from piu_lora.unlearn.registry import Nearby, Problem, Student, register, shares
 from piu_lora.unlearn.stopping import travelled
 
 __all__ = ["PiuDraw", "PiuObjective", "replacement_target"]
@@ -50,6 +50,7 @@ class PiuObjective:
     def __init__(self, problem: Problem, student: Student, config: ForgetConfig) -> None:
         self.problem, self.student, self.retain = problem, student, config.retain
         self.eta, self.retain_weight = config.objective.eta, config.objective.retain_weight
+        self.nearby = Nearby(problem, config.retain.near, config.retain.near_pool)
         self.split = SplitUNet.before(student.unet, config.lora.blocks)
         self.device = next(student.unet.parameters()).device
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
@@ -67,6 +68,9 @@ class PiuObjective:
         # Spread over the batch, so that every micro-batch holds its share.
         places = (torch.arange(near) * count) // max(near, 1)
         retain = retain.index_copy(0, places, self._neighbours(retain[places], generator))
+        others = torch.ones(count, dtype=torch.bool).index_fill_(0, places, False).nonzero()[:, 0]
+        real = min(self.nearby.count(count), len(others))
+        retain[others[(torch.arange(real) * len(others)) // max(real, 1)]] = self.nearby.draw(real, generator)
         latents, times = self._noise(2 * count, generator)
         return PiuDraw(latents[:count], times[:count], forget, whose, latents[count:], times[count:], retain)
 

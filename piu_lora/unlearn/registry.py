@@ -19,6 +19,7 @@ __all__ = [
     "Gauged",
     "Ground",
     "Method",
+    "Nearby",
     "Objective",
     "Problem",
     "Solution",
@@ -119,6 +120,15 @@ class Problem:
         """The same of the embeddings that were set apart; of the training ones where none were."""
         return self._mixed([target.forget if target.apart is None else target.apart for target in self.targets], count, generator)
 
+    def nearest(self, count: int, block: int = 65_536) -> torch.Tensor:
+        """(k, count) places in ``retain`` of the embeddings closest to each target's centre; fewer where there are not so many."""
+        best, places = torch.empty(len(self.targets), 0), torch.empty(len(self.targets), 0, dtype=torch.long)
+        for rows in torch.arange(len(self.retain)).split(block):
+            cosines = torch.cat([best, self.centres @ self.retain[rows].T], dim=1)
+            best, chosen = cosines.topk(min(count, cosines.shape[1]), dim=1)
+            places = torch.cat([places, rows.expand(len(self.targets), -1)], dim=1).gather(1, chosen)
+        return places
+
     def _mixed(self, sources: list[torch.Tensor], count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         whose = shares(len(sources), count, generator)
         mixed = torch.empty(count, sources[0].shape[1])
@@ -134,6 +144,25 @@ def shares(parts: int, count: int, generator: torch.Generator) -> torch.Tensor:
         return torch.zeros(count, dtype=torch.long)
     order = torch.randperm(parts, generator=generator)
     return order.repeat(-(-count // parts))[:count][torch.randperm(count, generator=generator)]
+
+
+class Nearby:
+    """Real people who are much like a forgotten one, for the retain batch; nothing is looked for or drawn where the share is 0."""
+
+    def __init__(self, problem: Problem, share: float, pool: int) -> None:
+        self.problem, self.share = problem, share
+        self.places = problem.nearest(pool) if share else None
+
+    def count(self, batch: int) -> int:
+        """How many there are in a batch."""
+        return round(self.share * batch)
+
+    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """(count, d) embeddings, near the targets in equal shares."""
+        if self.places is None or not count:
+            return self.problem.centres[:0]
+        whose = shares(len(self.places), count, generator)
+        return self.problem.retain[self.places[whose, torch.randint(self.places.shape[1], (count,), generator=generator)]]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ def travelled(now: torch.Tensor, before: torch.Tensor, target: torch.Tensor) -> 
     Args:
         now, before, target: what the student and the teacher make of the forgotten condition, and what is wanted; of one shape.
     """
-    way = (target - before).double()
-    return float(((now - before).double() * way).sum()), float(way.square().sum())
+    way = (target - before).cpu().double()
+    return float(((now - before).cpu().double() * way).sum()), float(way.square().sum())
 
 
 def said_stop(history: History, config: TrainConfig) -> int | None:

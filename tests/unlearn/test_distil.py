@@ -11,6 +11,7 @@ from piu_lora.model import encode_embeddings, encode_empty, encoder_adapter, enc
 from piu_lora.model.factors import Factors
 from piu_lora.unlearn import Student
 from piu_lora.unlearn.distil import DistilObjective
+from tests.tiny import tiny_pipeline
 
 WHO = "person-003"
 
@@ -53,12 +54,34 @@ def test_loss_is_the_formula_by_hand(pipe: StableDiffusionPipeline, bank: Identi
 
 
 def test_the_retain_batch_holds_its_shares(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
-    config = fast.updated({"distil": {"neighbours": 0.5, "anchors": 0.125, "neighbour_low": 0.95, "neighbour_high": 0.99}})
+    config = fast.updated(
+        {
+            "retain": {"neighbours": 0.5, "near": 0.25, "near_pool": 3},
+            "distil": {"anchors": 0.125, "neighbour_low": 0.95, "neighbour_high": 0.99},
+        }
+    )
     problem = open_case([WHO, "person-011"], bank, config, None).problem
     draw = DistilObjective(problem, student_of(pipe), config).draw(16, torch.Generator().manual_seed(0))
     assert int(((draw.retain @ problem.centres.T).amax(dim=1) > 0.949).sum()) == 8
     assert int(((draw.retain @ problem.anchors.T).amax(dim=1) > 0.9999).sum()) == 2
+    near = problem.retain[problem.nearest(3).flatten()]
+    assert int(((draw.retain @ near.T).amax(dim=1) > 0.9999).sum()) >= 4
     assert draw.whose.bincount().tolist() == [8, 8]
+
+
+def test_shares_never_exceed_the_batch(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
+    """0.7 and 0.3 of five are 4 and 2 when each is rounded by itself."""
+    config = fast.updated({"retain": {"neighbours": 0.7, "near": 0.3}, "distil": {"anchors": 0.3}})
+    objective = DistilObjective(open_case(WHO, bank, config, None).problem, student_of(pipe), config)
+    assert len(objective.draw(5, torch.Generator().manual_seed(0)).retain) == 5
+
+
+def test_the_loss_of_a_half_precision_encoder_is_in_full(bank: IdentityBank, fast: ForgetConfig) -> None:
+    pipe = tiny_pipeline()
+    pipe.text_encoder.to(torch.bfloat16)
+    objective = DistilObjective(open_case(WHO, bank, fast, None).problem, student_of(pipe), fast)
+    loss, _ = objective.loss(objective.draw(4, torch.Generator().manual_seed(0)))
+    assert objective.anchors.dtype == objective.empty.dtype == loss.dtype == torch.float32
 
 
 def test_the_encoder_comes_back_without_wrappers(pipe: StableDiffusionPipeline) -> None:

@@ -104,6 +104,25 @@ def test_neighbours_take_their_share_of_the_retain_batch(objective: PiuObjective
     assert int((cosines >= 0.949).sum()) == 4
 
 
+def test_real_neighbours_take_their_share_too(objective: PiuObjective, bank: IdentityBank, fast: ForgetConfig, pipe) -> None:
+    """Drawn from the embeddings closest to the person; without them every draw is what it was."""
+    problem, student = objective.problem, objective.student
+    everybody = problem.retain[torch.arange(len(problem.retain))]
+    closest = (everybody @ problem.centres[0]).topk(5).indices
+    assert torch.equal(problem.nearest(5)[0], closest)
+    assert torch.equal(problem.nearest(5, block=7)[0], closest)
+    assert problem.nearest(10_000).shape == (1, len(problem.retain))
+    config = fast.updated({"retain": {"neighbours": 0.25, "near": 0.5, "near_pool": 5}})
+    mixed, plain = (
+        PiuObjective(problem, student, each).draw(8, torch.Generator().manual_seed(0))
+        for each in (config, config.updated({"retain": {"near": 0.0}}))
+    )
+    changed = (mixed.retain != plain.retain).any(dim=1)
+    assert int(changed.sum()) == 4
+    assert all(any(torch.equal(row, other) for other in everybody[closest]) for row in mixed.retain[changed])
+    assert torch.equal(mixed.retain[~changed], plain.retain[~changed])
+
+
 def test_unknown_method_lists_the_known_ones() -> None:
     with pytest.raises(BadInput, match=r"unknown method 'piuu'; known: .*piu"):
         find_method("piuu")
