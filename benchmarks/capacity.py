@@ -3,65 +3,57 @@
     python -m benchmarks.capacity --out benchmarks/results/capacity.json
 
 The people are drawn as ``piu-lora compare`` draws them: nobody who was used to choose defaults. The run resumes. Every forgotten
-person and every anchor is generated at least once; intervals are percentile bootstraps over images.
+person and every anchor is generated at least once; intervals are percentile bootstraps over people (over images for one person).
 """
 
 import argparse
 import json
-import tempfile
-import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionPipeline
 
 from piu_lora import ForgetConfig, load_base
-from piu_lora.adapter import OutputFolder, mounted
 from piu_lora.evidence import evaluate_images, summary
-from piu_lora.identity import far_threshold
-from piu_lora.jobs.arena import Contender
+from piu_lora.jobs.arena import FAR, Contender
 from piu_lora.jobs.case import Case, open_case
 from piu_lora.jobs.compare import drawn_people, shared_settings
 from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
-from piu_lora.jobs.solution import make_change
+from piu_lora.jobs.trial import tried
 from piu_lora.model import generate, mini
-from piu_lora.progress import silent
-from piu_lora.unlearn import Alone, find_method
 
-METHODS = ("closed-kv", "closed-encoder", "distil-encoder", "distil-both", "piu")
+SUMMED = ", people summed"
+METHODS = ("closed-kv", "closed-kv" + SUMMED, "closed-encoder", "closed-encoder" + SUMMED, "distil-encoder", "distil-both", "piu")
 COUNTS = (1, 5, 20, 50, 100)
 EVALUATION = {"forget_images": 40, "retain_images": 40, "nearest": 20, "anchor_images": 20, "steps": 10, "batch": 64}
 
 
-def measured(pipe: Any, case: Case, methods: list[str]) -> dict[str, Any]:
-    """Every method on the people of one case."""
+def contender(name: str, people: int) -> Contender:
+    """A closed form averages over the people whom it forgets; summed, each weighs as much as one person alone does."""
+    method = name.removesuffix(SUMMED)
+    weight = ForgetConfig.preset("mini", method).closed.retain_weight / people
+    return Contender(method, (f"closed.retain_weight={weight}",) if name.endswith(SUMMED) else ())
+
+
+def run(pipe: StableDiffusionPipeline, case: Case, contenders: dict[str, Contender]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every contender on the people of one case."""
     galleries = galleries_for("mini", case, anchor_portraits(pipe, case))
-    thresholds = [far_threshold(bank, 1e-3).value for bank in (case.bank, mini.evaluating_bank())]
     plan, sampling = plan_for(case, galleries[0].centroids), case.config.evaluation
     how = {"steps": sampling.steps, "guidance": sampling.guidance, "batch": sampling.batch}
     before = generate(pipe, plan.embeddings, plan.seeds, **how)
     places = plan.rows_of("forget")
     rows = [plan.shots[place].row for place in places]
-    results = {}
-    for method in methods:
-        own = replace(case, config=Contender(method).config(case.config, "mini"))
-        begun = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            solution, _ = make_change(pipe, find_method(method), own, OutputFolder(Path(folder) / "out"), None, Alone(), silent)
-        seconds = time.perf_counter() - begun
-        stored = {module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()}
-        with mounted(pipe, stored):
+    for name, each in contenders.items():
+        with tried(pipe, replace(case, config=each.config(case.config, "mini"))) as trial:
             after = generate(pipe, plan.embeddings, plan.seeds, **how)
         figures = summary(evaluate_images(plan, before, after, galleries))["recognizers"]
-        for gallery, threshold in zip(galleries, thresholds, strict=True):
+        for gallery in galleries:
             cosines = (gallery.embed(after[places]) * gallery.centroids[rows]).sum(dim=1)
-            figures[gallery.name]["verified"] = float((cosines >= threshold).float().mean())
-        results[method] = {
-            "seconds": seconds, "rank": max(factors.rank for factors in stored.values()),
-            "bytes": 2 * sum(factors.down.numel() + factors.up.numel() for factors in stored.values()), "figures": figures,
-        }  # fmt: skip
-    return results
+            figures[gallery.name]["verified"] = float((cosines >= gallery.threshold(FAR)).float().mean())
+        yield name, {"seconds": trial.cost.seconds, "rank": trial.rank, "bytes": trial.stored_bytes, "figures": figures}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -71,13 +63,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for count in sorted(results, key=int):
-        for method, run in sorted(results[count].items(), key=lambda item: METHODS.index(item[0])):
-            scores = run["figures"]["evaluating"]
+        for method, own in sorted(results[count].items(), key=lambda item: METHODS.index(item[0])):
+            scores = own["figures"]["evaluating"]
             isms = [scores["ism"][group] for group in ("forget", "random", "nearest", "anchor")]
             ratios = [_text(ism["ratio"], ism["ratio_interval"]) for ism in isms]
             hit = scores["recognised"]["forget"]["after"]
             cells = [count, method, ratios[0], _text(hit["mean"], hit["interval"]), f"{scores['verified']:.3f}", *ratios[1:]]
-            lines.append(f"| {' | '.join(cells)} | {run['seconds']:.0f} | {run['rank']} | {run['bytes'] / 1e6:.2f} |")
+            lines.append(f"| {' | '.join(cells)} | {own['seconds']:.0f} | {own['rank']} | {own['bytes'] / 1e6:.2f} |")
     return "\n".join(lines)
 
 
@@ -97,13 +89,15 @@ def main() -> None:
     config: ForgetConfig = shared_settings("mini").updated({"evaluation": EVALUATION})
     for count in options.counts:
         done = results.setdefault(str(count), {})
-        missing = [method for method in options.methods if method not in done]
-        if missing:
-            case = open_case(drawn_people(bank, "mini", count), bank, config, mini.conditioning_recognizer())
-            done |= measured(pipe, case, missing)
+        missing = {name: contender(name, count) for name in options.methods if name not in done and not (count == 1 and SUMMED in name)}
+        if not missing:
+            continue
+        case = open_case(drawn_people(bank, "mini", count), bank, config, mini.conditioning_recognizer())
+        for name, figures in run(pipe, case, missing):
+            done[name] = figures
             document = {"threads": torch.get_num_threads(), "evaluation": asdict(config.evaluation), "results": results}
             options.out.write_text(json.dumps(document, indent=1) + "\n")
-    note = "One adapter for several people, synthetic anchors, by the evaluating recognizer; 95 % intervals over images."
+    note = "One adapter for several people, synthetic anchors, by the evaluating recognizer; 95 % intervals over people."
     options.out.with_suffix(".md").write_text(f"{note}\n\n{table(results)}\n")
     print(table(results))
 

@@ -12,9 +12,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,13 +21,12 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.step_cost import build_sd15
 from piu_lora import ForgetConfig, load_base
-from piu_lora.adapter import OutputFolder
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
-from piu_lora.jobs.case import open_case
-from piu_lora.jobs.measured import measured
-from piu_lora.jobs.solution import make_change
+from piu_lora.jobs.case import Case, open_case
+from piu_lora.jobs.retained import retained_moments
+from piu_lora.jobs.trial import tried
 from piu_lora.progress import silent
-from piu_lora.unlearn import Alone, Solution, find_method
+from piu_lora.unlearn import statistics_modules
 
 RANKS = (1, 4, 8, 16, 32)
 
@@ -78,45 +75,45 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     pipe, bank = real_shape(), bank_of(options.people)
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    loaded = peak()
+    peaks: list[int] = []
     with tempfile.TemporaryDirectory() as cache:
         os.environ["PIU_LORA_CACHE"] = cache
         begun = time.perf_counter()
-        solved(pipe, bank, "closed-kv")
+        retained_moments(pipe, case_of(bank, "closed-kv"), statistics_modules(pipe)[-1:], silent)
         once = time.perf_counter() - begun
+        peaks.append(peak())
         results: dict[str, Any] = {}
         for method in ("closed-kv", "closed-encoder", "closed-both"):
-            with measured() as cost:
-                solution = solved(pipe, bank, method)
+            with tried(pipe, case_of(bank, method)) as trial:
+                peaks.append(peak())
             capped = {}
             for rank in options.ranks if method == "closed-encoder" else ():
-                cut = solved(pipe, bank, method, {"rank": rank, "tolerance": 0.0})
-                capped[rank] = {"bytes": size(cut), "lost": 1 - float(cut.facts["kept_energy"])}
+                with tried(pipe, case_of(bank, method, rank=rank, tolerance=0.0)) as cut:
+                    capped[rank] = {"bytes": cut.stored_bytes, "lost": 1 - float(cut.facts["kept_energy"])}
             results[method] = {
-                "seconds": cost.seconds, "extra_bytes": cost.peak_bytes, "bytes": size(solution), "facts": solution.facts, "by_rank": capped
+                "seconds": trial.cost.seconds, "extra_bytes": trial.cost.peak_bytes, "bytes": trial.stored_bytes, "facts": trial.facts,
+                "by_rank": capped,
             }  # fmt: skip
             print(method, results[method], flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     closed = ForgetConfig.preset("arc2face").closed
     document = {
         "threads": torch.get_num_threads(), "people": options.people, "retained": closed.retained, "near": closed.near,
-        "once_seconds": once, "loaded_bytes": loaded, "peak_bytes": peak, "methods": results,
+        "once_seconds": once, "loaded_bytes": loaded, "peak_bytes": max(peaks), "methods": results,
     }  # fmt: skip
     options.out.write_text(json.dumps(document, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(table(document) + "\n")
 
 
-def solved(pipe: StableDiffusionPipeline, bank: IdentityBank, method: str, closed: Mapping[str, Any] = MappingProxyType({})) -> Solution:
-    """One person, as ``forget`` does it: case, statistics of the bank less those who are left out, solve."""
-    config = ForgetConfig.preset("arc2face", method).updated({"closed": dict(closed), "anchor": {"rule": "synthetic"}})
-    with tempfile.TemporaryDirectory() as folder:
-        case, output = open_case(bank.ids[0], bank, config, None), OutputFolder(Path(folder) / "out")
-        return make_change(pipe, find_method(method), case, output, None, Alone(), silent)[0]
+def case_of(bank: IdentityBank, method: str, **closed: object) -> Case:
+    """The request to forget the first person."""
+    config = ForgetConfig.preset("arc2face", method).updated({"closed": closed, "anchor": {"rule": "synthetic"}})
+    return open_case(bank.ids[0], bank, config, None)
 
 
-def size(solution: Solution) -> int:
-    """Bytes of the factors in half precision."""
-    return 2 * sum(each.down.numel() + each.up.numel() for each in solution.change.values())
+def peak() -> int:
+    """Of the process, in bytes, since it began or since ``tried`` began to measure."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def table(document: dict[str, Any]) -> str:

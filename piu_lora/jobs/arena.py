@@ -3,16 +3,13 @@
 import copy
 import dataclasses
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import OutputFolder, mounted
 from piu_lora.config import METHOD_PRESETS, ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
@@ -20,12 +17,10 @@ from piu_lora.evidence.plan import GROUPS
 from piu_lora.identity import Threshold
 from piu_lora.jobs.case import Case
 from piu_lora.jobs.measured import measured
-from piu_lora.jobs.retained import retained_moments
 from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
-from piu_lora.jobs.solution import make_change
+from piu_lora.jobs.trial import tried
 from piu_lora.model import describe, generate
-from piu_lora.progress import silent
-from piu_lora.unlearn import METHODS, Alone, find_method, statistics_modules
+from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.rivals import MINI, RIVALS, RivalProblem, find_rival
 
 __all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods"]
@@ -137,17 +132,10 @@ class Round:
         )  # fmt: skip
 
     def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
-        method, config = find_method(contender.method), contender.config(self.case.config, self.family)
-        case = dataclasses.replace(self.case, config=config)
-        if method.solve or method.complete or config.train.start:  # what is measured once for a bank is no person's cost
-            retained_moments(self.pipe, case, statistics_modules(self.pipe)[-1:], silent)
-        with tempfile.TemporaryDirectory() as folder, measured(self.pipe.device) as cost:
-            solution, _ = make_change(self.pipe, method, case, OutputFolder(Path(folder) / "out"), None, Alone(), silent)
-        stored = {module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()}
-        with mounted(self.pipe, stored):
+        case = dataclasses.replace(self.case, config=contender.config(self.case.config, self.family))
+        with tried(self.pipe, case) as trial:
             after = self._pictures(self.pipe)
-        size = 2 * sum(factors.down.numel() + factors.up.numel() for factors in stored.values())
-        return after, _Made(cost.seconds, cost.peak_bytes, size, solution.facts)
+        return after, _Made(trial.cost.seconds, trial.cost.peak_bytes, trial.stored_bytes, trial.facts)
 
     def _rival(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         rival, pipe = find_rival(contender.method), copy.copy(self.pipe)
