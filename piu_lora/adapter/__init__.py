@@ -22,7 +22,7 @@ from piu_lora.adapter.loading import (
     without,
 )
 from piu_lora.adapter.merge import MERGES, LayerError, Moments, compress_change, compression_facts, find_merge
-from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_existing, write_file
+from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_existing, replacing, write_file
 from piu_lora.adapter.receipt import BaseRef, Receipt, library_versions
 from piu_lora.adapter.scan import Hit, Secrets, scan_files
 from piu_lora.adapter.source import adapter_folder
@@ -70,6 +70,7 @@ __all__ = [
     "read_lora",
     "refuse_existing",
     "relative_changes",
+    "replacing",
     "require_base",
     "save_diffusers",
     "save_kohya",

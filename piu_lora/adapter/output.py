@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from piu_lora.errors import BadInput, Busy, EnvironmentProblem
 
-__all__ = ["OutputFolder", "claimed", "disk_errors", "refuse_existing", "write_file"]
+__all__ = ["OutputFolder", "claimed", "disk_errors", "refuse_existing", "replacing", "write_file"]
 
 
 @contextmanager
@@ -36,11 +36,18 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write one file whole, by way of a temporary name in the same folder."""
+    with replacing(path, mode=mode) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
+    """An empty file in the same folder, to be written; it takes the place of ``path`` when all went well, and goes when it did not."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(repr(str(path))):
         try:
             temporary.touch(mode=mode)
-            temporary.write_bytes(content)
+            yield temporary
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

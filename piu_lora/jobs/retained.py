@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
-from piu_lora.adapter import write_file
+from piu_lora.adapter import replacing
 from piu_lora.errors import BadInput
 from piu_lora.identity import normalize
 from piu_lora.jobs.case import Case
@@ -90,8 +90,9 @@ def _cached_sums(
     add_second_moments(sums, _told(batches, -(-len(sample) // _BATCH), progress), tokens=tokens)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, safetensors.torch.save(sums), mode=0o600)
-    except OSError as error:
+        with replacing(path, mode=0o600) as temporary:
+            safetensors.torch.save_file(sums, temporary)  # straight from memory: bytes of it would take as much again
+    except (OSError, SafetensorError) as error:
         _log.warning("the statistics cannot be kept for the next person: %s; set PIU_LORA_CACHE to a folder with room", error)
     return sums
 
