@@ -27,7 +27,6 @@ __all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods
 
 UNTOUCHED = "untouched"
 SHARED = ("seed", "faces", "split", "anchor", "evaluation")  # settings that are the arena's; all others are a method's own
-ABSENT = ("decoys", "report")  # settings that mean nothing here
 VARIED = ("split", "anchor")  # of these, what a contender may vary all the same: it then meets a case of its own
 FAR = 1e-3  # at which images of the forgotten person are verified
 
@@ -58,9 +57,8 @@ class Contender:
         own = ForgetConfig.preset(family, self.method if self.method in METHOD_PRESETS else "piu")
         same = {name: getattr(shared, name) for name in SHARED}
         found = dataclasses.replace(own, method=self.method, **same).updated_from_pairs(self.pairs)
-        for name in ABSENT:
-            if getattr(found, name) != getattr(own, name):
-                raise BadInput(f"{self.name!r} varies {name}, which no contender has")
+        if found.decoys != own.decoys:
+            raise BadInput(f"{self.name!r} varies decoys, which no contender has")
         for name in SHARED:
             if name not in VARIED and getattr(found, name) != getattr(shared, name):
                 raise BadInput(f"{self.name!r} varies {name}, which all contenders share; pass it as --set, and another --out")
@@ -85,7 +83,7 @@ class Contender:
             return {}
         if self.method in METHODS:
             own = self.config(shared, family).to_dict()
-            found = {name: value for name, value in own.items() if name not in (*SHARED, *ABSENT, "method")}
+            found = {name: value for name, value in own.items() if name not in (*SHARED, "method", "decoys")}
         else:
             if find_rival(self.method).needs_recognizer and family != "mini":
                 raise BadInput(
