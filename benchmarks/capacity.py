@@ -18,7 +18,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora import ForgetConfig, load_base
 from piu_lora.evidence import evaluate_images, summary
-from piu_lora.jobs.arena import FAR, Contender
+from piu_lora.jobs.arena import Contender, verified_share
 from piu_lora.jobs.case import Case, open_case
 from piu_lora.jobs.compare import drawn_people, shared_settings
 from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
@@ -51,8 +51,7 @@ def run(pipe: StableDiffusionPipeline, case: Case, contenders: dict[str, Contend
             after = generate(pipe, plan.embeddings, plan.seeds, **how)
         figures = summary(evaluate_images(plan, before, after, galleries))["recognizers"]
         for gallery in galleries:
-            cosines = (gallery.embed(after[places]) * gallery.centroids[rows]).sum(dim=1)
-            figures[gallery.name]["verified"] = float((cosines >= gallery.threshold(FAR)).float().mean())
+            figures[gallery.name]["verified"] = verified_share(gallery, after[places], rows)
         yield name, {"seconds": trial.cost.seconds, "rank": trial.rank, "bytes": trial.stored_bytes, "figures": figures}
 
 

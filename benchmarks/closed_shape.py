@@ -23,10 +23,9 @@ from benchmarks.step_cost import build_sd15
 from piu_lora import ForgetConfig, load_base
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.jobs.case import Case, open_case
-from piu_lora.jobs.retained import retained_moments
+from piu_lora.jobs.retained import measure_bank
 from piu_lora.jobs.trial import tried
 from piu_lora.progress import silent
-from piu_lora.unlearn import statistics_modules
 
 RANKS = (1, 4, 8, 16, 32)
 
@@ -80,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["PIU_LORA_CACHE"] = cache
         begun = time.perf_counter()
-        retained_moments(pipe, case_of(bank, "closed-kv"), statistics_modules(pipe)[-1:], silent)
+        measure_bank(pipe, case_of(bank, "closed-kv"), silent)
         once = time.perf_counter() - begun
         peaks.append(peak())
         results: dict[str, Any] = {}

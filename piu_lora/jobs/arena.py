@@ -23,7 +23,7 @@ from piu_lora.model import describe, generate
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.rivals import MINI, RIVALS, RivalProblem, find_rival
 
-__all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods"]
+__all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods", "verified_share"]
 
 UNTOUCHED = "untouched"
 SHARED = ("seed", "faces", "split", "anchor", "evaluation")  # settings that are the arena's; all others are a method's own
@@ -85,7 +85,7 @@ class Contender:
             own = self.config(shared, family).to_dict()
             found = {name: value for name, value in own.items() if name not in (*SHARED, "method", "decoys")}
         else:
-            if find_rival(self.method).needs_recognizer and family != "mini":
+            if self.method not in known_methods(family):
                 raise BadInput(
                     f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of --methods"
                 )
@@ -171,19 +171,22 @@ class Round:
         judged: dict[str, dict[str, float | None]] = {}
         for gallery in self.galleries:
             scores = figures[gallery.name]
-            cosines = (gallery.embed(after[places]) * gallery.centroids[rows]).sum(dim=1)
             judged[gallery.name] = {
                 **{group: scores["ism"][group]["ratio"] for group in GROUPS},
                 "recognised": scores["recognised"]["forget"]["after"]["mean"],
-                "verified": _share(cosines, gallery.thresholds.get(FAR)),
+                "verified": verified_share(gallery, after[places], rows),
                 "no_face": scores["no_face"]["forget"]["after"] / len(places),
             }
         return judged
 
 
-def _share(cosines: torch.Tensor, threshold: Threshold | str | None) -> float | None:
-    """Of images at or above a threshold; None where the bank cannot calibrate it."""
-    return float((cosines >= threshold.value).float().mean()) if isinstance(threshold, Threshold) else None
+def verified_share(gallery: Gallery, images: torch.Tensor, rows: Sequence[int]) -> float | None:
+    """Of images (n, 3, h, w) that pass as the people of ``rows`` (n), by their centroids; None where the bank cannot calibrate it."""
+    threshold = gallery.thresholds.get(FAR)
+    if not isinstance(threshold, Threshold):
+        return None
+    cosines = (gallery.embed(images) * gallery.centroids[rows]).sum(dim=1)
+    return float((cosines >= threshold.value).float().mean())
 
 
 def _varied(settings: Any, pairs: Sequence[str]) -> Any:

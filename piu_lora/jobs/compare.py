@@ -39,6 +39,7 @@ from piu_lora.unlearn.rivals import RIVALS
 __all__ = ["Comparison", "compare", "contenders", "drawn_people", "shared_settings"]
 
 FORMAT = "piu_lora.comparison/1"
+Task = tuple[int, str, int, Contender]  # place in the arena's list, id in the bank, seed, and who plays
 
 
 @dataclass(frozen=True)
@@ -140,21 +141,20 @@ def compare(
         (place, who, arena.config.seed + seed, entrant)
         for seed in range(seeds) for place, who in enumerate(chosen) for entrant in entrants
     ]  # fmt: skip
-    cells = {(entrant, seed, place): _kept(folder, entrant, place, seed, settings[entrant]) for place, _, seed, entrant in wanted}
+    cells = {task: _kept(folder, task, settings[task[3]]) for task in wanted}
     if not report_only:
-        missing = [task for task in wanted if cells[task[3], task[2], task[0]] is None]
+        missing = [task for task in wanted if cells[task] is None]
         with progress("compare", len(wanted), len(wanted) - len(missing)) as advance:
-            for entrant, cell in _played(arena, missing, processes):
+            for task, cell in _played(arena, missing, processes):
                 _keep(folder, cell)
-                cells[entrant, cell.seed, cell.person] = cell
+                cells[task] = cell
                 advance(1)
     against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
-    order = [(entrant, arena.config.seed + seed, place) for entrant in entrants for seed in range(seeds) for place in range(people)]
-    there = [cell for cell in map(cells.__getitem__, order) if cell is not None]
+    there = [cell for entrant in entrants for task, cell in cells.items() if task[3] == entrant and cell is not None]
     if not there:
         raise BadInput(f"{str(folder)!r} holds no cell of {', '.join(names)} with these settings; run them first")
     rivals = {entrant.name: settings[entrant] for entrant in entrants if entrant.method in RIVALS}
-    return _report(folder, there, len(order), against, rivals)
+    return _report(folder, there, len(wanted), against, rivals)
 
 
 def _require_shared(config: ForgetConfig, family: str) -> None:
@@ -211,15 +211,15 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
         raise BadInput(f"{str(folder)!r} holds an arena of another base, bank or settings; pass the same --set, or another --out")
 
 
-def _path(folder: Path, entrant: Contender | str, person: int, seed: int) -> Path:
-    name = entrant if isinstance(entrant, str) else entrant.name
+def _path(folder: Path, name: str, person: int, seed: int) -> Path:
     safe = "".join(letter if letter.isalnum() or letter in ".-=_" else "_" for letter in name)
     return folder / "cells" / f"{safe}-{person:03d}-{seed}.json"
 
 
-def _kept(folder: Path, entrant: Contender, person: int, seed: int, settings: dict[str, Any]) -> Cell | None:
+def _kept(folder: Path, task: Task, settings: dict[str, Any]) -> Cell | None:
     """The cell on disk; None where there is none, or one of other settings."""
-    path = _path(folder, entrant, person, seed)
+    place, _, seed, entrant = task
+    path = _path(folder, entrant.name, place, seed)
     try:
         cell = Cell(**json.loads(path.read_text()))
     except FileNotFoundError:
@@ -234,18 +234,15 @@ def _keep(folder: Path, cell: Cell) -> None:
         write_file(_path(folder, cell.variant, cell.person, cell.seed), (json.dumps(asdict(cell), sort_keys=True) + "\n").encode())
 
 
-Task = tuple[int, str, int, Contender]
-
-
-def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tuple[Contender, Cell]]:
+def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, Cell]]:
     if processes <= 1:
         for task in tasks:
-            yield task[3], _play(arena, task)
+            yield task, _play(arena, task)
         return
     threads = max(torch.get_num_threads() // processes, 1)
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=fresh, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        futures = {pool.submit(_play, arena, task): task[3] for task in tasks}
+        futures = {pool.submit(_play, arena, task): task for task in tasks}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()

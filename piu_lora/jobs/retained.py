@@ -19,7 +19,7 @@ from piu_lora.model import TokenSample, add_second_moments, encoder_digest, laye
 from piu_lora.progress import Progress
 from piu_lora.unlearn import statistics_modules
 
-__all__ = ["cache_folder", "retained_moments"]
+__all__ = ["cache_folder", "measure_bank", "retained_moments"]
 
 _log = logging.getLogger("piu_lora")
 _BATCH = 64
@@ -61,6 +61,11 @@ def retained_moments(pipe: StableDiffusionPipeline, case: Case, modules: Sequenc
     sums = {module: everybody[module] for module in modules}
     add_second_moments(sums, _inputs(pipe, case, modules, left_out, tokens), -1, tokens)
     return {module: total.div_(kept) for module, total in sums.items()}
+
+
+def measure_bank(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> None:
+    """Measure what is kept for a base and a bank, if it is not kept yet, so that the next request finds it."""
+    _cached_sums(pipe, case, _sample(case)[0], TokenSample.of(pipe.tokenizer, case.config.closed.positions), progress)
 
 
 def _sample(case: Case) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,10 +13,10 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter import Change, OutputFolder, mounted
 from piu_lora.jobs.case import Case
 from piu_lora.jobs.measured import Measured, measured
-from piu_lora.jobs.retained import retained_moments
+from piu_lora.jobs.retained import measure_bank
 from piu_lora.jobs.solution import make_change
 from piu_lora.progress import silent
-from piu_lora.unlearn import Alone, find_method, statistics_modules
+from piu_lora.unlearn import Alone, find_method
 
 __all__ = ["Trial", "tried"]
 
@@ -48,7 +48,7 @@ def tried(pipe: StableDiffusionPipeline, case: Case) -> Iterator[Trial]:
     """
     method = find_method(case.config.method)
     if method.solve or method.complete or case.config.train.start:
-        retained_moments(pipe, case, statistics_modules(pipe)[-1:], silent)
+        measure_bank(pipe, case, silent)
     with tempfile.TemporaryDirectory() as folder, measured(pipe.device) as cost:
         solution, _ = make_change(pipe, method, case, OutputFolder(Path(folder) / "out"), None, Alone(), silent)
     stored = {module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()}
