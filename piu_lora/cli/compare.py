@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, Base, Device, Json, Pack, Settings
+from piu_lora.cli.options import Bank, Base, Device, Json, Pack, SecondBank, SecondPack, Settings
 from piu_lora.cli.terminal import INTERRUPTED, bars, print_result
 
 __all__ = ["command"]
@@ -21,6 +21,8 @@ def command(
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
+    second: SecondPack = None,
+    second_bank: SecondBank = None,
     settings: Settings = [],  # noqa: B006
     processes: Annotated[int, typer.Option(help="run at once", min=1)] = 1,
     device: Device = "auto",
@@ -40,8 +42,9 @@ def command(
     chosen = [name.strip() for name in methods.split(",")] if methods else known_methods(family)
     try:
         result = compare(
-            out, chosen, people=people, seeds=seeds, vary=vary, variants=variant, base=base, bank=bank, pack=pack, config=config,
-            processes=processes, device=device, against=against, report_only=report_only, progress=bars,
+            out, chosen, people=people, seeds=seeds, vary=vary, variants=variant, base=base, bank=bank, pack=pack, second=second,
+            second_bank=second_bank, config=config, processes=processes, device=device, against=against, report_only=report_only,
+            progress=bars,
         )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("interrupted; repeat the command to go on", err=True)

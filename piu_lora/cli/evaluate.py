@@ -18,6 +18,8 @@ from piu_lora.cli.options import (
     Pack,
     PolicyFile,
     Public,
+    SecondBank,
+    SecondPack,
     Settings,
 )
 from piu_lora.cli.terminal import INTERRUPTED, bars, check_junit, judged, print_result
@@ -32,8 +34,8 @@ def command(
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
-    second: Annotated[Path | None, typer.Option(help="face pack of a recognizer that only evaluates; mini has its own")] = None,
-    second_bank: Annotated[Path | None, typer.Option(help="the bank's people by that recognizer")] = None,
+    second: SecondPack = None,
+    second_bank: SecondBank = None,
     references: Annotated[Path | None, typer.Option(help="photographs of the person that `forget` did not see, to verify against")] = None,
     quality: Annotated[Path | None, typer.Option(help="ONNX model of face quality")] = None,
     settings: Settings = [],  # noqa: B006

@@ -21,6 +21,8 @@ __all__ = [
     "Pack",
     "PolicyFile",
     "Public",
+    "SecondBank",
+    "SecondPack",
     "Seed",
     "Settings",
 ]
@@ -31,6 +33,8 @@ LedgerFile = Annotated[
     str | None, typer.Option("--ledger", help="ledger file; $PIU_LORA_LEDGER or the user's own by default, none for none")
 ]
 Pack = Annotated[Path | None, typer.Option(help="folder of the face detector and recognizer; $PIU_LORA_PACK by default")]
+SecondPack = Annotated[Path | None, typer.Option("--second", help="face pack of a recognizer that only evaluates; mini has its own")]
+SecondBank = Annotated[Path | None, typer.Option(help="the bank's people by that recognizer")]
 Identity = Annotated[str, typer.Option(help="a bank id, a photo, a folder of photos, or a .npy/.safetensors file of embeddings")]
 Identities = Annotated[
     list[str],

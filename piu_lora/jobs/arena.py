@@ -17,6 +17,7 @@ from piu_lora.evidence.plan import GROUPS
 from piu_lora.identity import Threshold
 from piu_lora.jobs.case import Case
 from piu_lora.jobs.measured import measured
+from piu_lora.jobs.readers import Second
 from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
 from piu_lora.jobs.trial import tried
 from piu_lora.model import describe, generate
@@ -101,9 +102,9 @@ class Contender:
 class Round:
     """What all methods share for one person and one seed: the request, the pictures before, the galleries."""
 
-    def __init__(self, pipe: StableDiffusionPipeline, case: Case) -> None:
+    def __init__(self, pipe: StableDiffusionPipeline, case: Case, second: Second | None = None) -> None:
         self.pipe, self.case, self.family = pipe, case, describe(pipe).family
-        self.galleries: list[Gallery] = galleries_for(self.family, case, anchor_portraits(pipe, case))
+        self.galleries: list[Gallery] = galleries_for(self.family, case, anchor_portraits(pipe, case), second=second)
         if not self.galleries:
             raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
         self.plan: Plan = plan_for(case, self.galleries[0].centroids)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import disk_errors, write_file
 from piu_lora.config import ForgetConfig
@@ -27,10 +28,10 @@ from piu_lora.evidence import (
     differences_from,
     rows_of,
 )
-from piu_lora.identity import IdentityBank
+from piu_lora.identity import IdentityBank, PhotoReader
 from piu_lora.jobs.arena import SHARED, UNTOUCHED, Contender, Round, known_methods
 from piu_lora.jobs.case import bank_for, open_case
-from piu_lora.jobs.readers import reader_for
+from piu_lora.jobs.readers import Second, open_second, reader_for
 from piu_lora.model import family_of, load_base
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
@@ -59,15 +60,23 @@ class _Arena:
 
     base: str
     bank: str | None
-    pack: str | None
+    pack: str | Path | None
+    second: str | Path | None
+    second_bank: str | Path | None
     device: str
     config: ForgetConfig
 
-    def digest(self, bank: IdentityBank) -> str:
+    def opened_second(self) -> Second | None:
+        """The recognizer that only evaluates, where one is given."""
+        return open_second(self.second, self.second_bank, self.device)
+
+    def digest(self, bank: IdentityBank, second: Second | None) -> str:
         """Two runs with one digest may share cells."""
         settings = self.config.to_dict()
-        text = json.dumps([FORMAT, self.base, bank.digest, {name: settings[name] for name in SHARED}], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        facts = [FORMAT, self.base, bank.digest, {name: settings[name] for name in SHARED}]
+        if second is not None:
+            facts.append(second.bank.digest)
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def contenders(methods: Sequence[str], vary: Sequence[str] = (), variants: Sequence[str] = ()) -> list[Contender]:
@@ -104,8 +113,9 @@ def contenders(methods: Sequence[str], vary: Sequence[str] = (), variants: Seque
 
 def compare(
     out: str | Path, methods: Sequence[str], *, people: int = 20, seeds: int = 2, vary: Sequence[str] = (), variants: Sequence[str] = (),
-    base: str = "mini", bank: str | None = None, pack: str | Path | None = None, config: ForgetConfig | None = None, processes: int = 1,
-    device: str = "auto", against: str | None = None, report_only: bool = False, progress: Progress = silent,
+    base: str = "mini", bank: str | None = None, pack: str | Path | None = None, second: str | Path | None = None,
+    second_bank: str | Path | None = None, config: ForgetConfig | None = None, processes: int = 1, device: str = "auto",
+    against: str | None = None, report_only: bool = False, progress: Progress = silent,
 ) -> Comparison:  # fmt: skip
     """Run the cells that are missing, and write the tables and the picture anew.
 
@@ -115,6 +125,7 @@ def compare(
         people: drawn from the bank; on the embedded base, nobody who was used to choose defaults.
         seeds: of each person, from ``config.seed`` on.
         vary, variants: see ``contenders``. A contender that varies ``anchor`` or ``split`` meets cases of its own.
+        second, second_bank: face pack of a recognizer that only evaluates, and the bank's people by it; the embedded base has its own.
         config: the split, anchors and evaluation that all methods share; the base's preset with synthetic anchors by default.
         processes: run at once, with an equal share of the processor's threads.
         against: the method or variant, by its name in the tables, that all others are compared with on the cells that both have; the
@@ -130,13 +141,15 @@ def compare(
     names = [entrant.name for entrant in entrants]
     if against is not None and against not in names:
         raise BadInput(f"--against {against!r} is not among what is compared: {', '.join(names)}")
-    arena = _Arena(base, bank, None if pack is None else str(pack), device, config or shared_settings(family))
+    arena = _Arena(base, bank, pack, second, second_bank, device, config or shared_settings(family))
     _require_shared(arena.config, family)
     settings = {entrant: entrant.settings(arena.config, family) for entrant in entrants}  # refuses what cannot run, before anything does
-    everybody = bank_for(base, bank)
+    everybody, judge = bank_for(base, bank), arena.opened_second()
+    if judge is not None:
+        judge.require_people_of(everybody)
     folder = Path(out)
     chosen = drawn_people(everybody, family, people)
-    _enter(folder, arena.digest(everybody), arena.config, found=not report_only)
+    _enter(folder, arena.digest(everybody, judge), arena.config, found=not report_only)
     wanted = [
         (place, who, arena.config.seed + seed, entrant)
         for seed in range(seeds) for place, who in enumerate(chosen) for entrant in entrants
@@ -257,22 +270,22 @@ def _play(arena: _Arena, task: Task) -> Cell:
     return _round(arena, who, own).play(entrant, place)
 
 
-_LAST: dict[tuple[str, ForgetConfig], Round] = {}  # methods of one person and seed come one after the other
+_LAST: dict[tuple[_Arena, str, ForgetConfig], Round] = {}  # methods of one person and seed come one after the other
 
 
 def _round(arena: _Arena, who: str, config: ForgetConfig) -> Round:
-    if any(person != who or other.seed != config.seed for person, other in _LAST):
+    if any((where, person, other.seed) != (arena, who, config.seed) for where, person, other in _LAST):
         _LAST.clear()
-    if (who, config) not in _LAST:
-        pipe, bank, reader = _loaded(arena)
-        _LAST[who, config] = Round(pipe, open_case(who, bank, config, reader))
-    return _LAST[who, config]
+    if (arena, who, config) not in _LAST:
+        pipe, bank, reader, second = _loaded(arena)
+        _LAST[arena, who, config] = Round(pipe, open_case(who, bank, config, reader), second)
+    return _LAST[arena, who, config]
 
 
 @cache
-def _loaded(arena: _Arena) -> tuple[Any, IdentityBank, Any]:
-    pipe = load_base(arena.base, device=arena.device)
-    return pipe, bank_for(arena.base, arena.bank), reader_for(arena.base, arena.pack, arena.config.faces, arena.device)
+def _loaded(arena: _Arena) -> tuple[StableDiffusionPipeline, IdentityBank, PhotoReader | None, Second | None]:
+    pipe, reader = load_base(arena.base, device=arena.device), reader_for(arena.base, arena.pack, arena.config.faces, arena.device)
+    return pipe, bank_for(arena.base, arena.bank), reader, arena.opened_second()
 
 
 def _report(folder: Path, cells: list[Cell], wanted: int, against: str, rivals: dict[str, dict[str, Any]]) -> Comparison:

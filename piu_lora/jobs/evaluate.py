@@ -28,12 +28,12 @@ from piu_lora.evidence import (
 )
 from piu_lora.evidence.evaluation import KID_LEAST
 from piu_lora.evidence.report import Pictures
-from piu_lora.identity import FaceQuality, FaceReader, IdentityBank
+from piu_lora.identity import FaceQuality, IdentityBank
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.case import Case, Identities, bank_for, open_case
-from piu_lora.jobs.readers import providers_for, reader_for
+from piu_lora.jobs.readers import open_second, providers_for, reader_for, require_both
 from piu_lora.jobs.report import earlier_report, finished, new_document, warn_of_others, write_report
-from piu_lora.jobs.scoring import Second, anchor_portraits, galleries_for, photographs_of, plan_for
+from piu_lora.jobs.scoring import anchor_portraits, galleries_for, photographs_of, plan_for
 from piu_lora.jobs.studio import Studio, kept_measurements
 from piu_lora.jobs.sweeps import sweep_images, sweeps
 from piu_lora.model import Precision, as_pipeline, describe
@@ -60,20 +60,7 @@ class Judges:
     quality: str | Path | None = None
 
     def __post_init__(self) -> None:
-        if (self.second is None) != (self.second_bank is None):
-            raise BadInput("a second recognizer knows nobody without a bank of its own: pass --second PACK and --second-bank FILE together")
-
-    def opened_second(self, device: str) -> Second | None:
-        """The evaluating recognizer and its bank.
-
-        Raises:
-            BadInput, Incompatible, EnvironmentProblem: either cannot be read, or they do not belong together.
-        """
-        if self.second is None or self.second_bank is None:
-            return None
-        reader, bank = FaceReader(self.second, providers=providers_for(device)), IdentityBank.load(self.second_bank)
-        bank.recognizer.require(reader.id, "the second bank", "the second face pack")
-        return Second(reader, bank)
+        require_both(self.second, self.second_bank)
 
     @property
     def photographs(self) -> list[Path]:
@@ -158,7 +145,7 @@ def evaluate(
     case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
     warn_of_others(opened, case)
     quality = None if judges.quality is None else FaceQuality(judges.quality, providers_for(device))
-    second, references = judges.opened_second(device), judges.photographs
+    second, references = open_second(judges.second, judges.second_bank, device), judges.photographs
 
     # 2. Load the base; ask who can judge, and what is to be generated.
     pipe = as_pipeline(base, device, dtype)

@@ -1,16 +1,35 @@
-"""Which recognizer reads photographs and generated faces for a base."""
+"""Which recognizers read photographs and generated faces for a base."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.config import FacesConfig
-from piu_lora.identity import FaceReader, PhotoReader
+from piu_lora.errors import BadInput
+from piu_lora.identity import FaceReader, IdentityBank, PhotoReader
 from piu_lora.model import family_of
 
-__all__ = ["default_pack", "providers_for", "reader_for"]
+__all__ = ["Second", "default_pack", "open_second", "providers_for", "reader_for", "require_both"]
+
+
+@dataclass(frozen=True)
+class Second:
+    """A recognizer that only evaluates: it embeds pictures, and knows the bank's people by their own photographs."""
+
+    reader: PhotoReader
+    bank: IdentityBank
+
+    def require_people_of(self, bank: IdentityBank) -> None:
+        """Both banks must be made of the same photographs.
+
+        Raises:
+            BadInput: this one holds other people.
+        """
+        if self.bank.ids != bank.ids:
+            raise BadInput("the second recognizer's bank holds other people than the bank; build both from the same photographs")
 
 
 def default_pack() -> Path:
@@ -43,3 +62,27 @@ def reader_for(
     if pack is None and not default_pack().is_dir():
         return None
     return FaceReader(pack or default_pack(), providers=providers_for(device), several=faces.several)
+
+
+def open_second(pack: str | Path | None, bank: str | Path | None, device: str = "auto") -> Second | None:
+    """A face pack that only evaluates, and the bank's people as it sees them; None where neither is given.
+
+    Raises:
+        BadInput, Incompatible, EnvironmentProblem: one without the other, either cannot be read, or they do not belong together.
+    """
+    require_both(pack, bank)
+    if pack is None or bank is None:
+        return None
+    reader, people = FaceReader(pack, providers=providers_for(device)), IdentityBank.load(bank)
+    people.recognizer.require(reader.id, "the second bank", "the second face pack")
+    return Second(reader, people)
+
+
+def require_both(pack: str | Path | None, bank: str | Path | None) -> None:
+    """A second recognizer comes with a bank of its own, or not at all.
+
+    Raises:
+        BadInput: one without the other.
+    """
+    if (pack is None) != (bank is None):
+        raise BadInput("a second recognizer knows nobody without a bank of its own: pass --second PACK and --second-bank FILE together")

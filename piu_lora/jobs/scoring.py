@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,24 +12,17 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence import FARS, Evaluation, Gallery, Plan, evaluate_images, plan_evaluation, require_disjoint
 from piu_lora.identity import IdentityBank, PhotoReader, centroid, far_thresholds, normalize
 from piu_lora.jobs.case import Case, Person
+from piu_lora.jobs.readers import Second
 from piu_lora.model import describe, generate
 from piu_lora.progress import Progress
 
-__all__ = ["REFERENCES", "Second", "anchor_portraits", "galleries_for", "photographs_of", "plan_for", "score"]
+__all__ = ["REFERENCES", "anchor_portraits", "galleries_for", "photographs_of", "plan_for", "score"]
 
 REFERENCES = 6  # fresh photographs of a rendered person that images are verified against
 _KID_PHOTOGRAPHS = 2048
 _SAME_SHOTS = "the forgotten person has no photograph that was kept out of training, so nothing can be verified against them"
 
 _log = logging.getLogger("piu_lora")
-
-
-@dataclass(frozen=True)
-class Second:
-    """A recognizer that only evaluates: it embeds pictures, and knows the bank's people by their own photographs."""
-
-    reader: PhotoReader
-    bank: IdentityBank
 
 
 def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Evaluation | None:
@@ -112,8 +104,7 @@ def galleries_for(
     second = second or (_embedded_second(case) if family == "mini" else None)
     if second is None:
         return [first]
-    if second.bank.ids != case.bank.ids:
-        raise BadInput("the second recognizer's bank holds other people than the bank; build both from the same photographs")
+    second.require_people_of(case.bank)
     if not all(person.subject.photos for person in case.strangers):
         _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
         return [first]

@@ -8,8 +8,11 @@ import pytest
 
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
+from piu_lora.identity import IdentityBank
+from piu_lora.jobs import compare as job
 from piu_lora.jobs.arena import Contender, known_methods
 from piu_lora.jobs.compare import Comparison, compare, contenders, drawn_people, shared_settings
+from piu_lora.jobs.readers import Second
 from piu_lora.model import mini
 
 TINY = {"evaluation": {"forget_images": 2, "retain_images": 2, "nearest": 1, "anchor_images": 1, "steps": 2}}
@@ -174,6 +177,29 @@ def test_a_cell_of_other_settings_is_run_again(first: Comparison, folder: Path) 
     with pytest.raises(BadInput, match=r"uce-000-42\.json' is damaged: .*; delete it, and it is run again"):
         compare(folder, ["uce"], people=2, seeds=1, config=config(), report_only=True)
     path.write_text(content)
+
+
+def test_the_second_recognizer_that_is_given_is_the_one_that_judges(first: Comparison, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Here the conditioning one itself, which must find what it finds as the first."""
+    given = {"second": "pack", "second_bank": "bank.safetensors"}
+    monkeypatch.setattr(job, "open_second", lambda *_: Second(mini.conditioning_recognizer(), mini.conditioning_bank()))
+    (cell,) = compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), **given).cells
+    assert cell.figures["evaluating"]["forget"] == pytest.approx(cell.figures["conditioning"]["forget"], rel=1e-6)
+    (own,) = (each for each in first.cells if (each.variant, each.person) == ("uce", 0))
+    assert own.figures["evaluating"]["forget"] != pytest.approx(cell.figures["evaluating"]["forget"], rel=1e-3)
+    with pytest.raises(BadInput, match="holds an arena of another base, bank or settings"):
+        compare(folder, ["uce"], people=1, seeds=1, config=config(), **given)
+
+
+def test_a_second_recognizer_that_cannot_judge_is_refused_before_anything_runs(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(BadInput, match="pass --second PACK and --second-bank FILE together"):
+        compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), second="pack")
+    whole = mini.evaluating_bank()
+    fewer = IdentityBank(whole.embeddings[:15], whole.labels[:15], whole.ids[:5], whole.recognizer)
+    monkeypatch.setattr(job, "open_second", lambda *_: Second(mini.evaluating_recognizer(), fewer))
+    with pytest.raises(BadInput, match="holds other people than the bank"):
+        compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), second="pack", second_bank="few.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_begun_for_a_report(tmp_path: Path) -> None:

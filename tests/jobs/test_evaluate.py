@@ -18,8 +18,9 @@ from piu_lora.identity import IdentityBank
 from piu_lora.jobs import studio
 from piu_lora.jobs.case import Case, open_case
 from piu_lora.jobs.evaluate import Judges, _doubles, evaluate
+from piu_lora.jobs.readers import Second
 from piu_lora.jobs.report import warn_of_others, write_junit
-from piu_lora.jobs.scoring import Second, anchor_portraits, galleries_for, plan_for
+from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
 from piu_lora.model import generate, mini
 from piu_lora.model.mini.export import bank_portraits, fresh_portraits
 from tests.identity.test_face_quality import model
