@@ -12,7 +12,7 @@ from piu_lora.identity.verification import far_threshold
 from piu_lora.model import mini
 from tests.tiny import tiny_bank
 
-COSINES = (0.9, 0.205, 0.195, 0.3, -0.4, 0.189, 0.201, 0.05)  # row 0 is the forgotten one's double, never a candidate
+COSINES = (0.9, 0.205, 0.195, 0.3, -0.4, 0.1899, 0.201, 0.05)  # row 0 is the forgotten one's double, never a candidate
 ROWS = (1, 2, 3, 4, 5, 6, 7)
 
 
@@ -29,7 +29,7 @@ def choose(seed: int = 0, rows: tuple[int, ...] = ROWS, cosines: tuple[float, ..
 
 
 def test_proximity_reaches_the_whole_band_and_nothing_else() -> None:
-    assert {choose(seed).row for seed in range(40)} == {row for row in ROWS if abs(COSINES[row] - 0.2) < 0.01} == {1, 2, 6}
+    assert {choose(seed).row for seed in range(40)} == {row for row in ROWS if abs(COSINES[row] - 0.2) < 0.0099} == {1, 2, 6}
 
 
 @settings(deadline=None)
