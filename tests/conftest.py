@@ -1,5 +1,13 @@
 """What several rooms need."""
 
+import os
+
+# Before torch is imported: of several test processes side by side, each is quickest on one thread.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# isort: split
+
 # First of all: whatever imports huggingface_hub from here on talks to this hub.
 from tests.hub.session import HUB
 

@@ -213,7 +213,7 @@ def test_full_disk(tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
-    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, "--set", "train.steps=30")
+    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, "--set", "train.steps=10")
     runs = [subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in range(2)]
     errors = [run.communicate(timeout=300)[1] for run in runs]
     assert sorted(run.returncode for run in runs) in ([0, 2], [0, 3])
@@ -223,7 +223,7 @@ def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
 
 def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     """SIGINT to the real process in the middle of training; the resumed adapter equals an uninterrupted one."""
-    long = ["--set", "train.steps=40", "--set", "train.checkpoint_every=5"]
+    long = ["--set", "train.steps=20", "--set", "train.checkpoint_every=2"]
     line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, *long)
     run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.time() + 120
