@@ -67,7 +67,7 @@ class BankRows:
         return normalize(self.embeddings[self.places[index]])
 
 
-@dataclass
+@dataclass(eq=False)
 class IdentityBank:
     """Embeddings grouped by identity.
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.functional import normalize
@@ -17,6 +18,8 @@ __all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold", "fa
 PAIRS_PER_FAR = 10
 _MAX_PAIRS = 10_000_000
 _BLOCK = 1024  # rows handled at once
+# A request for a hundred people asks a hundred times: a bank is read once for each of its thresholds.
+_CALIBRATED: "WeakKeyDictionary[IdentityBank, dict[tuple[float, int, int], Threshold | str]]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: i
             miss: many are in the bank under two ids then, and pass for impostors. (A few such people, or other photographs under the
             second id, only raise the threshold: check the bank first.)
     """
-    found = _thresholds(bank, [far], seed, max_pairs)[far]
+    known, asked = _CALIBRATED.setdefault(bank, {}), (far, seed, max_pairs)
+    if asked not in known:
+        known[asked] = _thresholds(bank, [far], seed, max_pairs)[far]
+    found = known[asked]
     if isinstance(found, str):
         raise BadInput(found)
     return found

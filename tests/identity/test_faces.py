@@ -1,22 +1,17 @@
-"""Faces of real photographs, checked against insightface itself, and the packs that are refused."""
+"""Faces of real photographs, checked against insightface itself."""
 
 import itertools
-import shutil
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from PIL import Image
 
-from piu_lora.errors import BadInput, EnvironmentProblem
 from piu_lora.identity import FaceReader, faces
 from piu_lora.identity.pictures import UnusablePhoto, read_picture
 from tests.photos import PACK, PORTRAITS, needs_faces
@@ -309,100 +304,3 @@ def test_the_recognizer_is_known_by_name_and_digest(reader: FaceReader) -> None:
     assert reader.settings["detector_sha256"] == hashlib.sha256((PACK / "det_500m_dyn.onnx").read_bytes()).hexdigest()
     assert reader.settings["several"] == "largest"
     assert reader.settings["attempts"][0] == [640, 0.0]
-
-
-# --- packs
-
-
-def model(path: Path, *, side: int = 112, outputs: int = 1) -> Path:
-    """A model that does nothing, with the shapes of a recognizer (one output) or a detector (nine)."""
-    shape = [1, 3, side, side]
-    names = [f"y{number}" for number in range(outputs)]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], [name]) for name in names], "nothing",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(made, path)
-    return path
-
-
-@pytest.fixture
-def pack(tmp_path: Path) -> Path:
-    """A pack that passes the first look."""
-    model(tmp_path / "pack" / "det.onnx", side=640, outputs=9)
-    model(tmp_path / "pack" / "arcface.onnx")
-    return tmp_path / "pack"
-
-
-def test_a_pack_of_detector_and_recognizer_is_accepted(pack: Path) -> None:
-    model(pack / "genderage.onnx", side=96)
-    model(pack / "landmarks.onnx", side=192)
-    reader = FaceReader(str(pack), recognizer="arcface.onnx")
-    assert reader.name == "arcface.onnx"
-    assert reader.settings["detector"] == "det.onnx"
-
-
-def remove_all(pack: Path) -> None:
-    for file in pack.glob("*.onnx"):
-        file.unlink()
-
-
-def nest(pack: Path) -> None:
-    (pack / "inner").mkdir()
-    for file in pack.glob("*.onnx"):
-        file.rename(pack / "inner" / file.name)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (shutil.rmtree, r"there is no face pack at '.*pack'; `piu-lora bank models` sets one up, or pass --pack DIR"),
-        (remove_all, r"the face pack '.*pack' holds no \.onnx file; `piu-lora bank models`"),
-        (nest, r"holds no \.onnx file; it is nested: pass '.*inner'"),
-        (lambda pack: (pack / "det.onnx").unlink(), r"holds no detector, only arcface\.onnx"),
-        (lambda pack: (pack / "arcface.onnx").unlink(), r"holds no recognizer, only det\.onnx"),
-    ],
-    ids=["missing", "empty", "nested", "no detector", "no recognizer"],
-)
-def test_an_incomplete_pack_is_an_environment_problem(pack: Path, spoil: Callable[[Path], object], message: str) -> None:
-    spoil(pack)
-    with pytest.raises(EnvironmentProblem, match=message):
-        FaceReader(pack)
-
-
-def test_a_file_in_the_place_of_a_pack_is_an_environment_problem(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentProblem, match="there is no face pack"):
-        FaceReader(model(tmp_path / "arcface.onnx"))
-
-
-@pytest.mark.parametrize("recognizer", [None, "arcface.onnx"])
-def test_two_recognizers_are_refused_by_name(pack: Path, recognizer: str | None) -> None:
-    model(pack / "w600k.onnx")
-    with pytest.raises(BadInput, match=r"several recognizers \(arcface\.onnx, w600k\.onnx\).*keep one"):
-        FaceReader(pack, recognizer=recognizer)
-
-
-def test_a_recognizer_that_is_not_there_is_named(pack: Path) -> None:
-    with pytest.raises(EnvironmentProblem, match=r"holds no recognizer glint\.onnx, only arcface\.onnx"):
-        FaceReader(pack, recognizer="glint.onnx")
-
-
-@pytest.mark.parametrize("content", [b"", b"not a model", None], ids=["empty", "text", "truncated"])
-def test_a_damaged_model_is_refused_by_name(pack: Path, content: bytes | None) -> None:
-    whole = (pack / "arcface.onnx").read_bytes()
-    (pack / "arcface.onnx").write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(BadInput, match=r"arcface\.onnx' cannot be read as an ONNX model: .*; fetch the face pack again"):
-        FaceReader(pack)
-
-
-def test_an_unknown_provider_lists_those_that_are_there(pack: Path) -> None:
-    with pytest.raises(BadInput, match=r"onnxruntime offers no 'MagicExecutionProvider' here, only .*CPUExecutionProvider"):
-        FaceReader(pack, providers=["MagicExecutionProvider"])
-
-
-def test_an_unknown_policy_lists_the_known_ones(pack: Path) -> None:
-    with pytest.raises(BadInput, match=r"faces\.several = 'most' is unknown; pass largest, only or all"):
-        FaceReader(pack, several="most")  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piu_lora.errors import BadInput
-from piu_lora.identity import IdentityBank, RecognizerId
+from piu_lora.identity import IdentityBank, RecognizerId, verification
 from piu_lora.identity.verification import PAIRS_PER_FAR, Threshold, centroid_blocks, far_threshold
 from piu_lora.model import mini
 from tests.tiny import tiny_bank
@@ -47,6 +47,20 @@ def test_threshold_counts_exactly_where_cosines_are_exact() -> None:
     assert far_threshold(bank, 40 / pairs).value == np.nextafter(np.float32(0), np.float32(1))  # all forty may pass, no zero may
     with pytest.raises(BadInput, match=r"the threshold is 1\.000, but people's own embeddings lie at 1\.000 \(median\): many are in"):
         far_threshold(bank, 39 / pairs)
+
+
+def test_a_bank_is_read_once_for_each_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, other = tiny_bank(20, 3, seed=1), tiny_bank(20, 3, seed=2)
+    found, refused = far_threshold(bank, 0.2), []
+    for _ in range(2):
+        with pytest.raises(BadInput, match="cannot resolve") as error:
+            far_threshold(bank, 1e-6)
+        refused.append(str(error.value))
+    with monkeypatch.context() as nothing:
+        nothing.setattr(verification, "_thresholds", None)
+        assert far_threshold(bank, 0.2) is found
+    assert refused[0] == refused[1]
+    assert far_threshold(other, 0.2) != found
 
 
 def test_threshold_falls_as_the_rate_grows(bank: IdentityBank) -> None:

@@ -1,0 +1,149 @@
+"""The commands that can run, and the doctor as a whole."""
+
+import json
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from piu_lora.jobs import doctor
+from piu_lora.jobs.doctor import commands, hub, models
+from piu_lora.jobs.doctor.finding import Finding, Report, guarded, size
+from tests.cli.test_cli import piu
+from tests.jobs.doctor.planted import TOKEN, by_name
+
+# Commands
+
+
+def healthy() -> list[Finding]:
+    needs = {need for command in (*commands._EMBEDDED, *commands._REAL, *commands._OTHERS) for need in (*command.needs, *command.partly)}
+    return [Finding(section, name, "ok", "") for section, name in sorted(needs)]
+
+
+def states(findings: list[Finding], base: str | None = None) -> dict[str, str]:
+    return {name: finding.status for name, finding in by_name(commands.command_findings(findings, base)).items()}
+
+
+def without(section: str, name: str) -> list[Finding]:
+    return [finding for finding in healthy() if (finding.section, finding.name) != (section, name)]
+
+
+def test_commands_that_can_run() -> None:
+    assert set(states(healthy()).values()) == {"ok"}
+    assert not [name for name in states(healthy(), "mini") if "arc2face" in name]
+    no_detector = states(without("Face pack", "detector"))
+    assert {name for name, status in no_detector.items() if status == "missing"} == {"evaluate arc2face", "bank build"}
+    assert no_detector["forget arc2face"] == no_detector["generate arc2face"] == "warning"
+    no_weights = states(without("Models", "Arc2Face"))
+    assert {name for name, status in no_weights.items() if status == "missing"} == {
+        f"{verb} arc2face" for verb in ("forget", "generate", "evaluate")
+    }
+    assert states(without("onnxruntime", "import"))["forget mini"] == "missing"
+
+
+def test_what_a_command_needs_is_named() -> None:
+    found = by_name(commands.command_findings([], None))
+    assert found["forget mini"].value == "needs torch (Python), diffusers (Python), peft (Python) and 8 more"
+
+
+# The whole
+
+
+def test_a_probe_that_raises_keeps_what_it_found() -> None:
+    def probe() -> Iterable[Finding]:
+        yield Finding("S", "a", "ok", "1")
+        raise RuntimeError("first\nsecond")
+
+    assert guarded("S", "b", probe) == [
+        Finding("S", "a", "ok", "1"),
+        Finding("S", "b", "warning", "could not be determined: RuntimeError: first"),
+    ]
+
+
+def test_sizes() -> None:
+    assert [size(count) for count in (0, 999, 2e3, 1.5e6, 3.44e9)] == ["0 bytes", "999 bytes", "2.0 kB", "1.5 MB", "3.44 GB"]
+
+
+def test_table_shows_a_cure_once() -> None:
+    rows = (Finding("S", "a", "missing", "x", "do this"), Finding("S", "bb", "missing", "y", "do this"))
+    text = Report(rows).table()
+    assert text.count("> do this") == 1
+    assert "  missing  bb  y" in text
+    assert text.endswith("the embedded base cannot be used yet")
+
+
+def test_command_json_without_network_or_secrets(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schema, no connection, exit 0 without Arc2Face, and a planted token nowhere."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the doctor went to the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    result, text = piu("doctor", "--json", "--out", tmp_path), piu("doctor", "--out", tmp_path)
+    assert (result.returncode, text.returncode) == (0, 0), result.stderr
+    report = json.loads(result.stdout)
+    assert set(report) == {"format", "ready", "findings"}
+    assert (report["format"], report["ready"]) == (1, True)
+    assert {tuple(sorted(finding)) for finding in report["findings"]} == {("advice", "name", "section", "status", "value")}
+    assert {finding["status"] for finding in report["findings"]} <= {"ok", "warning", "missing"}
+    sections = dict.fromkeys(finding["section"] for finding in report["findings"])
+    assert list(sections) == ["Python", "Device", "onnxruntime", "Models", "Face pack", "Token", "Disk", "Commands"]
+    everything = result.stdout + result.stderr + text.stdout + text.stderr
+    assert "present (HF_TOKEN)" in everything
+    assert not [part for part in (TOKEN, TOKEN[:8], TOKEN[-8:]) if part in everything]
+    assert "network" not in everything
+    assert not cache.exists()
+
+
+def test_command_exits_3_when_the_embedded_base_is_broken(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = piu("doctor", "--base", "mini")
+    assert result.returncode == 3
+    assert "missing  forget mini    needs import (onnxruntime)" in result.stdout
+    assert "arc2face" not in result.stdout.split("Commands")[1]
+    assert "Traceback" not in result.stderr
+
+
+def test_command_survives_every_probe_failing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise RuntimeError("no")
+
+    for name in (
+        "package_findings",
+        "import_torch",
+        "host_findings",
+        "runtime_findings",
+        "cache_folder",
+        "out_findings",
+        "command_findings",
+    ):
+        monkeypatch.setattr(doctor, name, fail)
+    for name in ("mini_findings", "arc2face_shelves", "pack_findings", "token_present"):
+        monkeypatch.setattr(models, name, fail)
+    result = piu("doctor", "--json")
+    assert result.returncode == 3
+    values = [finding["value"] for finding in json.loads(result.stdout)["findings"]]
+    assert values
+    assert all(value.startswith("could not be determined: RuntimeError") for value in values)
+
+
+def test_command_survives_a_missing_hub_client(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object) -> Any:
+        raise ModuleNotFoundError("No module named 'huggingface_hub'")
+
+    for place, name in ((hub, "cache_folder"), (doctor, "cache_folder"), (models, "cached_file"), (models, "token_present")):
+        monkeypatch.setattr(place, name, absent)
+    result = piu("doctor")
+    assert result.returncode == 0
+    assert "arc2face  could not be determined: ModuleNotFoundError" in result.stdout
+
+
+def test_command_refuses_an_unknown_base() -> None:
+    result = piu("doctor", "--base", "arc3face")
+    assert result.returncode == 2
+    assert "'arc3face'" in result.stderr
