@@ -221,6 +221,7 @@ def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     """SIGINT to the real process in the middle of training; the resumed adapter equals an uninterrupted one."""
     long = ["--set", "train.steps=20", "--set", "train.checkpoint_every=2"]

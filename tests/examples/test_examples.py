@@ -71,6 +71,7 @@ def test_stacking_and_merging(tmp_path: Path) -> None:
 
 def test_evidence(tmp_path: Path) -> None:
     lean = [*SHORT[1:], "evaluation.steps=4", "report.leak_images=8", "report.sweep_images=0", "audit.steps=3", "audit.cone_images=2"]
+    lean += ["audit.cone_cosines=[1.0, 0.5]", "audit.cone_shares=[0.5]", "audit.poster_random=1"]
     printed = run("evidence.py", tmp_path / "out", *lean)
     assert "poster: the forgotten person stands at rank" in printed
     assert "passed:" in printed

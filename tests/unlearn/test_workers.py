@@ -46,7 +46,8 @@ def work(rank: int, count: int, port: int, folder: str, total: int) -> None:
     torch.save({"weight": line.weight.detach(), "history": history, "seen": sum(seen), "stopped": stopped}, f"{folder}/{rank}.pt")
 
 
-@pytest.mark.parametrize("total", [pytest.param(8, marks=pytest.mark.slow), 5])
+@pytest.mark.slow
+@pytest.mark.parametrize("total", [8, 5])
 def test_two_processes_are_one(tmp_path: Path, total: int) -> None:
     torch.multiprocessing.spawn(work, (2, free_port(), str(tmp_path), total), nprocs=2)
     alone = Line()
