@@ -18,8 +18,6 @@ __all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold", "fa
 PAIRS_PER_FAR = 10
 _MAX_PAIRS = 10_000_000
 _BLOCK = 1024  # rows handled at once
-# A request for a hundred people asks a hundred times: a bank is read once for each of its thresholds.
-_CALIBRATED: "WeakKeyDictionary[IdentityBank, dict[tuple[float, int, int], Threshold | str]]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,10 @@ class Threshold:
     value: float
     far: float
     pairs: int
+
+
+# A request for a hundred people asks a hundred times: a bank is read once for each of its thresholds.
+_CALIBRATED: WeakKeyDictionary[IdentityBank, dict[tuple[float, int, int], Threshold | str]] = WeakKeyDictionary()
 
 
 def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: int = _MAX_PAIRS) -> Threshold:
