@@ -39,6 +39,12 @@ def own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     return path
 
 
+@pytest.fixture
+def ledger_path(tmp_path: Path) -> Path:
+    """Where a test may make a ledger of its own; its folder is not there yet."""
+    return tmp_path / "private" / "ledger.sqlite"
+
+
 @pytest.fixture(scope="session")
 def pipe(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipeline:
     """A tiny pipeline; every test gives it back without adapters."""

@@ -35,8 +35,8 @@ class Threshold:
     pairs: int
 
 
-# A request for a hundred people asks a hundred times: a bank is read once for each of its thresholds.
-_CALIBRATED: WeakKeyDictionary[IdentityBank, dict[tuple[float, int, int], Threshold | str]] = WeakKeyDictionary()
+# A request for a hundred people, or an arena of many cells, asks again and again: a bank is read once.
+_CALIBRATED: WeakKeyDictionary[IdentityBank, dict[tuple[float, ...], dict[float, Threshold | str]]] = WeakKeyDictionary()
 
 
 def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: int = _MAX_PAIRS) -> Threshold:
@@ -57,10 +57,7 @@ def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: i
             miss: many are in the bank under two ids then, and pass for impostors. (A few such people, or other photographs under the
             second id, only raise the threshold: check the bank first.)
     """
-    known, asked = _CALIBRATED.setdefault(bank, {}), (far, seed, max_pairs)
-    if asked not in known:
-        known[asked] = _thresholds(bank, [far], seed, max_pairs)[far]
-    found = known[asked]
+    found = _thresholds(bank, [far], seed, max_pairs)[far]
     if isinstance(found, str):
         raise BadInput(found)
     return found
@@ -68,10 +65,17 @@ def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: i
 
 def far_thresholds(bank: IdentityBank, fars: Sequence[float], *, seed: int = 0) -> dict[float, Threshold | str]:
     """The thresholds at several rates in one pass; where ``far_threshold`` would refuse a rate, the reason."""
-    return _thresholds(bank, fars, seed, _MAX_PAIRS)
+    return dict(_thresholds(bank, fars, seed, _MAX_PAIRS))
 
 
 def _thresholds(bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int) -> dict[float, Threshold | str]:
+    known, asked = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
+    if asked not in known:
+        known[asked] = _calibrate(bank, fars, seed, max_pairs)
+    return known[asked]
+
+
+def _calibrate(bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int) -> dict[float, Threshold | str]:
     for far in fars:
         if not 0 < far < 1:
             raise BadInput(f"false-accept rate {far!r} is out of range: expected 0 < far < 1")

@@ -11,24 +11,19 @@ from piu_lora.adapter import Entry, Ledger, default_ledger
 from piu_lora.errors import BadInput, EnvironmentProblem
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "private" / "ledger.sqlite"
-
-
-def test_only_the_owner_may_read_it(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_only_the_owner_may_read_it(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         ledger.add(Entry("a" * 16))
-        files = list(path.parent.iterdir())
+        files = list(ledger_path.parent.iterdir())
         assert {"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"} <= {each.name for each in files}
         assert all(stat.S_IMODE(each.stat().st_mode) & 0o077 == 0 for each in files)
 
 
-def test_a_ledger_open_to_others_is_closed_to_them(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Ledger(path).close()
-    path.chmod(0o644)
-    Ledger(path).close()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+def test_a_ledger_open_to_others_is_closed_to_them(ledger_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Ledger(ledger_path).close()
+    ledger_path.chmod(0o644)
+    Ledger(ledger_path).close()
+    assert stat.S_IMODE(ledger_path.stat().st_mode) == 0o600
     assert "readable by others" in caplog.text
 
 
@@ -43,16 +38,16 @@ def test_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_ledger() == tmp_path / "home" / ".local" / "share" / "piu-lora" / "ledger.sqlite"
 
 
-def test_entries_come_back_as_they_were(path: Path) -> None:
+def test_entries_come_back_as_they_were(ledger_path: Path) -> None:
     entry = Entry(
         "a" * 16, identity="Ärzte/photo 1", members=("b", "c"), figures={"conditioning": {"forget": 0.25, "anchor": None}}, note='"'
     )
-    with Ledger(path) as ledger:
+    with Ledger(ledger_path) as ledger:
         stored = ledger.add(entry)
         assert stored.created == stored.changed != ""
         again = ledger.add(Entry("a" * 16, state="withdrawn", created=stored.created))
         assert again.created == stored.created
-    with Ledger(path) as ledger:
+    with Ledger(ledger_path) as ledger:
         assert ledger.entries("active") == []
         assert ledger.entries() == [again]
         ledger.add(entry)
@@ -62,26 +57,26 @@ def test_entries_come_back_as_they_were(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough to be looked at" * 50, b"SQLite format 3\0" + bytes(5000)])
-def test_a_damaged_ledger_is_a_clear_error(path: Path, content: bytes) -> None:
-    path.parent.mkdir()
-    path.write_bytes(content)
+def test_a_damaged_ledger_is_a_clear_error(ledger_path: Path, content: bytes) -> None:
+    ledger_path.parent.mkdir()
+    ledger_path.write_bytes(content)
     with pytest.raises((BadInput, EnvironmentProblem), match=r"ledger\.sqlite.*(restore a backup|check disk|pass another)"):
-        Ledger(path)
-    assert path.read_bytes() == content
+        Ledger(ledger_path)
+    assert ledger_path.read_bytes() == content
 
 
-def test_another_database_and_a_newer_version(path: Path) -> None:
-    path.parent.mkdir()
-    with sqlite3.connect(path) as other:
+def test_another_database_and_a_newer_version(ledger_path: Path) -> None:
+    ledger_path.parent.mkdir()
+    with sqlite3.connect(ledger_path) as other:
         other.execute("CREATE TABLE things (x)")
     with pytest.raises(BadInput, match="is no ledger"):
-        Ledger(path)
-    path.unlink()
-    Ledger(path).close()
-    with sqlite3.connect(path) as newer:
+        Ledger(ledger_path)
+    ledger_path.unlink()
+    Ledger(ledger_path).close()
+    with sqlite3.connect(ledger_path) as newer:
         newer.execute("PRAGMA user_version=9")
     with pytest.raises(BadInput, match="update piu-lora"):
-        Ledger(path)
+        Ledger(ledger_path)
 
 
 def test_unusable_places(tmp_path: Path) -> None:
@@ -92,8 +87,8 @@ def test_unusable_places(tmp_path: Path) -> None:
         Ledger(tmp_path)
 
 
-def test_ids_may_be_shortened(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_ids_may_be_shortened(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         for name in ("abcd1111", "abcd2222"):
             ledger.add(Entry(name))
         assert ledger.find("abcd1").adapter_id == "abcd1111"
@@ -107,8 +102,8 @@ def test_ids_may_be_shortened(path: Path) -> None:
             ledger.find("abc")
 
 
-def test_a_merge_marks_its_members_in_one_go(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_a_merge_marks_its_members_in_one_go(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         for name in ("aaaa", "bbbb", "cccc"):
             ledger.add(Entry(name, identity=name.upper()))
         ledger.record_merge(Entry("mmmm", members=("aaaa", "bbbb")))
@@ -124,8 +119,8 @@ def test_a_merge_marks_its_members_in_one_go(path: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_error_in_a_transaction_leaves_nothing(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_an_error_in_a_transaction_leaves_nothing(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa"))
         broken = Entry("mmmm", members=("aaaa",), state="nonsense")  # type: ignore[arg-type]
         with pytest.raises((BadInput, EnvironmentProblem)):
@@ -142,49 +137,49 @@ def test_a_device_or_a_pipe_is_left_as_it_is(tmp_path: Path) -> None:
     assert stat.S_IMODE(pipe.stat().st_mode) == 0o644
 
 
-def test_another_program_s_database_is_left_as_it_is(path: Path) -> None:
-    path.parent.mkdir()
-    with sqlite3.connect(path) as other:
+def test_another_program_s_database_is_left_as_it_is(ledger_path: Path) -> None:
+    ledger_path.parent.mkdir()
+    with sqlite3.connect(ledger_path) as other:
         other.execute("CREATE TABLE things (x)")
     other.close()
-    path.chmod(0o644)
-    before = path.read_bytes()
+    ledger_path.chmod(0o644)
+    before = ledger_path.read_bytes()
     with pytest.raises(BadInput, match="is no ledger"):
-        Ledger(path)
-    assert path.read_bytes() == before
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        Ledger(ledger_path)
+    assert ledger_path.read_bytes() == before
+    assert stat.S_IMODE(ledger_path.stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize("harm", ["DROP TABLE adapters", "UPDATE adapters SET members = '{'", "ALTER TABLE adapters DROP COLUMN note"])
-def test_damage_inside_is_a_clear_error(path: Path, harm: str) -> None:
-    with Ledger(path) as ledger:
+def test_damage_inside_is_a_clear_error(ledger_path: Path, harm: str) -> None:
+    with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa"))
-    with sqlite3.connect(path) as other:
+    with sqlite3.connect(ledger_path) as other:
         other.execute(harm)
     other.close()
-    with pytest.raises(BadInput, match=r"is no ledger.*(restore a backup|pass another)"), Ledger(path) as ledger:
+    with pytest.raises(BadInput, match=r"is no ledger.*(restore a backup|pass another)"), Ledger(ledger_path) as ledger:
         ledger.entries()
 
 
-def test_a_truncated_ledger_is_refused_when_it_is_opened(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_a_truncated_ledger_is_refused_when_it_is_opened(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         for i in range(60):
             ledger.add(Entry(f"{i:016x}", note="x" * 300))
-    os.truncate(path, path.stat().st_size // 8192 * 4096)
+    os.truncate(ledger_path, ledger_path.stat().st_size // 8192 * 4096)
     with pytest.raises(BadInput, match=r"damaged.*restore a backup"):
-        Ledger(path)
+        Ledger(ledger_path)
 
 
-def test_what_is_known_of_a_person_is_not_lost(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_what_is_known_of_a_person_is_not_lost(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa", identity="person-001", bank="mini", bank_digest="d", created="2020-01-01T00:00:00+00:00"))
         again = ledger.add(Entry("aaaa"))
     assert (again.identity, again.bank, again.bank_digest, again.created) == ("person-001", "mini", "d", "2020-01-01T00:00:00+00:00")
     assert again.changed > again.created
 
 
-def test_notes_stay(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_notes_stay(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa"))
         ledger.withdraw("aaaa", "request 17")
         assert ledger.withdraw("aaaa").note == "request 17"
@@ -194,8 +189,8 @@ def test_notes_stay(path: Path) -> None:
     assert entry.note == "request 17; taken out of a merged adapter"
 
 
-def test_what_still_contains_an_adapter(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_what_still_contains_an_adapter(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa"))
         ledger.record_merge(Entry("mmmm", members=("aaaa", "bbbb")))
         ledger.record_merge(Entry("nnnn", members=("mmmm", "cccc")))
@@ -205,8 +200,8 @@ def test_what_still_contains_an_adapter(path: Path) -> None:
         assert {entry.adapter_id for entry in ledger.containing("aaaa")} == {"nnnn"}
 
 
-def test_a_replaced_folder_retires_its_adapter(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_a_replaced_folder_retires_its_adapter(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa", path="somewhere"))
         ledger.add(Entry("bbbb", path="elsewhere"))
         ledger.add(Entry("cccc", path="somewhere"))
@@ -215,12 +210,12 @@ def test_a_replaced_folder_retires_its_adapter(path: Path) -> None:
         ]  # fmt: skip
 
 
-def test_what_is_being_written_is_not_withdrawn_nor_what_is_written_taken_back(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_what_is_being_written_is_not_withdrawn_nor_what_is_written_taken_back(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         with ledger.pending(Entry("aaaa")):
             with pytest.raises(BadInput, match="is being written"):
                 ledger.withdraw("aaaa")
-            with Ledger(path) as other:
+            with Ledger(ledger_path) as other:
                 assert not other.abandoned(Entry("aaaa"))
         assert ledger.abandoned(Entry("aaaa"))
         ledger.add(Entry("aaaa"))
@@ -229,10 +224,10 @@ def test_what_is_being_written_is_not_withdrawn_nor_what_is_written_taken_back(p
         assert ledger.entry("aaaa") is not None
 
 
-def test_a_name_that_was_taken_back_is_not_left_in_the_file(path: Path) -> None:
-    with Ledger(path) as ledger:
+def test_a_name_that_was_taken_back_is_not_left_in_the_file(ledger_path: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         for i in range(30):
             ledger.add(Entry(f"{i:016x}", note="x" * 500))
         with pytest.raises(ZeroDivisionError), ledger.pending(Entry("aaaa", identity="jane-doe")):
             raise ZeroDivisionError
-    assert b"jane-doe" not in path.read_bytes()
+    assert b"jane-doe" not in ledger_path.read_bytes()

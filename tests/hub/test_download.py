@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 
 from tests.hub import LoopbackHub
 from tests.hub.blobs import git_oid
-from tests.hub.conftest import BIG, FILES, ID, REVISION
+from tests.hub.repository import BIG, FILES, ID, REVISION
 
 # Reading
 

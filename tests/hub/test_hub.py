@@ -8,7 +8,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from tests.hub import LoopbackHub
-from tests.hub.conftest import BIG, FILES, ID
+from tests.hub.repository import BIG, FILES, ID
 
 
 def test_ranges(base: LoopbackHub) -> None:

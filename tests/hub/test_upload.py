@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf
 from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from tests.hub import LoopbackHub
-from tests.hub.conftest import BIG, FILES
+from tests.hub.repository import BIG, FILES
 
 
 @pytest.fixture

@@ -11,15 +11,7 @@ from onnx import TensorProto, helper
 from piu_lora.errors import BadInput, EnvironmentProblem
 from piu_lora.identity import FaceReader
 
-
-@pytest.fixture(autouse=True)
-def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Insightface fetches what it misses; here it must never come to that."""
-
-    def refuse(*_arguments: object, **_options: object) -> None:
-        raise AssertionError("insightface wants to download something")
-
-    monkeypatch.setattr("insightface.utils.storage.download_file", refuse)
+pytestmark = pytest.mark.usefixtures("no_download")
 
 
 def model(path: Path, *, side: int = 112, outputs: int = 1) -> Path:

@@ -18,16 +18,7 @@ from tests.photos import PACK, PORTRAITS, needs_faces
 
 Array = npt.NDArray[np.uint8]
 SOME = (0, 2, 4, 5, 8, 11)  # people, by their place among the portraits
-
-
-@pytest.fixture(autouse=True)
-def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Insightface fetches what it misses; here it must never come to that."""
-
-    def refuse(*_arguments: object, **_options: object) -> None:
-        raise AssertionError("insightface wants to download something")
-
-    monkeypatch.setattr("insightface.utils.storage.download_file", refuse)
+pytestmark = pytest.mark.usefixtures("no_download")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, RecognizerId, verification
-from piu_lora.identity.verification import PAIRS_PER_FAR, Threshold, centroid_blocks, far_threshold
+from piu_lora.identity.verification import PAIRS_PER_FAR, Threshold, centroid_blocks, far_threshold, far_thresholds
 from piu_lora.model import mini
 from tests.tiny import tiny_bank
 
@@ -51,14 +51,16 @@ def test_threshold_counts_exactly_where_cosines_are_exact() -> None:
 
 def test_a_bank_is_read_once_for_each_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     bank, other = tiny_bank(20, 3, seed=1), tiny_bank(20, 3, seed=2)
-    found, refused = far_threshold(bank, 0.2), []
+    found, several, refused = far_threshold(bank, 0.2), far_thresholds(bank, [0.1, 1e-6]), []
+    assert isinstance(several[1e-6], str)
     for _ in range(2):
         with pytest.raises(BadInput, match="cannot resolve") as error:
             far_threshold(bank, 1e-6)
         refused.append(str(error.value))
     with monkeypatch.context() as nothing:
-        nothing.setattr(verification, "_thresholds", None)
+        nothing.setattr(verification, "_calibrate", None)
         assert far_threshold(bank, 0.2) is found
+        assert far_thresholds(bank, [0.1, 1e-6]) == several
     assert refused[0] == refused[1]
     assert far_threshold(other, 0.2) != found
 

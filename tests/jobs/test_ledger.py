@@ -17,14 +17,9 @@ from piu_lora.jobs.ledger import check_ledger, entry_for, export_ledger, registe
 FORK = multiprocessing.get_context("fork")  # a new interpreter would spend seconds on imports
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "private" / "ledger.sqlite"
-
-
-def test_registering_confirms_or_takes_back(path: Path, adapter_folder: Path) -> None:
+def test_registering_confirms_or_takes_back(ledger_path: Path, adapter_folder: Path) -> None:
     adapter = read_adapter(adapter_folder)
-    with Ledger(path) as ledger:
+    with Ledger(ledger_path) as ledger:
         with registered(ledger, adapter.receipt, adapter.path, "person-001", "mini") as confirm:
             entry = ledger.entry(adapter.id)
             assert entry is not None
@@ -38,15 +33,15 @@ def test_registering_confirms_or_takes_back(path: Path, adapter_folder: Path) ->
         with pytest.raises(ZeroDivisionError), registered(ledger, other, adapter.path):
             raise ZeroDivisionError
         assert ledger.entries() == [entry]
-    assert not [each for each in path.parent.iterdir() if each.name.endswith(".lock")]
+    assert not [each for each in ledger_path.parent.iterdir() if each.name.endswith(".lock")]
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(path: Path, adapter: Adapter, target: Path, moment: str) -> None:
-    with Ledger(path) as entries:
+def killed(ledger_path: Path, adapter: Adapter, target: Path, moment: str) -> None:
+    with Ledger(ledger_path) as entries:
         if moment == "transaction":
             with entries._writing() as database:
                 database.execute("DELETE FROM adapters")
@@ -61,16 +56,16 @@ def killed(path: Path, adapter: Adapter, target: Path, moment: str) -> None:
 
 
 @pytest.mark.parametrize(("moment", "left"), [("before", "nothing"), ("after", "both"), ("never", "both"), ("transaction", "nothing")])
-def test_killed_at_any_moment(path: Path, adapter_folder: Path, tmp_path: Path, moment: str, left: str) -> None:
+def test_killed_at_any_moment(ledger_path: Path, adapter_folder: Path, tmp_path: Path, moment: str, left: str) -> None:
     """After ``check_ledger`` there is never an adapter without an entry, nor an entry without its adapter."""
-    with Ledger(path) as ledger:
+    with Ledger(ledger_path) as ledger:
         ledger.add(Entry("other", state="withdrawn"))
     adapter, target = read_adapter(adapter_folder), tmp_path / "made"
-    process = FORK.Process(target=killed, args=(path, adapter, target, moment))
+    process = FORK.Process(target=killed, args=(ledger_path, adapter, target, moment))
     process.start()
     process.join(60)
     assert process.exitcode == (0 if moment == "never" else -signal.SIGKILL)
-    with Ledger(path) as ledger:
+    with Ledger(ledger_path) as ledger:
         problems = check_ledger(ledger, [target] if target.exists() else [])
         assert all(problem.mended for problem in problems)
         assert check_ledger(ledger, [target] if target.exists() else []) == []
@@ -81,9 +76,9 @@ def test_killed_at_any_moment(path: Path, adapter_folder: Path, tmp_path: Path, 
             assert (entry.state, entry.identity, entry.weights_sha256 != "") == ("active", "person-001", True)
 
 
-def test_check_finds_what_is_out_of_step(path: Path, adapter_folder: Path, tmp_path: Path) -> None:
+def test_check_finds_what_is_out_of_step(ledger_path: Path, adapter_folder: Path, tmp_path: Path) -> None:
     adapter = read_adapter(adapter_folder)
-    with Ledger(path) as ledger:
+    with Ledger(ledger_path) as ledger:
         found = check_ledger(ledger, [tmp_path])
         assert [(problem.adapter_id, problem.mended) for problem in found] == [(adapter.id, False)]
         assert [problem.mended for problem in check_ledger(ledger, [tmp_path], mend=True)] == [True]
@@ -99,8 +94,8 @@ def test_check_finds_what_is_out_of_step(path: Path, adapter_folder: Path, tmp_p
         assert "no readable adapter" in check_ledger(ledger, [tmp_path])[0].what
 
 
-def test_export(path: Path, tmp_path: Path, adapter_folder: Path) -> None:
-    with Ledger(path) as ledger:
+def test_export(ledger_path: Path, tmp_path: Path, adapter_folder: Path) -> None:
+    with Ledger(ledger_path) as ledger:
         ledger.add(entry_for(read_adapter(adapter_folder).receipt, adapter_folder, "person-001", "mini"))
         assert export_ledger(ledger, tmp_path / "all.json") == 1
         export_ledger(ledger, tmp_path / "public.csv", public=True)
@@ -117,19 +112,19 @@ def test_export(path: Path, tmp_path: Path, adapter_folder: Path) -> None:
     assert str(tmp_path) not in public
 
 
-def test_an_error_after_the_folder_is_in_place_keeps_the_entry(path: Path, adapter_folder: Path) -> None:
+def test_an_error_after_the_folder_is_in_place_keeps_the_entry(ledger_path: Path, adapter_folder: Path) -> None:
     """For example Ctrl-C while the replaced folder is being deleted."""
     receipt = read_adapter(adapter_folder).receipt
-    with Ledger(path) as ledger:
+    with Ledger(ledger_path) as ledger:
         with pytest.raises(KeyboardInterrupt), registered(ledger, receipt, adapter_folder, "person-001"):
             raise KeyboardInterrupt
         assert [problem.mended for problem in check_ledger(ledger, [adapter_folder])] == [True]
         assert [(entry.state, entry.identity) for entry in ledger.entries()] == [("active", "person-001")]
 
 
-def test_check_settles_a_killed_merge_with_its_members(path: Path, adapter_folder: Path) -> None:
+def test_check_settles_a_killed_merge_with_its_members(ledger_path: Path, adapter_folder: Path) -> None:
     receipt = read_adapter(adapter_folder).receipt
-    with Ledger(path) as ledger:
+    with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa"))
         merged = replace(entry_for(receipt, adapter_folder), members=("aaaa",))
         with ledger.pending(merged):
