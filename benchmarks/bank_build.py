@@ -55,7 +55,7 @@ def build_seconds(photos: Path, pack: Path, workers: int) -> tuple[float, int]:
     """Seconds of ``build_bank``, and in how many photographs it found a face."""
     begun = time.perf_counter()
     from piu_lora.identity import FaceReader
-    from piu_lora.jobs.build import build_bank
+    from piu_lora.jobs.banks.build import build_bank
 
     reader = FaceReader(pack, threads=1)
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def measure(photos: Path, pack: Path, rounds: int, workers: int) -> dict[str, An
         "build": lambda: build_seconds(photos, pack, workers),
     }
     plain_seconds(files[:2], pack)  # imports what all of them need
-    importlib.import_module("piu_lora.jobs.build")
+    importlib.import_module("piu_lora.jobs.banks.build")
     runs: dict[str, list[float]] = {name: [] for name in loops}
     faces = {}
     for _ in range(rounds):

@@ -18,11 +18,11 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora import ForgetConfig, load_base
 from piu_lora.evidence import evaluate_images, summary
-from piu_lora.jobs.arena import Contender, verified_share
-from piu_lora.jobs.case import Case, open_case
-from piu_lora.jobs.compare import drawn_people, shared_settings
-from piu_lora.jobs.scoring import anchor_portraits, galleries_for, plan_for
-from piu_lora.jobs.trial import tried
+from piu_lora.jobs.arena.compare import drawn_people, shared_settings
+from piu_lora.jobs.arena.round import Contender, verified_share
+from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
+from piu_lora.jobs.request.request import Case, open_case
+from piu_lora.jobs.training.trial import tried
 from piu_lora.model import generate, mini
 
 SUMMED = ", people summed"

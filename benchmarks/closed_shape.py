@@ -22,9 +22,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.step_cost import build_sd15
 from piu_lora import ForgetConfig, load_base
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
-from piu_lora.jobs.case import Case, open_case
-from piu_lora.jobs.retained import measure_bank
-from piu_lora.jobs.trial import tried
+from piu_lora.jobs.request.request import Case, open_case
+from piu_lora.jobs.training.bank_statistics import measure_bank
+from piu_lora.jobs.training.trial import tried
 from piu_lora.progress import silent
 
 RANKS = (1, 4, 8, 16, 32)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from piu_lora import ForgetConfig, evaluate, forget, load_base
-from piu_lora.jobs.audit import audit
-from piu_lora.jobs.compare import drawn_people
+from piu_lora.jobs.arena.compare import drawn_people
+from piu_lora.jobs.auditing.audit import audit
 from piu_lora.model import mini
 
 SETTINGS = ((0, 0.5), (8, 0.8), (8, 0.5), (8, 0.0))  # how many, and what is left of their likeness

@@ -21,8 +21,8 @@ import torch
 from benchmarks.official_recipe import train_dense
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import evaluate_images
-from piu_lora.jobs.case import open_case
-from piu_lora.jobs.scoring import galleries_for, plan_for
+from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
+from piu_lora.jobs.request.request import open_case
 from piu_lora.model import generate, mini
 
 TUNED_ON = (100, 300)

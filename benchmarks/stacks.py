@@ -25,10 +25,10 @@ from benchmarks.output import publish
 from piu_lora import forget, generate, load_adapters, load_base
 from piu_lora.adapter import open_adapter, unload
 from piu_lora.evidence.metrics import accuracy, cosine_to, interval
-from piu_lora.jobs.fuse import fuse_adapters
-from piu_lora.jobs.members import Member
-from piu_lora.jobs.merge import MergeSettings, merge_adapters
-from piu_lora.jobs.stack_check import check_stack
+from piu_lora.jobs.stacks.check import check_stack
+from piu_lora.jobs.stacks.fuse import fuse_adapters
+from piu_lora.jobs.stacks.members import Member
+from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 from piu_lora.model import mini
 
 SIZES = (1, 2, 5, 10)

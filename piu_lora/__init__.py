@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from piu_lora.errors import PiuLoraError
     from piu_lora.evidence import Policy
     from piu_lora.identity import IdentityBank
-    from piu_lora.jobs.audit import Audited, audit
-    from piu_lora.jobs.convert import convert_adapter, extract_adapter, resize_adapter
-    from piu_lora.jobs.evaluate import Assessment, Judges, evaluate
+    from piu_lora.jobs.adapters.convert import convert_adapter, extract_adapter, resize_adapter
+    from piu_lora.jobs.adapters.publish import pull, push
+    from piu_lora.jobs.auditing.audit import Audited, audit
+    from piu_lora.jobs.evaluation.evaluate import Assessment, Judges, evaluate
+    from piu_lora.jobs.evaluation.verify import verify_adapter
     from piu_lora.jobs.forget import ForgetResult, forget
-    from piu_lora.jobs.fuse import fuse_adapters
-    from piu_lora.jobs.members import open_members, with_people
-    from piu_lora.jobs.merge import MergeSettings, merge_adapters
-    from piu_lora.jobs.publish import pull, push
-    from piu_lora.jobs.stack_check import check_stack
-    from piu_lora.jobs.verify import verify_adapter
+    from piu_lora.jobs.stacks.check import check_stack
+    from piu_lora.jobs.stacks.fuse import fuse_adapters
+    from piu_lora.jobs.stacks.members import open_members, with_people
+    from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
     from piu_lora.model import encode_embeddings, generate, load_base
 
 __all__ = [
@@ -69,16 +69,16 @@ _HOMES = {
         "piu_lora.errors": ("PiuLoraError",),
         "piu_lora.evidence": ("Policy",),
         "piu_lora.identity": ("IdentityBank",),
-        "piu_lora.jobs.audit": ("Audited", "audit",),
-        "piu_lora.jobs.convert": ("convert_adapter", "extract_adapter", "resize_adapter",),
-        "piu_lora.jobs.evaluate": ("Assessment", "Judges", "evaluate",),
+        "piu_lora.jobs.auditing.audit": ("Audited", "audit",),
+        "piu_lora.jobs.adapters.convert": ("convert_adapter", "extract_adapter", "resize_adapter",),
+        "piu_lora.jobs.evaluation.evaluate": ("Assessment", "Judges", "evaluate",),
         "piu_lora.jobs.forget": ("ForgetResult", "forget",),
-        "piu_lora.jobs.fuse": ("fuse_adapters",),
-        "piu_lora.jobs.members": ("open_members", "with_people",),
-        "piu_lora.jobs.merge": ("MergeSettings", "merge_adapters",),
-        "piu_lora.jobs.publish": ("pull", "push",),
-        "piu_lora.jobs.stack_check": ("check_stack",),
-        "piu_lora.jobs.verify": ("verify_adapter",),
+        "piu_lora.jobs.stacks.fuse": ("fuse_adapters",),
+        "piu_lora.jobs.stacks.members": ("open_members", "with_people",),
+        "piu_lora.jobs.stacks.merge": ("MergeSettings", "merge_adapters",),
+        "piu_lora.jobs.adapters.publish": ("pull", "push",),
+        "piu_lora.jobs.stacks.check": ("check_stack",),
+        "piu_lora.jobs.evaluation.verify": ("verify_adapter",),
         "piu_lora.model": ("encode_embeddings", "generate", "load_base",),
     }.items()
     for name in names

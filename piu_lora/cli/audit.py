@@ -48,7 +48,7 @@ def command(
     """Attack an adapter: can the forgotten person be brought back, and at what price? Exit 1 when a policy is missed."""
     from piu_lora.errors import BadInput
     from piu_lora.evidence import Policy
-    from piu_lora.jobs.audit import audit, audit_table
+    from piu_lora.jobs.auditing.audit import audit, audit_table
 
     chosen = Policy.load(policy) if policy else Policy()
     if policy is not None and not chosen.audit:

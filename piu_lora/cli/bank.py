@@ -31,7 +31,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """Set up the face pack: a detector and the recognizer of Arc2Face. They are for non-commercial research."""
-    from piu_lora.jobs.pack import set_up_pack
+    from piu_lora.jobs.banks.pack import set_up_pack
 
     folder, recognizer = set_up_pack(pack, antelopev2, arcface)
     facts = {"pack": str(folder), "recognizer": recognizer.name, "recognizer_sha256": recognizer.sha256}
@@ -57,7 +57,7 @@ def build(
 ) -> None:
     """Make a bank from photographs; every photograph is in it, or listed with the reason why not."""
     from piu_lora.errors import BadInput
-    from piu_lora.jobs import build as job
+    from piu_lora.jobs.banks import build as job
 
     if calibrate is not None:
         _propose(photos, _reader(pack, several, device), calibrate, workers, force=force, as_json=as_json)
@@ -79,7 +79,7 @@ def build(
 def _reader(pack: Path | None, several: str, device: str) -> Any:
     from piu_lora.config import FacesConfig, ForgetConfig
     from piu_lora.identity import FaceReader
-    from piu_lora.jobs.readers import default_pack, providers_for
+    from piu_lora.jobs.request.readers import default_pack, providers_for
 
     faces: FacesConfig = ForgetConfig().updated({"faces": {"several": several}}).faces
     # One thread for each session: photographs are read side by side.
@@ -89,7 +89,7 @@ def _reader(pack: Path | None, several: str, device: str) -> Any:
 def _propose(photos: Path, reader: Any, picture: Path, workers: int, *, force: bool, as_json: bool) -> None:
     from piu_lora.adapter import refuse_existing, write_file
     from piu_lora.evidence import cosine_histograms
-    from piu_lora.jobs.build import calibrate_photos
+    from piu_lora.jobs.banks.build import calibrate_photos
 
     refuse_existing(picture, force=force)
     found = calibrate_photos(
@@ -116,8 +116,8 @@ def import_(
 ) -> None:
     """Make a bank of the arrays that the PIU paper publishes."""
     from piu_lora.identity import FaceReader, RecognizerId
-    from piu_lora.jobs.import_bank import import_bank
-    from piu_lora.jobs.readers import default_pack
+    from piu_lora.jobs.banks.import_arrays import import_bank
+    from piu_lora.jobs.request.readers import default_pack
 
     made_by = RecognizerId(recognizer, recognizer_sha256) if recognizer else FaceReader(pack or default_pack()).id
     bank = import_bank(source, out, made_by, force=force)
@@ -135,8 +135,8 @@ def show(
     """Say what a bank holds: sizes, norms, cosines within and between people, anchors in the band."""
     from piu_lora.adapter import refuse_existing, write_file
     from piu_lora.evidence import cosine_histograms
-    from piu_lora.jobs.case import bank_for
-    from piu_lora.jobs.inspect_bank import describe_bank
+    from piu_lora.jobs.banks.describe import describe_bank
+    from piu_lora.jobs.request.request import bank_for
 
     if out is not None:
         refuse_existing(out, force=force)
@@ -158,7 +158,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Look for NaN, zero rows, mixed recognizers and identities that are likely one person; exit 1 when something is found."""
-    from piu_lora.jobs.inspect_bank import check_banks
+    from piu_lora.jobs.banks.describe import check_banks
 
     problems = check_banks(banks, double)
     print_result({"banks": len(banks), "problems": problems}, "\n".join(problems) or f"{len(banks)} sound", as_json)
@@ -175,7 +175,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the embeddings of one identity, for tools that know no bank. They are biometric data: keep them safe."""
-    from piu_lora.jobs.bank import export_embeddings
+    from piu_lora.jobs.banks.export import export_embeddings
 
     count = export_embeddings(bank, identity, out, force=force)
     print_result({"path": str(out), "embeddings": count}, f"wrote {count} embeddings to {out}", as_json)

@@ -26,7 +26,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write an adapter, or any LoRA file, for other programs."""
-    from piu_lora.jobs.convert import convert_adapter
+    from piu_lora.jobs.adapters.convert import convert_adapter
 
     found = convert_adapter(adapter, to, out, dtype=dtype, force=force)
     loss = "exact" if found.error == 0 else f"largest error of a factor {found.error:.1e} of its largest value"
@@ -38,7 +38,7 @@ def resize(
     force: Force = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write an adapter of lower rank, with what that loses in every layer."""
-    from piu_lora.jobs.convert import resize_adapter
+    from piu_lora.jobs.adapters.convert import resize_adapter
 
     with opened_ledger(ledger) as entries:
         _print(resize_adapter(adapter, out, rank=rank, tolerance=tolerance, dtype=dtype, force=force, ledger=entries), as_json)
@@ -58,7 +58,7 @@ def extract(
     as_json: Json = False,
 ) -> None:
     """Turn a UNet retrained by the official code into an adapter."""
-    from piu_lora.jobs.convert import extract_adapter
+    from piu_lora.jobs.adapters.convert import extract_adapter
 
     with opened_ledger(ledger) as entries:
         result = extract_adapter(

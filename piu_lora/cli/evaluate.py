@@ -54,7 +54,7 @@ def command(
     """Measure an adapter with the split and seeds of its receipt; exit 1 when a policy that was asked for is missed."""
     from piu_lora.evidence import Policy
     from piu_lora.evidence.report import report_table
-    from piu_lora.jobs.evaluate import Judges, evaluate
+    from piu_lora.jobs.evaluation.evaluate import Judges, evaluate
 
     limits = _stated(max_forget, max_acc_u, min_retain)
     chosen = Policy.load(policy) if policy else Policy.only("command line", **limits) if limits else Policy()

@@ -32,7 +32,7 @@ def command(
     from piu_lora.config import ForgetConfig
     from piu_lora.evidence import report_table
     from piu_lora.jobs.forget import forget
-    from piu_lora.jobs.workers import is_main
+    from piu_lora.jobs.training.launched import is_main
     from piu_lora.model import family_of
 
     stated = {key: value for key, value in (("method", method), ("seed", seed)) if value is not None}

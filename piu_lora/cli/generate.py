@@ -30,7 +30,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Generate faces into a labelled grid, with or without adapters."""
-    from piu_lora.jobs.generate import generate_grid
+    from piu_lora.jobs.evaluation.generate import generate_grid
 
     generate_grid(
         identity, base, out, bank=bank, pack=pack, adapters=adapter, weights=weight or None, allow_negative=allow_negative,

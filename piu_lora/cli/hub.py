@@ -23,7 +23,7 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Push an adapter to the Hub; refuses when a file names the person it forgets."""
-    from piu_lora.jobs.publish import push as job
+    from piu_lora.jobs.adapters.publish import push as job
 
     with opened_ledger(ledger) as entries:
         done = job(adapter, repository, public=public, dry_run=dry_run, identity=identity, bank=bank, pack=pack, ledger=entries)
@@ -43,7 +43,7 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Download an adapter from the Hub into a folder, with every digest checked."""
-    from piu_lora.jobs.publish import pull as job
+    from piu_lora.jobs.adapters.publish import pull as job
 
     adapter = job(name, out, force=force)
     print_result({"adapter_id": adapter.id, "path": str(adapter.path)}, f"adapter {adapter.id} in {adapter.path}", as_json)

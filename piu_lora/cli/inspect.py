@@ -26,7 +26,7 @@ def list_command(
     as_json: Json = False,
 ) -> None:
     """List the adapters of a folder: what each was made by, from what, and what it was measured to do."""
-    from piu_lora.jobs.index import index_adapters, index_table, write_index
+    from piu_lora.jobs.adapters.list import index_adapters, index_table, write_index
 
     found = index_adapters(folder)
     if out is not None:

@@ -43,8 +43,8 @@ def check(
 ) -> None:
     """Measure whom a stack would disturb, before anything is generated; exit 1 when a stack exceeds the limit."""
     from piu_lora.adapter import refuse_existing, write_file
-    from piu_lora.jobs.members import open_members, people_of
-    from piu_lora.jobs.stack_check import check_picture, check_stack, check_table
+    from piu_lora.jobs.stacks.check import check_picture, check_stack, check_table
+    from piu_lora.jobs.stacks.members import open_members, people_of
 
     if out is not None:
         refuse_existing(out, force=force)
@@ -83,8 +83,8 @@ def merge(
 ) -> None:
     """Make one adapter of several."""
     from piu_lora.adapter import find_merge
-    from piu_lora.jobs.members import open_members, people_of
-    from piu_lora.jobs.merge import MergeSettings, merge_adapters
+    from piu_lora.jobs.stacks.members import open_members, people_of
+    from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 
     settings = MergeSettings(method, rank, tolerance, stored)
     members = open_members(adapters, weight or None, allow_negative=allow_negative)
@@ -113,8 +113,8 @@ def withdraw(
     """Merge anew without one member, exactly as if it had never been there: for somebody who withdraws the request."""
     from piu_lora.adapter import find_merge, open_adapter
     from piu_lora.jobs.ledger import folders_of
-    from piu_lora.jobs.members import people_of
-    from piu_lora.jobs.merge import merge_adapters, remaining_members, settings_of
+    from piu_lora.jobs.stacks.members import people_of
+    from piu_lora.jobs.stacks.merge import merge_adapters, remaining_members, settings_of
 
     opened = open_adapter(merged)
     settings = settings_of(opened)
@@ -142,8 +142,8 @@ def fuse(
     as_json: Json = False,
 ) -> None:
     """Write a complete diffusers pipeline with the adapters baked into its weights."""
-    from piu_lora.jobs.fuse import fuse_adapters
-    from piu_lora.jobs.members import open_members
+    from piu_lora.jobs.stacks.fuse import fuse_adapters
+    from piu_lora.jobs.stacks.members import open_members
 
     members = open_members(adapters, weight or None, allow_negative=allow_negative)
     receipt = fuse_adapters(members, base, out, dtype=dtype, shard=shard, force=force)

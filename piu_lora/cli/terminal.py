@@ -66,7 +66,7 @@ def judged(document: dict[str, Any], junit: Path | None, *, binding: bool) -> No
         junit: where to write the verdict as JUnit XML.
         binding: a policy was asked for; the default one only informs.
     """
-    from piu_lora.jobs.report import write_junit
+    from piu_lora.jobs.evaluation.report import write_junit
 
     verdict = document["verdict"]
     if junit is not None:

@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Check an adapter against its receipt: files, weights, base, effect, figures; exit 1 with the first thing that differs."""
     from piu_lora.evidence import aligned
-    from piu_lora.jobs.verify import verify_adapter
+    from piu_lora.jobs.evaluation.verify import verify_adapter
 
     verdict = verify_adapter(adapter, base, identity=identity, bank=bank, pack=pack, device=device, progress=bars)
     rows = [("check", "result", "")]

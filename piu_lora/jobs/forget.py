@@ -15,13 +15,13 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import Evaluation, before_after, loss_curves, measure_probe, probe_facts, report_json, summary
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.case import Case, Identities, bank_for, each_identity, open_case
+from piu_lora.jobs.evaluation.scoring import score
 from piu_lora.jobs.ledger import bank_text, identity_text, registered
-from piu_lora.jobs.readers import reader_for
-from piu_lora.jobs.scoring import score
-from piu_lora.jobs.solution import make_change
-from piu_lora.jobs.training import load_checkpoint
-from piu_lora.jobs.workers import is_main, launched_workers
+from piu_lora.jobs.request.readers import reader_for
+from piu_lora.jobs.request.request import Case, Identities, bank_for, each_identity, open_case
+from piu_lora.jobs.training.launched import is_main, launched_workers
+from piu_lora.jobs.training.run_method import make_change
+from piu_lora.jobs.training.train import load_checkpoint
 from piu_lora.model import DTYPES, attention_digest, describe, encoder_digest, family_of, load_base
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import find_method

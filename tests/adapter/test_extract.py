@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter import load_adapter, read_adapter
 from piu_lora.adapter.extract import extract_change, read_checkpoint
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.jobs.convert import extract_adapter
+from piu_lora.jobs.adapters.convert import extract_adapter
 from piu_lora.model import load_base
 from tests.adapter.stacks import changed, forward, random_change
 from tests.tiny import tiny_pipeline, tiny_unet

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from piu_lora.adapter import Change, Factors, describe_lora, read_lora, save_diffusers, save_kohya, screen, unload
 from piu_lora.errors import BadInput
-from piu_lora.jobs.convert import convert_adapter, resize_adapter
+from piu_lora.jobs.adapters.convert import convert_adapter, resize_adapter
 from tests.adapter.stacks import changed, forward, random_change, write_random
 
 KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"

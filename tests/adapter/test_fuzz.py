@@ -20,7 +20,7 @@ from piu_lora import load_adapter, read_adapter
 from piu_lora.adapter import describe_lora, screen, unload
 from piu_lora.adapter.folder import file_digest
 from piu_lora.errors import PiuLoraError
-from piu_lora.jobs.verify import verify_adapter
+from piu_lora.jobs.evaluation.verify import verify_adapter
 from tests.adapter.stacks import write_random
 
 STRANGE: list[Any] = [
@@ -182,7 +182,7 @@ READ = textwrap.dedent("""
     from pathlib import Path
     from piu_lora import read_adapter
     from piu_lora.adapter import describe_lora
-    import piu_lora.jobs.verify, torch, diffusers
+    import piu_lora.jobs.evaluation.verify, torch, diffusers
     def peak():  # of this program alone: ru_maxrss remembers the one that started it
         return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
     before = peak()

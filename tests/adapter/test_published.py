@@ -9,8 +9,8 @@ from diffusers import StableDiffusionPipeline
 from piu_lora import generate, load_adapter, load_base, read_adapter
 from piu_lora.adapter import Secrets, read_lora, scan_files, unload
 from piu_lora.evidence.metrics import cosine_to
-from piu_lora.jobs.index import index_adapters
-from piu_lora.jobs.verify import verify_adapter
+from piu_lora.jobs.adapters.list import index_adapters
+from piu_lora.jobs.evaluation.verify import verify_adapter
 from piu_lora.model import attention_digest, mini
 
 ROOT = Path(__file__).parent.parent.parent / "adapters"

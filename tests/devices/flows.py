@@ -34,10 +34,10 @@ from piu_lora import (
 )
 from piu_lora.adapter import unload
 from piu_lora.attacks import ATTACKS
-from piu_lora.jobs.arena import Contender, Round
-from piu_lora.jobs.case import open_case
-from piu_lora.jobs.compare import shared_settings
-from piu_lora.jobs.moments import RefitConfig
+from piu_lora.jobs.arena.compare import shared_settings
+from piu_lora.jobs.arena.round import Contender, Round
+from piu_lora.jobs.request.request import open_case
+from piu_lora.jobs.stacks.layer_statistics import RefitConfig
 from piu_lora.model import mini
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.rivals import MINI, RIVALS, Rendering

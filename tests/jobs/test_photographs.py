@@ -11,8 +11,8 @@ from piu_lora.adapter import read_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import Incompatible
 from piu_lora.identity import IdentityBank
+from piu_lora.jobs.banks.pack import DETECTOR, DETECTOR_SOURCE
 from piu_lora.jobs.forget import forget
-from piu_lora.jobs.pack import DETECTOR, DETECTOR_SOURCE
 from piu_lora.model import describe, load_base
 from piu_lora.model.layout import ARC2FACE, SD15
 from tests.arc2face import write_arc2face, write_sd15
@@ -102,7 +102,7 @@ def test_from_nothing_to_a_forgotten_person(
 
 def test_the_base_knows_its_recognizer_once_the_pack_is_there(published: LoopbackHub, tmp_path: Path) -> None:
     assert describe(load_base("arc2face")).recognizer.sha256 == ""
-    from piu_lora.jobs.pack import set_up_pack
+    from piu_lora.jobs.banks.pack import set_up_pack
 
     _, recognizer = set_up_pack(tmp_path / "pack")
     pipe = load_base("arc2face")
@@ -112,7 +112,7 @@ def test_the_base_knows_its_recognizer_once_the_pack_is_there(published: Loopbac
 
 
 def test_a_bank_of_another_recognizer_never_meets_the_base(published: LoopbackHub, tmp_path: Path) -> None:
-    from piu_lora.jobs.pack import set_up_pack
+    from piu_lora.jobs.banks.pack import set_up_pack
 
     set_up_pack(tmp_path / "pack")
     pipe: StableDiffusionPipeline = load_base("arc2face")

@@ -12,8 +12,8 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import plan_evaluation
 from piu_lora.identity import IdentityBank, normalize
-from piu_lora.jobs.case import each_identity, open_case
-from piu_lora.jobs.scoring import plan_for
+from piu_lora.jobs.evaluation.scoring import plan_for
+from piu_lora.jobs.request.request import each_identity, open_case
 from piu_lora.model import encode_embeddings
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.registry import shares

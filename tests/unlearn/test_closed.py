@@ -10,8 +10,8 @@ from piu_lora.adapter import mounted, unload
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.case import open_case
-from piu_lora.jobs.retained import cache_folder, retained_moments
+from piu_lora.jobs.request.request import open_case
+from piu_lora.jobs.training.bank_statistics import cache_folder, retained_moments
 from piu_lora.model import encode_embeddings, layer_inputs, layer_weight, second_moments
 from piu_lora.progress import silent
 from piu_lora.unlearn import Ground, Problem, Solution, find_method, statistics_modules

@@ -6,7 +6,7 @@ from piu_lora import forget
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.case import open_case
+from piu_lora.jobs.request.request import open_case
 from piu_lora.model import encode_embeddings, encode_empty, encoder_adapter, encoder_adapters_off, read_weights, start_from, trainable
 from piu_lora.model.factors import Factors
 from piu_lora.unlearn import Student

@@ -6,7 +6,7 @@ import torch
 from piu_lora import forget, read_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
-from piu_lora.jobs.case import open_case
+from piu_lora.jobs.request.request import open_case
 from piu_lora.model import adapters_off, encode_embeddings, encoder_adapter
 from piu_lora.unlearn import Problem, Target, TrainState, train, training_facts
 from piu_lora.unlearn.distil import DistilObjective

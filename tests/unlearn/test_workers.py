@@ -10,7 +10,7 @@ import torch
 
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, EnvironmentProblem
-from piu_lora.jobs.workers import Launched, is_main, launched_workers
+from piu_lora.jobs.training.launched import Launched, is_main, launched_workers
 from piu_lora.model import attach, read_weights, trainable
 from piu_lora.unlearn import Alone, train
 from piu_lora.unlearn.piu import PiuObjective

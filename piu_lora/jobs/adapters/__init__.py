@@ -1,0 +1,1 @@
+"""Convert, list and publish adapter folders."""

@@ -1,0 +1,1 @@
+"""Compare methods and baselines on the same people."""

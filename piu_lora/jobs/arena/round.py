@@ -1,0 +1,212 @@
+"""One round of the arena: one person, one seed, any method, scored alike."""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.config import METHOD_PRESETS, ForgetConfig
+from piu_lora.errors import BadInput
+from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
+from piu_lora.evidence.plan import GROUPS
+from piu_lora.identity import Threshold
+from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
+from piu_lora.jobs.request.readers import Second
+from piu_lora.jobs.request.request import Case
+from piu_lora.jobs.training.cost import measured
+from piu_lora.jobs.training.trial import tried
+from piu_lora.model import describe, generate
+from piu_lora.unlearn import METHODS
+from piu_lora.unlearn.rivals import MINI, RIVALS, RivalProblem, find_rival
+
+__all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods", "verified_share"]
+
+UNTOUCHED = "untouched"
+SHARED = ("seed", "faces", "split", "anchor", "evaluation")  # settings that are the arena's; all others are a method's own
+VARIED = ("split", "anchor")  # of these, what a contender may vary all the same: it then meets a case of its own
+FAR = 1e-3  # at which images of the forgotten person are verified
+
+
+def known_methods(family: str = "mini") -> list[str]:
+    """Everything that can enter the arena on a family of bases; only the embedded one has a differentiable recognizer."""
+    return [UNTOUCHED, *METHODS, *(name for name, rival in RIVALS.items() if family == "mini" or not rival.needs_recognizer)]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method with the settings that are varied; ``name`` is what tables call it."""
+
+    method: str
+    pairs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The method, and ``key=value`` of what is varied."""
+        return " ".join([self.method, *self.pairs])
+
+    def config(self, shared: ForgetConfig, family: str) -> ForgetConfig:
+        """The method's own defaults, and what is varied; split, anchors, evaluation and seed are the arena's.
+
+        Raises:
+            BadInput: settings that do not exist, or that all contenders share.
+        """
+        own = ForgetConfig.preset(family, self.method if self.method in METHOD_PRESETS else "piu")
+        same = {name: getattr(shared, name) for name in SHARED}
+        found = dataclasses.replace(own, method=self.method, **same).updated_from_pairs(self.pairs)
+        if found.decoys != own.decoys:
+            raise BadInput(f"{self.name!r} varies decoys, which no contender has")
+        for name in SHARED:
+            if name not in VARIED and getattr(found, name) != getattr(shared, name):
+                raise BadInput(f"{self.name!r} varies {name}, which all contenders share; pass it as --set, and another --out")
+        return found
+
+    def case_settings(self, shared: ForgetConfig, family: str) -> ForgetConfig:
+        """By which the request is made ready: the arena's, unless the contender varies them."""
+        if self.method not in METHODS:
+            return shared
+        own = self.config(shared, family)
+        return dataclasses.replace(shared, **{name: getattr(own, name) for name in VARIED})
+
+    def settings(self, shared: ForgetConfig, family: str) -> dict[str, Any]:
+        """The method's own settings, ready for JSON.
+
+        Raises:
+            BadInput: settings that do not exist; a method that cannot run on such a base.
+        """
+        if self.method == UNTOUCHED:
+            if self.pairs:
+                raise BadInput(f"{self.name!r}: the untouched base has no settings")
+            return {}
+        if self.method in METHODS:
+            own = self.config(shared, family).to_dict()
+            found = {name: value for name, value in own.items() if name not in (*SHARED, "method", "decoys")}
+        else:
+            if self.method not in known_methods(family):
+                raise BadInput(
+                    f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of --methods"
+                )
+            found = dataclasses.asdict(self.rival_settings(family))
+        plain: dict[str, Any] = json.loads(json.dumps(found))
+        return plain
+
+    def rival_settings(self, family: str) -> Any:
+        """Of a rival: those that suit the embedded base, or the official comparison's, and what is varied."""
+        return _varied(MINI[self.method] if family == "mini" else find_rival(self.method).settings(), self.pairs)
+
+
+class Round:
+    """What all methods share for one person and one seed: the request, the pictures before, the galleries."""
+
+    def __init__(self, pipe: StableDiffusionPipeline, case: Case, second: Second | None = None) -> None:
+        self.pipe, self.case, self.family = pipe, case, describe(pipe).family
+        self.galleries: list[Gallery] = galleries_for(self.family, case, anchor_portraits(pipe, case), second=second)
+        if not self.galleries:
+            raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
+        self.plan: Plan = plan_for(case, self.galleries[0].centroids)
+        self.before = self._pictures(pipe)
+
+    def _pictures(self, pipe: StableDiffusionPipeline) -> torch.Tensor:
+        sampling = self.case.config.evaluation
+        return generate(pipe, self.plan.embeddings, self.plan.seeds, steps=sampling.steps, guidance=sampling.guidance, batch=sampling.batch)
+
+    def play(self, contender: Contender, person: int) -> Cell:
+        """Run a method and score it.
+
+        Args:
+            person: the place that stands for the person in the cell.
+
+        Raises:
+            BadInput: an unknown method, or settings that it does not know.
+        """
+        if contender.method == UNTOUCHED:
+            after, made = self.before, _Made(0.0, None, 0, {})
+        elif contender.method in RIVALS:
+            after, made = self._rival(contender)
+        else:
+            after, made = self._own(contender)
+        return Cell(
+            contender.name, person, self.case.config.seed, round(made.seconds, 3), made.peak, made.stored, self._figures(after), made.facts,
+            contender.settings(self.case.config, self.family),
+        )  # fmt: skip
+
+    def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
+        case = dataclasses.replace(self.case, config=contender.config(self.case.config, self.family))
+        with tried(self.pipe, case) as trial:
+            after = self._pictures(self.pipe)
+        return after, _Made(trial.cost.seconds, trial.cost.peak_bytes, trial.stored_bytes, trial.facts)
+
+    def _rival(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
+        rival, pipe = find_rival(contender.method), copy.copy(self.pipe)
+        pipe.unet = copy.deepcopy(self.pipe.unet)
+        settings = contender.rival_settings(self.family)
+        with measured(self.pipe.device) as cost:
+            rival.run(pipe, self._rival_problem(), settings, self.case.config.seed)
+        after = self._pictures(pipe)
+        changed = [
+            own.numel() for own, base in zip(pipe.unet.parameters(), self.pipe.unet.parameters(), strict=True) if not torch.equal(own, base)
+        ]
+        return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
+
+    def _rival_problem(self) -> RivalProblem:
+        problem, bank = self.case.problem, self.case.bank
+        if len(problem.targets) != 1:
+            raise BadInput("the rivals forget one person at a time")
+        recognise = None
+        if self.family == "mini":
+            from piu_lora.model.mini.differentiable import differentiable_recognizer
+
+            recognise = differentiable_recognizer(self.pipe.device)
+        target = problem.targets[0]
+        everybody = problem.retain[torch.arange(len(problem.retain))]
+        return RivalProblem(target.forget, target.anchor, everybody, bank.centroids[list(self.case.retained.train)], recognise)
+
+    def _figures(self, after: torch.Tensor) -> dict[str, dict[str, float | None]]:
+        figures = evaluate_images(self.plan, self.before, after, self.galleries).figures
+        places = self.plan.rows_of("forget")
+        rows = [self.plan.shots[place].row for place in places]
+        judged: dict[str, dict[str, float | None]] = {}
+        for gallery in self.galleries:
+            scores = figures[gallery.name]
+            judged[gallery.name] = {
+                **{group: scores["ism"][group]["ratio"] for group in GROUPS},
+                "recognised": scores["recognised"]["forget"]["after"]["mean"],
+                "verified": verified_share(gallery, after[places], rows),
+                "no_face": scores["no_face"]["forget"]["after"] / len(places),
+            }
+        return judged
+
+
+def verified_share(gallery: Gallery, images: torch.Tensor, rows: Sequence[int]) -> float | None:
+    """Of images (n, 3, h, w) that pass as the people of ``rows`` (n), by their centroids; None where the bank cannot calibrate it."""
+    threshold = gallery.thresholds.get(FAR)
+    if not isinstance(threshold, Threshold):
+        return None
+    cosines = (gallery.embed(images) * gallery.centroids[rows]).sum(dim=1)
+    return float((cosines >= threshold.value).float().mean())
+
+
+def _varied(settings: Any, pairs: Sequence[str]) -> Any:
+    """A rival's settings with ``key=value`` pairs laid over them."""
+    for pair in pairs:
+        key, _, text = pair.partition("=")
+        known = {field.name: field for field in dataclasses.fields(settings)}
+        if key not in known or not isinstance(getattr(settings, key), int | float):
+            raise BadInput(f"{pair!r} varies no setting of this rival; known: {', '.join(known)}")
+        try:
+            settings = dataclasses.replace(settings, **{key: type(getattr(settings, key))(text)})
+        except ValueError as error:
+            raise BadInput(f"{pair!r} is no number: {error}") from error
+    return settings
+
+
+@dataclass
+class _Made:
+    seconds: float
+    peak: int | None
+    stored: int
+    facts: dict[str, Any]

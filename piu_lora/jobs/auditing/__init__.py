@@ -1,0 +1,1 @@
+"""Attack an adapter and report what came back."""

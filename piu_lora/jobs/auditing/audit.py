@@ -1,0 +1,94 @@
+"""Attacking an adapter: the split and the seed of its receipt, every attack with its controls; a report, judged by a policy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import Adapter, open_adapter, require_base
+from piu_lora.attacks import AuditConfig, find_attacks, run_attacks
+from piu_lora.evidence import Policy, aligned
+from piu_lora.evidence.report import Pictures
+from piu_lora.identity import IdentityBank
+from piu_lora.jobs.auditing.context import open_scene
+from piu_lora.jobs.evaluation.evaluate import receipt_settings
+from piu_lora.jobs.evaluation.report import earlier_pictures, earlier_report, finished, new_document, warn_of_others, write_report
+from piu_lora.jobs.request.readers import reader_for
+from piu_lora.jobs.request.request import Identities, bank_for, open_case
+from piu_lora.model import Precision, as_pipeline, family_of
+from piu_lora.progress import Progress, silent
+from piu_lora.settings import parted
+
+__all__ = ["Audited", "audit", "audit_table"]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A finished audit: the report with its verdict, and the files that were written."""
+
+    document: dict[str, Any]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """The report's section "audit" (docs/report.md)."""
+        found: dict[str, Any] = self.document["audit"]
+        return found
+
+
+def audit(
+    adapter: str | Path | Adapter, identity: Identities, base: str | Path | StableDiffusionPipeline, out: str | Path | None = None, *,
+    bank: IdentityBank | str | Path | None = None, pack: str | Path | None = None, attacks: Sequence[str] | None = None,
+    budget: str = "default", settings: Sequence[str] = (), policy: Policy = Policy(), public: bool = False,  # noqa: B008
+    device: str = "auto", dtype: Precision = "fp32", force: bool = False, progress: Progress = silent,
+) -> Audited:  # fmt: skip
+    """Try to bring the forgotten person back.
+
+    Args:
+        adapter: the adapter folder, or a Hub id.
+        identity: the forgotten person or people, as it was given to ``forget``.
+        base: as for ``forget``; a pipeline is given back as it was.
+        out: a folder to create for report.json, report.md and report.html; one with an evaluation of the same adapter keeps it.
+        bank, pack: as for ``forget``.
+        attacks: names, all by default.
+        budget: ``default``, or ``quick`` for a trial.
+        settings: ``audit.key=value`` pairs laid over the budget, and others laid over the receipt's settings.
+        policy: what the report must show to pass.
+        public: leave out whatever is about the forgotten person, and all images.
+        device, dtype: of a base given by name.
+        force: replace an earlier audit.
+        progress: told how far the job is.
+
+    Raises:
+        BadInput: unreadable adapter, unknown identity or attack, nobody who can verify.
+        Incompatible: the adapter belongs to another base.
+    """
+    chosen, opened = find_attacks(attacks), open_adapter(adapter)
+    folder = None if out is None else Path(out)
+    earlier = None if folder is None else earlier_report(folder, "audit", opened, force=force)
+    own, others = parted(settings, "audit")
+    budgeted = AuditConfig.preset(budget, family_of(base)).updated_from_pairs(own)
+    config = receipt_settings(opened, others)
+    case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
+    warn_of_others(opened, case)
+    for bound in policy.audit:
+        find_attacks([bound.key.partition(".")[0]])  # refuses attacks that do not exist
+    pipe = as_pipeline(base, device, dtype)
+    require_base(pipe, opened)
+    section = run_attacks(open_scene(pipe, case, opened, budgeted), budgeted, chosen, progress)
+    document = finished({**new_document(opened, pipe, case), "audit": section}, earlier, policy, public=public)
+    files: list[Path] = []
+    if folder is not None:
+        files = write_report(folder, document, earlier_pictures(folder) if earlier else Pictures())
+    return Audited(document, tuple(files))
+
+
+def audit_table(section: dict[str, Any]) -> str:
+    """For people: what each attack came to."""
+    told = {True: "yes", False: "no", None: "not tried"}
+    rows = [("attack", "succeeded", "seconds", "budget")]
+    rows += [(each["name"], told[each["succeeded"]], f"{each['seconds']:.0f}", each["budget"]) for each in section["attacks"]]
+    findings = [f"{each['name']}: {each['finding']}" for each in section["attacks"]]
+    return "\n".join([*aligned(rows), "", *findings, "", f"FAR {section['far']:g}, {section['seconds']:.0f} s"])

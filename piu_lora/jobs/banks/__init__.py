@@ -1,0 +1,1 @@
+"""Make, import, describe and export banks of identities."""

@@ -1,0 +1,274 @@
+"""Building a bank from photographs: a folder for each identity, or one flat folder that is clustered."""
+
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from piu_lora.adapter import claimed, disk_errors, refuse_existing
+from piu_lora.errors import BadInput
+from piu_lora.identity import IdentityBank, PhotoReader, Rejected
+from piu_lora.identity.cluster import Calibration, Double, calibrate, cluster, doubles
+from piu_lora.identity.gather import settle
+from piu_lora.identity.pictures import UnusablePhoto, list_photos
+from piu_lora.jobs.banks.photo_cache import PhotoCache, Reading
+from piu_lora.progress import Progress, silent
+
+__all__ = ["BankBuild", "ClusterSettings", "build_bank", "calibrate_photos", "merge_doubles"]
+
+_log = logging.getLogger("piu_lora")
+_BATCH = 32  # photographs between two commits of the cache
+Found = list[tuple[Path, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Who counts as one person.
+
+    Attributes:
+        eps, min_samples: DBSCAN over cosine distance, for a flat folder.
+        linked: cosine at which two photographs in one identity's folder show the same person.
+        double: centroids of two identities this close are reported as doubles.
+        merge: make one identity of each chain of doubles.
+    """
+
+    eps: float = 0.5
+    min_samples: int = 2
+    linked: float = 0.3
+    double: float = 0.5
+    merge: bool = False
+
+
+@dataclass
+class BankBuild:
+    """A finished build: the bank, and an account of every photograph that is not in it."""
+
+    bank: IdentityBank
+    photos: int
+    faces: int
+    layout: Literal["folders", "flat"]
+    rejected: list[Rejected] = field(default_factory=list)
+    doubles: list[Double] = field(default_factory=list)
+    merged: bool = False
+
+
+def build_bank(
+    photos: str | Path,
+    out: str | Path,
+    reader: PhotoReader,
+    reader_settings: dict[str, Any],
+    settings: ClusterSettings = ClusterSettings(),
+    *,
+    workers: int = 0,
+    force: bool = False,
+    progress: Progress = silent,
+) -> BankBuild:
+    """Read every photograph, decide who is who, and write the bank.
+
+    The same photographs, pack and settings give the same bank, whatever the number of workers. An interrupted build goes on
+    where it stopped: what was read waits in a hidden file beside ``out``, which is removed in the end.
+
+    Args:
+        photos: a folder with a folder for each identity, or with photographs only.
+        out: the bank file to write.
+        reader: turns a photograph into embeddings; its policy says what happens to several faces.
+        reader_settings: what the bank records about the reader.
+        workers: threads; 0 takes one for each core.
+
+    Raises:
+        BadInput: no photographs, a mixed folder, or none of them usable.
+    """
+    target = Path(out)
+    refuse_existing(target, force=force)
+    folders = _folders(Path(photos))
+    cache = target.with_name(f".{target.name}.photos")
+    with disk_errors(f"the bank {str(target)!r}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(target), disk_errors(f"the bank {str(target)!r}"):
+        with PhotoCache.open(cache, [reader.id.sha256, reader_settings]) as known:
+            readings = _read_all([photo for group in folders.values() for photo in group], reader, known, workers, progress)
+        flat = "" in folders
+        build = _by_cluster(folders[""], readings, reader, settings) if flat else _by_folder(folders, readings, reader, settings)
+        build.bank.settings = {**build.bank.settings, **reader_settings}
+        build.doubles = doubles(build.bank, settings.double)
+        if settings.merge and build.doubles:
+            build.bank, build.merged = merge_doubles(build.bank, build.doubles), True
+        build.bank.save(target)
+        cache.unlink(missing_ok=True)
+    return build
+
+
+def calibrate_photos(
+    photos: str | Path, reader: PhotoReader, reader_settings: dict[str, Any], *, workers: int = 0, cache: Path, progress: Progress = silent
+) -> Calibration:
+    """Propose DBSCAN's eps from the photographs themselves; with a folder for each identity, from known identities.
+
+    Args:
+        cache: what was read so far waits in this file if the work is interrupted; it is removed in the end.
+    """
+    folders = _folders(Path(photos))
+    with disk_errors(f"beside {str(cache.parent)!r}"):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with PhotoCache.open(cache, [reader.id.sha256, reader_settings]) as known:
+            readings = _read_all([photo for group in folders.values() for photo in group], reader, known, workers, progress)
+    faces, labels = [], []
+    for label, group in enumerate(folders.values()):
+        for _, embedding in _faces(group, readings)[0]:
+            faces.append(embedding)
+            labels.append(label)
+    if not faces:
+        raise BadInput(f"none of the photographs in {str(photos)!r} is usable")
+    proposal = calibrate(torch.stack(faces), None if "" in folders else torch.tensor(labels))
+    cache.unlink(missing_ok=True)
+    return proposal
+
+
+def _folders(root: Path) -> dict[str, list[Path]]:
+    """Photographs by identity; under the empty name for a flat folder."""
+    if not root.is_dir():
+        raise BadInput(f"{str(root)!r} is not a folder of photographs")
+    loose = list_photos(root)
+    groups = {folder.name: _all_photos(folder) for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")}
+    for name, photographs in groups.items():
+        if not photographs:
+            _log.warning("the folder %r holds no photographs", name)
+    groups = {name: photographs for name, photographs in groups.items() if photographs}
+    if loose and groups:
+        raise BadInput(
+            f"{str(root)!r} holds photographs ({loose[0].name}) beside folders of photographs ({next(iter(groups))}); "
+            "give every identity a folder, or put all photographs into one"
+        )
+    if not loose and not groups:
+        raise BadInput(f"{str(root)!r} holds no photographs, neither in it nor in its folders")
+    return {"": loose} if loose else groups
+
+
+def _all_photos(folder: Path) -> list[Path]:
+    """The photographs of one identity, in sub-folders too."""
+    below = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    return [*list_photos(folder), *(photo for each in below for photo in _all_photos(each))]
+
+
+def _read_all(photos: Sequence[Path], reader: PhotoReader, known: PhotoCache, workers: int, progress: Progress) -> dict[Path, Reading]:
+    result: dict[Path, Reading] = {}
+    with progress("photos", len(photos)) as advance, ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        for start in range(0, len(photos), _BATCH):
+            result |= _read_batch(photos[start : start + _BATCH], reader, known, pool, advance)
+    return result
+
+
+def _read_batch(
+    batch: Sequence[Path], reader: PhotoReader, known: PhotoCache, pool: ThreadPoolExecutor, advance: Callable[..., None]
+) -> dict[Path, Reading]:
+    digests = dict(zip(batch, pool.map(_digest, batch), strict=True))
+    found = {photo: reading for photo in batch if (reading := known.find(digests[photo])) is not None}
+    advance(len(found))
+    waiting = {photo: pool.submit(_read, reader, photo) for photo in batch if photo not in found}
+    read: dict[Path, Reading] = {}
+    try:
+        for photo, future in waiting.items():
+            read[photo] = future.result()
+            advance(1)
+    finally:
+        # Interrupted: what was read is kept, what was not begun is left.
+        for future in waiting.values():
+            future.cancel()
+        known.keep([(digests[photo], reading) for photo, reading in read.items() if digests[photo]])
+    return found | read
+
+
+def _digest(photo: Path) -> str:
+    try:
+        with photo.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""  # the reader says why
+
+
+def _read(reader: PhotoReader, photo: Path) -> Reading:
+    try:
+        return Reading(torch.stack([face.embedding for face in reader.read(photo)]))
+    except UnusablePhoto as error:
+        return Reading(reason=error.reason)
+
+
+def _faces(photos: Sequence[Path], readings: dict[Path, Reading]) -> tuple[Found, list[Rejected]]:
+    faces = [(photo, row) for photo in photos if (rows := readings[photo].embeddings) is not None for row in rows]
+    return faces, [Rejected(photo, readings[photo].reason) for photo in photos if readings[photo].reason]
+
+
+def _by_folder(folders: dict[str, list[Path]], readings: dict[Path, Reading], reader: PhotoReader, settings: ClusterSettings) -> BankBuild:
+    people: dict[str, torch.Tensor] = {}
+    rejected: list[Rejected] = []
+    total = 0
+    for name, photos in folders.items():
+        faces, unusable = _faces(photos, readings)
+        total += len(faces)
+        settled = settle(faces, settings.linked, unusable) if faces else None
+        if settled is not None:
+            people[name] = settled.embeddings
+            rejected += settled.rejected
+        else:
+            rejected += unusable
+            reason = f"nobody can say who this folder is: two groups are equally large at cosine {settings.linked}"
+            rejected += [Rejected(photo, reason) for photo in dict.fromkeys(photo for photo, _ in faces)]
+    used = {"layout": "folders", "linked": settings.linked}
+    return BankBuild(_bank(people, reader, used), sum(map(len, folders.values())), total, "folders", rejected)
+
+
+def _by_cluster(photos: list[Path], readings: dict[Path, Reading], reader: PhotoReader, settings: ClusterSettings) -> BankBuild:
+    faces, rejected = _faces(photos, readings)
+    if not faces:
+        raise BadInput(f"none of {len(photos)} photographs is usable; the first: {rejected[0].photo.name}: {rejected[0].reason}")
+    rows = torch.stack([embedding for _, embedding in faces])
+    labels = cluster(rows, settings.eps, settings.min_samples)
+    digits = len(str(labels.max() + 1))
+    people = {f"cluster-{label:0{digits}d}": rows[labels == label] for label in range(labels.max() + 1)}
+    reason = f"in no cluster (eps {settings.eps}, min_samples {settings.min_samples})"
+    kept = Counter(photo for (photo, _), label in zip(faces, labels, strict=True) if label >= 0)
+    rejected += [Rejected(photo, reason) for photo in dict.fromkeys(photo for photo, _ in faces) if not kept[photo]]
+    used = {"layout": "flat", "eps": settings.eps, "min_samples": settings.min_samples}
+    return BankBuild(_bank(people, reader, used), len(photos), len(faces), "flat", rejected)
+
+
+def _bank(people: dict[str, torch.Tensor], reader: PhotoReader, settings: dict[str, Any]) -> IdentityBank:
+    if not people:
+        raise BadInput("no identity is left: every photograph was rejected; pass --json to see why, or other settings")
+    labels = torch.cat([torch.full((len(rows),), label, dtype=torch.int32) for label, rows in enumerate(people.values())])
+    return IdentityBank(torch.cat(list(people.values())), labels, list(people), reader.id, settings)
+
+
+def merge_doubles(bank: IdentityBank, pairs: Sequence[Double]) -> IdentityBank:
+    """Make one identity of each chain of doubles, under the id that comes first in the bank."""
+    first = {identity: identity for identity in bank.ids}
+
+    def root(identity: str) -> str:
+        while first[identity] != identity:
+            identity = first[identity]
+        return identity
+
+    for pair in pairs:
+        kept, gone = sorted((root(pair.first), root(pair.second)), key=bank.index)
+        first[gone] = kept
+    people: dict[str, list[torch.Tensor]] = {}
+    for identity in bank.ids:
+        people.setdefault(root(identity), []).append(bank.of(identity))
+    rows = [torch.cat(parts) for parts in people.values()]
+    labels = torch.cat([torch.full((len(part),), label, dtype=torch.int32) for label, part in enumerate(rows)])
+    return IdentityBank(torch.cat(rows), labels, list(people), bank.recognizer, bank.settings)
+
+
+def account(build: BankBuild) -> Iterator[str]:
+    """The build in lines for people: counts, every rejected photograph, every double."""
+    yield f"{len(build.bank)} identities, {len(build.bank.embeddings)} embeddings from {build.photos} photographs ({build.faces} faces)"
+    yield from (f"left out  {each.photo}: {each.reason}" for each in build.rejected)
+    verb = "merged" if build.merged else "double?"
+    yield from (f"{verb}  {each.first} and {each.second}: cosine {each.cosine:.3f}" for each in build.doubles)
+    yield f"digest {build.bank.digest}"

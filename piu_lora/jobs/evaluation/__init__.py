@@ -1,0 +1,1 @@
+"""Generate, score and verify: the evidence of one adapter."""

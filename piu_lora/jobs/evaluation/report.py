@@ -1,0 +1,139 @@
+"""One folder, one report about one adapter: report.json, report.md, report.html. It names nobody."""
+
+import logging
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import Adapter, disk_errors, library_versions, weights_digest, write_file
+from piu_lora.adapter.folder import DIFFUSERS_FILE
+from piu_lora.errors import BadInput
+from piu_lora.evidence import Policy, verdict_of
+from piu_lora.evidence.report import (
+    REPORT_FORMAT,
+    Pictures,
+    junit_xml,
+    merged,
+    publishable,
+    read_report,
+    report_html,
+    report_markdown,
+    to_json,
+)
+from piu_lora.jobs.evaluation.scoring import REFERENCES, photographs_of
+from piu_lora.jobs.request.request import Case
+from piu_lora.model import describe
+
+__all__ = ["REPORT_FILE", "earlier_pictures", "earlier_report", "finished", "new_document", "warn_of_others", "write_junit", "write_report"]
+
+_log = logging.getLogger("piu_lora")
+REPORT_FILE = "report.json"
+_HTML, _MARKDOWN, _SHEET = "report.html", "report.md", "before_after.png"
+
+
+def new_document(adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, references: int = 0) -> dict[str, Any]:
+    """A report without sections.
+
+    Args:
+        references: photographs given to verify the forgotten people against; 0 where the usual ones are taken.
+    """
+    usual = sum(REFERENCES if photographs_of(each.subject.row, case, 1) is not None else len(each.held_out) for each in case.people)
+    info = describe(pipe)
+    return {
+        "format": REPORT_FORMAT, "public": False, "seed": case.config.seed, "settings": case.public_settings, "verdict": None,
+        "adapter": {
+            "id": adapter.id, "method": adapter.receipt.method, "weights_sha256": weights_digest(adapter),
+            "bytes": (adapter.path / DIFFUSERS_FILE).stat().st_size, "people": len(case.people),
+        },
+        "base": {"id": info.id, "family": info.family, "revision": info.revision or None},
+        "environment": {
+            "libraries": library_versions(), "device": str(pipe.device), "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(), "platform": f"{platform.system()} {platform.machine()}",
+        },
+        "person": {
+            "people": len(case.people), "train": sum(len(each.train) for each in case.people),
+            "held_out": sum(len(each.held_out) for each in case.people), "references": references or usual,
+        },
+    }  # fmt: skip
+
+
+def warn_of_others(adapter: Adapter, case: Case) -> None:
+    """Say so where an adapter forgets more people than are named: the others would count as people who stay."""
+    receipt = adapter.receipt
+    people = max(len(receipt.members), receipt.counts.get("people", 1))
+    if people > len(case.people):
+        _log.warning(
+            "the adapter forgets %d people, and %d named: the others count as people who stay; name them all", people, len(case.people)
+        )
+
+
+def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) -> dict[str, Any] | None:
+    """The report that a folder holds already; None where there is none.
+
+    Raises:
+        BadInput: it has this section already, or is about another adapter, and ``force`` is not given; ``out`` is no place for a report.
+    """
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {str(out)!r} is a file; name a folder for the report")
+    if out.resolve().is_relative_to(adapter.path.resolve()):
+        raise BadInput(f"--out {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere")
+    path = out / REPORT_FILE
+    if not path.exists():
+        return None
+    try:
+        found = read_report(path)
+    except BadInput as error:
+        if force:
+            return None
+        raise BadInput(f"{error}; pass --force to replace it") from error
+    same = found["adapter"]["weights_sha256"] == weights_digest(adapter)
+    if same and found.get(section) is None:
+        return found
+    if not force:
+        what = f"has an {section} already" if same else "is about another adapter"
+        raise BadInput(f"the report {str(path)!r} {what}; choose another --out, or pass --force to replace it")
+    return found if same else None
+
+
+def finished(document: dict[str, Any], earlier: dict[str, Any] | None, policy: Policy, *, public: bool) -> dict[str, Any]:
+    """The document with the earlier report's other section, judged; then what is about the person is left out where it is public."""
+    whole = merged(earlier, document) if earlier else document
+    if policy.audit and whole.get("audit") is None:
+        _log.warning("policy %s has limits on an audit, which this report lacks: run `piu-lora audit` into the same folder", policy.name)
+    verdict = verdict_of(whole, policy)
+    judged = {**whole, "verdict": verdict if verdict["lines"] else None}
+    return publishable(judged) if public else judged
+
+
+def write_report(out: Path, document: dict[str, Any], pictures: Pictures) -> list[Path]:
+    """Write the report's files; all are made before the first is written. Only the owner can read those that are not public.
+
+    Args:
+        pictures: their sheet is kept beside the report, so that a later section can show it again; a public report has none.
+    """
+    public = document["public"]
+    files = {REPORT_FILE: to_json(document), _MARKDOWN: report_markdown(document), _HTML: report_html(document, pictures)}
+    with disk_errors(f"the report to {str(out)!r}"):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write_file(out / name, text.encode(), mode=0o644 if public else 0o600)
+        if public:
+            (out / _SHEET).unlink(missing_ok=True)
+        elif pictures.sheet is not None:
+            write_file(out / _SHEET, pictures.sheet, mode=0o600)
+    return [out / name for name in (*files, _SHEET) if (out / name).exists()]
+
+
+def earlier_pictures(out: Path) -> Pictures:
+    """The pictures of the report that a folder holds."""
+    sheet = out / _SHEET
+    return Pictures(sheet.read_bytes() if sheet.is_file() else None)
+
+
+def write_junit(path: Path, document: dict[str, Any]) -> None:
+    """Write the verdict for systems that read JUnit XML."""
+    with disk_errors(f"the verdict to {str(path)!r}"):
+        write_file(path, junit_xml(document["verdict"], f"piu-lora {document['adapter']['id']}").encode())

@@ -1,0 +1,189 @@
+"""Scoring a request: what is generated, and by whom it is judged."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import without
+from piu_lora.errors import BadInput
+from piu_lora.evidence import FARS, Evaluation, Gallery, Plan, evaluate_images, plan_evaluation, require_disjoint
+from piu_lora.identity import IdentityBank, PhotoReader, centroid, far_thresholds, normalize
+from piu_lora.jobs.request.readers import Second
+from piu_lora.jobs.request.request import Case, Person
+from piu_lora.model import describe, generate
+from piu_lora.progress import Progress
+
+__all__ = ["REFERENCES", "anchor_portraits", "galleries_for", "photographs_of", "plan_for", "score"]
+
+REFERENCES = 6  # fresh photographs of a rendered person that images are verified against
+_KID_PHOTOGRAPHS = 2048
+_SAME_SHOTS = "the forgotten person has no photograph that was kept out of training, so nothing can be verified against them"
+
+_log = logging.getLogger("piu_lora")
+
+
+def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Evaluation | None:
+    """Generate with the adapters off and on, same conditions and seeds, and score both; None where no recognizer is at hand."""
+    with without(pipe):
+        galleries = galleries_for(describe(pipe).family, case, anchor_portraits(pipe, case))
+    if not galleries:
+        _log.warning("no face pack is at hand, so the adapter is not evaluated; pass --pack DIR (`piu-lora bank models` makes one)")
+        return None
+    config = case.config.evaluation
+    plan = plan_for(case, galleries[0].centroids)
+    with progress("evaluate", 2 * len(plan.shots)) as advance:
+
+        def pictures() -> torch.Tensor:
+            return generate(
+                pipe, plan.embeddings, plan.seeds, steps=config.steps, guidance=config.guidance, batch=config.batch,
+                progress=advance,
+            )  # fmt: skip
+
+        with without(pipe):
+            before = pictures()
+        after = pictures()
+    return evaluate_images(plan, before, after, galleries)
+
+
+def plan_for(case: Case, centroids: torch.Tensor, more: int = 0) -> Plan:
+    """What to generate for this request; ``centroids`` (m, d) are the conditioning gallery's, ``more`` as for ``plan_evaluation``."""
+    forget = [(row, person.subject.embeddings[list(person.held_out)]) for row, person in zip(case.forget_rows, case.people, strict=True)]
+    made_up = {row: person.anchor for row, person in zip(case.anchor_rows, case.people, strict=True) if person.anchor.row is None}
+
+    def embeddings_of(row: int) -> torch.Tensor:
+        return made_up[row].embedding[None] if row in made_up else case.bank.of(case.bank.ids[row])
+
+    return plan_evaluation(
+        forget,
+        case.retained.held_out,
+        case.anchor_rows,
+        centroids,
+        embeddings_of,
+        case.config.evaluation,
+        case.config.seed,
+        more,
+        [decoy.row for decoy in case.decoys],
+    )
+
+
+def anchor_portraits(pipe: StableDiffusionPipeline, case: Case) -> torch.Tensor | None:
+    """Pictures (k, 8, 3, h, w) of the synthetic anchors by the pipeline as it is; None where all are of the bank, and have photographs.
+
+    Their seeds are none of the evaluation's.
+    """
+    if not case.made_up:
+        return None
+    config, count = case.config.evaluation, 8
+    embeddings = torch.stack(case.made_up).repeat_interleave(count, dim=0)
+    seeds = [case.config.seed * 100_003 + 50_000 + place for place in range(len(embeddings))]
+    pictures: torch.Tensor = generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
+    return pictures.reshape(-1, count, *pictures.shape[1:])
+
+
+def galleries_for(
+    family: str, case: Case, portraits: torch.Tensor | None = None, *, second: Second | None = None, references: Sequence[Path] = ()
+) -> list[Gallery]:
+    """The conditioning recognizer's gallery, and the evaluating one's where there is one that knows the people.
+
+    Args:
+        portraits: of the synthetic anchors, by the bare base: what a recognizer other than the conditioning one knows them by.
+        second: an evaluating recognizer; the embedded base has one of its own.
+        references: photographs of the forgotten person that nothing was trained on; by default those held out.
+
+    Raises:
+        BadInput: a reference was trained on; a second bank of other people.
+    """
+    if case.reader is None:
+        return []
+    if references and len(case.people) > 1:
+        raise BadInput("references belong to one person, and several are forgotten here; leave them out")
+    first = _gallery("conditioning", case.reader, case.bank, case, None, references)
+    second = second or (_embedded_second(case) if family == "mini" else None)
+    if second is None:
+        return [first]
+    second.require_people_of(case.bank)
+    if not all(person.subject.photos for person in case.strangers):
+        _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
+        return [first]
+    if case.made_up and portraits is None:
+        raise ValueError("a synthetic anchor is known to the evaluating recognizer by its portraits only")
+    return [first, _gallery("evaluating", second.reader, second.bank, case, portraits, references)]
+
+
+def _embedded_second(case: Case) -> Second | None:
+    from piu_lora.model import mini
+
+    if case.bank.ids != mini.evaluating_bank().ids:
+        _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
+        return None
+    return Second(mini.evaluating_recognizer(), mini.evaluating_bank())
+
+
+def _gallery(
+    name: str, reader: PhotoReader, bank: IdentityBank, case: Case, portraits: torch.Tensor | None, references: Sequence[Path]
+) -> Gallery:
+    own = name == "conditioning"
+    seen = [person.subject.embeddings if own else embed_photos(reader, person.subject.photos) for person in case.strangers]
+    drawn = [each[None] for each in case.made_up] if own else [reader.embed(each) for each in (() if portraits is None else portraits)]
+    everybody = torch.cat([bank.centroids, *(centroid(each)[None] for each in (*seen, *drawn))])
+    known = {
+        row: _reference(person, reader, bank, case, own=own, given=references)
+        for row, person in zip(case.forget_rows, case.people, strict=True)
+    }
+    return Gallery(
+        name, reader.embed, everybody, {row: each for row, each in known.items() if each is not None}, far_thresholds(bank, FARS),
+        _SAME_SHOTS if any(each is None for each in known.values()) else "",
+        frozenset(range(len(everybody) - len(drawn), len(everybody))),
+        normalize(bank.embeddings[:: max(len(bank.embeddings) // _KID_PHOTOGRAPHS, 1)]), "conditions the base" if own else "only evaluates",
+    )  # fmt: skip
+
+
+def embed_photos(reader: PhotoReader, paths: Sequence[Path]) -> torch.Tensor:
+    """The face of each photograph: (n, d) unit rows."""
+    return torch.stack([reader.read(path)[0].embedding for path in paths])
+
+
+def _reference(
+    person: Person, reader: PhotoReader, bank: IdentityBank, case: Case, *, own: bool, given: Sequence[Path]
+) -> torch.Tensor | None:
+    """(d,) what a forgotten person is verified against: a centroid of what was never trained on; None where there is nothing."""
+    if given:
+        found = embed_photos(reader, given)
+        trained = _trained(person, reader, own=own)
+        if trained is not None:
+            require_disjoint(found, trained, "conditioning" if own else "evaluating")
+        return centroid(found)
+    photographs = photographs_of(person.subject.row, case, REFERENCES)
+    if photographs is not None:
+        return centroid(reader.embed(photographs))
+    if person.train == person.held_out:
+        return None
+    held = list(person.held_out)
+    if own:
+        return centroid(person.subject.embeddings[held])
+    if person.subject.photos:
+        return centroid(embed_photos(reader, [person.subject.photos[place] for place in held]))
+    theirs = bank.of(case.bank.ids[person.subject.row]) if person.subject.row is not None else torch.empty(0)
+    # As many embeddings as in the first bank: made from the same photographs, in the same order.
+    return centroid(theirs[held]) if len(theirs) == len(person.subject.embeddings) else None
+
+
+def _trained(person: Person, reader: PhotoReader, *, own: bool) -> torch.Tensor | None:
+    """What was trained on, (n, d) as the recognizer sees it; None where its photographs are not at hand."""
+    if own:
+        return person.subject.embeddings[list(person.train)]
+    return embed_photos(reader, [person.subject.photos[place] for place in person.train]) if person.subject.photos else None
+
+
+def photographs_of(row: int | None, case: Case, count: int) -> torch.Tensor | None:
+    """Photographs (count, 3, h, w) in [0, 1], which are in no bank, of the person in a row of the embedded bank; None for real people."""
+    from piu_lora.model import mini
+
+    if row is None or case.bank.digest != mini.conditioning_bank().digest:
+        return None
+    from piu_lora.model.mini.export import fresh_portraits
+
+    return fresh_portraits(row, count).float() / 255

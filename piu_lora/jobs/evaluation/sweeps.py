@@ -1,0 +1,174 @@
+"""Sweeps: the same few people and seeds under other conditions, guidance, steps, weights and precision."""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import set_weights, without
+from piu_lora.config import ReportConfig
+from piu_lora.evidence import Gallery, Measured, Plan, Shot
+from piu_lora.identity import dirichlet_mixtures
+from piu_lora.jobs.evaluation.images import Studio
+from piu_lora.jobs.request.request import Case
+
+__all__ = ["sweep_images", "sweeps"]
+
+_FAR = 1e-3
+_SIDES = ("forget", "random")
+
+
+@dataclass(frozen=True)
+class _Set:
+    """A few shots of forgotten and retained people, measured before and after: what every sweep compares with."""
+
+    shots: list[Shot]
+    before: Measured
+    after: Measured
+
+
+def sweep_images(plan: Plan, report: ReportConfig) -> int:
+    """How many pictures the sweeps generate."""
+    few = len(_few(plan, report.sweep_images))
+    forgotten = min(report.sweep_images, len(plan.rows_of("forget")))
+    points = 2 * (len(report.guidance) + len(report.steps) + report.precision) + len(report.weights)
+    return points * few + 2 * forgotten * report.mixtures
+
+
+def sweeps(
+    pipe: StableDiffusionPipeline, adapter: str, case: Case, plan: Plan, measured: tuple[Measured, Measured], studio: Studio,
+    report: ReportConfig,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Every sweep that the settings ask for, as the report has them (docs/report.md).
+
+    Args:
+        adapter: its name in the pipeline, where it is active with weight 1.
+        measured: the plan's pictures, before and after.
+    """
+    places = _few(plan, report.sweep_images)
+    if not places:
+        return []
+    shown = _Set([plan.shots[place] for place in places], measured[0][places], measured[1][places])
+    room = _Room(pipe, studio, shown)
+    sampling = case.config.evaluation
+    found = [
+        _sweep("conditions", "conditions", [room.point("held-out", shown), *_mixtures(room, case, report)]),
+        _sweep("guidance", "guidance scale", [
+            room.point(sampling.guidance, shown), *(room.again(f"guidance-{value:g}", value, guidance=value) for value in report.guidance),
+        ]),
+        _sweep("steps", "sampling steps", [
+            room.point(sampling.steps, shown), *(room.again(f"steps-{value}", value, steps=value) for value in report.steps),
+        ]),
+        _sweep("weight", "weight of the adapter", _weights(room, adapter, report)),
+        _sweep("precision", "precision", [room.point(_name(pipe.unet.dtype), shown), *_half(room, report)]),
+    ]  # fmt: skip
+    return [each for each in found if len(each["points"]) > 1]
+
+
+def _few(plan: Plan, count: int) -> list[int]:
+    return [place for group in _SIDES for place in plan.rows_of(group)[:count]]
+
+
+def _sweep(name: str, label: str, points: list[dict[str, Any]]) -> dict[str, Any]:
+    numeric = not isinstance(points[0]["value"], str)
+    return {"name": name, "label": label, "unit": "", "points": sorted(points, key=lambda point: point["value"]) if numeric else points}
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Where sweeps are shot."""
+
+    pipe: StableDiffusionPipeline
+    studio: Studio
+    shown: _Set
+
+    def again(self, name: str, value: float | str, *, pipe: StableDiffusionPipeline | None = None, **how: Any) -> dict[str, Any]:
+        """The same shots under another setting, with the adapter off and on."""
+        pipe = pipe or self.pipe
+        with without(pipe):
+            before, _ = self.studio.shoot(pipe, f"{name}-before", self.shown.shots, **how)
+        after, _ = self.studio.shoot(pipe, f"{name}-after", self.shown.shots, **how)
+        return self.point(value, _Set(self.shown.shots, before, after))
+
+    def point(self, value: float | str, seen: _Set) -> dict[str, Any]:
+        """The figures of one point, by recognizer and side."""
+        figures = {gallery.name: _figures(gallery, seen) for gallery in self.studio.galleries}
+        return {"value": value, "recognizers": figures}
+
+
+def _figures(gallery: Gallery, seen: _Set) -> dict[str, Any]:
+    sides: dict[str, Any] = {}
+    for side in _SIDES:
+        places = [place for place, shot in enumerate(seen.shots) if shot.group == side]
+        if not places:
+            continue
+        rows = [seen.shots[place].row for place in places]
+        refused = side == "forget" and bool(gallery.refused)
+        own: dict[str, Any] = {}
+        for when, verified, each in (("before", "verified_before", seen.before), ("after", "verified", seen.after)):
+            embedded = each.embedded[gallery.name][places]
+            own[when] = float((embedded * gallery.centroids[rows]).sum(dim=1).mean())
+            own[verified] = None if refused else _verified(gallery, embedded, rows)
+        sides[side] = own
+    return sides
+
+
+def _verified(gallery: Gallery, embedded: torch.Tensor, rows: Sequence[int]) -> float | None:
+    if isinstance(gallery.thresholds.get(_FAR, ""), str):
+        return None
+    return float(np.mean([bool(gallery.verifies(each[None], row, _FAR)) for each, row in zip(embedded, rows, strict=True)]))
+
+
+def _mixtures(room: _Room, case: Case, report: ReportConfig) -> list[dict[str, Any]]:
+    """The forgotten people under mixtures of all their embeddings, those trained on among them; nobody else."""
+    if not report.mixtures:
+        return []
+    generator = torch.Generator().manual_seed(case.config.seed)
+    own = {row: person.subject.embeddings for row, person in zip(case.forget_rows, case.people, strict=True)}
+    shots = [
+        replace(shot, embedding=dirichlet_mixtures(own[shot.row], 1, generator)[0]) for shot in room.shown.shots if shot.group == "forget"
+    ]
+    with without(room.pipe):
+        before, _ = room.studio.shoot(room.pipe, "mixtures-before", shots)
+    after, _ = room.studio.shoot(room.pipe, "mixtures-after", shots)
+    return [room.point("mixtures", _Set(shots, before, after))]
+
+
+def _weights(room: _Room, adapter: str, report: ReportConfig) -> list[dict[str, Any]]:
+    shown = room.shown
+    points = [room.point(0.0, replace(shown, after=shown.before)), room.point(1.0, shown)]
+    try:
+        for weight in report.weights:
+            set_weights(room.pipe, {adapter: weight})
+            after, _ = room.studio.shoot(room.pipe, f"weight-{weight:g}", shown.shots)
+            points.append(room.point(weight, replace(shown, after=after)))
+    finally:
+        set_weights(room.pipe, {adapter: 1.0})
+    return points
+
+
+def _half(room: _Room, report: ReportConfig) -> list[dict[str, Any]]:
+    """The whole pipeline in half precision: float16 on a GPU, bfloat16 on a processor."""
+    if not report.precision or room.pipe.unet.dtype != torch.float32:
+        return []
+    kind = torch.float16 if room.pipe.device.type == "cuda" else torch.bfloat16
+    with _cast(room.pipe, kind) as half:
+        return [room.again("half", _name(kind), pipe=half)]
+
+
+@contextlib.contextmanager
+def _cast(pipe: StableDiffusionPipeline, kind: torch.dtype) -> Iterator[StableDiffusionPipeline]:
+    """A copy in another precision: cast there and back, the pipeline itself would lose digits."""
+    half = copy.copy(pipe)
+    for part in ("unet", "text_encoder", "vae"):
+        setattr(half, part, copy.deepcopy(getattr(pipe, part)).to(kind))
+    yield half
+
+
+def _name(kind: torch.dtype) -> str:
+    return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[kind]

@@ -1,0 +1,1 @@
+"""An erasure request made ready: who, against which bank, redirected to whom, and who reads photographs."""

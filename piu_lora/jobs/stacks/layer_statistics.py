@@ -1,0 +1,100 @@
+"""What the layers of a stack see under whose conditions: the ground that merging by refit and the interference check stand on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import Moments, load_adapter, unload
+from piu_lora.errors import BadInput
+from piu_lora.identity import IdentityBank, centroid, dirichlet_mixtures, synthetic_neighbours
+from piu_lora.jobs.stacks.members import Member
+from piu_lora.model import TokenSample, empty_inputs, layer_inputs, second_moments
+
+__all__ = ["RefitConfig", "bystanders", "measure_moments"]
+
+
+@dataclass(frozen=True)
+class RefitConfig:
+    """How merging by refit samples and weighs.
+
+    Attributes:
+        own: conditions of each member's person, Dirichlet mixtures of the embeddings.
+        retained: people of the bank.
+        neighbours: synthetic neighbours of each member's person, at cosine 0.3 to 0.7.
+        retain_weight, ridge: as in ``Moments``.
+    """
+
+    own: int = 64
+    retained: int = 512
+    neighbours: int = 64
+    retain_weight: float = 3.0
+    ridge: float = 1e-4
+    seed: int = 0
+
+
+def bystanders(bank: IdentityBank, people: Sequence[torch.Tensor], count: int, generator: torch.Generator, same: float = 0.7) -> list[int]:
+    """Rows of up to ``count`` people of the bank, drawn without those whom the stack forgets.
+
+    Args:
+        people: (n, d) embeddings of each forgotten person.
+        same: a centroid this close is the same person.
+    """
+    left = torch.ones(len(bank), dtype=torch.bool)
+    for embeddings in people:
+        left &= bank.cosines(centroid(embeddings)).reshape(-1) < same
+    rows: list[int] = left.nonzero()[:, 0].tolist()
+    return sorted(rows[i] for i in torch.randperm(len(rows), generator=generator)[:count].tolist())
+
+
+def measure_moments(pipe: StableDiffusionPipeline, members: Sequence[Member], bank: IdentityBank, config: RefitConfig) -> Moments:
+    """Second moments of the inputs of every layer that a member changes.
+
+    Args:
+        pipe: the bare base, given back as it was.
+
+    Raises:
+        BadInput: a member's person is not known.
+    """
+    modules = sorted({module for member in members for module in member.adapter.change})
+    generator = torch.Generator().manual_seed(config.seed)
+    people = [_known(member) for member in members]
+    rows = bystanders(bank, people, config.retained, generator)
+    others = torch.stack([bank.of(bank.ids[row])[0] for row in rows])
+    near = [_neighbours(centroid(person), others, config.neighbours, generator) for person in people]
+
+    def retained() -> Iterator[dict[str, torch.Tensor]]:
+        yield from empty_inputs(pipe, modules, generator)
+        yield from layer_inputs(pipe, modules, torch.cat([others, *near]), generator)
+
+    own = [
+        _own_moments(pipe, member, modules, dirichlet_mixtures(person, config.own, generator), generator)
+        for member, person in zip(members, people, strict=True)
+    ]
+    return Moments(own, second_moments(retained()), config.retain_weight, config.ridge)
+
+
+def _neighbours(centre: torch.Tensor, others: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    drawn = others[torch.randperm(len(others), generator=generator)[:count]]
+    return synthetic_neighbours(centre, drawn, 0.3, 0.7, generator)
+
+
+def _known(member: Member) -> torch.Tensor:
+    if member.embeddings is None:
+        raise BadInput(
+            f"whom adapter {member.adapter.id} forgets is not known; pass --identity for every adapter, or keep it in the ledger"
+        )
+    return member.embeddings
+
+
+def _own_moments(
+    pipe: StableDiffusionPipeline, member: Member, modules: list[str], conditions: torch.Tensor, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """With the member active: deeper layers see what its own change makes of the condition."""
+    name = load_adapter(pipe, member.adapter, weight=member.weight)
+    try:
+        carrying = TokenSample.of(pipe.tokenizer, from_identity=True)
+        return second_moments(layer_inputs(pipe, modules, conditions, generator, tokens=carrying))
+    finally:
+        unload(pipe, [name])

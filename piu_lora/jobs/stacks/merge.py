@@ -1,0 +1,200 @@
+"""One adapter out of several, and a merged one without one of its members."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter import (
+    Adapter,
+    Entry,
+    LayerError,
+    Ledger,
+    OutputFolder,
+    Receipt,
+    compress_change,
+    compression_facts,
+    find_merge,
+    library_versions,
+    load_adapter,
+    require_base,
+    unload,
+    weights_digest,
+    without,
+    write_adapter,
+)
+from piu_lora.errors import BadInput
+from piu_lora.evidence import measure_probe, probe_facts
+from piu_lora.identity import IdentityBank
+from piu_lora.jobs.ledger import registered
+from piu_lora.jobs.request.request import bank_for
+from piu_lora.jobs.stacks.layer_statistics import RefitConfig, measure_moments
+from piu_lora.jobs.stacks.members import Member, require_distinct, require_one_base
+from piu_lora.model import DTYPES, Precision, as_pipeline
+
+__all__ = ["MergeSettings", "Merged", "merge_adapters", "remaining_members", "settings_of"]
+
+Base: TypeAlias = str | Path | StableDiffusionPipeline
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """How to merge.
+
+    Attributes:
+        method: ``sum``, exact and in no need of a base; or ``refit``, which needs base, bank and the members' people.
+        rank, tolerance: of the recompression of every layer, as in ``compressed``; 0 keeps all.
+        dtype: of the stored factors.
+        refit: how ``refit`` samples and weighs.
+    """
+
+    method: str = "sum"
+    rank: int = 0
+    tolerance: float = 0.0
+    dtype: Precision = "fp32"
+    refit: RefitConfig = field(default_factory=RefitConfig)
+
+    def __post_init__(self) -> None:
+        find_merge(self.method)
+        if self.rank < 0 or not 0 <= self.tolerance < 1:
+            raise BadInput(f"rank = {self.rank!r}, tolerance = {self.tolerance!r}: expected rank >= 1 and 0 <= tolerance < 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the receipt; the settings of ``refit`` only where they were used."""
+        values = asdict(self)
+        if not find_merge(self.method).needs_moments:
+            del values["refit"]
+        return values
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged adapter, and by layer what compression and storage lost."""
+
+    path: Path
+    receipt: Receipt
+    errors: dict[str, LayerError]
+
+    @property
+    def worst(self) -> float:
+        """The largest relative spectral error of a layer."""
+        return max(error.relative for error in self.errors.values())
+
+
+def merge_adapters(
+    members: Sequence[Member], out: str | Path, settings: MergeSettings | None = None, *, base: Base | None = None,
+    bank: IdentityBank | str | Path | None = None, device: str = "auto", force: bool = False, ledger: Ledger | None = None,
+    instead_of: str = "", withdrawn: str = "",
+) -> Merged:  # fmt: skip
+    """Make one adapter of several.
+
+    Args:
+        members: the adapters with their weights, and for ``refit`` with the people they forget.
+        out: the adapter folder to create.
+        base, bank: only for ``refit``; a pipeline is given back as it was.
+        ledger: the members are marked as merged in it.
+        instead_of, withdrawn: ids of the merged adapter that this one replaces, and of the member that left.
+
+    Raises:
+        BadInput: no adapters, unknown people, nothing to write because every weight is 0.
+        Incompatible: the adapters belong to different bases, or to another one than ``base``.
+    """
+    settings = settings or MergeSettings()
+    require_distinct(members)
+    require_one_base(members)
+    if not any(member.weight for member in members):
+        raise BadInput("every weight is 0, so the merged adapter would be empty; give one of them another weight")
+    with OutputFolder(out, force=force).claimed() as output:
+        pipe = _pipe(members, settings, base, device)
+        moments = None if pipe is None else measure_moments(pipe, members, bank_for(base or pipe, bank), settings.refit)
+        exact = find_merge(settings.method).combine([m.adapter.change for m in members], [m.weight for m in members], moments)
+        dtype = DTYPES[settings.dtype]
+        stored, errors = compress_change(exact, rank=settings.rank or None, tolerance=settings.tolerance, dtype=dtype)
+        receipt = _receipt(members, settings, errors)
+
+        def enter(entry: Entry) -> Entry:
+            return ledger.record_merge(entry, instead_of=instead_of, withdrawn=withdrawn) if ledger else entry
+
+        with registered(ledger, receipt, output.path, confirm=enter) as confirm, output.staged() as folder:
+            if pipe is not None:
+                receipt = replace(receipt, probe=_probe(pipe, Adapter(folder, receipt, stored)))
+            receipt = write_adapter(folder, stored, receipt, dtype)
+            confirm(receipt)
+    return Merged(output.path, receipt, errors)
+
+
+def _pipe(members: Sequence[Member], settings: MergeSettings, base: Base | None, device: str) -> StableDiffusionPipeline | None:
+    """The base, for the methods that measure on it."""
+    if not find_merge(settings.method).needs_moments:
+        return None
+    if base is None:
+        raise BadInput(f"the merge method {settings.method!r} measures on the base; pass --base")
+    pipe = as_pipeline(base, device)
+    for member in members:
+        require_base(pipe, member.adapter)
+    return pipe
+
+
+def _probe(pipe: StableDiffusionPipeline, merged: Adapter) -> dict[str, Any]:
+    name = load_adapter(pipe, merged)
+    try:
+        return probe_facts(measure_probe(pipe, lambda: without(pipe)))
+    finally:
+        unload(pipe, [name])
+
+
+def _receipt(members: Sequence[Member], settings: MergeSettings, errors: dict[str, LayerError]) -> Receipt:
+    first = members[0].adapter.receipt.base
+    encoder = next((m.adapter.receipt.base.text_encoder_sha256 for m in members if m.adapter.receipt.base.text_encoder_sha256), "")
+    listed = [
+        {"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)} for m in members
+    ]  # fmt: skip
+    return Receipt(
+        replace(first, text_encoder_sha256=encoder), settings.method, settings.to_dict(), counts={"members": len(members)},
+        evaluation={"compression": compression_facts(errors)}, versions=library_versions(), members=listed,
+    )  # fmt: skip
+
+
+def settings_of(merged: Adapter) -> MergeSettings:
+    """The settings by which an adapter was merged.
+
+    Raises:
+        BadInput: it is no merged one.
+    """
+    values = dict(merged.receipt.settings)
+    if not merged.receipt.members or "method" not in values:
+        raise BadInput(f"adapter {merged.id} was not merged from others; nobody can be taken out of it")
+    try:
+        return MergeSettings(**{**values, "refit": RefitConfig(**values.get("refit", {}))})
+    except TypeError as error:
+        raise BadInput(f"the receipt of adapter {merged.id} holds settings of another version: {error}") from error
+
+
+def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter]) -> list[Member]:
+    """The members of a merged adapter but one, with their weights, ready to be merged anew.
+
+    Args:
+        leaving: id of the member that goes.
+        available: the members' own adapters, in any order.
+
+    Raises:
+        BadInput: it is no member, or a remaining one is not at hand or is not what was merged.
+    """
+    stated = {str(member["adapter_id"]): member for member in merged.receipt.members}
+    if leaving not in stated:
+        raise BadInput(f"adapter {leaving!r} is no member of {merged.id}; its members: {', '.join(stated) or 'none'}")
+    found = {adapter.id: adapter for adapter in available}
+    members = []
+    for name, member in stated.items():
+        if name == leaving:
+            continue
+        if name not in found:
+            raise BadInput(f"member {name} of {merged.id} is not at hand; pass its folder with --member")
+        if weights_digest(found[name]) != member.get("weights_sha256"):
+            raise BadInput(f"{str(found[name].path)!r} is not what was merged into {merged.id}: its weights differ; pass the original")
+        members.append(Member(found[name], float(member["weight"])))
+    if not members:
+        raise BadInput(f"{leaving!r} is the only member of {merged.id}; delete the merged adapter instead")
+    return members

@@ -1,0 +1,208 @@
+"""The arena on the embedded base, as small as it can be."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from piu_lora.config import ForgetConfig
+from piu_lora.errors import BadInput
+from piu_lora.identity import IdentityBank
+from piu_lora.jobs.arena import compare as job
+from piu_lora.jobs.arena.compare import Comparison, compare, contenders, drawn_people, shared_settings
+from piu_lora.jobs.arena.round import Contender, known_methods
+from piu_lora.jobs.request.readers import Second
+from piu_lora.model import mini
+
+TINY = {"evaluation": {"forget_images": 2, "retain_images": 2, "nearest": 1, "anchor_images": 1, "steps": 2}}
+SMALL = {"closed": {"retained": 256, "near": 64}}
+METHODS = ["untouched", "closed-encoder", "uce"]
+
+
+def config() -> ForgetConfig:
+    return shared_settings("mini").updated(TINY)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("arena") / "out"
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path) -> Comparison:
+    variants = ["closed-encoder closed.retained=256 closed.near=64"]
+    return compare(folder, ["untouched", "uce"], people=2, seeds=1, variants=variants, config=config())
+
+
+def test_every_contender_has_a_row_for_each_recognizer(first: Comparison, folder: Path) -> None:
+    names = ["untouched", "uce", "closed-encoder closed.retained=256 closed.near=64"]
+    assert [(row.variant, row.recognizer) for row in first.rows] == [(n, r) for n in names for r in ("conditioning", "evaluating")]
+    assert {row.people for row in first.rows} == {2}
+    untouched = first.rows[0]
+    assert [untouched.figures[group] for group in ("forget", "random", "nearest", "anchor")] == [(1.0, 1.0, 1.0)] * 4
+    assert all(row.stored_bytes > 0 and row.seconds > 0 for row in first.rows[2:])
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "comparison.md").read_text().count("| uce |") == 2
+    lines = list(csv.DictReader((folder / "comparison.csv").open()))
+    assert [line["variant"] for line in lines] == [row.variant for row in first.rows]
+    document = json.loads((folder / "comparison.json").read_text())
+    assert document["people"] == 2
+    assert {(each["variant"], each["against"]) for each in document["differences"]} == {(name, "uce") for name in (names[0], names[2])}
+    assert "Less `uce`, on the same people and seeds" in (folder / "comparison.md").read_text()
+
+
+def test_the_others_are_compared_with_whom_one_says(first: Comparison, folder: Path) -> None:
+    found = compare(folder, ["untouched", "uce"], people=2, seeds=1, config=config(), against="untouched", report_only=True)
+    assert {(each.variant, each.against) for each in found.differences} == {("uce", "untouched")}
+    assert found.differences[0].figures["forget"][0] < 0
+    with pytest.raises(BadInput, match="--against 'esd' is not among what is compared: untouched, uce"):
+        compare(folder, ["untouched", "uce"], people=2, seeds=1, config=config(), against="esd", report_only=True)
+
+
+def test_what_is_there_is_not_done_again(first: Comparison, folder: Path) -> None:
+    cells = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (folder / "cells").iterdir()}
+    next(iter(cells)).unlink()
+    again = compare(folder, ["untouched", "uce"], people=2, seeds=1, config=config())
+    assert len(again.cells) == 4
+    same = [path for path in cells if path.exists() and path.stat().st_mtime_ns == cells[path][0]]
+    assert len(same) >= len(cells) - 1
+
+
+def test_a_report_of_what_is_there_runs_nothing_and_counts_the_cells(first: Comparison, folder: Path) -> None:
+    before = sorted(path.name for path in (folder / "cells").iterdir())
+    found = compare(folder, ["untouched", "uce", "esd"], people=4, seeds=2, config=config(), report_only=True)
+    assert [(row.variant, row.people, row.cells) for row in found.rows[::2]] == [("untouched", 2, 2), ("uce", 2, 2)]
+    assert "met only the first of these people" in (folder / "comparison.md").read_text()
+    assert sorted(path.name for path in (folder / "cells").iterdir()) == before
+    with pytest.raises(BadInput, match="holds no cell of esd"):
+        compare(folder, ["esd"], people=4, seeds=2, config=config(), report_only=True)
+
+
+def test_nobody_is_named(first: Comparison, folder: Path) -> None:
+    ids = drawn_people(mini.conditioning_bank(), "mini", 2)
+    for path in folder.rglob("*"):
+        assert not any(who in path.name or (path.is_file() and who.encode() in path.read_bytes()) for who in ids)
+
+
+def test_another_arena_is_refused(first: Comparison, folder: Path) -> None:
+    with pytest.raises(BadInput, match="another base, bank or settings"):
+        compare(folder, ["uce"], people=2, seeds=1, config=config().updated({"evaluation": {"steps": 3}}))
+
+
+def test_people_are_not_those_of_the_tuning() -> None:
+    bank = mini.conditioning_bank()
+    people = drawn_people(bank, "mini", 100)
+    assert not {bank.index(who) for who in people} & mini.TUNED_ON
+    assert people[:20] == drawn_people(bank, "mini", 20)
+    with pytest.raises(BadInput, match="--people 5000 is out of range"):
+        drawn_people(bank, "mini", 5000)
+
+
+def test_variants() -> None:
+    names = [each.name for each in contenders(["piu", "esd"], ["objective.eta=0,1", "esd:eta=2"], ["closed-kv closed.eta=0 closed.rank=4"])]
+    assert contenders(["piu", "piu"], ["objective.eta=1,1"], ["piu"]) == contenders(["piu"], ["objective.eta=1"])
+    assert names == ["piu", "esd", "piu objective.eta=0", "piu objective.eta=1", "esd eta=2", "closed-kv closed.eta=0 closed.rank=4"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "vary", "variants", "message"),
+    [
+        (["nothing"], [], [], "unknown method 'nothing'; known: untouched"), (["piu"], ["objective.eta"], [], "has no values"),
+        (["piu"], ["esd:lr=1"], [], "not among the methods"), (["piu"], [], ["nobody a=1"], "begins with no method"),
+    ],
+)  # fmt: skip
+def test_contenders_that_cannot_be(methods, vary, variants, message) -> None:
+    with pytest.raises(BadInput, match=message):
+        contenders(methods, vary, variants)
+
+
+@pytest.mark.parametrize(
+    ("vary", "variants", "message"),
+    [
+        (["objective.etta=1"], [], r"unknown setting 'objective\.etta'"),
+        (["esd:stepz=3"], [], "'stepz=3' varies no setting of this rival"),
+        (["evaluation.steps=3"], [], "'piu evaluation.steps=3' varies evaluation, which all contenders share"),
+        (["decoys.count=3"], [], "'piu decoys.count=3' varies decoys, which no contender has"),
+        ([], ["untouched a=1"], "'untouched a=1': the untouched base has no settings"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path: Path, vary, variants, message) -> None:
+    with pytest.raises(BadInput, match=message):
+        compare(tmp_path / "out", ["piu", "esd"], people=1, seeds=1, vary=vary, variants=variants, config=config())
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_what_is_shared_is_set_for_all(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"--set train is not shared by all contenders.*--vary train\.key=VALUE"):
+        compare(tmp_path / "out", ["piu"], people=1, seeds=1, config=config().updated({"train": {"steps": 3}}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recognizer_with_gradients_is_the_embedded_bases() -> None:
+    assert set(known_methods("mini")) - set(known_methods("arc2face")) == {"wid"}
+    with pytest.raises(BadInput, match="wid needs a differentiable recognizer"):
+        Contender("wid").settings(shared_settings("arc2face"), "arc2face")
+
+
+def test_a_contender_with_anchors_of_its_own() -> None:
+    """One who varies the anchor meets another case; evaluation and seed stay the arena's."""
+    shared = config()
+    (varied,) = contenders([], variants=["closed-kv anchor.rule=far-safe closed.rank=4"])
+    own = varied.case_settings(shared, "mini")
+    assert (own.anchor.rule, own.evaluation, own.closed) == ("far-safe", shared.evaluation, shared.closed)
+    assert Contender("closed-kv").case_settings(shared, "mini") == Contender("esd").case_settings(shared, "mini") == shared
+    assert varied.settings(shared, "mini")["closed"]["rank"] == 4
+
+
+def test_the_anchor_that_is_varied_is_used(first: Comparison, folder: Path) -> None:
+    variants = ["uce", "closed-encoder closed.retained=256 closed.near=64 anchor.rule=nearest"]
+    found = compare(folder, [], people=2, seeds=1, variants=variants, config=config())
+    varied = [cell for cell in found.cells if cell.variant == variants[1]]
+    plain = [cell for cell in first.cells if cell.variant.endswith("closed.near=64")]
+    for one, other in zip(varied, plain, strict=True):
+        assert one.figures["evaluating"]["forget"] != other.figures["evaluating"]["forget"]
+        assert one.figures["evaluating"]["random"] is not None
+
+
+def test_a_cell_of_other_settings_is_run_again(first: Comparison, folder: Path) -> None:
+    (path,) = (folder / "cells").glob("uce-000-*.json")
+    content = path.read_text()
+    known = json.loads(content)
+    path.write_text(json.dumps({**known, "settings": {**known["settings"], "erase": 1.0}}))
+    assert len(compare(folder, ["uce"], people=2, seeds=1, config=config(), report_only=True).cells) == 1
+    again = compare(folder, ["uce"], people=2, seeds=1, config=config())
+    assert [cell.settings for cell in again.cells] == [known["settings"]] * 2
+    path.write_text(content[:40])
+    with pytest.raises(BadInput, match=r"uce-000-42\.json' is damaged: .*; delete it, and it is run again"):
+        compare(folder, ["uce"], people=2, seeds=1, config=config(), report_only=True)
+    path.write_text(content)
+
+
+def test_the_second_recognizer_that_is_given_is_the_one_that_judges(first: Comparison, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Here the conditioning one itself, which must find what it finds as the first."""
+    given = {"second": "pack", "second_bank": "bank.safetensors"}
+    monkeypatch.setattr(job, "open_second", lambda *_: Second(mini.conditioning_recognizer(), mini.conditioning_bank()))
+    (cell,) = compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), **given).cells
+    assert cell.figures["evaluating"]["forget"] == pytest.approx(cell.figures["conditioning"]["forget"], rel=1e-6)
+    (own,) = (each for each in first.cells if (each.variant, each.person) == ("uce", 0))
+    assert own.figures["evaluating"]["forget"] != pytest.approx(cell.figures["evaluating"]["forget"], rel=1e-3)
+    with pytest.raises(BadInput, match="holds an arena of another base, bank or settings"):
+        compare(folder, ["uce"], people=1, seeds=1, config=config(), **given)
+
+
+def test_a_second_recognizer_that_cannot_judge_is_refused_before_anything_runs(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(BadInput, match="pass --second PACK and --second-bank FILE together"):
+        compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), second="pack")
+    whole = mini.evaluating_bank()
+    fewer = IdentityBank(whole.embeddings[:15], whole.labels[:15], whole.ids[:5], whole.recognizer)
+    monkeypatch.setattr(job, "open_second", lambda *_: Second(mini.evaluating_recognizer(), fewer))
+    with pytest.raises(BadInput, match="holds other people than the bank"):
+        compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), second="pack", second_bank="few.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_begun_for_a_report(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="holds no arena; leave --report-only out"):
+        compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), report_only=True)
+    assert not list(tmp_path.iterdir())
