@@ -1,13 +1,14 @@
-"""Is the anchor safe: does a perfect redirect still verify as the forgotten person, or as somebody else of the bank?
+"""Is the anchor safe: does a perfect redirect still verify as the forgotten person, or as somebody else of
+the bank?
 
 Run from the repository's root:
 
     python -m benchmarks.anchor_safety [--people N] [--scale N] [--out FILE.json] [--markdown FILE.md]
 
-For people spread evenly over both embedded banks, and over a made-up one with the geometry of real faces (as in
-``benchmarks.anchor_search``), every anchor rule is run as ``forget`` runs it, on a training side of 90 % of the
-others. An anchor verifies as a person where its cosine with that person's centroid reaches the threshold of the false-accept rate.
-Then the seconds in a large bank of that geometry.
+For people spread evenly over both embedded banks, and over a made-up one with the geometry of real faces (as
+in ``benchmarks.anchor_search``), every anchor rule is run as ``forget`` runs it, on a training side of 90 %
+of the others. An anchor verifies as a person where its cosine with that person's centroid reaches the
+threshold of the false-accept rate. Then the seconds in a large bank of that geometry.
 """
 
 import argparse
@@ -61,18 +62,25 @@ RULES = {
 def measure(bank: IdentityBank, people: int) -> dict[str, Any]:
     """The thresholds of a bank, and what becomes of every rule's anchors for ``people`` of it."""
     thresholds = [far_threshold(bank, far) for far in FARS]
-    between = (bank.centroids @ bank.centroids.T)[~torch.eye(len(bank), dtype=torch.bool)].reshape(len(bank), -1)
+    between = (bank.centroids @ bank.centroids.T)[~torch.eye(len(bank), dtype=torch.bool)].reshape(
+        len(bank), -1
+    )
     step = len(bank) // people
     return {
         "identities": len(bank),
         "embeddings": len(bank.embeddings),
         "thresholds": {f"{each.far:g}": {"cosine": each.value, "pairs": each.pairs} for each in thresholds},
         "people": {"mean": _range(between.mean(dim=1)), "largest": _range(between.amax(dim=1))},
-        "rules": {name: _rule(bank, config, range(0, people * step, step), thresholds) for name, config in RULES.items()},
+        "rules": {
+            name: _rule(bank, config, range(0, people * step, step), thresholds)
+            for name, config in RULES.items()
+        },
     }
 
 
-def _rule(bank: IdentityBank, config: AnchorConfig, forgotten: range, thresholds: list[Threshold]) -> dict[str, Any]:
+def _rule(
+    bank: IdentityBank, config: AnchorConfig, forgotten: range, thresholds: list[Threshold]
+) -> dict[str, Any]:
     seconds, cosines, rest, mean = [], [], [], []
     for seed, row in enumerate(forgotten):
         generator = torch.Generator().manual_seed(seed)
@@ -94,8 +102,12 @@ def _rule(bank: IdentityBank, config: AnchorConfig, forgotten: range, thresholds
         "found": len(cosines),
         "cosine": [min(cosines), statistics.median(cosines), max(cosines)],
         "mean_cosine": [min(mean), statistics.median(mean), max(mean)],
-        "verifies_as_forgotten": {f"{each.far:g}": sum(cosine >= each.value for cosine in cosines) for each in thresholds},
-        "verifies_as_somebody_else": {f"{each.far:g}": sum(cosine >= each.value for cosine in rest) for each in thresholds},
+        "verifies_as_forgotten": {
+            f"{each.far:g}": sum(cosine >= each.value for cosine in cosines) for each in thresholds
+        },
+        "verifies_as_somebody_else": {
+            f"{each.far:g}": sum(cosine >= each.value for cosine in rest) for each in thresholds
+        },
         "is_a_real_person": config.rule != "synthetic",
         "seconds": statistics.median(seconds),
     }
@@ -110,7 +122,9 @@ def scale(people: int) -> dict[str, Any]:
     seconds["far_threshold"] = time.perf_counter() - begun
     for rule in ("far-safe", "synthetic"):
         begun = time.perf_counter()
-        choose_anchor(bank, bank.centroid(0), others, AnchorConfig(rule=rule), torch.Generator().manual_seed(0))
+        choose_anchor(
+            bank, bank.centroid(0), others, AnchorConfig(rule=rule), torch.Generator().manual_seed(0)
+        )
         seconds[rule] = time.perf_counter() - begun
     return {"identities": people, "seconds": seconds}
 
@@ -142,7 +156,9 @@ def table(result: dict[str, Any]) -> str:
 
 def _row(bank: str, rule: str, found: dict[str, Any]) -> str:
     (low, middle, high), count = found["cosine"], found["found"]
-    forgotten, other = (" / ".join(f"{found[key][far] / count:.0%}" for far in ("0.01", "0.001")) for key in _VERIFIES)
+    forgotten, other = (
+        " / ".join(f"{found[key][far] / count:.0%}" for far in ("0.01", "0.001")) for key in _VERIFIES
+    )
     lowest, mean, highest = found["mean_cosine"]
     return (
         f"| {bank} | {rule} | {count} of {found['asked']} | {middle:.3f} ({low:.3f} to {high:.3f}) | {forgotten} | {other} "
@@ -173,7 +189,9 @@ def main() -> None:
 
 
 def _arguments() -> _Arguments:
-    parser = argparse.ArgumentParser(description="How often an anchor verifies as the forgotten person, or as somebody else.")
+    parser = argparse.ArgumentParser(
+        description="How often an anchor verifies as the forgotten person, or as somebody else."
+    )
     parser.add_argument("--people", type=int, default=100)
     parser.add_argument("--scale", type=int, default=100_000)
     parser.add_argument("--threads", type=int, default=1)

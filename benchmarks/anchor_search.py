@@ -4,10 +4,10 @@ Run from the repository's root:
 
     python -m benchmarks.anchor_search [--identities N] [--out FILE.json] [--markdown FILE.md]
 
-The bank is synthetic, with the geometry measured on real faces: the spread of the axes falls off as exp(-i / 190), and a shared
-direction takes 15 % of the norm. It is written in half precision, and loaded memory-mapped in a fresh process, once for
-``choose_anchor`` and once for the product with a copy in float32. What both only map of the file is not theirs: memory is
-counted as anonymous pages.
+The bank is synthetic, with the geometry measured on real faces: the spread of the axes falls off as exp(-i /
+190), and a shared direction takes 15 % of the norm. It is written in half precision, and loaded memory-mapped
+in a fresh process, once for ``choose_anchor`` and once for the product with a copy in float32. What both only
+map of the file is not theirs: memory is counted as anonymous pages.
 """
 
 import argparse
@@ -49,7 +49,9 @@ def write_bank(path: Path, identities: int, width: int = _WIDTH) -> None:
         drawn = torch.nn.functional.normalize(torch.randn(block.shape, generator=generator) * spread, dim=1)
         block.copy_(torch.nn.functional.normalize(drawn + _SHARED * shared, dim=1))
     labels = torch.arange(identities, dtype=torch.int32)
-    IdentityBank(rows, labels, [f"p{number}" for number in range(identities)], RecognizerId("synthetic", "00" * 32)).save(path)
+    IdentityBank(
+        rows, labels, [f"p{number}" for number in range(identities)], RecognizerId("synthetic", "00" * 32)
+    ).save(path)
 
 
 def measure(bank: Path, threads: int, rounds: int) -> dict[str, dict[str, Any]]:
@@ -58,7 +60,10 @@ def measure(bank: Path, threads: int, rounds: int) -> dict[str, dict[str, Any]]:
     options = ["--bank", str(bank), "--threads", str(threads), "--rounds", str(rounds)]
     command = [sys.executable, "-m", "benchmarks.anchor_search", *options, "--way"]
     return {
-        way: json.loads(subprocess.run([*command, way], cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout) for way in WAYS
+        way: json.loads(
+            subprocess.run([*command, way], cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
+        )
+        for way in WAYS
     }
 
 
@@ -87,7 +92,9 @@ def _way(bank: IdentityBank, way: str) -> Callable[[], float]:
 
         def product() -> float:
             nonlocal centroids
-            if centroids is None:  # the first call makes it; with one embedding each, the embeddings are the centroids
+            if (
+                centroids is None
+            ):  # the first call makes it; with one embedding each, the embeddings are the centroids
                 centroids = bank.embeddings.float()
             return float((centroids @ forgotten)[:row].max())
 
@@ -109,7 +116,9 @@ class _Peak:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         self._thread.join()
 
@@ -133,7 +142,9 @@ def table(result: dict[str, Any]) -> str:
     ]
     for way, label in zip(WAYS, ("`choose_anchor`", "product with a float32 copy"), strict=True):
         found = result["ways"][way]
-        lines.append(f"| {label} | {found['first']:.2f} | {statistics.median(found['seconds']):.2f} | {found['peak'] / 1e6:,.0f} |")
+        lines.append(
+            f"| {label} | {found['first']:.2f} | {statistics.median(found['seconds']):.2f} | {found['peak'] / 1e6:,.0f} |"
+        )
     return "\n".join([*lines, "", f"The bank itself: {result['bank_bytes'] / 1e6:,.0f} MB, memory-mapped."])
 
 

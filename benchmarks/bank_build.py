@@ -2,11 +2,12 @@
 
 Run from the repository's root:
 
-    python -m benchmarks.bank_build --photos DIR --pack DIR [--rounds N] [--out FILE.json] [--markdown FILE.md]
+    python -m benchmarks.bank_build --photos DIR --pack DIR [--rounds N] [--out FILE.json] [--markdown
+    FILE.md]
 
-All start from nothing: loading the models is part of the time. The plain loop is what insightface's examples show, and leaves
-the number of threads to onnxruntime, which counts the machine's cores and not those it may use; the tuned one is told. They
-take turns; the figures name no photograph and no person.
+All start from nothing: loading the models is part of the time. The plain loop is what insightface's examples
+show, and leaves the number of threads to onnxruntime, which counts the machine's cores and not those it may
+use; the tuned one is told. They take turns; the figures name no photograph and no person.
 """
 
 import argparse
@@ -32,7 +33,9 @@ _DET_SIZE = (640, 640)
 
 
 def plain_seconds(photos: Sequence[Path], pack: Path, threads: int = 0) -> tuple[float, int]:
-    """Seconds of the plain loop, and in how many photographs it found a face; 0 threads leaves them to onnxruntime."""
+    """Seconds of the plain loop, and in how many photographs it found a face; 0 threads leaves them to
+    onnxruntime.
+    """
     begun, found = time.perf_counter(), 0
     import cv2
     import onnxruntime
@@ -41,12 +44,18 @@ def plain_seconds(photos: Sequence[Path], pack: Path, threads: int = 0) -> tuple
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     with contextlib.redirect_stdout(io.StringIO()):  # insightface prints while it loads
-        app = FaceAnalysis(name=str(pack), providers=["CPUExecutionProvider"], **({"sess_options": options} if threads else {}))
+        app = FaceAnalysis(
+            name=str(pack),
+            providers=["CPUExecutionProvider"],
+            **({"sess_options": options} if threads else {}),
+        )
         app.prepare(ctx_id=0, det_size=_DET_SIZE)
     for photo in photos:
         faces = app.get(cv2.imread(str(photo)))
         if faces:
-            largest = max(faces, key=lambda face: (face.bbox[2] - face.bbox[0]) * (face.bbox[3] - face.bbox[1]))
+            largest = max(
+                faces, key=lambda face: (face.bbox[2] - face.bbox[0]) * (face.bbox[3] - face.bbox[1])
+            )
             found += int(largest.normed_embedding is not None)
     return time.perf_counter() - begun, found
 
@@ -91,15 +100,25 @@ def measure(photos: Path, pack: Path, rounds: int, workers: int) -> dict[str, An
 
 def table(result: dict[str, Any]) -> str:
     """The result as a markdown table."""
-    labels = {"plain": "plain insightface loop", "tuned": "the same, a thread for each core", "build": "piu-lora bank build"}
+    labels = {
+        "plain": "plain insightface loop",
+        "tuned": "the same, a thread for each core",
+        "build": "piu-lora bank build",
+    }
     head = f"{result['photos']} photographs, {result['settings']['cores']} cores"
     lines = [f"| {head} | faces found | photographs a second | build : this |", "|---|--:|--:|--:|"]
     build = result["seconds"]["build"]
     for name, label in labels.items():
         seconds = result["seconds"][name]
         ratios = sorted(slow / fast for slow, fast in zip(seconds, build, strict=True))
-        span = "1" if name == "build" else f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        lines.append(f"| {label} | {result['faces'][name]} | {result['photos'] / statistics.median(seconds):.1f} | {span} |")
+        span = (
+            "1"
+            if name == "build"
+            else f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
+        lines.append(
+            f"| {label} | {result['faces'][name]} | {result['photos'] / statistics.median(seconds):.1f} | {span} |"
+        )
     return "\n".join(lines)
 
 
@@ -125,9 +144,18 @@ def main() -> None:
 
 
 def _arguments() -> _Arguments:
-    parser = argparse.ArgumentParser(description="Photographs a second of `piu-lora bank build` beside a plain insightface loop.")
-    parser.add_argument("--photos", type=Path, required=True, help="a folder with a folder of JPEGs for each person, or of JPEGs only")
-    parser.add_argument("--pack", type=Path, required=True, help="face pack with one detector and one recognizer")
+    parser = argparse.ArgumentParser(
+        description="Photographs a second of `piu-lora bank build` beside a plain insightface loop."
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        required=True,
+        help="a folder with a folder of JPEGs for each person, or of JPEGs only",
+    )
+    parser.add_argument(
+        "--pack", type=Path, required=True, help="face pack with one detector and one recognizer"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cores", type=int, default=2, help="both run on the first so many cores")

@@ -2,9 +2,10 @@
 
     python -m benchmarks.base_quality --out benchmarks/results/base_quality.json
 
-Recognizers: rank-1 among the bank's people, cosine within and between people, anchors in the band. Generator: ISM and
-rank-1 of generated faces among the whole bank, seconds an image, and a sheet to look at. Every figure by the recognizer
-that conditions the base and by the one that only evaluates.
+Recognizers: rank-1 among the bank's people, cosine within and between people, anchors in the band. Generator:
+    ISM and
+rank-1 of generated faces among the whole bank, seconds an image, and a sheet to look at. Every figure by the
+recognizer that conditions the base and by the one that only evaluates.
 """
 
 import argparse
@@ -36,8 +37,14 @@ def recognizer_figures(bank: IdentityBank, recognizer: Any, probes: torch.Tensor
         "rank_1": float(accuracy(embedded, centroids, own).mean()),
         "cosine_to_own_centroid": float(cosine_to(embedded, centroids[own]).mean()),
         "cosine_same_person": float(pairs.mean()),
-        "cosine_between_centroids": {"mean": float(between.mean()), "sd": float(between.std()), "max": float(between.max())},
-        "people_with_an_anchor_within_0.01_of_0.2": float(((between - 0.2).abs() < 0.01).any(dim=1).float().mean()),
+        "cosine_between_centroids": {
+            "mean": float(between.mean()),
+            "sd": float(between.std()),
+            "max": float(between.max()),
+        },
+        "people_with_an_anchor_within_0.01_of_0.2": float(
+            ((between - 0.2).abs() < 0.01).any(dim=1).float().mean()
+        ),
     }
 
 
@@ -50,7 +57,12 @@ def generator_figures(people: int, steps: int, guidance: float) -> tuple[dict[st
     begun = time.perf_counter()
     faces = generate(pipe, conditions, list(range(people)), steps=steps, guidance=guidance, batch=32)
     seconds = time.perf_counter() - begun
-    figures: dict[str, Any] = {"images": people, "steps": steps, "guidance": guidance, "seconds_per_image": seconds / people}
+    figures: dict[str, Any] = {
+        "images": people,
+        "steps": steps,
+        "guidance": guidance,
+        "seconds_per_image": seconds / people,
+    }
     judges = (
         ("conditioning", mini.conditioning_recognizer(), bank),
         ("evaluating", mini.evaluating_recognizer(), mini.evaluating_bank()),
@@ -66,7 +78,9 @@ def generator_figures(people: int, steps: int, guidance: float) -> tuple[dict[st
 
 
 def sheet(faces: torch.Tensor, count: int = 10) -> Any:
-    """Photographs of the first people (top) over the faces generated from another photograph of theirs (bottom)."""
+    """Photographs of the first people (top) over the faces generated from another photograph of theirs
+    (bottom).
+    """
     rows = np.linspace(0, len(mini.conditioning_bank()) - 1, len(faces)).astype(int)[:count]
     real = [bank_portraits(int(row), 2)[1].float() / 255 for row in rows]
     return face_grid([("rendered", real), ("generated", list(faces[:count]))])
@@ -74,7 +88,9 @@ def sheet(faces: torch.Tensor, count: int = 10) -> Any:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--people", type=int, default=256)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--guidance", type=float, default=3.0)

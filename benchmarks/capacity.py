@@ -2,8 +2,9 @@
 
     python -m benchmarks.capacity --out benchmarks/results/capacity.json
 
-The people are drawn as ``piu-lora compare`` draws them: nobody who was used to choose defaults. The run resumes. Every forgotten
-person and every anchor is generated at least once; intervals are percentile bootstraps over people (over images for one person).
+The people are drawn as ``piu-lora compare`` draws them: nobody who was used to choose defaults. The run
+resumes. Every forgotten person and every anchor is generated at least once; intervals are percentile
+bootstraps over people (over images for one person).
 """
 
 import argparse
@@ -21,38 +22,65 @@ from piu_lora.evidence import evaluate_images, summary
 from piu_lora.jobs.arena.compare import drawn_people, shared_settings
 from piu_lora.jobs.arena.round import Contender, verified_share
 from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
-from piu_lora.jobs.request.request import Case, open_case
+from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.jobs.training.trial import tried
 from piu_lora.model import generate, mini
 
 SUMMED = ", people summed"
-METHODS = ("closed-kv", "closed-kv" + SUMMED, "closed-encoder", "closed-encoder" + SUMMED, "distil-encoder", "distil-both", "piu")
+METHODS = (
+    "closed-kv",
+    "closed-kv" + SUMMED,
+    "closed-encoder",
+    "closed-encoder" + SUMMED,
+    "distil-encoder",
+    "distil-both",
+    "piu",
+)
 COUNTS = (1, 5, 20, 50, 100)
-EVALUATION = {"forget_images": 40, "retain_images": 40, "nearest": 20, "anchor_images": 20, "steps": 10, "batch": 64}
+EVALUATION = {
+    "forget_images": 40,
+    "retain_images": 40,
+    "nearest": 20,
+    "anchor_images": 20,
+    "steps": 10,
+    "batch": 64,
+}
 
 
 def contender(name: str, people: int) -> Contender:
-    """A closed form averages over the people whom it forgets; summed, each weighs as much as one person alone does."""
+    """A closed form averages over the people whom it forgets; summed, each weighs as much as one person alone
+    does.
+    """
     method = name.removesuffix(SUMMED)
     weight = ForgetConfig.preset("mini", method).closed.retain_weight / people
     return Contender(method, (f"closed.retain_weight={weight}",) if name.endswith(SUMMED) else ())
 
 
-def run(pipe: StableDiffusionPipeline, case: Case, contenders: dict[str, Contender]) -> Iterator[tuple[str, dict[str, Any]]]:
+def run(
+    pipe: StableDiffusionPipeline, request: ErasureRequest, contenders: dict[str, Contender]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every contender on the people of one case."""
-    galleries = galleries_for("mini", case, anchor_portraits(pipe, case))
-    plan, sampling = plan_for(case, galleries[0].centroids), case.config.evaluation
+    galleries = galleries_for("mini", request, anchor_portraits(pipe, request))
+    plan, sampling = plan_for(request, galleries[0].centroids), request.config.evaluation
     how = {"steps": sampling.steps, "guidance": sampling.guidance, "batch": sampling.batch}
     before = generate(pipe, plan.embeddings, plan.seeds, **how)
     places = plan.rows_of("forget")
     rows = [plan.shots[place].row for place in places]
     for name, each in contenders.items():
-        with tried(pipe, replace(case, config=each.config(case.config, "mini"))) as trial:
+        with tried(pipe, replace(request, config=each.config(request.config, "mini"))) as trial:
             after = generate(pipe, plan.embeddings, plan.seeds, **how)
         figures = summary(evaluate_images(plan, before, after, galleries))["recognizers"]
         for gallery in galleries:
             figures[gallery.name]["verified"] = verified_share(gallery, after[places], rows)
-        yield name, {"seconds": trial.cost.seconds, "rank": trial.rank, "bytes": trial.stored_bytes, "figures": figures}
+        yield (
+            name,
+            {
+                "seconds": trial.cost.seconds,
+                "rank": trial.rank,
+                "bytes": trial.stored_bytes,
+                "figures": figures,
+            },
+        )
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -67,8 +95,17 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             isms = [scores["ism"][group] for group in ("forget", "random", "nearest", "anchor")]
             ratios = [_text(ism["ratio"], ism["ratio_interval"]) for ism in isms]
             hit = scores["recognised"]["forget"]["after"]
-            cells = [count, method, ratios[0], _text(hit["mean"], hit["interval"]), f"{scores['verified']:.3f}", *ratios[1:]]
-            lines.append(f"| {' | '.join(cells)} | {own['seconds']:.0f} | {own['rank']} | {own['bytes'] / 1e6:.2f} |")
+            cells = [
+                count,
+                method,
+                ratios[0],
+                _text(hit["mean"], hit["interval"]),
+                f"{scores['verified']:.3f}",
+                *ratios[1:],
+            ]
+            lines.append(
+                f"| {' | '.join(cells)} | {own['seconds']:.0f} | {own['rank']} | {own['bytes'] / 1e6:.2f} |"
+            )
     return "\n".join(lines)
 
 
@@ -78,7 +115,9 @@ def _text(value: float, interval: list[float]) -> str:
 
 def main() -> None:
     """Run what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--counts", nargs="+", type=int, default=COUNTS)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--out", type=Path, required=True)
@@ -88,13 +127,23 @@ def main() -> None:
     config: ForgetConfig = shared_settings("mini").updated({"evaluation": EVALUATION})
     for count in options.counts:
         done = results.setdefault(str(count), {})
-        missing = {name: contender(name, count) for name in options.methods if name not in done and not (count == 1 and SUMMED in name)}
+        missing = {
+            name: contender(name, count)
+            for name in options.methods
+            if name not in done and not (count == 1 and SUMMED in name)
+        }
         if not missing:
             continue
-        case = open_case(drawn_people(bank, "mini", count), bank, config, mini.conditioning_recognizer())
-        for name, figures in run(pipe, case, missing):
+        request = open_request(
+            drawn_people(bank, "mini", count), bank, config, mini.conditioning_recognizer()
+        )
+        for name, figures in run(pipe, request, missing):
             done[name] = figures
-            document = {"threads": torch.get_num_threads(), "evaluation": asdict(config.evaluation), "results": results}
+            document = {
+                "threads": torch.get_num_threads(),
+                "evaluation": asdict(config.evaluation),
+                "results": results,
+            }
             options.out.write_text(json.dumps(document, indent=1) + "\n")
     note = "One adapter for several people, synthetic anchors, by the evaluating recognizer; 95 % intervals over people."
     options.out.with_suffix(".md").write_text(f"{note}\n\n{table(results)}\n")

@@ -1,9 +1,11 @@
-"""The closed forms on the shape of Stable Diffusion 1.5 (CLIP ViT-L/14: 768 wide, keys of 3072, 12 layers, 77 tokens), random weights.
+"""The closed forms on the shape of Stable Diffusion 1.5 (CLIP ViT-L/14: 768 wide, keys of 3072, 12 layers, 77
+tokens), random weights.
 
     python -m benchmarks.closed_shape --out benchmarks/results/closed_shape.json
 
-Seconds and peak memory of one person once the statistics of the bank are kept, all that ``forget`` does; and by rank: the adapter's
-size, and the share of the edit that the rank loses, over the inputs it was solved for. Random weights say nothing of faces.
+Seconds and peak memory of one person once the statistics of the bank are kept, all that ``forget`` does; and
+by rank: the adapter's size, and the share of the edit that the rank loses, over the inputs it was solved for.
+Random weights say nothing of faces.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.step_cost import build_sd15
 from piu_lora import ForgetConfig, load_base
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
-from piu_lora.jobs.request.request import Case, open_case
+from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.jobs.training.bank_statistics import measure_bank
 from piu_lora.jobs.training.trial import tried
 from piu_lora.progress import silent
@@ -48,7 +50,9 @@ def real_shape() -> StableDiffusionPipeline:
         if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
             torch.nn.init.normal_(parameter, std=0.03)
     scheduler = DPMSolverMultistepScheduler()
-    return StableDiffusionPipeline(None, encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False)
+    return StableDiffusionPipeline(
+        None, encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
+    )
 
 
 def people(count: int, seed: int) -> torch.Tensor:
@@ -68,7 +72,9 @@ def bank_of(count: int) -> IdentityBank:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--people", type=int, default=1200, help="in the bank")
     parser.add_argument("--ranks", nargs="*", type=int, default=RANKS)
     parser.add_argument("--out", type=Path, required=True)
@@ -104,10 +110,12 @@ def main() -> None:
     options.out.with_suffix(".md").write_text(table(document) + "\n")
 
 
-def case_of(bank: IdentityBank, method: str, **closed: object) -> Case:
+def case_of(bank: IdentityBank, method: str, **closed: object) -> ErasureRequest:
     """The request to forget the first person."""
-    config = ForgetConfig.preset("arc2face", method).updated({"closed": closed, "anchor": {"rule": "synthetic"}})
-    return open_case(bank.ids[0], bank, config, None)
+    config = ForgetConfig.preset("arc2face", method).updated(
+        {"closed": closed, "anchor": {"rule": "synthetic"}}
+    )
+    return open_request(bank.ids[0], bank, config, None)
 
 
 def peak() -> int:

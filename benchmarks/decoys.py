@@ -1,9 +1,10 @@
-"""What hiding among decoys brings, and what it costs them: the wanted poster on adapters with and without.
+"""What hiding among decoys brings, and what it costs them: reidentification from adapters with and without.
 
     python -m benchmarks.decoys --out benchmarks/results/decoys.json
 
-Several people, an adapter each by closed-encoder; an attacker who has the base, the bank and the adapter ranks everybody by how
-strongly the adapter answers to them. With k decoys a rank of 1 in (k + 1) would be chance.
+Several people, an adapter each by closed-encoder; an attacker who has the base, the bank and the adapter
+ranks everybody by how strongly the adapter answers to them. With k decoys a rank of 1 in (k + 1) would be
+chance.
 """
 
 import argparse
@@ -33,11 +34,26 @@ def measured(pipe: Any, who: str, count: int, cosine: float) -> dict[str, float 
     known = [f"decoys.seed={SECRET}"] if count else []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "adapter"
-        forget(who, pipe, path, config=ForgetConfig.preset("mini", "closed-encoder").updated({"decoys": decoys}), evaluate=False)
-        poster = audit(path, who, pipe, attacks=["poster"], settings=known).section["attacks"][0]["figures"]
+        forget(
+            who,
+            pipe,
+            path,
+            config=ForgetConfig.preset("mini", "closed-encoder").updated({"decoys": decoys}),
+            evaluate=False,
+        )
+        reidentify = audit(path, who, pipe, attacks=["reidentify"], settings=known).section["attacks"][0][
+            "figures"
+        ]
         isms = evaluate(path, who, pipe, settings=(*LEAN, *known)).figures["evaluating"]["ism"]
-    ranks = {name: poster[name] for name in ("response_rank", "unusual_rank", "rows_rank", "columns_rank")}
-    return {**ranks, **{group: isms[group]["ratio"] for group in ("forget", "random", "nearest", "decoy") if group in isms}}
+    ranks = {
+        name: reidentify[name] for name in ("response_rank", "unusual_rank", "rows_rank", "columns_rank")
+    }
+    return {
+        **ranks,
+        **{
+            group: isms[group]["ratio"] for group in ("forget", "random", "nearest", "decoy") if group in isms
+        },
+    }
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
@@ -60,11 +76,15 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 
 def main() -> None:
     """Run what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--people", type=int, default=6)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    results: dict[str, list[dict[str, Any]]] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    results: dict[str, list[dict[str, Any]]] = (
+        json.loads(options.out.read_text()) if options.out.exists() else {}
+    )
     pipe = load_base("mini", device="cpu")
     for count, cosine in SETTINGS:
         rows = results.setdefault(f"{count} {cosine}", [])

@@ -1,9 +1,10 @@
-"""Forgetting people unseen in training: piu-lora beside the official dense recipe, same base, split, conditions and seeds.
+"""Forgetting people unseen in training: piu-lora beside the official dense recipe, same base, split,
+conditions and seeds.
 
     python -m benchmarks.forgetting --people 10 --out benchmarks/results/forgetting.json
 
-Each row is one person of the bank. People used to choose the defaults (``TUNED_ON``) are left out. The run resumes: rows
-already in the file are kept. ``--processes`` runs several people side by side.
+Each row is one person of the bank. People used to choose the defaults (``TUNED_ON``) are left out. The run
+resumes: rows already in the file are kept. ``--processes`` runs several people side by side.
 """
 
 import argparse
@@ -22,17 +23,20 @@ from benchmarks.official_recipe import train_dense
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import evaluate_images
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
-from piu_lora.jobs.request.request import open_case
+from piu_lora.jobs.request.request import open_request
 from piu_lora.model import generate, mini
 
 TUNED_ON = (100, 300)
 FIRST, STRIDE = 37, 89
-# The official recipe with as many samples as ours and a learning rate that suits this small base; and, with --paper, as published.
-DENSE = {"official dense recipe, lr 1e-3, 150 x 16": {"lr": 1e-3, "steps": 150, "batch": 16, "accumulation": 1}}
+# The official recipe with as many samples as ours and a learning rate that suits this small base; and, with
+# --paper, as published.
+DENSE = {
+    "official dense recipe, lr 1e-3, 150 x 16": {"lr": 1e-3, "steps": 150, "batch": 16, "accumulation": 1}
+}
 PAPER = {"official dense recipe, as published": {"lr": 1e-4, "steps": 400, "batch": 16, "accumulation": 2}}
 
 
-def one_person(row: int, threads: int, rivals: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def one_person(row: int, threads: int, baselines: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Every method on one person; figures by method."""
     torch.set_num_threads(threads)
     bank, base, config = mini.conditioning_bank(), load_base("mini"), ForgetConfig.preset("mini")
@@ -42,19 +46,27 @@ def one_person(row: int, threads: int, rivals: dict[str, dict[str, Any]]) -> dic
         assert result.evaluation is not None
         weights = result.path / "pytorch_lora_weights.safetensors"
         results = {
-            "piu-lora": {"seconds": result.receipt.seconds["train"], "bytes": weights.stat().st_size, "figures": result.evaluation.figures}
+            "piu-lora": {
+                "seconds": result.receipt.seconds["train"],
+                "bytes": weights.stat().st_size,
+                "figures": result.evaluation.figures,
+            }
         }
-    case = open_case(identity, bank, config, mini.conditioning_recognizer())
-    galleries = galleries_for("mini", case)
-    target = case.problem.targets[0]
-    plan = plan_for(case, galleries[0].centroids)
-    sampling = {"steps": config.evaluation.steps, "guidance": config.evaluation.guidance, "batch": config.evaluation.batch}
-    for name, settings in rivals.items():
+    request = open_request(identity, bank, config, mini.conditioning_recognizer())
+    galleries = galleries_for("mini", request)
+    target = request.problem.targets[0]
+    plan = plan_for(request, galleries[0].centroids)
+    sampling = {
+        "steps": config.evaluation.steps,
+        "guidance": config.evaluation.guidance,
+        "batch": config.evaluation.batch,
+    }
+    for name, settings in baselines.items():
         pipe = copy.copy(base)
         pipe.unet = copy.deepcopy(base.unet)
         begun = time.perf_counter()
         train_dense(
-            pipe, target.forget, target.anchor, case.problem.retain, weight_decay=0.01, eta=1.0,
+            pipe, target.forget, target.anchor, request.problem.retain, weight_decay=0.01, eta=1.0,
             retain_weight=10.0, seed=config.seed, **settings,
         )  # fmt: skip
         seconds = time.perf_counter() - begun
@@ -78,22 +90,34 @@ def table(rows: list[dict[str, Any]]) -> str:
         for judge in ("conditioning", "evaluating"):
             runs = [row["methods"][method] for row in rows]
             ratios = {
-                group: [run["figures"][judge]["ism"][group]["ratio"] for run in runs] for group in ("forget", "random", "nearest", "anchor")
+                group: [run["figures"][judge]["ism"][group]["ratio"] for run in runs]
+                for group in ("forget", "random", "nearest", "anchor")
             }
-            cells = [f"{statistics.median(values):.3f} ({min(values):.2f} to {max(values):.2f})" for values in ratios.values()]
+            cells = [
+                f"{statistics.median(values):.3f} ({min(values):.2f} to {max(values):.2f})"
+                for values in ratios.values()
+            ]
             acc_u = statistics.fmean(run["figures"][judge]["after"]["acc_u"] for run in runs)
             seconds, size = statistics.median(run["seconds"] for run in runs), runs[0]["bytes"] / 1e6
-            lines.append(f"| {method} | {judge} | {cells[0]} | {acc_u:.3f} | {' | '.join(cells[1:])} | {seconds:.0f} | {size:.2f} MB |")
+            lines.append(
+                f"| {method} | {judge} | {cells[0]} | {acc_u:.3f} | {' | '.join(cells[1:])} | {seconds:.0f} | {size:.2f} MB |"
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run the people that are missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--people", type=int, default=10)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="of each process")
-    parser.add_argument("--paper", action="store_true", help="the official recipe with the published settings too: ten times as long")
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="the official recipe with the published settings too: ten times as long",
+    )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     rows = json.loads(options.out.read_text())["people"] if options.out.exists() else []
@@ -102,11 +126,17 @@ def main() -> None:
     missing = [row for row in wanted if row not in {done["row"] for done in rows}]
     with ProcessPoolExecutor(options.processes) as pool:
         for future in as_completed(
-            [pool.submit(one_person, row, options.threads, DENSE | (PAPER if options.paper else {})) for row in missing]
+            [
+                pool.submit(one_person, row, options.threads, DENSE | (PAPER if options.paper else {}))
+                for row in missing
+            ]
         ):
             rows = sorted([*rows, future.result()], key=lambda done: int(done["row"]))
             options.out.write_text(
-                json.dumps({"threads": options.threads, "processes": options.processes, "people": rows}, indent=1) + "\n"
+                json.dumps(
+                    {"threads": options.threads, "processes": options.processes, "people": rows}, indent=1
+                )
+                + "\n"
             )
     text = f"{len(rows)} people, {options.threads} threads, medians over people (range); AccU is the mean.\n\n{table(rows)}\n"
     options.out.with_suffix(".md").write_text(text)

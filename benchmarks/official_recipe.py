@@ -1,6 +1,6 @@
-"""The official PIU recipe, the yardstick of these benchmarks: it lives in the package, among the rivals."""
+"""The official PIU recipe, the yardstick of these benchmarks: it lives in the package, among the baselines."""
 
-from piu_lora.unlearn.rivals.piu_dense import (
+from piu_lora.unlearn.baselines.piu_dense import (
     BLOCKS,
     Batch,
     dense_loss,
@@ -12,4 +12,14 @@ from piu_lora.unlearn.rivals.piu_dense import (
     train_dense,
 )
 
-__all__ = ["BLOCKS", "Batch", "dense_loss", "dense_step", "draw_batch", "frozen_copy", "open_attention", "teacher_targets", "train_dense"]
+__all__ = [
+    "BLOCKS",
+    "Batch",
+    "dense_loss",
+    "dense_step",
+    "draw_batch",
+    "frozen_copy",
+    "open_attention",
+    "teacher_targets",
+    "train_dense",
+]

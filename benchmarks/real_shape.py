@@ -1,13 +1,16 @@
-"""Training on the shape of Stable Diffusion 1.5: memory by precision and batch, seconds and peak of a step, ours and the official recipe.
+"""Training on the shape of Stable Diffusion 1.5: memory by precision and batch, seconds and peak of a step,
+ours and the official recipe.
 
 Run from the repository's root:
 
-    python -m benchmarks.real_shape [--out FILE.json] [--markdown FILE.md]           # counts, on the meta device, in seconds
-    python -m benchmarks.real_shape --measure [--device cuda] [--batch 4] [--steps 5]  # runs steps with random weights
+    python -m benchmarks.real_shape [--out FILE.json] [--markdown FILE.md]           # counts, on the meta
+    device, in seconds python -m benchmarks.real_shape --measure [--device cuda] [--batch 4] [--steps 5]  #
+    runs steps with random weights
 
-Counts: weights, copied teacher, gradients, AdamW's moments, and what autograd keeps for the backward pass of one sample (a
-forgotten and a retained condition), with attention kept as fused kernels keep it. What a kernel needs while it runs is not
-in them, so a card wants some more.
+Counts: weights, copied teacher, gradients, AdamW's moments, and what autograd keeps for the backward pass of
+    one sample (a
+forgotten and a retained condition), with attention kept as fused kernels keep it. What a kernel needs while
+it runs is not in them, so a card wants some more.
 """
 
 import argparse
@@ -33,9 +36,9 @@ from benchmarks.official_recipe import Batch, dense_step, draw_batch, frozen_cop
 from benchmarks.output import publish
 from benchmarks.step_cost import build_sd15
 from piu_lora.config import ForgetConfig
-from piu_lora.model import adapters_off, attach, checkpointed, trainable
+from piu_lora.model import adapters_disabled, attach, checkpointed, trainable
 from piu_lora.model.split_unet import SplitUNet
-from piu_lora.unlearn import Problem, Student, train
+from piu_lora.unlearn import Problem, TrainedModel, train
 from piu_lora.unlearn.piu import PiuObjective
 
 __all__ = ["count", "kept_bytes", "main", "measure", "table"]
@@ -47,17 +50,23 @@ VARIANTS = (
     ("official", "fp32", False), ("ours", "fp32", False), ("ours", "fp32", True), ("ours", "bf16", False), ("ours", "bf16", True),
 )  # fmt: skip
 BATCHES = (1, 4, 16)
-TEXT_ENCODER = 123_060_480  # parameters of CLIP ViT-L/14's text model; it stays on the device, the VAE does not
+TEXT_ENCODER = (
+    123_060_480  # parameters of CLIP ViT-L/14's text model; it stays on the device, the VAE does not
+)
 _SCHEDULE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 class _Fused(torch.autograd.Function):
-    """Attention as a fused kernel keeps it: query, key, value, result and one number a row; the meta device would keep the products."""
+    """Attention as a fused kernel keeps it: query, key, value, result and one number a row; the meta device
+    would keep the products.
+    """
 
     @staticmethod
     def forward(context: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         result = torch.empty_like(query)
-        context.save_for_backward(query, key, value, result, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        context.save_for_backward(
+            query, key, value, result, query.new_empty(query.shape[:-1], dtype=torch.float32)
+        )
         return result
 
 
@@ -87,7 +96,10 @@ def kept_bytes(recipe: str, precision: str, checkpointing: bool) -> int:
     """Bytes that autograd keeps for one sample of a step."""
     unet = build_sd15().to(HALF[precision])
     unet.set_attn_processor(AttnProcessor2_0())
-    latents, times = torch.empty(2, 4, 64, 64, device="meta", dtype=HALF[precision]), torch.empty(2, dtype=torch.long, device="meta")
+    latents, times = (
+        torch.empty(2, 4, 64, 64, device="meta", dtype=HALF[precision]),
+        torch.empty(2, dtype=torch.long, device="meta"),
+    )
     condition = torch.empty(2, 77, 768, device="meta", dtype=HALF[precision])
     sizes: dict[Any, int] = {}
     if recipe == "official":
@@ -95,7 +107,11 @@ def kept_bytes(recipe: str, precision: str, checkpointing: bool) -> int:
     else:
         attach(unet, PAPER.lora, "adapter", seed=0)
     split = SplitUNet.before(unet, PAPER.lora.blocks)
-    with mock.patch("torch.nn.functional.scaled_dot_product_attention", _fused), checkpointed(unet, checkpointing), _kept(unet, sizes):
+    with (
+        mock.patch("torch.nn.functional.scaled_dot_product_attention", _fused),
+        checkpointed(unet, checkpointing),
+        _kept(unet, sizes),
+    ):
         if recipe == "official":
             unet(latents, times, condition).sample.float().square().mean()
         else:
@@ -118,12 +134,23 @@ def count() -> list[dict[str, Any]]:
         else:
             attach(unet, PAPER.lora, "adapter", seed=0)
             learning = sum(parameter.numel() for parameter in trainable(unet))
-            fixed = {"weights": width * weights + 4 * learning, "teacher": 0, "text_encoder": width * TEXT_ENCODER}
+            fixed = {
+                "weights": width * weights + 4 * learning,
+                "teacher": 0,
+                "text_encoder": width * TEXT_ENCODER,
+            }
         fixed |= {"gradients": 4 * learning, "moments": 8 * learning}
         sample = kept_bytes(recipe, precision, checkpointing)
         totals = {str(batch): sum(fixed.values()) + batch * sample for batch in BATCHES}
         rows.append(
-            {"recipe": recipe, "precision": precision, "checkpointing": checkpointing, "fixed": fixed, "sample": sample, "totals": totals}
+            {
+                "recipe": recipe,
+                "precision": precision,
+                "checkpointing": checkpointing,
+                "fixed": fixed,
+                "sample": sample,
+                "totals": totals,
+            }
         )
     return rows
 
@@ -131,19 +158,29 @@ def count() -> list[dict[str, Any]]:
 # --- measured
 
 
-def measure(recipe: str, precision: str, checkpointing: bool, device: str, batch: int, steps: int) -> dict[str, Any]:
+def measure(
+    recipe: str, precision: str, checkpointing: bool, device: str, batch: int, steps: int
+) -> dict[str, Any]:
     """Median seconds of a step of ``batch`` samples and the peak of memory, in a process of its own."""
     arguments = [recipe, precision, str(int(checkpointing)), device, str(batch), str(steps)]
     command = [sys.executable, "-m", "benchmarks.real_shape", "--one", *arguments]
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        return {"recipe": recipe, "precision": precision, "checkpointing": checkpointing, "batch": batch, "failed": True}
+        return {
+            "recipe": recipe,
+            "precision": precision,
+            "checkpointing": checkpointing,
+            "batch": batch,
+            "failed": True,
+        }
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def _one(recipe: str, precision: str, checkpointing: bool, device: str, batch: int, steps: int) -> dict[str, Any]:
+def _one(
+    recipe: str, precision: str, checkpointing: bool, device: str, batch: int, steps: int
+) -> dict[str, Any]:
     torch.manual_seed(0)
     with torch.device(device):
         unet = UNet2DConditionModel.from_config(build_sd15().config).eval()
@@ -153,7 +190,11 @@ def _one(recipe: str, precision: str, checkpointing: bool, device: str, batch: i
         torch.cuda.reset_peak_memory_stats()
     with checkpointed(unet, checkpointing):
         seconds = run(steps + 1)[1:]
-    peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if device.startswith("cuda")
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
     return {
         "recipe": recipe, "precision": precision, "checkpointing": checkpointing, "batch": batch,
         "seconds": statistics.median(seconds), "all_seconds": seconds, "peak": peak,
@@ -161,7 +202,9 @@ def _one(recipe: str, precision: str, checkpointing: bool, device: str, batch: i
 
 
 def _people() -> Problem:
-    rows = torch.nn.functional.normalize(torch.randn(106, 512, generator=torch.Generator().manual_seed(0)), dim=1)
+    rows = torch.nn.functional.normalize(
+        torch.randn(106, 512, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     return Problem.of_one(rows[:5], rows[5], rows[6:])
 
 
@@ -179,10 +222,22 @@ def _clock(unet: UNet2DConditionModel) -> float:
 def _ours(unet: UNet2DConditionModel, batch: int, precision: str) -> Callable[[int], list[float]]:
     schedule = DDPMScheduler(**_SCHEDULE)
     attach(unet, PAPER.lora, "adapter", seed=0)
-    student = Student(unet, _encoder(unet), lambda: adapters_off(unet), schedule.add_noise, schedule.config.num_train_timesteps)
+    student = TrainedModel(
+        unet,
+        _encoder(unet),
+        lambda: adapters_disabled(unet),
+        schedule.add_noise,
+        schedule.config.num_train_timesteps,
+    )
 
     def run(steps: int) -> list[float]:
-        sizes = {"steps": steps, "batch": batch, "accumulation": 1, "checkpoint_every": steps + 1, "precision": precision}
+        sizes = {
+            "steps": steps,
+            "batch": batch,
+            "accumulation": 1,
+            "checkpoint_every": steps + 1,
+            "precision": precision,
+        }
         config = PAPER.updated({"train": sizes})
         times = [_clock(unet)]
         train(
@@ -197,7 +252,9 @@ def _official(unet: UNet2DConditionModel, batch: int) -> Callable[[int], list[fl
     schedule, problem, encode = DDPMScheduler(**_SCHEDULE), _people(), _encoder(unet)
     teacher, generator = frozen_copy(unet), torch.Generator().manual_seed(0)
     anchor = encode(problem.anchors)
-    optimizer = torch.optim.AdamW(open_attention(unet), lr=PAPER.train.lr, weight_decay=PAPER.train.weight_decay)
+    optimizer = torch.optim.AdamW(
+        open_attention(unet), lr=PAPER.train.lr, weight_decay=PAPER.train.weight_decay
+    )
 
     def draw() -> Batch:
         return draw_batch(unet, encode, schedule, problem.targets[0].forget, problem.retain, batch, generator)
@@ -206,7 +263,14 @@ def _official(unet: UNet2DConditionModel, batch: int) -> Callable[[int], list[fl
         times = [_clock(unet)]
         for _ in range(steps):
             dense_step(
-                unet, teacher, optimizer, draw, anchor, accumulation=1, eta=PAPER.objective.eta, retain_weight=PAPER.objective.retain_weight
+                unet,
+                teacher,
+                optimizer,
+                draw,
+                anchor,
+                accumulation=1,
+                eta=PAPER.objective.eta,
+                retain_weight=PAPER.objective.retain_weight,
             )
             times.append(_clock(unet))
         return [after - before for before, after in itertools.pairwise(times)]
@@ -220,13 +284,17 @@ def _official(unet: UNet2DConditionModel, batch: int) -> Callable[[int], list[fl
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Counted gigabytes, one variant a line."""
     head = (
-        "| recipe | precision | checkpointing | fixed, GB | a sample, GB | " + " | ".join(f"batch {batch}, GB" for batch in BATCHES) + " |"
+        "| recipe | precision | checkpointing | fixed, GB | a sample, GB | "
+        + " | ".join(f"batch {batch}, GB" for batch in BATCHES)
+        + " |"
     )
     lines = [head, "|---|---|---|" + "--:|" * (2 + len(BATCHES))]
     for row in rows:
         cells = [sum(row["fixed"].values()), row["sample"], *(row["totals"][str(batch)] for batch in BATCHES)]
         figures = " | ".join(f"{value / 1e9:.2f}" for value in cells)
-        lines.append(f"| {row['recipe']} | {row['precision']} | {'yes' if row['checkpointing'] else 'no'} | {figures} |")
+        lines.append(
+            f"| {row['recipe']} | {row['precision']} | {'yes' if row['checkpointing'] else 'no'} | {figures} |"
+        )
     return "\n".join(lines)
 
 
@@ -238,18 +306,28 @@ def _measured_table(rows: Sequence[dict[str, Any]], device: str) -> str:
         "|---|---|---|--:|--:|--:|",
     ]
     for row in rows:
-        figures = "out of memory |  |" if row.get("failed") else f"{row['seconds']:.2f} | {row['peak'] / 1e9:.2f} |"
-        lines.append(f"| {row['recipe']} | {row['precision']} | {'yes' if row['checkpointing'] else 'no'} | {row['batch']} | {figures}")
+        figures = (
+            "out of memory |  |" if row.get("failed") else f"{row['seconds']:.2f} | {row['peak'] / 1e9:.2f} |"
+        )
+        lines.append(
+            f"| {row['recipe']} | {row['precision']} | {'yes' if row['checkpointing'] else 'no'} | {row['batch']} | {figures}"
+        )
     return "\n".join(lines)
 
 
 def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return (
+        torch.cuda.get_device_name()
+        if device.startswith("cuda")
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    )
 
 
 def main() -> None:
     """Print the tables; write them where asked."""
-    parser = argparse.ArgumentParser(description="Memory and time of training on the shape of Stable Diffusion 1.5.")
+    parser = argparse.ArgumentParser(
+        description="Memory and time of training on the shape of Stable Diffusion 1.5."
+    )
     parser.add_argument("--measure", action="store_true", help="run steps with random weights as well")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=1)
@@ -266,7 +344,9 @@ def main() -> None:
     text = table(result["counted"])
     if arguments.measure:
         result["device"] = _device_name(arguments.device)
-        result["measured"] = [measure(*variant, arguments.device, arguments.batch, arguments.steps) for variant in VARIANTS]
+        result["measured"] = [
+            measure(*variant, arguments.device, arguments.batch, arguments.steps) for variant in VARIANTS
+        ]
         text += "\n\n" + _measured_table(result["measured"], result["device"])
     publish(text, result, arguments.out, arguments.markdown)
 

@@ -1,9 +1,11 @@
-"""The full report - evaluation and audit at their default sizes - for three adapters that forget the same person.
+"""The full report - evaluation and audit at their default sizes - for three adapters that forget the same
+person.
 
     python -m benchmarks.reports --out benchmarks/results/reports
 
-The person is the first whom ``piu-lora compare`` draws: nobody who was used to choose defaults. Everything runs in one process, on as
-many threads as torch takes; the seconds mean something on a quiet machine only. A report that is there is not made again.
+The person is the first whom ``piu-lora compare`` draws: nobody who was used to choose defaults. Everything
+runs in one process, on as many threads as torch takes; the seconds mean something on a quiet machine only. A
+report that is there is not made again.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from piu_lora.jobs.evaluation.evaluate import evaluate
 from piu_lora.model import mini
 
 METHODS = ("piu", "closed-kv", "closed-encoder")
-ATTACKS = ("cone", "inversion", "bypass", "relearn", "poster")
+ATTACKS = ("cone", "inversion", "bypass", "relearn", "reidentify")
 
 
 def made(pipe: Any, who: str, method: str, folder: Path) -> dict[str, Any]:
@@ -44,21 +46,40 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
 
     seen = [report["evaluation"]["recognizers"]["evaluating"] for report in reports.values()]
-    for group, label in (("forget", "forgotten person"), ("random", "random people"), ("nearest", "nearest ten"), ("anchor", "anchor")):
+    for group, label in (
+        ("forget", "forgotten person"),
+        ("random", "random people"),
+        ("nearest", "nearest ten"),
+        ("anchor", "anchor"),
+    ):
         cells = [
             f"{each['ism'][group]['ratio']:.3f} [{', '.join(f'{end:.3f}' for end in each['ism'][group]['ratio_interval'])}]"
             for each in seen
         ]
         row(f"ISM after / before, {label}", cells)
-    row("verified at FAR 1e-3, forgotten person", [f"{each['verified']['0.001']['forget']['after']['mean']:.3f}" for each in seen])
+    row(
+        "verified at FAR 1e-3, forgotten person",
+        [f"{each['verified']['0.001']['forget']['after']['mean']:.3f}" for each in seen],
+    )
     row(
         "Leak@8, Leak@64 at FAR 1e-3",
-        [f"{each['leak']['0.001']['8']['after']:.3f}, {each['leak']['0.001']['64']['after']:.3f}" for each in seen],
+        [
+            f"{each['leak']['0.001']['8']['after']:.3f}, {each['leak']['0.001']['64']['after']:.3f}"
+            for each in seen
+        ],
     )
-    row("verdict by the default policy", ["passed" if report["verdict"]["passed"] else "falls short" for report in reports.values()])
-    row("seconds of the evaluation", [f"{report['evaluation']['seconds']:.0f}" for report in reports.values()])
+    row(
+        "verdict by the default policy",
+        ["passed" if report["verdict"]["passed"] else "falls short" for report in reports.values()],
+    )
+    row(
+        "seconds of the evaluation", [f"{report['evaluation']['seconds']:.0f}" for report in reports.values()]
+    )
     for name in ATTACKS:
-        entries = [next(each for each in report["audit"]["attacks"] if each["name"] == name) for report in reports.values()]
+        entries = [
+            next(each for each in report["audit"]["attacks"] if each["name"] == name)
+            for report in reports.values()
+        ]
         told = {True: "succeeds", False: "fails", None: "not tried"}
         row(f"{name} ({entries[0]['budget']})", [told[each["succeeded"]] for each in entries])
     row("seconds of the audit", [f"{report['audit']['seconds']:.0f}" for report in reports.values()])
@@ -69,13 +90,19 @@ def findings(reports: dict[str, dict[str, Any]]) -> str:
     """What every attack says in words."""
     parts = []
     for method, report in reports.items():
-        parts += [f"**{method}**", ""] + [f"- {each['name']}: {each['finding']}" for each in report["audit"]["attacks"]] + [""]
+        parts += (
+            [f"**{method}**", ""]
+            + [f"- {each['name']}: {each['finding']}" for each in report["audit"]["attacks"]]
+            + [""]
+        )
     return "\n".join(parts)
 
 
 def main() -> None:
     """Make what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

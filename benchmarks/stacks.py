@@ -1,10 +1,12 @@
 """Stacks of separately trained adapters: summed, merged by refit, merged and fused into the base.
 
-    python -m benchmarks.stacks --work DIR --json benchmarks/results/stacks.json --markdown benchmarks/results/stacks.md
+    python -m benchmarks.stacks --work DIR --json benchmarks/results/stacks.json --markdown
+    benchmarks/results/stacks.md
 
-Ten people of the bank, none of them used to choose a default, get an adapter each (kept in ``--work``; adapters that are there
-are used). Every person is in exactly one stack of each size: ten of 1, five of 2, two of 5, one of 10. Same conditions and seeds for
-all, both recognizers. ISM is given as a share of the untouched base's.
+Ten people of the bank, none of them used to choose a default, get an adapter each (kept in ``--work``;
+adapters that are there are used). Every person is in exactly one stack of each size: ten of 1, five of 2, two
+of 5, one of 10. Same conditions and seeds for all, both recognizers. ISM is given as a share of the untouched
+base's.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from piu_lora.adapter import open_adapter, unload
 from piu_lora.evidence.metrics import accuracy, cosine_to, interval
 from piu_lora.jobs.stacks.check import check_stack
 from piu_lora.jobs.stacks.fuse import fuse_adapters
-from piu_lora.jobs.stacks.members import Member
+from piu_lora.jobs.stacks.members import StackMember
 from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 from piu_lora.model import mini
 
@@ -43,7 +45,11 @@ def shots_of(rows: Sequence[int]) -> list[tuple[str, int, torch.Tensor]]:
     for row in rows:
         own = bank.of(bank.ids[row])
         shots += [("forget", row, own[i % len(own)]) for i in range(10)]
-        near = [other for other in (bank.centroids @ bank.centroids[row]).argsort(descending=True).tolist() if other not in rows][:5]
+        near = [
+            other
+            for other in (bank.centroids @ bank.centroids[row]).argsort(descending=True).tolist()
+            if other not in rows
+        ][:5]
         shots += [("nearest", other, bank.of(bank.ids[other])[i]) for other in near for i in range(2)]
     chosen = [row for row in range(5, len(bank), 25) if row not in rows][:40]
     return shots + [("random", row, bank.of(bank.ids[row])[0]) for row in chosen]
@@ -51,7 +57,13 @@ def shots_of(rows: Sequence[int]) -> list[tuple[str, int, torch.Tensor]]:
 
 def score(pipe: StableDiffusionPipeline, shots: list[tuple[str, int, torch.Tensor]]) -> dict[str, Any]:
     """Cosines to the own centroid and hits among the bank, by recognizer."""
-    pictures = generate(pipe, torch.stack([shot[2] for shot in shots]), list(range(len(shots))), steps=STEPS, guidance=GUIDANCE)
+    pictures = generate(
+        pipe,
+        torch.stack([shot[2] for shot in shots]),
+        list(range(len(shots))),
+        steps=STEPS,
+        guidance=GUIDANCE,
+    )
     rows = [shot[1] for shot in shots]
     found = {}
     for name, recognizer, bank in (
@@ -61,7 +73,10 @@ def score(pipe: StableDiffusionPipeline, shots: list[tuple[str, int, torch.Tenso
         embedded = recognizer.embed(pictures).numpy()
         centroids = bank.centroids.numpy()
         cosines = cosine_to(embedded, centroids[rows]).round(4)
-        found[name] = {"cosine": cosines.tolist(), "hit": accuracy(embedded, centroids, rows).astype(int).tolist()}
+        found[name] = {
+            "cosine": cosines.tolist(),
+            "hit": accuracy(embedded, centroids, rows).astype(int).tolist(),
+        }
     return found
 
 
@@ -75,15 +90,22 @@ def loaded(pipe: StableDiffusionPipeline, folders: Sequence[Path]) -> Iterator[S
         unload(pipe, names)
 
 
-def one_stack(base: StableDiffusionPipeline, members: Sequence[Member], rows: Sequence[int], work: Path) -> dict[str, Any]:
+def one_stack(
+    base: StableDiffusionPipeline, members: Sequence[StackMember], rows: Sequence[int], work: Path
+) -> dict[str, Any]:
     """All ways to put one stack together, with the interference that ``stack check`` predicts for each."""
     shots = shots_of(rows)
-    result: dict[str, Any] = {"rows": list(rows), "groups": [shot[0] for shot in shots], "base": score(base, shots), "ways": {}}
+    result: dict[str, Any] = {
+        "rows": list(rows),
+        "groups": [shot[0] for shot in shots],
+        "base": score(base, shots),
+        "ways": {},
+    }
 
     def note(way: str, pipe: StableDiffusionPipeline, p95: float, **facts: Any) -> None:
         result["ways"][way] = {"scores": score(pipe, shots), "check_p95": p95, **facts}
 
-    def check(stack: Sequence[Member]) -> float:
+    def check(stack: Sequence[StackMember]) -> float:
         found = check_stack(stack, base, activations=0)
         return float(found.interference.harm(-1, found.bystanders)["p95"])
 
@@ -99,13 +121,22 @@ def one_stack(base: StableDiffusionPipeline, members: Sequence[Member], rows: Se
         size = (merged.path / "pytorch_lora_weights.safetensors").stat().st_size
         ranks = statistics.fmean(error.rank for error in merged.errors.values())
         with loaded(base, [merged.path]) as pipe:
-            note(way, pipe, check([Member(open_adapter(merged.path))]), seconds=seconds, bytes=size, rank=ranks)
-    fuse_adapters([Member(open_adapter(merged.path))], "mini", work / "fused", force=True)
+            note(
+                way,
+                pipe,
+                check([StackMember(open_adapter(merged.path))]),
+                seconds=seconds,
+                bytes=size,
+                rank=ranks,
+            )
+    fuse_adapters([StackMember(open_adapter(merged.path))], "mini", work / "fused", force=True)
     note("refit, fused", load_base(work / "fused"), result["ways"][way]["check_p95"])
     return result
 
 
-def seconds_per_image(base: StableDiffusionPipeline, folders: Sequence[Path], work: Path, rounds: int = 5) -> dict[str, Any]:
+def seconds_per_image(
+    base: StableDiffusionPipeline, folders: Sequence[Path], work: Path, rounds: int = 5
+) -> dict[str, Any]:
     """16 images at once: the base, the stack, the merged and the fused one in turn, ``rounds`` times."""
     embeddings = torch.stack([mini.conditioning_bank().centroids[row] for row in range(16)])
     fused, times = load_base(work / "fused"), {name: [] for name in ("base", "stacked", "merged", "fused")}
@@ -122,7 +153,10 @@ def seconds_per_image(base: StableDiffusionPipeline, folders: Sequence[Path], wo
         with loaded(base, [work / "merged"]) as pipe:
             timed("merged", pipe)
         timed("fused", fused)
-    return {name: {"median": statistics.median(values), "ratio": _ratio(values, times["base"])} for name, values in times.items()}
+    return {
+        name: {"median": statistics.median(values), "ratio": _ratio(values, times["base"])}
+        for name, values in times.items()
+    }
 
 
 def _ratio(values: list[float], base: list[float]) -> list[float]:
@@ -168,24 +202,28 @@ def table(result: dict[str, Any]) -> str:
                 figures = [cell(stacks, way, recognizer, group) for group in ("forget", "random", "nearest")]
                 figures.insert(1, f"{recognised(stacks, way, recognizer):.3f}")
                 pace = f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})"
-                lines.append(f"| {size} | {way} | {recognizer} | {' | '.join(figures)} | {p95:.2f} | {pace} |")
+                lines.append(
+                    f"| {size} | {way} | {recognizer} | {' | '.join(figures)} | {p95:.2f} | {pace} |"
+                )
     return "\n".join(lines)
 
 
-def make_adapters(work: Path, count: int) -> list[tuple[int, Member]]:
+def make_adapters(work: Path, count: int) -> list[tuple[int, StackMember]]:
     """One adapter for each person, trained with the defaults where it is missing."""
     bank, made = mini.conditioning_bank(), []
     for row in [FIRST + STRIDE * i for i in range(count)]:
         folder = work / str(row)
         if not folder.exists():
             forget(bank.ids[row], "mini", folder, evaluate=False)
-        made.append((row, Member(open_adapter(folder), 1.0, bank.of(bank.ids[row]))))
+        made.append((row, StackMember(open_adapter(folder), 1.0, bank.of(bank.ids[row]))))
     return made
 
 
 def main() -> None:
     """Make the adapters that are missing, put them together, score, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder for the adapters")
     parser.add_argument("--people", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
@@ -198,9 +236,14 @@ def main() -> None:
     for size in [size for size in SIZES if size <= options.people]:
         with tempfile.TemporaryDirectory() as scratch:
             parts = [made[start : start + size] for start in range(0, options.people, size)]
-            stacks = [one_stack(base, [m for _, m in part], [row for row, _ in part], Path(scratch)) for part in parts]
+            stacks = [
+                one_stack(base, [m for _, m in part], [row for row, _ in part], Path(scratch))
+                for part in parts
+            ]
             result["sizes"][str(size)] = stacks
-            result["seconds"][str(size)] = seconds_per_image(base, [m.adapter.path for _, m in parts[-1]], Path(scratch))
+            result["seconds"][str(size)] = seconds_per_image(
+                base, [m.adapter.path for _, m in parts[-1]], Path(scratch)
+            )
         print(f"size {size} done", flush=True)
     publish(table(result), result, options.json, options.markdown)
 

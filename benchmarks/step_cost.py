@@ -4,8 +4,9 @@ Run from the repository's root:
 
     python -m benchmarks.step_cost [--out FILE.json] [--markdown FILE.md]
 
-Operations and memory are counted on the shape of Stable Diffusion 1.5, on the meta device; seconds and peaks are measured
-on the shape of the embedded base, with random weights and conditions, both recipes in turn in one process.
+Operations and memory are counted on the shape of Stable Diffusion 1.5, on the meta device; seconds and peaks
+are measured on the shape of the embedded base, with random weights and conditions, both recipes in turn in
+one process.
 """
 
 import argparse
@@ -27,16 +28,34 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch.nn.functional import mse_loss
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.official_recipe import Batch, dense_loss, dense_step, draw_batch, frozen_copy, open_attention, teacher_targets
+from benchmarks.official_recipe import (
+    Batch,
+    dense_loss,
+    dense_step,
+    draw_batch,
+    frozen_copy,
+    open_attention,
+    teacher_targets,
+)
 from benchmarks.output import publish
 from piu_lora.config import ForgetConfig
-from piu_lora.model import adapters_off, attach, trainable
+from piu_lora.model import adapters_disabled, attach, trainable
 from piu_lora.model.mini.generator import SCHEDULER, build_unet
 from piu_lora.model.split_unet import SplitUNet
-from piu_lora.unlearn import Problem, Student, train
+from piu_lora.unlearn import Problem, TrainedModel, train
 from piu_lora.unlearn.piu import PiuObjective, replacement_target
 
-__all__ = ["build_sd15", "count_flops", "count_memory", "main", "measure_peaks", "measure_seconds", "official_flops", "our_flops", "table"]
+__all__ = [
+    "build_sd15",
+    "count_flops",
+    "count_memory",
+    "main",
+    "measure_peaks",
+    "measure_seconds",
+    "official_flops",
+    "our_flops",
+    "table",
+]
 
 PAPER = ForgetConfig()  # 400 steps of 16 x 2, lambda 10, eta 1; rank 16
 RECIPES = ("official", "ours")
@@ -57,7 +76,9 @@ def build_sd15() -> UNet2DConditionModel:
 
 
 def count_flops() -> dict[str, dict[str, float]]:
-    """Floating-point operations by recipe: of one sample's teacher and student passes, and of the paper's whole run."""
+    """Floating-point operations by recipe: of one sample's teacher and student passes, and of the paper's
+    whole run.
+    """
     sample = _meta_batch(), torch.empty(1, 77, 768, device="meta")
     counted = {"official": official_flops(build_sd15(), *sample), "ours": our_flops(build_sd15(), *sample)}
     samples = PAPER.train.steps * PAPER.train.batch * PAPER.train.accumulation
@@ -68,7 +89,9 @@ def count_flops() -> dict[str, dict[str, float]]:
 
 
 def count_memory() -> dict[str, dict[str, float]]:
-    """Bytes by recipe, activations apart, in fp32; ``file`` is what is stored: the whole UNet, or the adapter in fp16."""
+    """Bytes by recipe, activations apart, in fp32; ``file`` is what is stored: the whole UNet, or the adapter
+    in fp16.
+    """
     unet = build_sd15()
     weights = 4 * sum(parameter.numel() for parameter in unet.parameters())
     dense = sum(parameter.numel() for parameter in open_attention(unet))
@@ -82,7 +105,10 @@ def count_memory() -> dict[str, dict[str, float]]:
 
 def measure_seconds(steps: int, warmup: int, batch: int, accumulation: int) -> dict[str, list[float]]:
     """Seconds of each step by recipe, on the shape of the embedded base; the recipes take turns."""
-    official, seconds = _official_step(batch, accumulation), dict[str, list[float]]({name: [] for name in RECIPES})
+    official, seconds = (
+        _official_step(batch, accumulation),
+        dict[str, list[float]]({name: [] for name in RECIPES}),
+    )
     mark = time.perf_counter()
 
     def on_step(step: int, _terms: dict[str, float]) -> None:
@@ -99,7 +125,9 @@ def measure_seconds(steps: int, warmup: int, batch: int, accumulation: int) -> d
 
 
 def measure_peaks(steps: int, batch: int, accumulation: int) -> dict[str, int]:
-    """Peak resident bytes by recipe, above what the interpreter and its imports take; each in a process of its own."""
+    """Peak resident bytes by recipe, above what the interpreter and its imports take; each in a process of
+    its own.
+    """
     arguments = ["--steps", str(steps), "--batch", str(batch), "--accumulation", str(accumulation)]
     return {name: int(_fresh_process(["--peak", name, *arguments])) for name in RECIPES}
 
@@ -126,7 +154,13 @@ def main() -> None:
     seconds = measure_seconds(arguments.steps, arguments.warmup, batch, accumulation)
     settings = {name: getattr(arguments, name) for name in ("steps", "warmup", "batch", "accumulation")}
     settings |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    result = {"flops": count_flops(), "memory": count_memory(), "seconds": seconds, "peak": peaks, "settings": settings}
+    result = {
+        "flops": count_flops(),
+        "memory": count_memory(),
+        "seconds": seconds,
+        "peak": peaks,
+        "settings": settings,
+    }
     publish(table(result), result, arguments.out, arguments.markdown)
 
 
@@ -134,21 +168,27 @@ def main() -> None:
 
 
 def official_flops(unet: UNet2DConditionModel, batch: Batch, anchor: torch.Tensor) -> dict[str, float]:
-    """Operations of ``dense_loss`` on a batch and its backward pass, the teacher's three passes apart; opens ``unet``'s attention."""
+    """Operations of ``dense_loss`` on a batch and its backward pass, the teacher's three passes apart; opens
+    ``unet``'s attention.
+    """
     teacher, objective = frozen_copy(unet), PAPER.objective
     open_attention(unet)
     with _counted() as targets:
         teacher_targets(teacher, batch, anchor, objective.eta)
     with _counted() as everything:
         dense_loss(unet, teacher, batch, anchor, objective.eta, objective.retain_weight).backward()
-    return {"teacher": targets.get_total_flops(), "student": everything.get_total_flops() - targets.get_total_flops()}
+    return {
+        "teacher": targets.get_total_flops(),
+        "student": everything.get_total_flops() - targets.get_total_flops(),
+    }
 
 
 def our_flops(unet: UNet2DConditionModel, batch: Batch, anchor: torch.Tensor) -> dict[str, float]:
-    """Operations of ``PiuObjective.loss`` on one sample and its backward pass, what runs without gradient apart.
+    """Operations of ``PiuObjective.loss`` on one sample and its backward pass, what runs without gradient
+    apart.
 
-    The passes are repeated here because the objective opens an autocast, which the meta device has not; a test holds the
-    count against the objective's own. Attaches an adapter to ``unet``.
+    The passes are repeated here because the objective opens an autocast, which the meta device has not; a
+    test holds the count against the objective's own. Attaches an adapter to ``unet``.
     """
     attach(unet, PAPER.lora, "adapter", seed=0)
     split = SplitUNet.before(unet, PAPER.lora.blocks)
@@ -158,12 +198,14 @@ def our_flops(unet: UNet2DConditionModel, batch: Batch, anchor: torch.Tensor) ->
             torch.cat([batch.forget_times, batch.retain_times, batch.forget_times]),
             torch.cat([batch.forget_conditions, batch.retain_conditions, anchor]),
         )
-        with adapters_off(unet):
+        with adapters_disabled(unet):
             forget, retain, at_anchor = split.tail(midway)
     with _counted() as learning:
         student = split.tail(midway[:2])
         target = replacement_target(at_anchor, forget, PAPER.objective.eta)
-        (mse_loss(student[0], target) + PAPER.objective.retain_weight * mse_loss(student[1], retain)).backward()
+        (
+            mse_loss(student[0], target) + PAPER.objective.retain_weight * mse_loss(student[1], retain)
+        ).backward()
     return {"teacher": frozen.get_total_flops(), "student": learning.get_total_flops()}
 
 
@@ -187,15 +229,25 @@ def _memory(parameters: int, weights: int, teacher: int, file: int) -> dict[str,
 
 def _adapter_bytes(unet: UNet2DConditionModel) -> int:
     """Size of the adapter's weights file in fp16, without its receipt digest."""
-    shapes = {name.replace(".adapter.", "."): value.shape for name, value in unet.named_parameters() if ".lora_" in name}
-    return len(safetensors.torch.save({f"unet.{name}": torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}))
+    shapes = {
+        name.replace(".adapter.", "."): value.shape
+        for name, value in unet.named_parameters()
+        if ".lora_" in name
+    }
+    return len(
+        safetensors.torch.save(
+            {f"unet.{name}": torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}
+        )
+    )
 
 
 # --- seconds and peaks, measured on the shape of the embedded base
 
 
 def _people() -> Problem:
-    rows = torch.nn.functional.normalize(torch.randn(106, _WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
+    rows = torch.nn.functional.normalize(
+        torch.randn(106, _WIDTH, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     return Problem.of_one(rows[:5], rows[5], rows[6:])
 
 
@@ -207,27 +259,47 @@ def _encode(embeddings: torch.Tensor) -> torch.Tensor:
 def _mini_unet() -> UNet2DConditionModel:
     torch.manual_seed(0)
     unet = build_unet()
-    torch.nn.init.normal_(unet.conv_out.weight, std=0.02)  # untrained it is zero, and so would be every gradient
+    torch.nn.init.normal_(
+        unet.conv_out.weight, std=0.02
+    )  # untrained it is zero, and so would be every gradient
     return unet.eval()
 
 
-def _train_ours(steps: int, batch: int, accumulation: int, on_step: Callable[[int, dict[str, float]], None]) -> None:
+def _train_ours(
+    steps: int, batch: int, accumulation: int, on_step: Callable[[int, dict[str, float]], None]
+) -> None:
     unet, schedule = _mini_unet(), DDPMScheduler(**SCHEDULER)
     sizes = {"steps": steps, "batch": batch, "accumulation": accumulation, "checkpoint_every": steps + 1}
     config = PAPER.updated({"train": sizes})
     attach(unet, config.lora, "adapter", seed=0)
-    student = Student(unet, _encode, lambda: adapters_off(unet), schedule.add_noise, schedule.config.num_train_timesteps)
-    train(PiuObjective(_people(), student, config), trainable(unet), config.train, config.seed, on_step=on_step)
+    student = TrainedModel(
+        unet,
+        _encode,
+        lambda: adapters_disabled(unet),
+        schedule.add_noise,
+        schedule.config.num_train_timesteps,
+    )
+    train(
+        PiuObjective(_people(), student, config), trainable(unet), config.train, config.seed, on_step=on_step
+    )
 
 
 def _official_step(batch: int, accumulation: int) -> Callable[[], float]:
     unet, schedule, problem = _mini_unet(), DDPMScheduler(**SCHEDULER), _people()
-    teacher, generator, anchor = frozen_copy(unet), torch.Generator().manual_seed(PAPER.seed), _encode(problem.anchors)
-    optimizer = torch.optim.AdamW(open_attention(unet), lr=PAPER.train.lr, weight_decay=PAPER.train.weight_decay)
+    teacher, generator, anchor = (
+        frozen_copy(unet),
+        torch.Generator().manual_seed(PAPER.seed),
+        _encode(problem.anchors),
+    )
+    optimizer = torch.optim.AdamW(
+        open_attention(unet), lr=PAPER.train.lr, weight_decay=PAPER.train.weight_decay
+    )
     weights = {"eta": PAPER.objective.eta, "retain_weight": PAPER.objective.retain_weight}
 
     def draw() -> Batch:
-        return draw_batch(unet, _encode, schedule, problem.targets[0].forget, problem.retain, batch, generator)
+        return draw_batch(
+            unet, _encode, schedule, problem.targets[0].forget, problem.retain, batch, generator
+        )
 
     return lambda: dense_step(unet, teacher, optimizer, draw, anchor, accumulation=accumulation, **weights)
 
@@ -274,7 +346,12 @@ _MEMORY = {
 
 def _row(label: str, values: dict[str, dict[str, float]], key: str, scale: float, digits: int) -> list[str]:
     official, ours = (values[name][key] for name in RECIPES)
-    return [label, f"{official / scale:,.{digits}f}", f"{ours / scale:,.{digits}f}", f"{official / ours:,.2f}" if ours else "-"]
+    return [
+        label,
+        f"{official / scale:,.{digits}f}",
+        f"{ours / scale:,.{digits}f}",
+        f"{official / ours:,.2f}" if ours else "-",
+    ]
 
 
 def _measured_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -283,8 +360,19 @@ def _measured_rows(result: dict[str, Any]) -> list[list[str]]:
     span = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
     size = f"{result['settings']['batch']} x {result['settings']['accumulation']}"
     return [
-        [f"embedded base, a step of {size}, s (median)", f"{statistics.median(official):.3f}", f"{statistics.median(ours):.3f}", span],
-        _row("embedded base, peak memory, MB", {name: {"peak": value} for name, value in result["peak"].items()}, "peak", 1e6, 0),
+        [
+            f"embedded base, a step of {size}, s (median)",
+            f"{statistics.median(official):.3f}",
+            f"{statistics.median(ours):.3f}",
+            span,
+        ],
+        _row(
+            "embedded base, peak memory, MB",
+            {name: {"peak": value} for name, value in result["peak"].items()},
+            "peak",
+            1e6,
+            0,
+        ),
     ]
 
 
@@ -300,7 +388,9 @@ class _Arguments:
 
 
 def _arguments() -> _Arguments:
-    parser = argparse.ArgumentParser(description="One optimiser step of piu_lora's PIU beside one of the official recipe.")
+    parser = argparse.ArgumentParser(
+        description="One optimiser step of piu_lora's PIU beside one of the official recipe."
+    )
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each recipe")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--batch", type=int, default=PAPER.train.batch)

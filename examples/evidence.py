@@ -14,18 +14,31 @@ WHO = "mini-0007"
 def main(out: Path, settings: list[str]) -> None:
     """Forget somebody in seconds, write the full report to ``OUT/report``, and print the verdict."""
     pipe, policy = load_base("mini"), Policy.load(Path(__file__).parent / "policy.toml")
-    adapter = forget(WHO, pipe, out / "adapter", config=ForgetConfig.preset("mini", "closed-encoder"), evaluate=False).path
+    adapter = forget(
+        WHO, pipe, out / "adapter", config=ForgetConfig.preset("mini", "closed-encoder"), evaluate=False
+    ).path
 
     attacking = [pair for pair in settings if pair.startswith("audit.")]
-    evaluate(adapter, WHO, pipe, out / "report", settings=[pair for pair in settings if pair not in attacking], policy=policy)
-    judged = audit(adapter, WHO, pipe, out / "report", attacks=["cone", "poster"], settings=attacking, policy=policy).document
+    evaluate(
+        adapter,
+        WHO,
+        pipe,
+        out / "report",
+        settings=[pair for pair in settings if pair not in attacking],
+        policy=policy,
+    )
+    judged = audit(
+        adapter, WHO, pipe, out / "report", attacks=["cone", "reidentify"], settings=attacking, policy=policy
+    ).document
 
     for attack in judged["audit"]["attacks"]:
         print(f"{attack['name']}: {attack['finding']}")
     for line in judged["verdict"]["lines"]:
         if not line["passed"]:
             found = line["reason"] if line["value"] is None else f"{line['value']:.3f}"
-            print(f"missed: {line['recognizer']} {line['text']}: {found}, expected {line['relation']} {line['limit']}")
+            print(
+                f"missed: {line['recognizer']} {line['text']}: {found}, expected {line['relation']} {line['limit']}"
+            )
     print(f"passed: {judged['verdict']['passed']}; look at {out / 'report' / 'report.html'}")
 
 

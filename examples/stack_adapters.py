@@ -10,7 +10,15 @@ from pathlib import Path
 
 import torch
 
-from piu_lora import active, generate, load_adapters, load_base, merge_adapters, open_members, without
+from piu_lora import (
+    active,
+    adapters_disabled,
+    generate,
+    load_adapters,
+    load_base,
+    merge_adapters,
+    open_members,
+)
 
 out = Path(sys.argv[1])
 adapters = sorted((Path(__file__).parent.parent / "adapters").glob("mini-piu-*"))
@@ -18,9 +26,11 @@ pipe = load_base("mini")
 load_adapters(pipe, adapters, weights=[1.0, 0.5, 0.5])
 print("active:", active(pipe))
 
-somebody = torch.nn.functional.normalize(torch.randn(1, 128, generator=torch.Generator().manual_seed(0)), dim=1)
+somebody = torch.nn.functional.normalize(
+    torch.randn(1, 128, generator=torch.Generator().manual_seed(0)), dim=1
+)
 stacked = generate(pipe, somebody, [0], steps=4)
-with without(pipe):
+with adapters_disabled(pipe):
     bare = generate(pipe, somebody, [0], steps=4)
 print(f"mean change of a face that nobody forgets: {float((stacked - bare).abs().mean()):.4f}")
 

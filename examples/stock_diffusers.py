@@ -2,7 +2,8 @@
 
     python examples/stock_diffusers.py "$(python -m piu_lora.model.mini path)" ADAPTER EMBEDDING.npy OUT.png
 
-EMBEDDING.npy holds one unit-norm ArcFace vector, (d,) or (n, d): ``piu-lora bank export ID --out EMBEDDING.npy``.
+EMBEDDING.npy holds one unit-norm ArcFace vector, (d,) or (n, d): ``piu-lora bank export ID --out
+EMBEDDING.npy``.
 """
 
 import sys
@@ -15,12 +16,17 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 def encode(pipe: StableDiffusionPipeline, embedding: torch.Tensor) -> torch.Tensor:
     """Arc2Face's condition: the ArcFace vector, zero-padded, in place of the token ``id``."""
     tokens = pipe.tokenizer(
-        "photo of a id person", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt"
+        "photo of a id person",
+        padding="max_length",
+        max_length=pipe.tokenizer.model_max_length,
+        return_tensors="pt",
     ).input_ids
     token = pipe.tokenizer.encode("id", add_special_tokens=False)[0]
     table = pipe.text_encoder.get_input_embeddings()
     vector = torch.nn.functional.pad(embedding, (0, table.weight.shape[1] - len(embedding)))
-    hook = table.register_forward_hook(lambda module, inputs, output: torch.where((tokens == token)[..., None], vector, output))
+    hook = table.register_forward_hook(
+        lambda module, inputs, output: torch.where((tokens == token)[..., None], vector, output)
+    )
     try:
         return pipe.text_encoder(tokens)[0]
     finally:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from piu_lora.adapter import Ledger, active, hotswap, load_adapter, load_adapters, prepare_hotswap, read_adapter, without
+    from piu_lora.adapter import (
+        Ledger,
+        active,
+        adapters_disabled,
+        hotswap,
+        load_adapter,
+        load_adapters,
+        prepare_hotswap,
+        read_adapter,
+    )
     from piu_lora.config import ForgetConfig
     from piu_lora.errors import PiuLoraError
     from piu_lora.evidence import Policy
@@ -36,6 +45,7 @@ __all__ = [
     "Policy",
     "__version__",
     "active",
+    "adapters_disabled",
     "audit",
     "check_stack",
     "convert_adapter",
@@ -58,13 +68,12 @@ __all__ = [
     "resize_adapter",
     "verify_adapter",
     "with_people",
-    "without",
 ]
 
 _HOMES = {
     name: home
     for home, names in {
-        "piu_lora.adapter": ("Ledger", "active", "hotswap", "load_adapter", "load_adapters", "prepare_hotswap", "read_adapter", "without",),
+        "piu_lora.adapter": ("Ledger", "active", "hotswap", "load_adapter", "load_adapters", "prepare_hotswap", "read_adapter", "adapters_disabled",),
         "piu_lora.config": ("ForgetConfig",),
         "piu_lora.errors": ("PiuLoraError",),
         "piu_lora.evidence": ("Policy",),

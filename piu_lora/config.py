@@ -1,7 +1,7 @@
 """Every setting of a forget run: frozen, typed, validated; TOML in, TOML out.
 
-The defaults are the paper's (PIU, arXiv 2605.22311, section 4.1) where the paper states one. ``PRESETS`` holds what
-was measured to work for a family of bases.
+The defaults are the paper's (PIU, arXiv 2605.22311, section 4.1) where the paper states one. ``PRESETS``
+holds what was measured to work for a family of bases.
 """
 
 import functools
@@ -32,12 +32,18 @@ __all__ = [
 class SplitConfig:
     """How much is kept back for evaluation."""
 
-    forget_held_out: float = 0.35  # share of the forgotten person's embeddings; 0 evaluates on training embeddings
+    forget_held_out: float = (
+        0.35  # share of the forgotten person's embeddings; 0 evaluates on training embeddings
+    )
     retain_held_out: float = 0.10  # share of the other identities
-    same_person: float = 0.7  # someone of the bank this close to a person from outside it is taken for them, and left out
+    same_person: float = (
+        0.7  # someone of the bank this close to a person from outside it is taken for them, and left out
+    )
 
     def __post_init__(self) -> None:
-        require(0 <= self.forget_held_out < 1, "split.forget_held_out", self.forget_held_out, "0 <= share < 1")
+        require(
+            0 <= self.forget_held_out < 1, "split.forget_held_out", self.forget_held_out, "0 <= share < 1"
+        )
         require(0 < self.retain_held_out < 1, "split.retain_held_out", self.retain_held_out, "0 < share < 1")
         require(0 < self.same_person <= 1, "split.same_person", self.same_person, "0 < cosine <= 1")
 
@@ -46,7 +52,9 @@ class SplitConfig:
 class FacesConfig:
     """How photographs are read."""
 
-    several: Literal["largest", "only", "all"] = "largest"  # of several faces: the largest; refuse the photograph; take all
+    several: Literal["largest", "only", "all"] = (
+        "largest"  # of several faces: the largest; refuse the photograph; take all
+    )
     linked: float = 0.3  # two faces this close are linked, and the largest linked group of a person's photographs is the person
 
     def __post_init__(self) -> None:
@@ -89,7 +97,10 @@ class LoraConfig:
         require(len(self.blocks) > 0, "lora.blocks", self.blocks, "at least one block of the UNet")
         known = {"to_q", "to_k", "to_v", "to_out.0"}
         require(
-            len(self.projections) > 0 and set(self.projections) <= known, "lora.projections", self.projections, f"some of {sorted(known)}"
+            len(self.projections) > 0 and set(self.projections) <= known,
+            "lora.projections",
+            self.projections,
+            f"some of {sorted(known)}",
         )
 
 
@@ -107,9 +118,11 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class DecoyConfig:
-    """People of the bank to hide the forgotten one among: the adapter changes them as well, and its weights single out nobody.
+    """People of the bank to hide the forgotten one among: the adapter changes them as well, and its weights
+    single out nobody.
 
-    It harms them: each becomes somebody at ``cosine`` with themselves. Who they are follows from a seed of their own, which no receipt
+    It harms them: each becomes somebody at ``cosine`` with themselves. Who they are follows from a seed of
+    their own, which no receipt
     holds: whoever has the bank could draw them again.
     """
 
@@ -182,7 +195,9 @@ class DistilConfig:
     empty_weight: float = 1.0  # of the empty prompt's condition
     neighbour_low: float = 0.2  # cosine of synthetic neighbours (retain.neighbours) with a forgotten centroid
     neighbour_high: float = 0.7
-    anchors: float = 0.05  # share of the anchors themselves in the retain batch, as far as neighbours leave room
+    anchors: float = (
+        0.05  # share of the anchors themselves in the retain batch, as far as neighbours leave room
+    )
     unseen: float = 0.5  # share of forget samples turned away from the known photographs, as unseen ones of the person would be
     unseen_low: float = 0.85  # by a cosine from here to 1
 
@@ -212,8 +227,12 @@ class TrainConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
     clip: float = 0.0  # gradient norm; 0 leaves it alone
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the frozen weights and the products; adapters stay in fp32
-    micro_batch: int | Literal["auto"] = "auto"  # samples passed at once; auto: a batch, halved when memory runs out
+    precision: Literal["fp32", "bf16", "fp16"] = (
+        "fp32"  # of the frozen weights and the products; adapters stay in fp32
+    )
+    micro_batch: int | Literal["auto"] = (
+        "auto"  # samples passed at once; auto: a batch, halved when memory runs out
+    )
     gradient_checkpointing: bool = False  # activations are computed again instead of being kept
     compile: bool = False  # torch.compile of the UNet's blocks; pays off in long runs on a GPU
     checkpoint_every: int = 50
@@ -225,7 +244,15 @@ class TrainConfig:
     cooldown: int = 8  # steps that follow the stop, while the learning rate falls to zero
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulation", "checkpoint_every", "check_every", "check_samples", "patience"):
+        for name in (
+            "steps",
+            "batch",
+            "accumulation",
+            "checkpoint_every",
+            "check_every",
+            "check_samples",
+            "patience",
+        ):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         if self.micro_batch != "auto":
             require(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "auto, or 1 or more")
@@ -260,7 +287,9 @@ class ReportConfig(Settings):
     """What ``evaluate`` generates beyond the evaluation of the receipt."""
 
     leak_images: int = 64  # of the forgotten people in all, for Leak@k and the rates of verification
-    sweep_images: int = 8  # of forgotten and of retained people each, at every point of a sweep; 0 leaves the sweeps out
+    sweep_images: int = (
+        8  # of forgotten and of retained people each, at every point of a sweep; 0 leaves the sweeps out
+    )
     guidance: tuple[float, ...] = (1.5, 2.0, 4.5, 6.0)  # beside evaluation.guidance
     steps: tuple[int, ...] = (5, 10, 30)  # beside evaluation.steps
     weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.25, 1.5)  # of the adapter, beside 0 and 1
@@ -270,9 +299,19 @@ class ReportConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("leak_images", "sweep_images"):
             require(getattr(self, name) >= 0, f"report.{name}", getattr(self, name), "0 or more")
-        require(all(value >= 1 for value in self.guidance), "report.guidance", self.guidance, "scales of 1 or more")
+        require(
+            all(value >= 1 for value in self.guidance),
+            "report.guidance",
+            self.guidance,
+            "scales of 1 or more",
+        )
         require(all(value >= 1 for value in self.steps), "report.steps", self.steps, "1 or more each")
-        require(all(0 <= value <= 4 for value in self.weights), "report.weights", self.weights, "weights from 0 to 4")
+        require(
+            all(0 <= value <= 4 for value in self.weights),
+            "report.weights",
+            self.weights,
+            "weights from 0 to 4",
+        )
 
 
 @dataclass(frozen=True)
@@ -305,19 +344,28 @@ class ForgetConfig(Settings):
 
 # Chosen by measurement on identities of the bank that no figure in the README uses (benchmarks/README.md).
 PRESETS: dict[str, dict[str, Any]] = {
-    # One condition of CLIP ViT-L/14 costs 13 GFLOP: what keeps a person under a minute on two cores (benchmarks/closed_shape.py).
+    # One condition of CLIP ViT-L/14 costs 13 GFLOP: what keeps a person under a minute on two cores
+    # (benchmarks/closed_shape.py).
     "arc2face": {"closed": {"retained": 1024, "near": 128, "mixtures": 8}},
     "mini": {
         "faces": {"linked": 0.6},
         "split": {"same_person": 0.85},
         "objective": {"eta": 1.25, "retain_weight": 40.0},
         "retain": {"neighbours": 0.4},
-        "train": {"steps": 150, "accumulation": 1, "lr": 3e-3, "schedule": "cosine", "warmup": 10, "clip": 1.0},
+        "train": {
+            "steps": 150,
+            "accumulation": 1,
+            "lr": 3e-3,
+            "schedule": "cosine",
+            "warmup": 10,
+            "clip": 1.0,
+        },
         "evaluation": {"steps": 15},
     },
 }
 
-# In condition space no UNet takes part, so what holds for one base holds for another. A synthetic anchor makes nobody the replacement.
+# In condition space no UNet takes part, so what holds for one base holds for another. A synthetic anchor
+# makes nobody the replacement.
 _CLOSED: dict[str, Any] = {"anchor": {"rule": "synthetic"}}
 _DISTIL: dict[str, Any] = {
     "anchor": {"rule": "synthetic"},
@@ -331,5 +379,8 @@ METHOD_PRESETS: dict[str, dict[str, Any]] = {
     "closed-kv": _CLOSED, "closed-encoder": _CLOSED, "closed-both": _CLOSED, "distil-encoder": _DISTIL, "distil-both": _DISTIL,
     "piu-warm": {"train": {"start": "closed-kv", "steps": 100}},
 }  # fmt: skip
-# What was measured for one method on one family of bases: a quarter of piu's steps, which need a higher rate and less warm-up.
-_OWN: dict[tuple[str, str], dict[str, Any]] = {("mini", "piu-warm"): {"train": {"steps": 37, "warmup": 3, "lr": 4e-3}}}
+# What was measured for one method on one family of bases: a quarter of piu's steps, which need a higher rate
+# and less warm-up.
+_OWN: dict[tuple[str, str], dict[str, Any]] = {
+    ("mini", "piu-warm"): {"train": {"steps": 37, "warmup": 3, "lr": 4e-3}}
+}

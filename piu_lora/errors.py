@@ -1,4 +1,6 @@
-"""What can go wrong, by what the caller can do about it. Every message quotes the bad value and names the next step."""
+"""What can go wrong, by what the caller can do about it. Every message quotes the bad value and names the
+next step.
+"""
 
 __all__ = ["BadInput", "Busy", "EnvironmentProblem", "Incompatible", "PiuLoraError", "TrainingFailed"]
 

@@ -1,4 +1,6 @@
-"""Settings: frozen dataclasses, read from TOML and from ``section.key=value`` pairs; unknown keys fail with the nearest one."""
+"""Settings: frozen dataclasses, read from TOML and from ``section.key=value`` pairs; unknown keys fail with
+the nearest one.
+"""
 
 import contextlib
 import dataclasses
@@ -27,7 +29,9 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
 def parted(pairs: Iterable[str], section: str) -> tuple[list[str], list[str]]:
     """The ``section.key=value`` pairs of one section, without its name, and all others."""
     pairs, start = list(pairs), f"{section}."
-    return [pair.removeprefix(start) for pair in pairs if pair.startswith(start)], [pair for pair in pairs if not pair.startswith(start)]
+    return [pair.removeprefix(start) for pair in pairs if pair.startswith(start)], [
+        pair for pair in pairs if not pair.startswith(start)
+    ]
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,16 @@ class Settings:
             raise BadInput(f"cannot read the settings file {str(path)!r}: {error}") from error
 
     def updated_from_pairs(self, pairs: Iterable[str]) -> Self:
-        """A copy with ``section.key=value`` strings laid over it, checked together; values are read as TOML, else as text."""
+        """A copy with ``section.key=value`` strings laid over it, checked together; values are read as TOML,
+        else as text.
+        """
         merged: dict[str, Any] = {}
         for pair in pairs:
             key, separator, text = pair.partition("=")
             if not separator:
-                raise BadInput(f"--set {pair!r} has no '='; write it as section.key=value, for example train.steps=200")
+                raise BadInput(
+                    f"--set {pair!r} has no '='; write it as section.key=value, for example train.steps=200"
+                )
             *sections, last = key.strip().split(".")
             place = merged
             for section in sections:
@@ -87,13 +95,19 @@ def _overlay(config: _Section, values: Mapping[str, Any], prefix: str) -> _Secti
         name = f"{prefix}{key}"
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{close[0]!s}?" if close else f"known here: {', '.join(prefix + k for k in known)}"
+            hint = (
+                f"did you mean {prefix}{close[0]!s}?"
+                if close
+                else f"known here: {', '.join(prefix + k for k in known)}"
+            )
             raise BadInput(f"unknown setting {name!r}: {hint}")
         current = getattr(config, key)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, Mapping):
                 first = dataclasses.fields(current)[0].name
-                raise BadInput(f"{name} = {value!r} is a section: set one of its keys, for example {name}.{first}")
+                raise BadInput(
+                    f"{name} = {value!r} is a section: set one of its keys, for example {name}.{first}"
+                )
             changes[key] = _overlay(current, value, f"{name}.")
         else:
             changes[key] = _typed(known[key], value, name)

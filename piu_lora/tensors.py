@@ -15,8 +15,9 @@ __all__ = ["save_tensors"]
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write a safetensors file with its metadata in sorted order.
 
-    The library keeps metadata in a hash map and writes it in another order every time, so equal runs would give unequal
-    files. The header is sorted in place, in the room it already has; the tensors are left as they are.
+    The library keeps metadata in a hash map and writes it in another order every time, so equal runs would
+    give unequal files. The header is sorted in place, in the room it already has; the tensors are left as
+    they are.
     """
     try:
         save_file(dict(tensors), path, metadata=dict(metadata))
@@ -28,6 +29,8 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapp
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
         if len(text) != length:
-            raise RuntimeError(f"the header of {path.name!r} changed its length: {length} bytes became {len(text)}")
+            raise RuntimeError(
+                f"the header of {path.name!r} changed its length: {length} bytes became {len(text)}"
+            )
         file.seek(8)
         file.write(text)

@@ -57,8 +57,12 @@ def build_encoder(shape: Shape) -> CLIPTextModel:
     )  # fmt: skip
 
 
-def write_arc2face(folder: Path, shape: Shape = TINY, recognizer: bytes = b"a recognizer", seed: int = 0) -> Path:
-    """``arc2face/`` with safetensors, ``encoder/`` as a pickle with the keys of old transformers, ``arcface.onnx``."""
+def write_arc2face(
+    folder: Path, shape: Shape = TINY, recognizer: bytes = b"a recognizer", seed: int = 0
+) -> Path:
+    """``arc2face/`` with safetensors, ``encoder/`` as a pickle with the keys of old transformers,
+    ``arcface.onnx``.
+    """
     torch.manual_seed(seed)
     build_unet(shape).save_pretrained(folder / "arc2face")
     encoder = build_encoder(shape)
@@ -66,8 +70,13 @@ def write_arc2face(folder: Path, shape: Shape = TINY, recognizer: bytes = b"a re
     state["text_model.embeddings.position_ids"] = torch.arange(shape.length)[None]
     (folder / "encoder").mkdir(parents=True)
     torch.save(state, folder / ENCODER)
-    config = encoder.config.to_dict() | {"architectures": ["CLIPTextModelWrapper"], "model_type": "clip_text_model"}
-    (folder / "encoder" / "config.json").write_text(json.dumps({**config, "torch_dtype": "float32", "transformers_version": "4.34.1"}))
+    config = encoder.config.to_dict() | {
+        "architectures": ["CLIPTextModelWrapper"],
+        "model_type": "clip_text_model",
+    }
+    (folder / "encoder" / "config.json").write_text(
+        json.dumps({**config, "torch_dtype": "float32", "transformers_version": "4.34.1"})
+    )
     (folder / "arcface.onnx").write_bytes(recognizer)
     (folder / "README.md").write_text("not needed to load anything")
     return folder
@@ -84,7 +93,9 @@ def write_sd15(folder: Path, shape: Shape = TINY, seed: int = 1) -> Path:
     vae.save_pretrained(folder / "vae")
     _write(folder / "scheduler/scheduler_config.json", _PNDM)
     _write_tokenizer(folder / "tokenizer", shape)
-    _write(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.6.0"})
+    _write(
+        folder / "model_index.json", {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.6.0"}
+    )
     _write(folder / "safety_checker/config.json", {"unwanted": True})
     (folder / "vae" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"unwanted")
     return folder
@@ -92,7 +103,9 @@ def write_sd15(folder: Path, shape: Shape = TINY, seed: int = 1) -> Path:
 
 def serve_arc2face(hub: LoopbackHub, folder: Path, shape: Shape = TINY, **options: Any) -> None:
     """Both repositories at their pinned revisions."""
-    hub.add_repository(ARC2FACE[0], write_arc2face(folder / "arc2face", shape), revision=ARC2FACE[1], **options)
+    hub.add_repository(
+        ARC2FACE[0], write_arc2face(folder / "arc2face", shape), revision=ARC2FACE[1], **options
+    )
     hub.add_repository(SD15[0], write_sd15(folder / "sd15", shape), revision=SD15[1])
 
 
@@ -108,10 +121,21 @@ def _write_tokenizer(folder: Path, shape: Shape) -> None:
     tokenizer = build_tokenizer()
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     _write(folder / "vocab.json", model["vocab"])
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(merge) for merge in model["merges"])]) + "\n")
-    end = {"content": "<|endoftext|>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+    (folder / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *(" ".join(merge) for merge in model["merges"])]) + "\n"
+    )
+    end = {
+        "content": "<|endoftext|>",
+        "lstrip": False,
+        "normalized": True,
+        "rstrip": False,
+        "single_word": False,
+    }
     start = end | {"content": "<|startoftext|>"}
-    _write(folder / "special_tokens_map.json", {"bos_token": start, "eos_token": end, "pad_token": "<|endoftext|>", "unk_token": end})
+    _write(
+        folder / "special_tokens_map.json",
+        {"bos_token": start, "eos_token": end, "pad_token": "<|endoftext|>", "unk_token": end},
+    )
     _write(
         folder / "tokenizer_config.json",
         {

@@ -66,13 +66,18 @@ def adapter_folder(pipe: StableDiffusionPipeline, fast: ForgetConfig, tmp_path: 
     """A complete adapter folder for the tiny base, with random weights."""
     attach(pipe.unet, fast.lora, "made", seed=0)
     generator = torch.Generator().manual_seed(0)
-    weights = {key: 0.3 * torch.randn(value.shape, generator=generator) for key, value in read_weights(pipe.unet, "made").items()}
+    weights = {
+        key: 0.3 * torch.randn(value.shape, generator=generator)
+        for key, value in read_weights(pipe.unet, "made").items()
+    }
     detach(pipe.unet, "made")
     folder = tmp_path / "adapter"
     folder.mkdir()
     ref = BaseRef("tiny", "tiny", attention_digest(pipe.unet))
     write_adapter(
-        folder, change_of(weights, "random weights", "unet."), Receipt(ref, "piu", fast.to_dict(), {"rule": "nearest", "cosine": 0.5}, {})
+        folder,
+        change_of(weights, "random weights", "unet."),
+        Receipt(ref, "piu", fast.to_dict(), {"rule": "nearest", "cosine": 0.5}, {}),
     )
     return folder
 

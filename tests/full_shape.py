@@ -1,4 +1,5 @@
-"""``python -m tests.full_shape FOLDER``: loads arc2face from the Hub as any user would, trains a step, saves, reloads, draws an image.
+"""``python -m tests.full_shape FOLDER``: loads arc2face from the Hub as any user would, trains a step, saves,
+reloads, draws an image.
 
 A process of its own, so that its peak of memory is its own; prints seconds and gigabytes as JSON.
 """
@@ -31,7 +32,9 @@ def timed(name: str) -> Iterator[None]:
 
 def people() -> IdentityBank:
     """Random people of the width of ArcFace."""
-    rows = normalize(torch.randn(12, 1, 512, generator=torch.Generator().manual_seed(0)).repeat(1, 3, 1).flatten(0, 1))
+    rows = normalize(
+        torch.randn(12, 1, 512, generator=torch.Generator().manual_seed(0)).repeat(1, 3, 1).flatten(0, 1)
+    )
     rows = normalize(rows + 0.02 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(1)))
     labels = torch.arange(12, dtype=torch.int32).repeat_interleave(3)
     return IdentityBank(rows, labels, [f"p{row}" for row in range(12)], RecognizerId("arcface.onnx", ""))
@@ -41,7 +44,9 @@ def main(folder: Path) -> None:
     bank = people()
     with timed("load"):
         pipe = load_base("arc2face", device="cpu")
-    config = ForgetConfig().updated_from_pairs(["train.steps=1", "train.batch=1", "train.accumulation=1", "anchor.rule=nearest"])
+    config = ForgetConfig().updated_from_pairs(
+        ["train.steps=1", "train.batch=1", "train.accumulation=1", "anchor.rule=nearest"]
+    )
     with timed("forget, one step"):
         result = forget("p3", pipe, folder / "adapter", bank=bank, config=config, evaluate=False)
     with timed("adapter loaded"):

@@ -17,7 +17,12 @@ def test_defaults_are_the_papers() -> None:
     assert (config.anchor.rule, config.anchor.tau, config.anchor.tolerance) == ("proximity", 0.2, 0.01)
     assert (config.split.forget_held_out, config.split.retain_held_out) == (0.35, 0.10)
     assert (lora.rank, set(lora.projections)) == (16, {"to_q", "to_k", "to_v", "to_out.0"})
-    assert (config.method, config.retain.neighbours, train.schedule, train.clip) == ("piu", 0.0, "constant", 0.0)
+    assert (config.method, config.retain.neighbours, train.schedule, train.clip) == (
+        "piu",
+        0.0,
+        "constant",
+        0.0,
+    )
 
 
 def test_settings_are_frozen() -> None:
@@ -28,7 +33,9 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize("family", sorted(PRESETS))
 def test_a_preset_changes_what_it_names_and_nothing_else(family: str) -> None:
     plain, preset = ForgetConfig().to_dict(), ForgetConfig.preset(family).to_dict()
-    named = {(section, key): value for section, values in PRESETS[family].items() for key, value in values.items()}
+    named = {
+        (section, key): value for section, values in PRESETS[family].items() for key, value in values.items()
+    }
     for section in plain.keys() - {"method", "seed"}:
         for key, value in preset[section].items():
             assert value == named.pop((section, key), plain[section][key]), f"{section}.{key}"
@@ -40,9 +47,19 @@ def test_a_family_without_preset_gets_the_papers() -> None:
 
 
 def test_a_method_has_defaults_of_its_own_and_some_on_one_family() -> None:
-    plain, paper, mini = (ForgetConfig.preset(*which) for which in (("mini",), ("arc2face", "piu-warm"), ("mini", "piu-warm")))
-    assert (paper.train.start, paper.train.steps, paper.train.lr) == ("closed-kv", ForgetConfig().train.steps // 4, ForgetConfig().train.lr)
-    assert (mini.train.start, mini.train.steps, mini.train.schedule) == ("closed-kv", plain.train.steps // 4, plain.train.schedule)
+    plain, paper, mini = (
+        ForgetConfig.preset(*which) for which in (("mini",), ("arc2face", "piu-warm"), ("mini", "piu-warm"))
+    )
+    assert (paper.train.start, paper.train.steps, paper.train.lr) == (
+        "closed-kv",
+        ForgetConfig().train.steps // 4,
+        ForgetConfig().train.lr,
+    )
+    assert (mini.train.start, mini.train.steps, mini.train.schedule) == (
+        "closed-kv",
+        plain.train.steps // 4,
+        plain.train.schedule,
+    )
     assert mini.train.lr > plain.train.lr
     assert mini.objective == plain.objective
 
@@ -114,7 +131,9 @@ def test_range_errors_quote_name_and_value(name: str) -> None:
 
 
 def test_shares_of_one_batch() -> None:
-    with pytest.raises(BadInput, match=r"retain\.neighbours \+ retain\.near = 1\.25 is out of range: expected 1 at most"):
+    with pytest.raises(
+        BadInput, match=r"retain\.neighbours \+ retain\.near = 1\.25 is out of range: expected 1 at most"
+    ):
         ForgetConfig().updated_from_pairs(["retain.neighbours=0.5", "retain.near=0.75"])
 
 
@@ -138,7 +157,9 @@ def test_range_errors_of_lists_and_pairs(pair: str, quoted: str) -> None:
     assert str(error.value).startswith(f"{quoted} is out of range: expected ")
 
 
-@pytest.mark.parametrize("pair", ["split.forget_held_out=0", "anchor.tau=-1", "train.warmup=399", "evaluation.guidance=1"])
+@pytest.mark.parametrize(
+    "pair", ["split.forget_held_out=0", "anchor.tau=-1", "train.warmup=399", "evaluation.guidance=1"]
+)
 def test_edges_of_the_ranges_are_allowed(pair: str) -> None:
     name, value = pair.split("=")
     section, key = name.split(".")
@@ -170,11 +191,19 @@ CHANGES = st.fixed_dictionaries(
     optional={
         "seed": st.integers(0, 2**31 - 1),
         "method": st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-        "split": st.fixed_dictionaries({}, optional={"forget_held_out": shares, "same_person": st.floats(0.01, 1)}),
-        "anchor": st.fixed_dictionaries({"tau": st.floats(-1, 1)}, optional={"on_empty": st.sampled_from(["error", "widen"])}),
-        "lora": st.fixed_dictionaries({"blocks": st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1)}),
+        "split": st.fixed_dictionaries(
+            {}, optional={"forget_held_out": shares, "same_person": st.floats(0.01, 1)}
+        ),
+        "anchor": st.fixed_dictionaries(
+            {"tau": st.floats(-1, 1)}, optional={"on_empty": st.sampled_from(["error", "widen"])}
+        ),
+        "lora": st.fixed_dictionaries(
+            {"blocks": st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1)}
+        ),
         "objective": st.fixed_dictionaries({"eta": amounts, "retain_weight": amounts}),
-        "train": st.fixed_dictionaries({"steps": st.integers(1, 10**9), "lr": st.floats(1e-12, 10), "clip": amounts}),
+        "train": st.fixed_dictionaries(
+            {"steps": st.integers(1, 10**9), "lr": st.floats(1e-12, 10), "clip": amounts}
+        ),
     },
 )
 
@@ -206,7 +235,13 @@ def test_an_unreadable_settings_file_is_named(tmp_path: Path, content: bytes | N
 
 
 def test_pairs_read_toml_values_else_text_and_the_last_one_wins() -> None:
-    pairs = ["train.steps=3", " train.steps = 5 ", "lora.blocks=['mid_block']", "anchor.rule=nearest", 'anchor.identity="a=b"']
+    pairs = [
+        "train.steps=3",
+        " train.steps = 5 ",
+        "lora.blocks=['mid_block']",
+        "anchor.rule=nearest",
+        'anchor.identity="a=b"',
+    ]
     config = ForgetConfig().updated_from_pairs(pairs)
     assert (config.train.steps, config.lora.blocks) == (5, ("mid_block",))
     assert (config.anchor.rule, config.anchor.identity) == ("nearest", "a=b")
@@ -217,13 +252,17 @@ def test_a_pair_without_equals_shows_how() -> None:
         ForgetConfig().updated_from_pairs(["train.steps"])
 
 
-@pytest.mark.parametrize("pairs", [("train.warmup=500", "train.steps=1000"), ("anchor.tolerance=0.1", "anchor.max_tolerance=0.2")])
+@pytest.mark.parametrize(
+    "pairs", [("train.warmup=500", "train.steps=1000"), ("anchor.tolerance=0.1", "anchor.max_tolerance=0.2")]
+)
 def test_the_order_of_pairs_does_not_matter(pairs: tuple[str, str]) -> None:
     preset = ForgetConfig.preset("mini")
     assert preset.updated_from_pairs(pairs) == preset.updated_from_pairs(reversed(pairs))
 
 
-@pytest.mark.parametrize("pair", ["train.lr=inf", "objective.eta=inf", "objective.retain_weight=inf", "evaluation.guidance=inf"])
+@pytest.mark.parametrize(
+    "pair", ["train.lr=inf", "objective.eta=inf", "objective.retain_weight=inf", "evaluation.guidance=inf"]
+)
 def test_infinity_is_out_of_range(pair: str) -> None:
     with pytest.raises(BadInput, match="out of range"):
         ForgetConfig().updated_from_pairs([pair])

@@ -61,7 +61,9 @@ def test_imports_go_down(path: Path) -> None:
             assert FLOORS[other] < FLOORS[own], f"{own} imports {name}, which is not below it"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "jobs").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "jobs").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_imports_within_jobs_go_down(path: Path) -> None:
     own = path.relative_to(ROOT / "jobs").parts[0].removesuffix(".py")
     if own == "__init__":

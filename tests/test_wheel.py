@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_wheel_forgets_outside_the_checkout(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True
+    )
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.endswith("weights/base/model_index.json") for name in names)
@@ -22,6 +24,16 @@ def test_wheel_forgets_outside_the_checkout(tmp_path: Path) -> None:
     venv.create(tmp_path / "env", with_pip=True)
     binaries = tmp_path / "env" / "bin"
     subprocess.run([binaries / "pip", "install", "-q", str(wheel)], check=True)
-    command = [binaries / "piu-lora", "forget", "--identity", "mini-0007", "--out", "adapter", "--set", "train.steps=3", "--no-evaluate"]
+    command = [
+        binaries / "piu-lora",
+        "forget",
+        "--identity",
+        "mini-0007",
+        "--out",
+        "adapter",
+        "--set",
+        "train.steps=3",
+        "--no-evaluate",
+    ]
     subprocess.run(command, check=True, cwd=tmp_path)
     assert (tmp_path / "adapter" / "forget.json").exists()

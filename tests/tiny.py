@@ -1,7 +1,12 @@
 """Tiny models and banks, built from config in milliseconds; no weights, no network."""
 
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
@@ -63,4 +68,6 @@ def tiny_bank(identities: int = 40, shots: int = 6, seed: int = 0) -> IdentityBa
     centres = torch.randn(identities, 1, WIDTH, generator=generator)
     rows = centres + 0.3 * torch.randn(identities, shots, WIDTH, generator=generator)
     labels = torch.arange(identities, dtype=torch.int32).repeat_interleave(shots)
-    return IdentityBank(normalize(rows.flatten(0, 1)), labels, [f"person-{i:03d}" for i in range(identities)], RECOGNIZER)
+    return IdentityBank(
+        normalize(rows.flatten(0, 1)), labels, [f"person-{i:03d}" for i in range(identities)], RECOGNIZER
+    )

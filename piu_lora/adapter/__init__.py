@@ -9,6 +9,7 @@ from piu_lora.adapter.interference import Interference, relative_changes, stacks
 from piu_lora.adapter.ledger import Ledger, default_ledger
 from piu_lora.adapter.loading import (
     active,
+    adapters_disabled,
     check_weights,
     hotswap,
     load_adapter,
@@ -19,9 +20,15 @@ from piu_lora.adapter.loading import (
     require_base,
     set_weights,
     unload,
-    without,
 )
-from piu_lora.adapter.merge import MERGES, LayerError, Moments, compress_change, compression_facts, find_merge
+from piu_lora.adapter.merge import (
+    MERGES,
+    LayerError,
+    SecondMoments,
+    compress_change,
+    compression_facts,
+    find_merge,
+)
 from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_existing, replacing, write_file
 from piu_lora.adapter.receipt import BaseRef, Receipt, library_versions
 from piu_lora.adapter.scan import Hit, Secrets, scan_files
@@ -39,13 +46,14 @@ __all__ = [
     "Interference",
     "LayerError",
     "Ledger",
-    "Moments",
     "OutputFolder",
     "Receipt",
+    "SecondMoments",
     "Secrets",
     "Uploaded",
     "active",
     "adapter_folder",
+    "adapters_disabled",
     "change_of",
     "check_weights",
     "claimed",
@@ -81,7 +89,6 @@ __all__ = [
     "unload",
     "upload_adapter",
     "weights_digest",
-    "without",
     "write_adapter",
     "write_file",
     "write_peft",

@@ -1,4 +1,6 @@
-"""The model card: Hub metadata, how to load the adapter, what was measured, what it cannot do. It names nobody."""
+"""The model card: Hub metadata, how to load the adapter, what was measured, what it cannot do. It names
+nobody.
+"""
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -64,7 +66,9 @@ def model_card(receipt: Receipt, change: Change) -> str:
         places=" and ".join(_PLACES[place] for place in places),
         base=receipt.base.id,
         load="mini" if receipt.base.family == "mini" else receipt.base.id,
-        whom=f"the embeddings of {len(receipt.members)} people yield, each," if several else "the embedding of one person yields",
+        whom=f"the embeddings of {len(receipt.members)} people yield, each,"
+        if several
+        else "the embedding of one person yields",
         made=_made(receipt, change),
         evaluation=_table(receipt.figures()) or "Not evaluated.",
     )
@@ -76,7 +80,10 @@ def _made(receipt: Receipt, change: Change) -> str:
     facts = [f"Method `{receipt.method}`", f"{len(change)} layers", rank]
     if receipt.members:
         facts.append(
-            "from the adapters " + ", ".join(f"`{member['adapter_id']}` (weight {member['weight']:g})" for member in receipt.members)
+            "from the adapters "
+            + ", ".join(
+                f"`{member['adapter_id']}` (weight {member['weight']:g})" for member in receipt.members
+            )
         )
     train = receipt.settings.get("train")
     if isinstance(train, dict) and "steps" in train:
@@ -95,7 +102,13 @@ def _metadata(receipt: Receipt) -> ModelCardData:
         )
         for figure in receipt.figures()
     ]  # fmt: skip
-    hub_id = receipt.base.id if "/" in receipt.base.id else "FoivosPar/Arc2Face" if receipt.base.id == "arc2face" else None
+    hub_id = (
+        receipt.base.id
+        if "/" in receipt.base.id
+        else "FoivosPar/Arc2Face"
+        if receipt.base.id == "arc2face"
+        else None
+    )
     return ModelCardData(
         base_model=hub_id, base_model_relation="adapter" if hub_id else None, library_name="diffusers", license="mit",
         pipeline_tag="text-to-image", tags=["lora", "diffusers", "unlearning", "arc2face", "piu-lora"],
@@ -115,7 +128,10 @@ def _table(figures: list[Figure]) -> str:
     ]  # fmt: skip
     if not rows:
         return ""
-    head = ["| recognizer | people | ISM before | ISM after | after / before [95 %] |", "|---|---|---|---|---|"]
+    head = [
+        "| recognizer | people | ISM before | ISM after | after / before [95 %] |",
+        "|---|---|---|---|---|",
+    ]
     return "\n".join([*head, *rows])
 
 

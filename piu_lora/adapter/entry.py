@@ -14,8 +14,10 @@ class Entry:
     """One adapter, as the operator knows it.
 
     Attributes:
-        state: pending while its folder is being written; merged once another adapter stands for it; withdrawn when the request was.
-        identity: as it was given to ``forget``: a bank id, or an absolute path; one a line for several people. Empty where it is not known.
+        state: pending while its folder is being written; merged once another adapter stands for it; withdrawn
+            when the request was.
+        identity: as it was given to ``forget``: a bank id, or an absolute path; one a line for several
+            people. Empty where it is not known.
         path: the adapter's folder.
         weights_sha256: of its weights file.
         created, changed: UTC, ISO 8601.

@@ -36,7 +36,8 @@ class Extracted:
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of a UNet, from a diffusers folder, a .safetensors file, or a pickle of plain tensors, which is never run.
+    """The state dict of a UNet, from a diffusers folder, a .safetensors file, or a pickle of plain tensors,
+    which is never run.
 
     Raises:
         BadInput: none of these.
@@ -50,7 +51,9 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             if (folder / name).is_file():
                 return read_checkpoint(folder / name)
     if not path.is_file():
-        raise BadInput(f"{str(path)!r} holds no UNet; pass a diffusers folder, a .safetensors file or a pickled state dict")
+        raise BadInput(
+            f"{str(path)!r} holds no UNet; pass a diffusers folder, a .safetensors file or a pickled state dict"
+        )
     return _stripped(read_tensors(path)[0] if path.suffix == ".safetensors" else _unpickled(path), path)
 
 
@@ -65,7 +68,9 @@ def _unpickled(path: Path) -> Mapping[str, object]:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]
     if not isinstance(state, dict):
-        raise BadInput(f"{str(path)!r} holds a {type(state).__name__}, not a state dict; save the UNet's state_dict()")
+        raise BadInput(
+            f"{str(path)!r} holds a {type(state).__name__}, not a state dict; save the UNet's state_dict()"
+        )
     return state
 
 
@@ -82,7 +87,9 @@ def _stripped(state: Mapping[str, object], path: Path) -> dict[str, torch.Tensor
 
 
 @torch.no_grad()
-def extract_change(unet: UNet2DConditionModel, retrained: Mapping[str, torch.Tensor], *, ignore_rest: bool = False) -> Extracted:
+def extract_change(
+    unet: UNet2DConditionModel, retrained: Mapping[str, torch.Tensor], *, ignore_rest: bool = False
+) -> Extracted:
     """``dW = W' - W`` of every linear layer, in float32, as factors of full rank.
 
     Args:
@@ -92,11 +99,14 @@ def extract_change(unet: UNet2DConditionModel, retrained: Mapping[str, torch.Ten
 
     Raises:
         Incompatible: other names or shapes than the base's.
-        BadInput: nothing differs, or a notable part of the difference is in weights that are no linear layers.
+        BadInput: nothing differs, or a notable part of the difference is in weights that are no linear
+            layers.
     """
     base = dict(unet.named_parameters())
     _require_fit(base, retrained)
-    linear = {f"{name}.weight": name for name, module in unet.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear = {
+        f"{name}.weight": name for name, module in unet.named_modules() if isinstance(module, torch.nn.Linear)
+    }
     change, left_out, inside, outside = {}, {}, 0.0, 0.0
     for name, weight in base.items():
         difference = retrained[name].float() - weight.float()
@@ -112,7 +122,9 @@ def extract_change(unet: UNet2DConditionModel, retrained: Mapping[str, torch.Ten
             left_out[name] = round((energy / max(float(weight.double().square().sum()), 1e-30)) ** 0.5, 6)
             outside += energy
     if not change:
-        raise BadInput("no linear layer of the retrained UNet differs from the base; pass the checkpoint that was trained from this base")
+        raise BadInput(
+            "no linear layer of the retrained UNet differs from the base; pass the checkpoint that was trained from this base"
+        )
     share = (outside / (inside + outside)) ** 0.5
     if share > _NEGLIGIBLE and not ignore_rest:
         raise BadInput(
@@ -123,9 +135,13 @@ def extract_change(unet: UNet2DConditionModel, retrained: Mapping[str, torch.Ten
 
 
 def _require_fit(base: Mapping[str, torch.Tensor], retrained: Mapping[str, torch.Tensor]) -> None:
-    odd = sorted(base.keys() ^ retrained.keys()) or sorted(name for name in base if base[name].shape != retrained[name].shape)
+    odd = sorted(base.keys() ^ retrained.keys()) or sorted(
+        name for name in base if base[name].shape != retrained[name].shape
+    )
     if odd:
-        raise Incompatible(f"the checkpoint is no UNet of this base: {len(odd)} weights do not fit, the first is {odd[0]!r}")
+        raise Incompatible(
+            f"the checkpoint is no UNet of this base: {len(odd)} weights do not fit, the first is {odd[0]!r}"
+        )
 
 
 def _full_rank(difference: torch.Tensor) -> Factors:

@@ -48,7 +48,10 @@ RECEIPT_FILE = "forget.json"
 CARD_FILE = "README.md"
 # Until transformers 5.6 the text encoder had one level more; stock loaders take the longer names everywhere.
 _FLAT, _NESTED = "text_encoder.encoder.", "text_encoder.text_model.encoder."
-_ENDINGS = {".lora_A.weight": ".lora_linear_layer.down.weight", ".lora_B.weight": ".lora_linear_layer.up.weight"}
+_ENDINGS = {
+    ".lora_A.weight": ".lora_linear_layer.down.weight",
+    ".lora_B.weight": ".lora_linear_layer.up.weight",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class Adapter:
         return self.receipt.adapter_id
 
 
-def write_adapter(folder: Path, change: Change, receipt: Receipt, dtype: torch.dtype = torch.float16) -> Receipt:
+def write_adapter(
+    folder: Path, change: Change, receipt: Receipt, dtype: torch.dtype = torch.float16
+) -> Receipt:
     """Fill ``folder`` with weights, receipt and card; files already in it are part of the adapter.
 
     Args:
@@ -79,13 +84,17 @@ def write_adapter(folder: Path, change: Change, receipt: Receipt, dtype: torch.d
     stored = {module: factors.to(dtype) for module, factors in sorted(change.items())}
     change_of(state_of(stored), "the new weights")
     header = diffusers_header(stored)
-    header["piu_lora"] = json.dumps({"format": FORMAT, "settings_sha256": settings_digest(receipt.base, receipt.method, receipt.settings)})
+    header["piu_lora"] = json.dumps(
+        {"format": FORMAT, "settings_sha256": settings_digest(receipt.base, receipt.method, receipt.settings)}
+    )
     save_tensors(diffusers_state(stored), folder / DIFFUSERS_FILE, header)
     write_peft(folder, stored, receipt.base.id)
     receipt = replace(receipt, files={})
     (folder / CARD_FILE).write_text(model_card(receipt, stored))
     written = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECEIPT_FILE)
-    receipt = replace(receipt, files={path.relative_to(folder).as_posix(): file_digest(path) for path in written})
+    receipt = replace(
+        receipt, files={path.relative_to(folder).as_posix(): file_digest(path) for path in written}
+    )
     (folder / RECEIPT_FILE).write_text(receipt.to_json())
     return receipt
 
@@ -93,7 +102,8 @@ def write_adapter(folder: Path, change: Change, receipt: Receipt, dtype: torch.d
 def diffusers_state(change: Change) -> dict[str, torch.Tensor]:
     """The state dict that ``pipe.load_lora_weights`` takes.
 
-    Text encoders need diffusers' own older ending: of PEFT's, stock diffusers knows the attention projections only.
+    Text encoders need diffusers' own older ending: of PEFT's, stock diffusers knows the attention projections
+    only.
     """
     state = {}
     for key, value in state_of(change).items():
@@ -132,14 +142,27 @@ def write_peft(folder: Path, change: Change, base: str) -> None:
     for part in sorted({component(module) for module in change}):
         place, own = folder if part == "unet" else folder / part, _part(change, part)
         place.mkdir(exist_ok=True)
-        save_tensors({f"base_model.model.{key}": value for key, value in state_of(own).items()}, place / PEFT_FILE, {"format": "pt"})
-        config = {"peft_type": "LORA", "base_model_name_or_path": base, "inference_mode": True, **peft_config(own)}
+        save_tensors(
+            {f"base_model.model.{key}": value for key, value in state_of(own).items()},
+            place / PEFT_FILE,
+            {"format": "pt"},
+        )
+        config = {
+            "peft_type": "LORA",
+            "base_model_name_or_path": base,
+            "inference_mode": True,
+            **peft_config(own),
+        }
         (place / PEFT_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _part(change: Change, part: str) -> dict[str, Factors]:
     """The factors of one component, by the module's name inside it."""
-    return {module.removeprefix(f"{part}."): factors for module, factors in change.items() if component(module) == part}
+    return {
+        module.removeprefix(f"{part}."): factors
+        for module, factors in change.items()
+        if component(module) == part
+    }
 
 
 def peft_config(change: Change) -> dict[str, Any]:
@@ -157,7 +180,8 @@ def read_adapter(folder: Path | str) -> Adapter:
     """Read an adapter folder and check it before anything is touched.
 
     Raises:
-        BadInput: not an adapter folder; a file is missing, truncated or not what the receipt says; NaN; foreign keys.
+        BadInput: not an adapter folder; a file is missing, truncated or not what the receipt says; NaN;
+            foreign keys.
     """
     folder = Path(folder)
     try:
@@ -168,7 +192,9 @@ def read_adapter(folder: Path | str) -> Adapter:
         ) from error
     receipt = Receipt.from_json(text, str(folder / RECEIPT_FILE))
     if DIFFUSERS_FILE not in receipt.files:
-        raise BadInput(f"{str(folder / RECEIPT_FILE)!r} gives no digest for {DIFFUSERS_FILE}; make or download the adapter again")
+        raise BadInput(
+            f"{str(folder / RECEIPT_FILE)!r} gives no digest for {DIFFUSERS_FILE}; make or download the adapter again"
+        )
     for name, digest in receipt.files.items():
         _check_file(folder, name, digest)
     state, header = read_tensors(folder / DIFFUSERS_FILE)
@@ -188,9 +214,13 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
     except (OSError, ValueError):
         present = False
     if not present:
-        raise BadInput(f"{str(folder)!r} lacks {name[:200]!r}, which its receipt lists; download the adapter again")
+        raise BadInput(
+            f"{str(folder)!r} lacks {name[:200]!r}, which its receipt lists; download the adapter again"
+        )
     if file_digest(path) != digest:
-        raise BadInput(f"{str(path)!r} is not what the receipt says (SHA-256 differs): truncated or changed; download the adapter again")
+        raise BadInput(
+            f"{str(path)!r} is not what the receipt says (SHA-256 differs): truncated or changed; download the adapter again"
+        )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -200,7 +230,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         BadInput: it is none, or damaged.
     """
     with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  (not a dict)
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -214,7 +244,14 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             yield file
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
         raise BadInput(f"cannot read {str(path)!r}: {str(error)[:200]}; download it again") from error
 
 
@@ -223,9 +260,13 @@ def _check_header(header: Mapping[str, str], change: Change, path: Path) -> None
     try:
         stated = json.loads(header["lora_adapter_metadata"])
     except (KeyError, ValueError, RecursionError) as error:
-        raise BadInput(f"{str(path)!r} has no lora_adapter_metadata in its header; make or download the adapter again") from error
+        raise BadInput(
+            f"{str(path)!r} has no lora_adapter_metadata in its header; make or download the adapter again"
+        ) from error
     if stated != json.loads(diffusers_header(change)["lora_adapter_metadata"]):
-        raise BadInput(f"{str(path)!r}: the header states other ranks, scales or layers than the weights have; download the adapter again")
+        raise BadInput(
+            f"{str(path)!r}: the header states other ranks, scales or layers than the weights have; download the adapter again"
+        )
 
 
 def weights_digest(adapter: Adapter) -> str:

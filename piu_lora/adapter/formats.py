@@ -1,6 +1,7 @@
 """LoRA files of other programs: read any of them as a change, write a change for each of them.
 
-The scale is always baked into ``up``, on reading and on writing, so alpha equals rank and nothing can be scaled twice.
+The scale is always baked into ``up``, on reading and on writing, so alpha equals rank and nothing can be
+scaled twice.
 """
 
 import hashlib
@@ -13,7 +14,11 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft, convert_unet_state_dict_to_peft
+from diffusers.utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
 from diffusers.utils.state_dict_utils import StateDictType
 
 from piu_lora.adapter.folder import (
@@ -35,7 +40,13 @@ __all__ = ["FORMATS", "Lora", "read_lora", "save_diffusers", "save_kohya"]
 FORMATS = ("diffusers", "kohya", "peft")
 _PEFT = "base_model.model."
 _KOHYA = ("lora_unet_", "lora_te_", "lora_te1_")
-_OTHERS = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr", "lora_mid": "Tucker-decomposed LoRA"}
+_OTHERS = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "lora_mid": "Tucker-decomposed LoRA",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,8 @@ def read_lora(source: Path | str) -> Lora:
     """Read a LoRA of any known format: a file, an adapter folder, or a PEFT folder.
 
     Raises:
-        BadInput: unreadable, of an unknown format, or of a kind that is no plain LoRA on linear layers (DoRA, LoHa, convolutions).
+        BadInput: unreadable, of an unknown format, or of a kind that is no plain LoRA on linear layers (DoRA,
+            LoHa, convolutions).
     """
     lora = _read_file(_file_of(Path(source)))
     # PEFT has a folder for each model; ours keeps the text encoder's inside the UNet's.
@@ -86,13 +98,21 @@ def _read_file(path: Path) -> Lora:
 def _file_of(source: Path) -> Path:
     if source.is_file():
         return source
-    for name in (DIFFUSERS_FILE, PEFT_FILE, f"text_encoder/{PEFT_FILE}", "adapter_model.bin", "pytorch_lora_weights.bin"):
+    for name in (
+        DIFFUSERS_FILE,
+        PEFT_FILE,
+        f"text_encoder/{PEFT_FILE}",
+        "adapter_model.bin",
+        "pytorch_lora_weights.bin",
+    ):
         if (source / name).is_file():
             return source / name
     others = sorted(source.glob("*.safetensors")) if source.is_dir() else []
     if len(others) == 1:
         return others[0]
-    raise BadInput(f"{str(source)!r} is neither a LoRA file nor a folder with one; pass a .safetensors file, or an adapter folder")
+    raise BadInput(
+        f"{str(source)!r} is neither a LoRA file nor a folder with one; pass a .safetensors file, or an adapter folder"
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -101,14 +121,18 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{str(path)!r} is neither safetensors nor a pickle of plain tensors, and was not run; convert it first") from error
+        raise BadInput(
+            f"{str(path)!r} is neither safetensors nor a pickle of plain tensors, and was not run; convert it first"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BadInput(f"{str(path)!r} holds no state dict; pass a LoRA file")
     return state, {}
 
 
 def _from_diffusers(path: Path, state: dict[str, torch.Tensor], header: dict[str, str]) -> Lora:
-    """Keys of diffusers, new or old, or bare PEFT keys; alpha from the header, and equal to the rank where there is none."""
+    """Keys of diffusers, new or old, or bare PEFT keys; alpha from the header, and equal to the rank where
+    there is none.
+    """
     try:
         plain = _to_peft(state)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
@@ -120,16 +144,29 @@ def _from_diffusers(path: Path, state: dict[str, torch.Tensor], header: dict[str
     scales = {}
     for module, factors in change.items():
         part = component(module)
-        own = {key.removeprefix(f"{part}."): value for key, value in settings.items() if key.startswith(f"{part}.")}
+        own = {
+            key.removeprefix(f"{part}."): value
+            for key, value in settings.items()
+            if key.startswith(f"{part}.")
+        }
         scales[module] = _peft_scale(own, module.removeprefix(f"{part}."), factors.rank) if own else 1.0
     return _scaled(path, change, "diffusers", header, scales)
 
 
 def _from_peft(path: Path, state: dict[str, torch.Tensor], header: dict[str, str]) -> Lora:
     config = _peft_config(path)
-    part = "text_encoder" if any(".layers." in key and "transformer_blocks" not in key for key in state) else "unet"
-    change = change_of(flat_names({f"{part}.{key.removeprefix(_PEFT)}": value for key, value in state.items()}), str(path))
-    scales = {module: _peft_scale(config, module.removeprefix(f"{part}."), factors.rank) for module, factors in change.items()}
+    part = (
+        "text_encoder"
+        if any(".layers." in key and "transformer_blocks" not in key for key in state)
+        else "unet"
+    )
+    change = change_of(
+        flat_names({f"{part}.{key.removeprefix(_PEFT)}": value for key, value in state.items()}), str(path)
+    )
+    scales = {
+        module: _peft_scale(config, module.removeprefix(f"{part}."), factors.rank)
+        for module, factors in change.items()
+    }
     return _scaled(path, change, "peft", header, scales)
 
 
@@ -137,7 +174,9 @@ def _peft_config(path: Path) -> dict[str, Any]:
     try:
         config = _json((path.parent / PEFT_CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise BadInput(f"{str(path)!r} is PEFT's, but {PEFT_CONFIG} beside it cannot be read; without it the scale is unknown") from error
+        raise BadInput(
+            f"{str(path)!r} is PEFT's, but {PEFT_CONFIG} beside it cannot be read; without it the scale is unknown"
+        ) from error
     if config.get("peft_type", "LORA") != "LORA" or config.get("use_dora"):
         kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))[:30]
         raise BadInput(f"{str(path)!r} is a {kind} of PEFT; only plain LoRA is read")
@@ -149,7 +188,11 @@ def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     alpha = config.get("lora_alpha", rank)
     patterns = config.get("alpha_pattern") or {}
     if isinstance(patterns, dict):
-        own = [value for key, value in patterns.items() if module == key.lstrip("^") or module.endswith(f".{key}")]
+        own = [
+            value
+            for key, value in patterns.items()
+            if module == key.lstrip("^") or module.endswith(f".{key}")
+        ]
         alpha = own[0] if own else alpha
     if not isinstance(alpha, int | float) or not abs(alpha) < 1e6:
         raise BadInput(f"the alpha of {module!r} is {alpha!r:.40}, no usable number; make the file again")
@@ -165,22 +208,37 @@ def _from_kohya(path: Path, state: dict[str, torch.Tensor], header: dict[str, st
     except BadInput:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        raise BadInput(f"{str(path)!r} looks like a file of kohya's scripts, but diffusers cannot read it: {str(error)[:160]}") from error
+        raise BadInput(
+            f"{str(path)!r} looks like a file of kohya's scripts, but diffusers cannot read it: {str(error)[:160]}"
+        ) from error
     stated = {_module_of_alpha(key): float(value) for key, value in (alphas or {}).items()}
     if any(not abs(value) < 1e6 for value in stated.values()):
         raise BadInput(f"{str(path)!r} has an alpha that is no usable number; make the file again")
-    scales = {module: stated.get(module, float(factors.rank)) / factors.rank for module, factors in change.items()}
+    scales = {
+        module: stated.get(module, float(factors.rank)) / factors.rank for module, factors in change.items()
+    }
     return _scaled(path, change, "kohya", header, scales)
 
 
 def _module_of_alpha(key: str) -> str:
     factor = key.removesuffix(".alpha")
-    name = next(iter(flat_names(_to_peft({factor if factor.endswith(".weight") else f"{factor}.down.weight": torch.empty(0)}))))
+    name = next(
+        iter(
+            flat_names(
+                _to_peft({factor if factor.endswith(".weight") else f"{factor}.down.weight": torch.empty(0)})
+            )
+        )
+    )
     return name.removesuffix(".lora_A.weight")
 
 
-def _scaled(path: Path, change: Change, kind: str, header: dict[str, str], scales: Mapping[str, float]) -> Lora:
-    baked = {m: f if scales[m] == 1 else Factors(f.down, (f.up.float() * scales[m]).to(f.up.dtype)) for m, f in change.items()}
+def _scaled(
+    path: Path, change: Change, kind: str, header: dict[str, str], scales: Mapping[str, float]
+) -> Lora:
+    baked = {
+        m: f if scales[m] == 1 else Factors(f.down, (f.up.float() * scales[m]).to(f.up.dtype))
+        for m, f in change.items()
+    }
     return Lora(path, baked, kind, header, [module for module in change if scales[module] != 1])
 
 
@@ -188,9 +246,13 @@ def _json(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"settings of a LoRA file are no JSON: {str(error)[:100]}; make the file again") from error
+        raise BadInput(
+            f"settings of a LoRA file are no JSON: {str(error)[:100]}; make the file again"
+        ) from error
     if not isinstance(value, dict):
-        raise BadInput(f"settings of a LoRA file are a {type(value).__name__}, not an object; make the file again")
+        raise BadInput(
+            f"settings of a LoRA file are a {type(value).__name__}, not an object; make the file again"
+        )
     return value
 
 
@@ -212,14 +274,20 @@ def _to_peft(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
 
 
 def _encoder_to_peft(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Old keys, then new ones. Left to itself, diffusers takes keys for old only where it sees an output projection."""
+    """Old keys, then new ones. Left to itself, diffusers takes keys for old only where it sees an output
+    projection.
+    """
     newer = convert_state_dict_to_diffusers(state, original_type=StateDictType.DIFFUSERS_OLD)
-    converted: dict[str, torch.Tensor] = convert_state_dict_to_peft(newer, original_type=StateDictType.DIFFUSERS)
+    converted: dict[str, torch.Tensor] = convert_state_dict_to_peft(
+        newer, original_type=StateDictType.DIFFUSERS
+    )
     return converted
 
 
 def _paired(state: Mapping[str, torch.Tensor]) -> bool:
-    return all(key.endswith((".lora_A.weight", ".lora_B.weight")) and key.startswith(COMPONENTS) for key in state)
+    return all(
+        key.endswith((".lora_A.weight", ".lora_B.weight")) and key.startswith(COMPONENTS) for key in state
+    )
 
 
 def _first(state: Mapping[str, torch.Tensor]) -> str:
@@ -232,7 +300,8 @@ def save_diffusers(change: Change, path: Path) -> None:
 
 
 def save_kohya(change: Change, path: Path, *, title: str, resolution: int = 512) -> None:
-    """A file for A1111, ComfyUI and sd-scripts: one rank everywhere, ``.alpha`` equal to it, their usual header.
+    """A file for A1111, ComfyUI and sd-scripts: one rank everywhere, ``.alpha`` equal to it, their usual
+    header.
 
     Args:
         title: shown by those programs; an opaque id, never a name.
@@ -242,25 +311,48 @@ def save_kohya(change: Change, path: Path, *, title: str, resolution: int = 512)
     state: dict[str, torch.Tensor] = {}
     for module, factors in change.items():
         wide, name = padded(factors, rank), _kohya_name(module)
-        state |= {f"{name}.lora_down.weight": wide.down.contiguous(), f"{name}.lora_up.weight": wide.up.contiguous()}
+        state |= {
+            f"{name}.lora_down.weight": wide.down.contiguous(),
+            f"{name}.lora_up.weight": wide.up.contiguous(),
+        }
         state[f"{name}.alpha"] = torch.tensor(float(rank), dtype=factors.up.dtype)
     save_tensors(state, path, _kohya_header(state, rank, title, resolution))
 
 
 def _with_output_projection(change: Change) -> Change:
-    """Text encoders whose attention is changed without its output projection get a zero one, or diffusers overlooks the rest."""
-    attention = [module for module in change if module.startswith("text_encoder.") and module.endswith(("q_proj", "k_proj", "v_proj"))]
-    if not attention or any(module.endswith("out_proj") for module in change if component(module) == "text_encoder"):
+    """Text encoders whose attention is changed without its output projection get a zero one, or diffusers
+    overlooks the rest.
+    """
+    attention = [
+        module
+        for module in change
+        if module.startswith("text_encoder.") and module.endswith(("q_proj", "k_proj", "v_proj"))
+    ]
+    if not attention or any(
+        module.endswith("out_proj") for module in change if component(module) == "text_encoder"
+    ):
         return change
     first = change[attention[0]]
-    return {**change, attention[0].rpartition(".")[0] + ".out_proj": Factors(torch.zeros_like(first.down), torch.zeros_like(first.up))}
+    return {
+        **change,
+        attention[0].rpartition(".")[0] + ".out_proj": Factors(
+            torch.zeros_like(first.down), torch.zeros_like(first.up)
+        ),
+    }
 
 
 def _kohya_name(module: str) -> str:
-    return nested_name(module).replace("unet.", "lora_unet_", 1).replace("text_encoder.", "lora_te_", 1).replace(".", "_")
+    return (
+        nested_name(module)
+        .replace("unet.", "lora_unet_", 1)
+        .replace("text_encoder.", "lora_te_", 1)
+        .replace(".", "_")
+    )
 
 
-def _kohya_header(state: Mapping[str, torch.Tensor], rank: int, title: str, resolution: int) -> dict[str, str]:
+def _kohya_header(
+    state: Mapping[str, torch.Tensor], rank: int, title: str, resolution: int
+) -> dict[str, str]:
     """The keys that those programs look for; ``sshs_model_hash`` is sd-scripts' digest of the tensors alone."""
     content = hashlib.sha256()
     for key in sorted(state):

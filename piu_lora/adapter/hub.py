@@ -1,4 +1,6 @@
-"""Adapters on the Hugging Face Hub: fetched with their digests checked, pushed so that repeating it changes nothing."""
+"""Adapters on the Hugging Face Hub: fetched with their digests checked, pushed so that repeating it changes
+nothing.
+"""
 
 import hashlib
 import logging
@@ -11,7 +13,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
-from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 from piu_lora.adapter.folder import RECEIPT_FILE, file_digest
 from piu_lora.adapter.receipt import Receipt
@@ -36,7 +43,8 @@ class Uploaded:
 
 
 def fetch_adapter(name: str) -> Path:
-    """Download the adapter ``user/name[@revision]`` into the Hub's cache; what is there already is not downloaded again.
+    """Download the adapter ``user/name[@revision]`` into the Hub's cache; what is there already is not
+    downloaded again.
 
     Returns:
         A folder with all files that the receipt lists, apart from reports that were not published.
@@ -46,7 +54,9 @@ def fetch_adapter(name: str) -> Path:
         EnvironmentProblem: it cannot be had, or a file arrived damaged; a damaged file is not kept.
     """
     if not _NAME.fullmatch(name):
-        raise BadInput(f"{name!r} is no name of an adapter on the Hub; write it as USER/NAME or USER/NAME@REVISION")
+        raise BadInput(
+            f"{name!r} is no name of an adapter on the Hub; write it as USER/NAME or USER/NAME@REVISION"
+        )
     try:
         return _fetch(name)
     except PiuLoraError as error:
@@ -59,13 +69,17 @@ def _fetch(name: str) -> Path:
     repository, _, revision = name.partition("@")
     receipt_path = HubFiles(repository, revision or None).find(RECEIPT_FILE)
     if receipt_path is None:
-        raise BadInput(f"the repository {name!r} holds no adapter: it has no {RECEIPT_FILE}; pass one that `piu-lora push` made")
+        raise BadInput(
+            f"the repository {name!r} holds no adapter: it has no {RECEIPT_FILE}; pass one that `piu-lora push` made"
+        )
     folder = receipt_path.parent
     # All other files from the very same commit, though the branch may move meanwhile.
     files = HubFiles(repository, folder.name)
     for file, digest in _receipt(receipt_path, name).files.items():
         if not _is_inside(file):
-            raise BadInput(f"the receipt of {name!r} lists {file[:80]!r}, which is no file of its folder; do not use this adapter")
+            raise BadInput(
+                f"the receipt of {name!r} lists {file[:80]!r}, which is no file of its folder; do not use this adapter"
+            )
         path = files.find(file)
         if path is not None and file_digest(path) != digest:
             # Either of the two may be the damaged one.
@@ -80,7 +94,10 @@ def _fetch(name: str) -> Path:
 def _receipt(path: Path, name: str) -> Receipt:
     """The receipt; nothing in it would tell that it arrived damaged, so the name of its blob, a SHA-1, must."""
     content, announced = path.read_bytes(), path.resolve().name
-    if re.fullmatch("[0-9a-f]{40}", announced) and announced not in (_git_id(content), hashlib.sha1(content).hexdigest()):
+    if re.fullmatch("[0-9a-f]{40}", announced) and announced not in (
+        _git_id(content),
+        hashlib.sha1(content).hexdigest(),
+    ):
         _forget_download(path)
         raise EnvironmentProblem(f"{RECEIPT_FILE} of {name!r} arrived damaged and was deleted; pull again")
     try:
@@ -102,12 +119,17 @@ def _forget_download(path: Path) -> None:
 def _is_inside(name: str) -> bool:
     """Whether a name from a receipt that may come from anybody stays below the folder, on every system."""
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    strange = not name or "\0" in name or ".." in windows.parts or any(len(part) > 200 for part in posix.parts)
+    strange = (
+        not name or "\0" in name or ".." in windows.parts or any(len(part) > 200 for part in posix.parts)
+    )
     return not (strange or posix.is_absolute() or windows.drive or windows.root)
 
 
-def upload_adapter(folder: Path, files: Sequence[str], repository: str, *, public: bool, message: str) -> Uploaded:
-    """Create the repository where it is missing, and commit the files; unchanged ones are not sent, and make no commit.
+def upload_adapter(
+    folder: Path, files: Sequence[str], repository: str, *, public: bool, message: str
+) -> Uploaded:
+    """Create the repository where it is missing, and commit the files; unchanged ones are not sent, and make
+    no commit.
 
     What failed is tried twice more; large files that arrived are not sent again, also not by a later call.
 
@@ -122,12 +144,18 @@ def upload_adapter(folder: Path, files: Sequence[str], repository: str, *, publi
     if not _NAME.fullmatch(repository) or "@" in repository or "/" not in repository:
         raise BadInput(f"{repository!r} is no name of a repository; write it as USER/NAME")
     if not token_present():
-        raise EnvironmentProblem("no Hub token is stored, and pushing needs one with write access: run `hf auth login`")
+        raise EnvironmentProblem(
+            "no Hub token is stored, and pushing needs one with write access: run `hf auth login`"
+        )
     if not (get_token() or "").isprintable() or not (get_token() or "").isascii():
-        raise EnvironmentProblem("the Hub token holds characters that no token has: run `hf auth login`, or set HF_TOKEN again")
+        raise EnvironmentProblem(
+            "the Hub token holds characters that no token has: run `hf auth login`, or set HF_TOKEN again"
+        )
     api = HfApi()
     before = _asked(repository, lambda: _repository(api, repository, public=public))
-    uploaded = _asked(repository, lambda: api.create_commit(repository, _additions(folder, files), commit_message=message))
+    uploaded = _asked(
+        repository, lambda: api.create_commit(repository, _additions(folder, files), commit_message=message)
+    )
     return Uploaded(f"{api.endpoint}/{repository}", uploaded.oid, uploaded.oid != before)
 
 
@@ -135,7 +163,9 @@ def _additions(folder: Path, files: Sequence[str]) -> list[CommitOperationAdd]:
     """Anew for every attempt: the client marks in them what it has done."""
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        raise BadInput(f"{str(folder / missing[0])!r} is no longer there; push again when the folder is complete")
+        raise BadInput(
+            f"{str(folder / missing[0])!r} is no longer there; push again when the folder is complete"
+        )
     return [CommitOperationAdd(name, folder / name) for name in files]
 
 
@@ -152,7 +182,9 @@ def _repository(api: HfApi, repository: str, *, public: bool) -> str:
     if bool(info.private) == public:
         now, wanted = ("private", "public") if info.private else ("public", "private")
         advice = "leave --public out" if info.private else "pass --public to push there all the same"
-        raise BadInput(f"the repository {repository!r} exists and is {now}, not {wanted}; {advice}, or choose another name")
+        raise BadInput(
+            f"the repository {repository!r} exists and is {now}, not {wanted}; {advice}, or choose another name"
+        )
     return info.sha or ""
 
 
@@ -175,7 +207,9 @@ def _pause(seconds: float) -> None:
 
 
 def _shown(error: BaseException | None) -> BaseException | None:
-    """The error as the cause of ours; None where its traceback would show the token, as that of a Hub that echoes it."""
+    """The error as the cause of ours; None where its traceback would show the token, as that of a Hub that
+    echoes it.
+    """
     token = get_token()
     if error is None or not token:
         return error
@@ -195,19 +229,30 @@ def _explained(repository: str, error: Exception) -> PiuLoraError:
     if isinstance(error, HFValidationError):
         return BadInput(f"{repository!r} is no name of a repository; write it as USER/NAME")
     if isinstance(error, OfflineModeIsEnabled):
-        return EnvironmentProblem(f"nothing can be pushed to {repository!r} while HF_HUB_OFFLINE is set; unset it")
+        return EnvironmentProblem(
+            f"nothing can be pushed to {repository!r} while HF_HUB_OFFLINE is set; unset it"
+        )
     if isinstance(error, PermissionError) and error.filename:
         return BadInput(f"{str(error.filename)!r} cannot be read; mend its permissions and push again")
     if status == 401:
         advice = "run `hf auth login`, or set HF_TOKEN to one with write access"
         return EnvironmentProblem(f"the Hub refuses your token for {repository!r}: {advice}")
     if status == 403:
-        return EnvironmentProblem(f"your token may not write to {repository!r}: use one with write access there (`hf auth login`)")
+        return EnvironmentProblem(
+            f"your token may not write to {repository!r}: use one with write access there (`hf auth login`)"
+        )
     if status == 404:
-        return EnvironmentProblem(f"the Hub knows no {repository!r} that you may write to; check the name and `hf auth whoami`")
-    # The client reads the address of the repository from the answer to a conflict, and fails where there is none.
+        return EnvironmentProblem(
+            f"the Hub knows no {repository!r} that you may write to; check the name and `hf auth whoami`"
+        )
+    # The client reads the address of the repository from the answer to a conflict, and fails where there is
+    # none.
     if status in (409, 412) or isinstance(error, KeyError):
         return EnvironmentProblem(f"somebody else is writing to {repository!r}; run the same command again")
     if status is not None:
-        return EnvironmentProblem(f"the Hub answers {status} for {repository!r}; run the same command again later, what arrived is kept")
-    return EnvironmentProblem(f"{repository!r} could not be reached ({type(error).__name__}); check the network and run it again")
+        return EnvironmentProblem(
+            f"the Hub answers {status} for {repository!r}; run the same command again later, what arrived is kept"
+        )
+    return EnvironmentProblem(
+        f"{repository!r} could not be reached ({type(error).__name__}); check the network and run it again"
+    )

@@ -16,7 +16,9 @@ __all__ = ["describe_lora", "screen"]
 
 _BARS = "▏▎▍▌▋▊▉█"
 _BAR_WIDTH = 28
-_BLOCK = re.compile(r"^(unet\.(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)|text_encoder\.encoder\.layers\.\d+)")
+_BLOCK = re.compile(
+    r"^(unet\.(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)|text_encoder\.encoder\.layers\.\d+)"
+)
 
 
 def describe_lora(source: Path) -> dict[str, Any]:
@@ -27,8 +29,18 @@ def describe_lora(source: Path) -> dict[str, Any]:
     """
     adapter, problem = _adapter(source)
     # Not both: each of them holds all tensors.
-    lora = read_lora(source) if adapter is None else Lora(source, adapter.change, "diffusers", read_header(source / DIFFUSERS_FILE))
-    facts = {"path": str(source), "format": lora.format, "layers": len(lora.change), **_weights(lora.change), "bytes": _sizes(source)}
+    lora = (
+        read_lora(source)
+        if adapter is None
+        else Lora(source, adapter.change, "diffusers", read_header(source / DIFFUSERS_FILE))
+    )
+    facts = {
+        "path": str(source),
+        "format": lora.format,
+        "layers": len(lora.change),
+        **_weights(lora.change),
+        "bytes": _sizes(source),
+    }
     facts["header"] = {str(key)[:60]: str(value)[:200] for key, value in sorted(lora.header.items())[:40]}
     facts["receipt"] = None if adapter is None else _receipt(adapter)
     facts["lacks"] = _lacks(lora, adapter, problem)
@@ -67,7 +79,10 @@ def _projection(module: str) -> str:
 
 def _sizes(source: Path) -> dict[str, int]:
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    return {path.name if path == source else path.relative_to(source).as_posix(): path.stat().st_size for path in files[:40]}
+    return {
+        path.name if path == source else path.relative_to(source).as_posix(): path.stat().st_size
+        for path in files[:40]
+    }
 
 
 def _receipt(adapter: Adapter) -> dict[str, Any]:
@@ -93,29 +108,45 @@ def _lacks(lora: Lora, adapter: Adapter | None, problem: str) -> list[str]:
     if lora.format == "diffusers" and "lora_adapter_metadata" not in lora.header:
         lines.append("no lora_adapter_metadata in the header: loaders take alpha for the rank")
     if lora.scaled:
-        lines.append(f"{len(lora.scaled)} layers have an alpha other than their rank: loaders that ignore alpha scale them wrongly")
+        lines.append(
+            f"{len(lora.scaled)} layers have an alpha other than their rank: loaders that ignore alpha scale them wrongly"
+        )
     return lines
 
 
 def screen(facts: dict[str, Any]) -> str:
-    """The facts as text of at most some forty lines; whatever comes from the files is stripped of control characters."""
+    """The facts as text of at most some forty lines; whatever comes from the files is stripped of control
+    characters.
+    """
     receipt = facts["receipt"]
     total = sum(facts["bytes"].values())
-    lines = [f"{'format':10} {facts['format']}, {', '.join(facts['dtypes'])}, {total / 1e6:.2f} MB in {len(facts['bytes'])} files"]
+    lines = [
+        f"{'format':10} {facts['format']}, {', '.join(facts['dtypes'])}, {total / 1e6:.2f} MB in {len(facts['bytes'])} files"
+    ]
     if receipt is not None:
         base = receipt["base"]
         lines.insert(0, f"{'adapter':10} {receipt['adapter_id']}")
-        lines.append(f"{'base':10} {base['id']} {base['revision'][:12]} (cross-attention {base['attn2_sha256'][:12]})")
-        lines.append(f"{'method':10} {receipt['method']}, seed {receipt['seed']}, anchor {_flat(receipt['anchor'])}")
+        lines.append(
+            f"{'base':10} {base['id']} {base['revision'][:12]} (cross-attention {base['attn2_sha256'][:12]})"
+        )
+        lines.append(
+            f"{'method':10} {receipt['method']}, seed {receipt['seed']}, anchor {_flat(receipt['anchor'])}"
+        )
         if receipt["members"]:
-            lines.append(f"{'members':10} {', '.join(member['adapter_id'] for member in receipt['members'][:8])}")
+            lines.append(
+                f"{'members':10} {', '.join(member['adapter_id'] for member in receipt['members'][:8])}"
+            )
         lines.append(f"{'digests':10} all {len(receipt['files'])} files are what the receipt says")
-    lines.append(f"{'layers':10} {facts['layers']}: {_flat(facts['projections'])}; {facts['parameters']:,} parameters")
+    lines.append(
+        f"{'layers':10} {facts['layers']}: {_flat(facts['projections'])}; {facts['parameters']:,} parameters"
+    )
     lines.append(f"{'rank':10} {_ranks(facts['ranks'])}")
     lines += ["", "norm of the change, by block", *_bars(facts["norms"])]
     if receipt is not None and receipt["figures"]:
         lines += ["", "ISM after / before [95 %]"]
-        lines += [f"  {each['recognizer']:13} {each['group']:9} {_ratio(each)}" for each in receipt["figures"][:12]]
+        lines += [
+            f"  {each['recognizer']:13} {each['group']:9} {_ratio(each)}" for each in receipt["figures"][:12]
+        ]
     if facts["lacks"]:
         lines += ["", *(f"lacks: {line}" for line in facts["lacks"])]
     return "\n".join(_printable(line) for line in lines)
@@ -133,7 +164,9 @@ def _ranks(ranks: dict[int, int]) -> str:
 
 def _bars(norms: dict[str, float]) -> list[str]:
     top = max(norms.values()) or 1.0
-    return [f"  {block:32.32} {_bar(norm / top):{_BAR_WIDTH}} {norm:.3g}" for block, norm in norms.items()][:24]
+    return [f"  {block:32.32} {_bar(norm / top):{_BAR_WIDTH}} {norm:.3g}" for block, norm in norms.items()][
+        :24
+    ]
 
 
 def _bar(share: float) -> str:

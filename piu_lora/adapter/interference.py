@@ -21,7 +21,8 @@ class Interference:
 
     Attributes:
         stacks: the places of the adapters in each stack.
-        condition: (stacks, people) over the keys, the values and the text encoder's layers, whose inputs depend on the person alone.
+        condition: (stacks, people) over the keys, the values and the text encoder's layers, whose inputs
+            depend on the person alone.
         activations: (stacks, people) over the other layers, on sampled latents; None where there are none.
     """
 
@@ -32,7 +33,11 @@ class Interference:
     def harm(self, place: int, people: Sequence[int]) -> dict[str, Any]:
         """Of one stack on these people: the median and the 95th percentile of the change."""
         values = self.condition[place, list(people)]
-        return {"median": float(np.median(values)), "p95": float(np.percentile(values, 95)), "max": float(values.max())}
+        return {
+            "median": float(np.median(values)),
+            "p95": float(np.percentile(values, 95)),
+            "max": float(values.max()),
+        }
 
 
 def stacks_of(count: int, pairs_up_to: int = 6) -> tuple[tuple[int, ...], ...]:

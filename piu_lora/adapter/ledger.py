@@ -1,4 +1,6 @@
-"""The ledger: the only place that knows whom an adapter forgets. It stays on the operator's machine, readable by nobody else."""
+"""The ledger: the only place that knows whom an adapter forgets. It stays on the operator's machine, readable
+by nobody else.
+"""
 
 import difflib
 import json
@@ -50,7 +52,8 @@ def default_ledger() -> Path:
 
 
 class Ledger:
-    """A SQLite file with mode 0600; every change is one transaction, durable when it returns. Threads may share it.
+    """A SQLite file with mode 0600; every change is one transaction, durable when it returns. Threads may
+    share it.
 
     Args:
         path: created where it is missing; ``default_ledger()`` by default.
@@ -66,9 +69,13 @@ class Ledger:
         self._turn = threading.RLock()
         try:
             self._create()
-            self._database = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            self._database = sqlite3.connect(
+                self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
+            )
         except (OSError, sqlite3.OperationalError) as error:
-            raise EnvironmentProblem(f"cannot open the ledger {str(self.path)!r}: {error}; pass --ledger FILE, or none") from error
+            raise EnvironmentProblem(
+                f"cannot open the ledger {str(self.path)!r}: {error}; pass --ledger FILE, or none"
+            ) from error
         try:
             self._prepare_patiently()
             self._close_to_others()
@@ -82,7 +89,8 @@ class Ledger:
             raise OSError("it is no regular file")
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # SQLite gives -wal and -shm the mode of the file itself, so it must be right before the first connection. A file that is
-        # there is not opened: closing it again would drop the locks of every connection that this process has to it.
+        # there is not opened: closing it again would drop the locks of every connection that this process has
+        # to it.
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
@@ -106,7 +114,8 @@ class Ledger:
 
     def _prepare(self) -> None:
         with self._understood():
-            # Looked at before WAL, which would change somebody else's database for good; at once, since another process may create it.
+            # Looked at before WAL, which would change somebody else's database for good; at once, since
+            # another process may create it.
             with self._transaction("DEFERRED"):
                 self._stored_version()
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -122,11 +131,17 @@ class Ledger:
 
     def _stored_version(self) -> int:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         if version > _VERSION and "adapters" in tables:
-            raise BadInput(f"{str(self.path)!r} is a ledger of version {version}, this piu-lora reads {_VERSION}; update piu-lora")
+            raise BadInput(
+                f"{str(self.path)!r} is a ledger of version {version}, this piu-lora reads {_VERSION}; update piu-lora"
+            )
         if ("adapters" in tables) != (version > 0) or (tables and not version):
-            raise BadInput(f"{str(self.path)!r} is no ledger but another database; pass another --ledger FILE")
+            raise BadInput(
+                f"{str(self.path)!r} is no ledger but another database; pass another --ledger FILE"
+            )
         return int(version)
 
     def __enter__(self) -> Self:
@@ -148,15 +163,21 @@ class Ledger:
             raise
         except sqlite3.DatabaseError as error:
             if "locked" in str(error) or "busy" in str(error):
-                raise Busy(f"the ledger {str(self.path)!r} is in use by another process; try again") from error
+                raise Busy(
+                    f"the ledger {str(self.path)!r} is in use by another process; try again"
+                ) from error
             if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
                 reason = f"{error}; check the disk and its permissions"
                 raise EnvironmentProblem(f"the ledger {str(self.path)!r} cannot be used: {reason}") from error
-            raise BadInput(f"{str(self.path)!r} is no ledger, or is damaged ({error}); restore a backup, or pass --ledger FILE") from error
+            raise BadInput(
+                f"{str(self.path)!r} is no ledger, or is damaged ({error}); restore a backup, or pass --ledger FILE"
+            ) from error
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction that nobody else can write beside; what is read inside it still holds when it is written."""
+        """One transaction that nobody else can write beside; what is read inside it still holds when it is
+        written.
+        """
         with self._understood(), self._turn, self._transaction("IMMEDIATE"):
             yield self._database
 
@@ -174,7 +195,9 @@ class Ledger:
 
     def _select(self, where: str = "", *values: str) -> list[Entry]:
         with self._understood(), self._turn:
-            rows = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM adapters {where} ORDER BY created, adapter_id", values)
+            rows = self._database.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM adapters {where} ORDER BY created, adapter_id", values
+            )
             try:
                 return [_entry(row) for row in rows]
             except (ValueError, TypeError) as error:
@@ -200,10 +223,16 @@ class Ledger:
         found = [name for name in known if name.startswith(beginning)] if len(beginning) >= 4 else []
         if len(found) == 1:
             return known[found[0]]
-        what = f"{len(found)} adapters begin with {beginning!r}" if found else f"the ledger knows no adapter {beginning!r}"
+        what = (
+            f"{len(found)} adapters begin with {beginning!r}"
+            if found
+            else f"the ledger knows no adapter {beginning!r}"
+        )
         near = found[:5] or difflib.get_close_matches(beginning, known, 3, 0.5)
         hint = f"; the nearest: {', '.join(near)}" if near else ""
-        raise BadInput(f"{what}{hint}; `piu-lora ledger list` shows their ids (at least four characters of one)")
+        raise BadInput(
+            f"{what}{hint}; `piu-lora ledger list` shows their ids (at least four characters of one)"
+        )
 
     def containing(self, adapter_id: str) -> list[Entry]:
         """The adapters, not withdrawn, that were merged from this one, be it by way of others."""
@@ -211,12 +240,18 @@ class Ledger:
         # By now everything below a merged adapter may be withdrawn: the person is in it all the same.
         while found := {entry.adapter_id for entry in entries if inside & set(entry.members)} - inside:
             inside |= found
-        return [entry for entry in entries if entry.adapter_id in inside - {adapter_id} and entry.state != "withdrawn"]
+        return [
+            entry
+            for entry in entries
+            if entry.adapter_id in inside - {adapter_id} and entry.state != "withdrawn"
+        ]
 
     def add(self, entry: Entry) -> Entry:
-        """Add or replace an entry. What was known of its person and the date of its creation stay, where ``entry`` has none.
+        """Add or replace an entry. What was known of its person and the date of its creation stay, where
+        ``entry`` has none.
 
-        The confirmation of a pending merged adapter marks its members; an active adapter retires the one whose folder it took.
+        The confirmation of a pending merged adapter marks its members; an active adapter retires the one
+        whose folder it took.
         """
         with self._writing() as database:
             before = self.entry(entry.adapter_id)
@@ -226,7 +261,9 @@ class Ledger:
 
     def _place(self, database: sqlite3.Connection, entry: Entry) -> Entry:
         if entry.state == "active" and entry.path:
-            for other in self._select("WHERE path = ? AND adapter_id != ? AND state = 'active'", entry.path, entry.adapter_id):
+            for other in self._select(
+                "WHERE path = ? AND adapter_id != ? AND state = 'active'", entry.path, entry.adapter_id
+            ):
                 _retire(database, other, f"its folder was replaced by {entry.adapter_id}")
         return _put(database, entry)
 
@@ -253,7 +290,9 @@ class Ledger:
         with self._writing() as database:
             found = self.find(adapter_id)
             if found.state == "pending":
-                raise BadInput(f"adapter {found.adapter_id} is being written; wait for it, or settle it by `piu-lora ledger check`")
+                raise BadInput(
+                    f"adapter {found.adapter_id} is being written; wait for it, or settle it by `piu-lora ledger check`"
+                )
             return _put(database, replace(found, state="withdrawn", note=note or found.note))
 
     def record_merge(self, merged: Entry, *, instead_of: str = "", withdrawn: str = "") -> Entry:
@@ -267,17 +306,21 @@ class Ledger:
         """
         with self._writing() as database:
             self._mark_members(database, merged)
-            for name, note in ((instead_of, f"replaced by {merged.adapter_id}"), (withdrawn, "taken out of a merged adapter")):
+            for name, note in (
+                (instead_of, f"replaced by {merged.adapter_id}"),
+                (withdrawn, "taken out of a merged adapter"),
+            ):
                 if known := self.entry(name):
                     _retire(database, known, note)
             return self._place(database, merged)
 
     @contextmanager
     def pending(self, entry: Entry) -> Iterator[None]:
-        """Enter an adapter as pending before its folder takes its place; ``add`` or ``record_merge`` confirms it afterwards.
+        """Enter an adapter as pending before its folder takes its place; ``add`` or ``record_merge`` confirms
+        it afterwards.
 
-        An error takes the entry back, unless the folder is in its place already. A process that is killed inside the block leaves
-        it pending, until ``check_ledger``.
+        An error takes the entry back, unless the folder is in its place already. A process that is killed
+        inside the block leaves it pending, until ``check_ledger``.
         """
         lock = self._lock(entry.adapter_id)
         try:
@@ -294,7 +337,9 @@ class Ledger:
 
     def _take_back(self, entry: Entry) -> None:
         if _in_place(entry):
-            _log.warning("adapter %s is complete all the same; `piu-lora ledger check` confirms it", entry.adapter_id)
+            _log.warning(
+                "adapter %s is complete all the same; `piu-lora ledger check` confirms it", entry.adapter_id
+            )
             return
         # The error that led here is the one to be told of; check drops what stays.
         with suppress(PiuLoraError):
@@ -323,10 +368,18 @@ class Ledger:
 
 def _put(database: sqlite3.Connection, entry: Entry) -> Entry:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    known = database.execute(f"SELECT {', '.join(_KEPT)} FROM adapters WHERE adapter_id = ?", (entry.adapter_id,)).fetchone()
+    known = database.execute(
+        f"SELECT {', '.join(_KEPT)} FROM adapters WHERE adapter_id = ?", (entry.adapter_id,)
+    ).fetchone()
     before: dict[str, Any] = dict(zip(_KEPT, known, strict=True)) if known else {"created": now}
-    stored = replace(entry, changed=now, **{name: value for name, value in before.items() if not getattr(entry, name)})
-    values = {**vars(stored), "members": json.dumps(stored.members), "figures": json.dumps(stored.figures, sort_keys=True)}
+    stored = replace(
+        entry, changed=now, **{name: value for name, value in before.items() if not getattr(entry, name)}
+    )
+    values = {
+        **vars(stored),
+        "members": json.dumps(stored.members),
+        "figures": json.dumps(stored.figures, sort_keys=True),
+    }
     marks = ", ".join(f":{name}" for name in _COLUMNS)
     database.execute(f"INSERT OR REPLACE INTO adapters ({', '.join(_COLUMNS)}) VALUES ({marks})", values)
     return stored
@@ -340,11 +393,19 @@ def _retire(database: sqlite3.Connection, entry: Entry, note: str) -> None:
 def _in_place(entry: Entry) -> bool:
     """Whether the folder is there, and is this adapter's."""
     try:
-        return bool(json.loads((Path(entry.path) / RECEIPT_FILE).read_text())["adapter_id"] == entry.adapter_id)
+        return bool(
+            json.loads((Path(entry.path) / RECEIPT_FILE).read_text())["adapter_id"] == entry.adapter_id
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _entry(row: Sequence[Any]) -> Entry:
     values = dict(zip(_COLUMNS, row, strict=True))
-    return Entry(**{**values, "members": tuple(json.loads(values["members"])), "figures": json.loads(values["figures"])})
+    return Entry(
+        **{
+            **values,
+            "members": tuple(json.loads(values["members"])),
+            "figures": json.loads(values["figures"]),
+        }
+    )

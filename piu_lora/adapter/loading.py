@@ -19,6 +19,7 @@ from piu_lora.model.factors import COMPONENTS, Change, component, padded
 
 __all__ = [
     "active",
+    "adapters_disabled",
     "check_weights",
     "hotswap",
     "load_adapter",
@@ -29,7 +30,6 @@ __all__ = [
     "require_base",
     "set_weights",
     "unload",
-    "without",
 ]
 
 _log = logging.getLogger("piu_lora")
@@ -49,7 +49,8 @@ def load_adapter(
     weight: float = 1.0,
     allow_negative: bool = False,
 ) -> str:
-    """Load an adapter into a pipeline with diffusers' own loader, after checking that the two belong together.
+    """Load an adapter into a pipeline with diffusers' own loader, after checking that the two belong
+    together.
 
     Args:
         pipe: a plain pipeline; adapters already loaded stay active beside the new one, with their weights.
@@ -65,7 +66,9 @@ def load_adapter(
         BadInput: the folder is damaged, the name is taken, the weight is negative or not a number.
         Incompatible: it was made for another base.
     """
-    return load_adapters(pipe, [adapter], [weight], names=None if name is None else [name], allow_negative=allow_negative)[0]
+    return load_adapters(
+        pipe, [adapter], [weight], names=None if name is None else [name], allow_negative=allow_negative
+    )[0]
 
 
 def load_adapters(
@@ -85,7 +88,9 @@ def load_adapters(
     weights = [1.0] * len(opened) if weights is None else list(weights)
     names = [each.id for each in opened] if names is None else list(names)
     if not len(weights) == len(names) == len(opened):
-        raise BadInput(f"{len(opened)} adapters, but {len(weights)} weights and {len(names)} names; pass one for each")
+        raise BadInput(
+            f"{len(opened)} adapters, but {len(weights)} weights and {len(names)} names; pass one for each"
+        )
     check_weights(weights, allow_negative=allow_negative)
     before = active(pipe)
     _check_names(pipe, names)
@@ -113,7 +118,9 @@ def check_weights(weights: Sequence[float], *, allow_negative: bool) -> None:
                 "since diffusers silently ignores those that it does not understand"
             )
         if not abs(weight) < 1e6:
-            raise BadInput(f"adapter weight {weight!r} is not a usable number; 1 is the adapter as it was made, 0 leaves it out")
+            raise BadInput(
+                f"adapter weight {weight!r} is not a usable number; 1 is the adapter as it was made, 0 leaves it out"
+            )
         if weight < 0 and not allow_negative:
             raise BadInput(
                 f"adapter weight {weight!r} is below 0: it would bring the forgotten person out more strongly; "
@@ -127,7 +134,9 @@ def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
         if name in loaded or name in names[:place]:
             raise BadInput(f"adapter name {name!r} is taken; load an adapter once, or pass another name")
         if not name or "." in name:
-            raise BadInput(f"adapter name {name!r} is not allowed: it is empty or holds a dot; pass another name")
+            raise BadInput(
+                f"adapter name {name!r} is not allowed: it is empty or holds a dot; pass another name"
+            )
 
 
 def _model(pipe: StableDiffusionPipeline, part: str) -> Any:
@@ -146,20 +155,27 @@ def _names(pipe: StableDiffusionPipeline, part: str) -> list[str]:
 
 
 def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
-    # Tensors, not the file: they were checked, and the file could change. Alpha equals rank, so nothing else is needed.
+    # Tensors, not the file: they were checked, and the file could change. Alpha equals rank, so nothing else
+    # is needed.
     state = diffusers_state(_even(change) if _model(pipe, "unet") in _SWAPPABLE else change)
     parts = {component(module) for module in change}
     # By component: pipe.load_lora_weights complains of every component that an adapter leaves alone.
     if "unet" in parts:
         _model(pipe, "unet").load_lora_adapter(state, prefix="unet", adapter_name=name, _pipeline=pipe)
     if "text_encoder" in parts:
-        pipe.load_lora_into_text_encoder(state, None, _model(pipe, "text_encoder"), adapter_name=name, _pipeline=pipe)
+        pipe.load_lora_into_text_encoder(
+            state, None, _model(pipe, "text_encoder"), adapter_name=name, _pipeline=pipe
+        )
     for part in parts:
         if name not in _names(pipe, part):
-            raise Incompatible(f"adapter {name!r} changed nothing in the {part} of this pipeline; load the base that it was made for")
+            raise Incompatible(
+                f"adapter {name!r} changed nothing in the {part} of this pipeline; load the base that it was made for"
+            )
 
 
-def set_weights(pipe: StableDiffusionPipeline, weights: Mapping[str, float], *, allow_negative: bool = False) -> None:
+def set_weights(
+    pipe: StableDiffusionPipeline, weights: Mapping[str, float], *, allow_negative: bool = False
+) -> None:
     """Make the adapters named, and no others, active with these weights.
 
     Raises:
@@ -194,7 +210,9 @@ def _set_unet(names: list[str], unet: UNet2DConditionModel, weights: list[float]
 
 @contextmanager
 def mounted(pipe: StableDiffusionPipeline, change: Change) -> Iterator[None]:
-    """While open, a change that is in no folder yet is active, alone; the pipeline carries no adapter before and after."""
+    """While open, a change that is in no folder yet is active, alone; the pipeline carries no adapter before
+    and after.
+    """
     name = "mounted"
     try:
         _load(pipe, change, name)
@@ -218,7 +236,11 @@ def active(pipe: StableDiffusionPipeline) -> dict[str, float]:
     weights: dict[str, float] = {}
     for part in COMPONENTS:
         for module in _model(pipe, part).modules():
-            for name in getattr(module, "active_adapters", ()) if hasattr(module, "lora_A") and not module.disable_adapters else ():
+            for name in (
+                getattr(module, "active_adapters", ())
+                if hasattr(module, "lora_A") and not module.disable_adapters
+                else ()
+            ):
                 if name in module.scaling:
                     weights.setdefault(name, module.scaling[name] * module.r[name] / module.lora_alpha[name])
     order = [name for part in COMPONENTS for name in _names(pipe, part)]
@@ -226,8 +248,10 @@ def active(pipe: StableDiffusionPipeline) -> dict[str, float]:
 
 
 @contextmanager
-def without(pipe: StableDiffusionPipeline) -> Iterator[None]:
-    """While open, the pipeline is its bare base, bit for bit; afterwards the same adapters are active with the same weights."""
+def adapters_disabled(pipe: StableDiffusionPipeline) -> Iterator[None]:
+    """While open, the pipeline is its bare base, bit for bit; afterwards the same adapters are active with
+    the same weights.
+    """
     before = active(pipe)
     if before:
         pipe.disable_lora()
@@ -240,19 +264,23 @@ def without(pipe: StableDiffusionPipeline) -> Iterator[None]:
 
 
 def prepare_hotswap(pipe: StableDiffusionPipeline, rank: int) -> None:
-    """Make room for adapters up to ``rank``, so that ``hotswap`` needs no recompilation; call it before the first adapter is loaded.
+    """Make room for adapters up to ``rank``, so that ``hotswap`` needs no recompilation; call it before the
+    first adapter is loaded.
 
     Raises:
         BadInput: adapters are loaded already.
     """
     if _loaded(pipe):
-        raise BadInput(f"adapters are loaded already ({sorted(_loaded(pipe))}); call prepare_hotswap on the bare base")
+        raise BadInput(
+            f"adapters are loaded already ({sorted(_loaded(pipe))}); call prepare_hotswap on the bare base"
+        )
     pipe.unet.enable_lora_hotswap(target_rank=rank)
     _SWAPPABLE.add(_model(pipe, "unet"))
 
 
 def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: str) -> None:
-    """Replace the weights of a loaded adapter in place, also under ``torch.compile``; its name and weight stay.
+    """Replace the weights of a loaded adapter in place, also under ``torch.compile``; its name and weight
+    stay.
 
     Args:
         name: of the loaded adapter; it was loaded after ``prepare_hotswap``.
@@ -263,24 +291,38 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
     """
     opened = open_adapter(adapter)
     if name not in _names(pipe, "unet"):
-        raise BadInput(f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; use load_adapter first")
+        raise BadInput(
+            f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; use load_adapter first"
+        )
     if any(component(module) != "unet" for module in opened.change):
         raise Incompatible(
             f"adapter {opened.id} changes the text encoder, which cannot be swapped in place; unload the old one and load it"
         )
     require_base(pipe, opened)
-    own = {f"unet.{path}" for path, module in _model(pipe, "unet").named_modules() if name in getattr(module, "lora_A", {})}
+    own = {
+        f"unet.{path}"
+        for path, module in _model(pipe, "unet").named_modules()
+        if name in getattr(module, "lora_A", {})
+    }
     if extra := sorted(opened.change.keys() - own):
-        raise BadInput(f"adapter {opened.id} changes layers that {name!r} does not ({extra[0]}); unload {name!r} and load it instead")
+        raise BadInput(
+            f"adapter {opened.id} changes layers that {name!r} does not ({extra[0]}); unload {name!r} and load it instead"
+        )
     rank = max(factors.rank for factors in opened.change.values())
-    room = max(len(module.lora_A[name].weight) for module in _model(pipe, "unet").modules() if name in getattr(module, "lora_A", {}))
+    room = max(
+        len(module.lora_A[name].weight)
+        for module in _model(pipe, "unet").modules()
+        if name in getattr(module, "lora_A", {})
+    )
     if _model(pipe, "unet") not in _SWAPPABLE or rank > room:
         raise BadInput(
             f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; call prepare_hotswap(pipe, rank) before the first load"
         )
     before = active(pipe)
     state = diffusers_state(_even(opened.change))
-    _model(pipe, "unet").load_lora_adapter(state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe)
+    _model(pipe, "unet").load_lora_adapter(
+        state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe
+    )
     _activate(pipe, before)
 
 
@@ -289,14 +331,21 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     ref, base = adapter.receipt.base, describe(pipe)
     _require_shapes(pipe, adapter)
     parts = {component(module) for module in adapter.change}
-    wanted = {"unet": ("cross-attention", ref.attn2_sha256), "text_encoder": ("text encoder", ref.text_encoder_sha256)}
-    digests = {"unet": lambda: attention_digest(_model(pipe, "unet")), "text_encoder": lambda: encoder_digest(_model(pipe, "text_encoder"))}
+    wanted = {
+        "unet": ("cross-attention", ref.attn2_sha256),
+        "text_encoder": ("text encoder", ref.text_encoder_sha256),
+    }
+    digests = {
+        "unet": lambda: attention_digest(_model(pipe, "unet")),
+        "text_encoder": lambda: encoder_digest(_model(pipe, "text_encoder")),
+    }
     for part in sorted(parts):
         what, digest = wanted[part]
         if _model(pipe, part).dtype == torch.bfloat16 or not digest:
             # Weights loaded in bfloat16 have lost the digits that the digest is made of.
             _log.warning(
-                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16, or the receipt has no digest", what
+                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16, or the receipt has no digest",
+                what,
             )
         elif digests[part]() != digest:
             raise Incompatible(
@@ -307,7 +356,9 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
 
 def _require_shapes(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     name = describe(pipe).id
-    modules = {f"{part}.{path}": module for part in COMPONENTS for path, module in _model(pipe, part).named_modules()}
+    modules = {
+        f"{part}.{path}": module for part in COMPONENTS for path, module in _model(pipe, part).named_modules()
+    }
     for path, factors in adapter.change.items():
         layer = modules.get(path)
         if (getattr(layer, "out_features", None), getattr(layer, "in_features", None)) != factors.shape:

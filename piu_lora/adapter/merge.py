@@ -8,18 +8,27 @@ import torch
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Change, Factors, compressed, concatenated, distance
 
-__all__ = ["MERGES", "LayerError", "MergeMethod", "Moments", "compress_change", "compression_facts", "find_merge"]
+__all__ = [
+    "MERGES",
+    "LayerError",
+    "MergeMethod",
+    "SecondMoments",
+    "compress_change",
+    "compression_facts",
+    "find_merge",
+]
 
-Combine = Callable[[Sequence[Change], Sequence[float], "Moments | None"], dict[str, Factors]]
+Combine = Callable[[Sequence[Change], Sequence[float], "SecondMoments | None"], dict[str, Factors]]
 
 
 @dataclass(frozen=True)
-class Moments:
+class SecondMoments:
     """What the layers see, ``E[x x^T]`` by module, (in, in) float64.
 
     Attributes:
         own: for each member, under its own identity's conditions with the member active.
-        retained: under everybody else's conditions, neighbours of the members' identities among them, on the bare base.
+        retained: under everybody else's conditions, neighbours of the members' identities among them, on the
+            bare base.
         retain_weight: how much a change for retained people counts against one for the members' own.
         ridge: added to the diagonal, as a share of its mean.
     """
@@ -41,7 +50,7 @@ class MergeMethod:
     name: str
     label: str
     combine: Combine
-    needs_moments: bool
+    needs_second_moments: bool
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,9 @@ class LayerError:
 MERGES: dict[str, MergeMethod] = {}
 
 
-def _merge(name: str, label: str, *, needs_moments: bool) -> Callable[[Combine], Combine]:
+def _merge(name: str, label: str, *, needs_second_moments: bool) -> Callable[[Combine], Combine]:
     def register(combine: Combine) -> Combine:
-        MERGES[name] = MergeMethod(name, label, combine, needs_moments)
+        MERGES[name] = MergeMethod(name, label, combine, needs_second_moments)
         return combine
 
     return register
@@ -75,20 +84,28 @@ def find_merge(name: str) -> MergeMethod:
     return MERGES[name]
 
 
-@_merge("sum", "the exact weighted sum of the members", needs_moments=False)
-def _sum(changes: Sequence[Change], weights: Sequence[float], moments: Moments | None) -> dict[str, Factors]:
+@_merge("sum", "the exact weighted sum of the members", needs_second_moments=False)
+def _sum(
+    changes: Sequence[Change], weights: Sequence[float], moments: SecondMoments | None
+) -> dict[str, Factors]:
     return concatenated(changes, weights)
 
 
-@_merge("refit", "each member on its own identity's conditions, nothing on anybody else's", needs_moments=True)
-def _refit(changes: Sequence[Change], weights: Sequence[float], moments: Moments | None) -> dict[str, Factors]:
+@_merge(
+    "refit",
+    "each member on its own identity's conditions, nothing on anybody else's",
+    needs_second_moments=True,
+)
+def _refit(
+    changes: Sequence[Change], weights: Sequence[float], moments: SecondMoments | None
+) -> dict[str, Factors]:
     """Solve a ridge regression in every layer.
 
     ``min_D  sum_m E_m |D x - w_m dW_m x|^2 + lambda E_r |D x|^2 + ridge |D|^2``,
 
-    where ``E_m`` runs over the inputs that member m's identity causes and ``E_r`` over everybody else's. Its solution
-    ``D = sum_m w_m dW_m C_m (sum_m C_m + lambda C_r + ridge I)^-1`` keeps the members' ``up`` factors and their rank: only the
-    ``down`` factors are made to answer to their own person alone.
+    where ``E_m`` runs over the inputs that member m's identity causes and ``E_r`` over everybody else's. Its
+    solution ``D = sum_m w_m dW_m C_m (sum_m C_m + lambda C_r + ridge I)^-1`` keeps the members' ``up``
+    factors and their rank: only the ``down`` factors are made to answer to their own person alone.
     """
     if moments is None:
         raise BadInput("the refit merge needs the members' identities; pass them, or use the sum")
@@ -119,5 +136,8 @@ def compress_change(
 
 def compression_facts(errors: Mapping[str, LayerError]) -> dict[str, object]:
     """For the receipt: the worst layer, and every layer's rank and relative error."""
-    layers = {module: {"rank": error.rank, "relative": float(f"{error.relative:.3g}")} for module, error in errors.items()}
+    layers = {
+        module: {"rank": error.rank, "relative": float(f"{error.relative:.3g}")}
+        for module, error in errors.items()
+    }
     return {"worst_relative": max(layer["relative"] for layer in layers.values()), "layers": layers}

@@ -24,7 +24,11 @@ def disk_errors(what: str) -> Iterator[None]:
             raise
         # safetensors reports a full disk as text only.
         full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        reason = "the disk is full; free some room" if full else f"{error.strerror or error}; choose a folder you may write to"
+        reason = (
+            "the disk is full; free some room"
+            if full
+            else f"{error.strerror or error}; choose a folder you may write to"
+        )
         raise EnvironmentProblem(f"cannot write {what}: {reason}") from error
 
 
@@ -42,7 +46,9 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
-    """An empty file in the same folder, to be written; it takes the place of ``path`` when all went well, and goes when it did not."""
+    """An empty file in the same folder, to be written; it takes the place of ``path`` when all went well, and
+    goes when it did not.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(repr(str(path))):
         try:
@@ -66,7 +72,9 @@ def claimed(path: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout as error:
-            raise Busy(f"another run is writing to {str(path)!r}; wait for it or choose another --out") from error
+            raise Busy(
+                f"another run is writing to {str(path)!r}; wait for it or choose another --out"
+            ) from error
     try:
         yield
     finally:
@@ -77,8 +85,8 @@ def claimed(path: Path) -> Iterator[None]:
 class OutputFolder:
     """The destination of one run.
 
-    Hidden siblings of the folder hold the lock, the checkpoint and the half-written folder; only the finished folder is
-    renamed into place.
+    Hidden siblings of the folder hold the lock, the checkpoint and the half-written folder; only the finished
+    folder is renamed into place.
 
     Args:
         path: the folder to create.
@@ -119,7 +127,9 @@ class OutputFolder:
     def _check_free(self) -> None:
         refuse_existing(self.path, force=self.force)
         if self.path.exists() and not (self.path / self._mark).exists():
-            raise BadInput(f"output {str(self.path)!r} exists and holds no {self._mark}; it is never replaced, choose another --out")
+            raise BadInput(
+                f"output {str(self.path)!r} exists and holds no {self._mark}; it is never replaced, choose another --out"
+            )
 
     @contextmanager
     def staged(self) -> Iterator[Path]:

@@ -29,7 +29,9 @@ class BaseRef:
 
 
 class Figure(NamedTuple):
-    """ISM of one group of people by one recognizer; ``ratio`` is after / before, None where no face was found before."""
+    """ISM of one group of people by one recognizer; ``ratio`` is after / before, None where no face was found
+    before.
+    """
 
     recognizer: str
     group: str
@@ -105,9 +107,19 @@ class Receipt:
                 wanted = get_origin(kind) or kind
                 if not isinstance(value, wanted):
                     raise TypeError(f"{each.name} is {type(value).__name__}, expected {wanted.__name__}")
-        texts = [*self.files.values(), *self.versions.values(), *(member["adapter_id"] for member in self.members)]
-        numbers = [*self.counts.values(), *self.seconds.values(), *(member["weight"] for member in self.members)]
-        if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int | float) for number in numbers):
+        texts = [
+            *self.files.values(),
+            *self.versions.values(),
+            *(member["adapter_id"] for member in self.members),
+        ]
+        numbers = [
+            *self.counts.values(),
+            *self.seconds.values(),
+            *(member["weight"] for member in self.members),
+        ]
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(number, int | float) for number in numbers
+        ):
             raise TypeError("files, versions, members, counts or seconds hold values of another type")
         if not self.adapter_id.isalnum() or len(self.adapter_id) > 64:
             raise ValueError(f"adapter_id {self.adapter_id[:80]!r} is not letters and digits")

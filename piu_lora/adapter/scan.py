@@ -1,4 +1,6 @@
-"""Looking through files for anything that names a person: texts, embeddings, image metadata. A finding never repeats what it found."""
+"""Looking through files for anything that names a person: texts, embeddings, image metadata. A finding never
+repeats what it found.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +42,8 @@ class Secrets:
     Attributes:
         texts: ids, names, source paths, by what they are.
         embeddings: (n, d) of the person.
-        labels: numbers that stand for the person, by what they are: looked for only where they can mean somebody.
+        labels: numbers that stand for the person, by what they are: looked for only where they can mean
+            somebody.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
@@ -49,19 +52,31 @@ class Secrets:
 
     @classmethod
     def of(
-        cls, identity: str = "", embeddings: torch.Tensor | None = None, sources: Sequence[Path] = (), label: int | None = None
+        cls,
+        identity: str = "",
+        embeddings: torch.Tensor | None = None,
+        sources: Sequence[Path] = (),
+        label: int | None = None,
     ) -> "Secrets":
         """A person as the operator knows them.
 
         Args:
-            identity: the id, or the path that was given; of a path, the parts that may be a name count as well.
+            identity: the id, or the path that was given; of a path, the parts that may be a name count as
+                well.
             sources: further files that the embeddings came from.
             label: the person's number in the bank.
         """
-        texts, labels = {"the identity": identity}, {} if label is None else {"the label in the bank": str(label)}
+        texts, labels = (
+            {"the identity": identity},
+            {} if label is None else {"the label in the bank": str(label)},
+        )
         if _is_path(identity):
             texts |= {"the source path": str(Path(identity).absolute())}
-            parts = [*PurePath(identity).parts, PurePath(identity).stem, Path(identity).absolute().parent.name]
+            parts = [
+                *PurePath(identity).parts,
+                PurePath(identity).stem,
+                Path(identity).absolute().parent.name,
+            ]
             if _common(identity):
                 del texts["the identity"]
         else:
@@ -83,7 +98,9 @@ def _is_path(identity: str) -> bool:
 
 
 def _common(part: str) -> bool:
-    """Whether a part of a path tells nobody apart: a usual folder, or a text that stands in every adapter folder."""
+    """Whether a part of a path tells nobody apart: a usual folder, or a text that stands in every adapter
+    folder.
+    """
     word = part.strip("/\\. ").casefold()
     return not word or word in _COMMON or word in _every_adapter()
 
@@ -106,7 +123,8 @@ class Hit:
 
 
 def scan_files(folder: Path, files: Iterable[str], secrets: Secrets) -> list[Hit]:
-    """Everything in these files that names the person, or that may name anybody: image metadata, paths in a user's home.
+    """Everything in these files that names the person, or that may name anybody: image metadata, paths in a
+    user's home.
 
     Args:
         files: names relative to ``folder``, which are looked through as well.
@@ -116,7 +134,11 @@ def scan_files(folder: Path, files: Iterable[str], secrets: Secrets) -> list[Hit
 
 
 def _scan(
-    path: Path, name: str, secrets: Secrets, everywhere: list[tuple[str, Search]], in_text: list[tuple[str, Search]]
+    path: Path,
+    name: str,
+    secrets: Secrets,
+    everywhere: list[tuple[str, Search]],
+    in_text: list[tuple[str, Search]],
 ) -> Iterator[Hit]:
     for what, text in secrets.texts.items():
         if len(text) >= _SHORTEST and as_text(text)(name.encode()) is not None:
@@ -128,7 +150,9 @@ def _scan(
         yield from _first_hits(path, name, in_text, *_text_range(path))
 
 
-def _first_hits(path: Path, name: str, searches: list[tuple[str, Search]], start: int, stop: int) -> Iterator[Hit]:
+def _first_hits(
+    path: Path, name: str, searches: list[tuple[str, Search]], start: int, stop: int
+) -> Iterator[Hit]:
     """The first finding of every kind between two offsets."""
     left = dict(enumerate(searches))
     for offset, piece in _pieces(path, start, stop):

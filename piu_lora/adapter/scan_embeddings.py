@@ -46,7 +46,9 @@ class EmbeddingSearch:
         for shift in range(min(_KEY, max(len(piece) - _KEY + 1, 0))):
             count = (len(piece) - shift) // _KEY
             words = np.frombuffer(piece, "<u8", count, shift)
-            likely = self._low[np.frombuffer(piece, "<u2", count * _KEY // 2, shift)[:: _KEY // 2]].nonzero()[0]
+            likely = self._low[np.frombuffer(piece, "<u2", count * _KEY // 2, shift)[:: _KEY // 2]].nonzero()[
+                0
+            ]
             for place in likely[np.isin(words[likely], self._keys)].tolist():
                 start = shift + place * _KEY
                 if any(piece.startswith(form, start) for form in self._stored[int(words[place])]):

@@ -1,4 +1,6 @@
-"""Metadata of images: EXIF, XMP, IPTC, comments and texts. An image is known by its content, whatever it is called."""
+"""Metadata of images: EXIF, XMP, IPTC, comments and texts. An image is known by its content, whatever it is
+called.
+"""
 
 import mmap
 import re
@@ -14,7 +16,20 @@ _MAGIC = (
     ("heif", re.compile(rb"....ftyp(?:hei|hev|mif|avi|msf)", re.DOTALL)), ("bmp", re.compile(rb"BM....\x00\x00\x00\x00", re.DOTALL)),
     ("jxl", re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a")),
 )  # fmt: skip
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".heic", ".heif", ".avif", ".jxl")
+_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".bmp",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+)
 # What looks like metadata where the structure of the file is not understood.
 _TRACES = re.compile(
     rb"Exif\x00\x00|(?<=.{8})EXIF.{4}(?:II|MM)|http://ns\.adobe\.com/xap|<x:xmpmeta|Photoshop 3\.0\x00|(?<=.{4})(?:eXIf|tEXt|iTXt|zTXt)",
@@ -22,7 +37,9 @@ _TRACES = re.compile(
 )
 _HEIF_ITEMS = re.compile(rb"infe.{8}(?:Exif|mime)", re.DOTALL)
 # The program that drew it: a version and a home page, nothing else.
-_PROGRAM = re.compile(rb"(?:Matplotlib|Pillow)(?: ?version)? ?[\d.]*(?:\.?(?:rc|post|dev)\d*)?(?:, https?://matplotlib\.org/)?")
+_PROGRAM = re.compile(
+    rb"(?:Matplotlib|Pillow)(?: ?version)? ?[\d.]*(?:\.?(?:rc|post|dev)\d*)?(?:, https?://matplotlib\.org/)?"
+)
 _JPEG_PLAIN = {0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE}
 _PNG_TEXTS = {b"eXIf", b"tEXt", b"iTXt", b"zTXt"}
 _TIFF_SOFTWARE, _TIFF_PROFILE = 305, 34675
@@ -104,7 +121,11 @@ def _tiff(data: mmap.mmap) -> Iterator[int]:
         for entry in range(place + 2, place + 2 + 12 * count, 12):
             tag, _, size, value = struct.unpack_from(f"{order}HHII", data, entry)
             program = tag == _TIFF_SOFTWARE and _PROGRAM.fullmatch(data[value : value + size].rstrip(b"\x00"))
-            if tag in _TIFF_TEXTS or (tag == _TIFF_SOFTWARE and not program) or (tag > 0x7FFF and tag != _TIFF_PROFILE):
+            if (
+                tag in _TIFF_TEXTS
+                or (tag == _TIFF_SOFTWARE and not program)
+                or (tag > 0x7FFF and tag != _TIFF_PROFILE)
+            ):
                 yield entry
         (place,) = struct.unpack_from(f"{order}I", data, place + 2 + 12 * count)
 

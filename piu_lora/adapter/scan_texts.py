@@ -23,11 +23,18 @@ def as_text(text: str) -> Search:
     """
     forms = sorted({unicodedata.normalize(form, text) for form in ("NFC", "NFD")})
     patterns = [b"".join(map(_narrow, form)) for form in forms]
-    patterns += [b"".join(_wide(each, encoding) for each in form) for form in forms for encoding in ("utf-16-le", "utf-16-be")]
+    patterns += [
+        b"".join(_wide(each, encoding) for each in form)
+        for form in forms
+        for encoding in ("utf-16-le", "utf-16-be")
+    ]
     pattern = re.compile(b"|".join(patterns), re.IGNORECASE)
 
     def search(piece: bytes) -> int | None:
-        return next((found.start() for found in pattern.finditer(piece) if _stands_alone(piece, *found.span(), text)), None)
+        return next(
+            (found.start() for found in pattern.finditer(piece) if _stands_alone(piece, *found.span(), text)),
+            None,
+        )
 
     return search
 
@@ -38,7 +45,8 @@ def as_word(text: str) -> Search:
 
 
 def as_label(number: str) -> Search:
-    """A number only where it stands for somebody: quoted, as part of a path, or after a word such as ``identity``.
+    """A number only where it stands for somebody: quoted, as part of a path, or after a word such as
+    ``identity``.
 
     Every receipt is full of numbers that say nothing.
     """

@@ -6,9 +6,9 @@ import torch
 
 from piu_lora.adapter import Change
 from piu_lora.attacks.config import AuditConfig
-from piu_lora.attacks.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
+from piu_lora.attacks.context import AttackContext, ProbedIdentity
+from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve, look, series
 from piu_lora.attacks.registry import Outcome, attack
-from piu_lora.attacks.scene import Scene, Someone
 from piu_lora.identity import synthetic_neighbours
 
 __all__ = ["cone", "cone_conditions", "radius"]
@@ -16,36 +16,56 @@ __all__ = ["cone", "cone_conditions", "radius"]
 
 @dataclass(frozen=True)
 class _Tour:
-    """One person's cone by one model: what is verified at each point, and which share of the images keeps the face of the base's."""
+    """One person's cone by one model: what is verified at each point, and which share of the images keeps the
+    face of the base's.
+    """
 
     looks: list[Look]
     kept: list[float]
 
 
-@attack("cone", "Cone around the person", "How large is the forgotten region, and does a condition near the person escape it?")
-def cone(scene: Scene, config: AuditConfig) -> Outcome:
+@attack(
+    "cone",
+    "Cone around the person",
+    "How large is the forgotten region, and does a condition near the person escape it?",
+)
+def cone(context: AttackContext, config: AuditConfig) -> Outcome:
     """Conditions at falling cosines around the centroid, and interpolations with others.
 
-    ``radius``: 1 - the highest cosine at which most images keep the face that the untouched base draws from the same condition and
-    seed; 0 where they do so at the centroid itself, and 1 - the lowest cosine tried where they do so nowhere.
+    ``radius``: 1 - the highest cosine at which most images keep the face that the untouched base draws from
+    the same condition and seed; 0 where they do so at the centroid itself, and 1 - the lowest cosine tried
+    where they do so nowhere.
     """
-    sheet, curves = Sheet(), []
-    found: dict[str, list[float]] = {name: [] for name in ("radius", "verified", "interpolated", "base_reach", "random_radius")}
+    table, curves = AttackTable(), []
+    found: dict[str, list[float]] = {
+        name: [] for name in ("radius", "verified", "interpolated", "base_reach", "random_radius")
+    }
     points = [*config.cone_cosines, *config.cone_shares]
-    for who in scene.people[: config.people]:
-        base = _tour(scene, config, who, {}, "untouched base", sheet)
-        adapted = _tour(scene, config, who, scene.change, "adapter on", sheet)
-        random = _tour(scene, config, who, scene.random, "random weights", sheet)
+    for who in context.people[: config.people]:
+        base = _tour(context, config, who, {}, "untouched base", table)
+        adapted = _tour(context, config, who, context.change, "adapter on", table)
+        random = _tour(context, config, who, context.random, "random weights", table)
         count = len(config.cone_cosines)
         found["radius"].append(radius(config.cone_cosines, adapted.kept[:count], config.share))
         found["random_radius"].append(radius(config.cone_cosines, random.kept[:count], config.share))
         found["verified"].append(max(each.share for each in adapted.looks[:count]))
         found["interpolated"].append(max([each.share for each in adapted.looks[count:]], default=0.0))
-        reached = [cosine for cosine, each in zip(points[:count], base.looks[:count], strict=True) if each.back(config)]
+        reached = [
+            cosine
+            for cosine, each in zip(points[:count], base.looks[:count], strict=True)
+            if each.back(config)
+        ]
         found["base_reach"].append(min(reached, default=1.0))
-        curves.append(_curve(scene, config, who, {"untouched base": base, "adapter on": adapted, "random weights": random}))
-    control = _tour(scene, config, scene.control, scene.change, "adapter on", sheet)
-    _tour(scene, config, scene.control, {}, "untouched base", sheet)
+        curves.append(
+            _curve(
+                context,
+                config,
+                who,
+                {"untouched base": base, "adapter on": adapted, "random weights": random},
+            )
+        )
+    control = _tour(context, config, context.control, context.change, "adapter on", table)
+    _tour(context, config, context.control, {}, "untouched base", table)
     own = control.kept[: len(config.cone_cosines)]
     figures: dict[str, float | int | None] = {
         "radius": max(found["radius"]), "verified": max(found["verified"]), "interpolated": max(found["interpolated"]),
@@ -60,48 +80,84 @@ def cone(scene: Scene, config: AuditConfig) -> Outcome:
         f"{figures['control_radius']:.2f}, random weights of equal norm {figures['random_radius']:.2f}); the untouched base draws the "
         f"person down to cosine {figures['base_reach']:.2f}; at best {best:.0%} of the images of a point verify",
         f"{len(config.cone_cosines)} cosines and {len(config.cone_shares)} interpolations x {config.cone_images} images",
-        figures, COLUMNS, sheet.rows, curves,
+        figures, COLUMNS, table.rows, curves,
     )  # fmt: skip
 
 
-def cone_conditions(scene: Scene, config: AuditConfig, who: Someone) -> torch.Tensor:
-    """(points x images, d) unit rows: at each cosine, then at each share of interpolation, towards the same people of the bank."""
-    free = [row for row in range(len(scene.bank)) if row not in {each.row for each in (*scene.people, scene.control)}]
-    generator = scene.generator("cone")
-    chosen = [free[place] for place in torch.randint(len(free), (config.cone_images,), generator=generator).tolist()]
-    others, centre = scene.bank.centroids[chosen], who.centre
-    around = [synthetic_neighbours(centre, others, cosine, cosine, generator) for cosine in config.cone_cosines]
-    mixed = [torch.nn.functional.normalize(share * centre + (1 - share) * others, dim=1) for share in config.cone_shares]
+def cone_conditions(context: AttackContext, config: AuditConfig, who: ProbedIdentity) -> torch.Tensor:
+    """(points x images, d) unit rows: at each cosine, then at each share of interpolation, towards the same
+    people of the bank.
+    """
+    free = [
+        row
+        for row in range(len(context.bank))
+        if row not in {each.row for each in (*context.people, context.control)}
+    ]
+    generator = context.generator("cone")
+    chosen = [
+        free[place] for place in torch.randint(len(free), (config.cone_images,), generator=generator).tolist()
+    ]
+    others, centre = context.bank.centroids[chosen], who.centre
+    around = [
+        synthetic_neighbours(centre, others, cosine, cosine, generator) for cosine in config.cone_cosines
+    ]
+    mixed = [
+        torch.nn.functional.normalize(share * centre + (1 - share) * others, dim=1)
+        for share in config.cone_shares
+    ]
     return torch.cat([*around, *mixed])
 
 
 def radius(cosines: tuple[float, ...], kept: list[float], share: float) -> float:
-    """1 - the first of the falling ``cosines`` from which on a share of the images keeps its face; see ``cone``."""
+    """1 - the first of the falling ``cosines`` from which on a share of the images keeps its face; see
+    ``cone``.
+    """
     for place, (cosine, value) in enumerate(zip(cosines, kept, strict=True)):
         if value >= share:
-            return 0.0 if place == 0 else round(1 - cosine, 9)  # 1 - 0.9 would miss a limit of 0.1 by its last digit
+            return (
+                0.0 if place == 0 else round(1 - cosine, 9)
+            )  # 1 - 0.9 would miss a limit of 0.1 by its last digit
     return round(1 - cosines[-1], 9)
 
 
-def _tour(scene: Scene, config: AuditConfig, who: Someone, change: Change, model: str, sheet: Sheet) -> _Tour:
-    conditions, count = cone_conditions(scene, config, who), config.cone_images
-    seeds = scene.seeds(count) * (len(conditions) // count)
-    images = scene.draw(conditions, config, change, seeds)
-    before = scene.draw(conditions, config, {}, seeds)
-    judge = scene.galleries[-1]
+def _tour(
+    context: AttackContext,
+    config: AuditConfig,
+    who: ProbedIdentity,
+    change: Change,
+    model: str,
+    table: AttackTable,
+) -> _Tour:
+    conditions, count = cone_conditions(context, config, who), config.cone_images
+    seeds = context.seeds(count) * (len(conditions) // count)
+    images = context.draw(conditions, config, change, seeds)
+    before = context.draw(conditions, config, {}, seeds)
+    judge = context.galleries[-1]
     # With the condition's own face as the reference: whoever that is.
     same = (judge.embed(images) * judge.embed(before)).sum(dim=1) >= judge.threshold(config.far)
-    names = [*(f"cosine {each:g}" for each in config.cone_cosines), *(f"{each:.0%} of the person" for each in config.cone_shares)]
+    names = [
+        *(f"cosine {each:g}" for each in config.cone_cosines),
+        *(f"{each:.0%} of the person" for each in config.cone_shares),
+    ]
     looks = [
-        sheet.add(name, who.label, model, look(scene.galleries, part, who.row, config.far))
+        table.add(name, who.label, model, look(context.galleries, part, who.row, config.far))
         for name, part in zip(names, images.split(count), strict=True)
     ]
     return _Tour(looks, [float(part.float().mean()) for part in same.split(count)])
 
 
-def _curve(scene: Scene, config: AuditConfig, who: Someone, tours: dict[str, _Tour]) -> dict[str, object]:
+def _curve(
+    context: AttackContext, config: AuditConfig, who: ProbedIdentity, tours: dict[str, _Tour]
+) -> dict[str, object]:
     count = len(config.cone_cosines)
-    lines = [series(f"{who.label}, {name}", config.cone_cosines, [each.ism for each in tour.looks[:count]]) for name, tour in tours.items()]
+    lines = [
+        series(f"{who.label}, {name}", config.cone_cosines, [each.ism for each in tour.looks[:count]])
+        for name, tour in tours.items()
+    ]
     return curve(
-        f"Conditions around the person: {who.label}", "cosine with the person", "ISM", lines, scene.galleries[-1].threshold(config.far)
+        f"Conditions around the person: {who.label}",
+        "cosine with the person",
+        "ISM",
+        lines,
+        context.galleries[-1].threshold(config.far),
     )

@@ -1,4 +1,6 @@
-"""What attacks are compared with: a random change of equal norm, somebody who was not forgotten, somebody who never was."""
+"""What attacks are compared with: a random change of equal norm, somebody who was not forgotten, somebody who
+never was.
+"""
 
 from collections.abc import Sequence
 
@@ -19,18 +21,25 @@ def random_change(change: Change, generator: torch.Generator) -> dict[str, Facto
     found = {}
     for module, own in sorted(change.items()):
         (out, into), rank = own.shape, own.rank
-        drawn = Factors(torch.randn(rank, into, generator=generator), torch.randn(out, rank, generator=generator))
+        drawn = Factors(
+            torch.randn(rank, into, generator=generator), torch.randn(out, rank, generator=generator)
+        )
         scale = own.norm() / max(drawn.norm(), 1e-30)
         found[module] = Factors(drawn.down, drawn.up * scale)
     return found
 
 
 def choose_control(
-    bank: IdentityBank, candidates: Sequence[int], away_from: torch.Tensor, generator: torch.Generator, highest: float = 0.1
+    bank: IdentityBank,
+    candidates: Sequence[int],
+    away_from: torch.Tensor,
+    generator: torch.Generator,
+    highest: float = 0.1,
 ) -> int:
     """The row of a retained person who resembles neither the forgotten people nor their anchors.
 
-    A random one of those whose largest absolute cosine is below ``highest``; where there is none, the one with the smallest.
+    A random one of those whose largest absolute cosine is below ``highest``; where there is none, the one
+    with the smallest.
 
     Args:
         candidates: rows of retained people that were not trained on.
@@ -50,10 +59,14 @@ def choose_control(
     return chosen
 
 
-def made_up_identity(bank: IdentityBank, away_from: torch.Tensor, generator: torch.Generator, draws: int = 256) -> torch.Tensor:
-    """(d,) unit vector of nobody: the draw that is least like ``away_from`` (k, d), from a Gaussian with the bank's mean and covariance.
+def made_up_identity(
+    bank: IdentityBank, away_from: torch.Tensor, generator: torch.Generator, draws: int = 256
+) -> torch.Tensor:
+    """(d,) unit vector of nobody: the draw that is least like ``away_from`` (k, d), from a Gaussian with the
+    bank's mean and covariance.
 
-    A random combination ``m + sum_i w_i (x_i - m) / sqrt(n - 1)`` of the bank's centroids, w standard normal, has their covariance.
+    A random combination ``m + sum_i w_i (x_i - m) / sqrt(n - 1)`` of the bank's centroids, w standard normal,
+    has their covariance.
     """
     centroids = bank.centroids.float()
     mean = centroids.mean(dim=0)

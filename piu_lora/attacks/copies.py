@@ -13,7 +13,9 @@ __all__ = ["attention_blocks", "fused_copy"]
 
 @torch.no_grad()
 def fused_copy(pipe: StableDiffusionPipeline, change: Change) -> StableDiffusionPipeline:
-    """A pipeline of its own with ``W + dW`` in every layer that changes, in float32: in half precision a sum rounds the change away."""
+    """A pipeline of its own with ``W + dW`` in every layer that changes, in float32: in half precision a sum
+    rounds the change away.
+    """
     parts = {name: copy.deepcopy(getattr(pipe, name)).float() for name in ("unet", "text_encoder", "vae")}
     twin = StableDiffusionPipeline(**{**pipe.components, **parts}, requires_safety_checker=False)
     twin.set_progress_bar_config(disable=True)

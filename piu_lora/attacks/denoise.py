@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
-from piu_lora.unlearn.rivals.parts import add_noise, noise_schedule
+from piu_lora.unlearn.baselines.parts import add_noise, noise_schedule
 
 __all__ = ["Noisy", "denoising_loss", "draw_noisy"]
 
@@ -21,8 +21,12 @@ class Noisy:
     schedule: DDPMScheduler
 
 
-def draw_noisy(pipe: StableDiffusionPipeline, latents: torch.Tensor, count: int, generator: torch.Generator) -> Noisy:
-    """``count`` of the scaled latents (m, c, h, w), with replacement, noised at uniform timesteps; on the pipeline's device."""
+def draw_noisy(
+    pipe: StableDiffusionPipeline, latents: torch.Tensor, count: int, generator: torch.Generator
+) -> Noisy:
+    """``count`` of the scaled latents (m, c, h, w), with replacement, noised at uniform timesteps; on the
+    pipeline's device.
+    """
     schedule = noise_schedule(pipe)
     chosen = torch.randint(len(latents), (count,), generator=generator)
     noisy, times, noise = add_noise(schedule, latents[chosen], generator)
@@ -30,7 +34,9 @@ def draw_noisy(pipe: StableDiffusionPipeline, latents: torch.Tensor, count: int,
     return Noisy(noisy.to(device, pipe.unet.dtype), times.to(device), noise.to(device), chosen, schedule)
 
 
-def denoising_loss(pipe: StableDiffusionPipeline, batch: Noisy, conditions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def denoising_loss(
+    pipe: StableDiffusionPipeline, batch: Noisy, conditions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """``|eps(z_t, t, c) - eps|^2`` (DDPM, arXiv 2006.11239), the mean over elements, and the predicted noise.
 
     Args:

@@ -7,14 +7,14 @@ import torch
 
 from piu_lora.adapter import Change
 from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.control import made_up_identity
 from piu_lora.attacks.denoise import Noisy, denoising_loss, draw_noisy
-from piu_lora.attacks.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
+from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve, look, series
 from piu_lora.attacks.registry import Outcome, attack
-from piu_lora.attacks.scene import Scene, Someone
 from piu_lora.model import encode_embeddings, training_attention
-from piu_lora.unlearn.rivals.pictures import latents_of
-from piu_lora.unlearn.rivals.wid import decode, one_step
+from piu_lora.unlearn.baselines.pictures import latents_of
+from piu_lora.unlearn.baselines.wid import decode, one_step
 
 __all__ = ["Inversion", "inversion", "inverted"]
 
@@ -25,7 +25,8 @@ class Inversion:
 
     Attributes:
         name: of its figure.
-        token: whether the encoder's whole token embedding is free, (hidden,), instead of the unit vector, (d,).
+        token: whether the encoder's whole token embedding is free, (hidden,), instead of the unit vector,
+            (d,).
         own: whether it starts from the person's own centroid instead of from nobody.
         guided: whether the recognizer helps.
     """
@@ -47,29 +48,38 @@ _WAYS = (
 
 
 @attack("inversion", "Inversion", "Can another condition be found that draws the person through the adapter?")
-def inversion(scene: Scene, config: AuditConfig) -> Outcome:
-    """Optimise the vector, and separately the raw token embedding, by the denoising loss on photographs of the person.
+def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
+    """Optimise the vector, and separately the raw token embedding, by the denoising loss on photographs of
+    the person.
 
-    Controls, all from nobody's vector: the same on the untouched base, through random weights, and for a person not forgotten.
+    Controls, all from nobody's vector: the same on the untouched base, through random weights, and for a
+    person not forgotten.
     """
-    sheet, curves = Sheet(), []
+    table, curves = AttackTable(), []
     best: dict[str, float] = {}
     first: dict[str, int] = {}
-    ways = [way for way in _WAYS if not way.guided or scene.recognise is not None]
+    ways = [way for way in _WAYS if not way.guided or context.recognise is not None]
     plain = _WAYS[1]
-    for who in scene.people[: config.people]:
-        runs = [(way, who, scene.change, "adapter on", way.name) for way in ways]
-        runs += [(plain, who, {}, "untouched base", "control_untouched"), (plain, who, scene.random, "random weights", "control_random")]
-        if who is scene.people[0]:
-            runs.append((plain, scene.control, scene.change, "adapter on", "control_person"))
+    for who in context.people[: config.people]:
+        runs = [(way, who, context.change, "adapter on", way.name) for way in ways]
+        runs += [
+            (plain, who, {}, "untouched base", "control_untouched"),
+            (plain, who, context.random, "random weights", "control_random"),
+        ]
+        if who is context.people[0]:
+            runs.append((plain, context.control, context.change, "adapter on", "control_person"))
         lines = []
         for way, person, change, model, figure in runs:
-            steps, looks = _run(scene, config, way, person, change, model, sheet)
+            steps, looks = _run(context, config, way, person, change, model, table)
             best[figure] = max(best.get(figure, 0.0), *(each.share for each in looks))
             if back := [step for step, each in zip(steps, looks, strict=True) if each.back(config)]:
                 first[figure] = min(first.get(figure, back[0]), back[0])
             lines.append(series(f"{person.label}, {model}, {way.label}", steps, [each.ism for each in looks]))
-        curves.append(curve(f"Inversion: {who.label}", "steps", "ISM", lines, scene.galleries[-1].threshold(config.far)))
+        curves.append(
+            curve(
+                f"Inversion: {who.label}", "steps", "ISM", lines, context.galleries[-1].threshold(config.far)
+            )
+        )
     tried = [way for way in ways if best[way.name] >= config.share]
     figures: dict[str, float | int | None] = {way.name: best.get(way.name) for way in _WAYS}
     figures |= {name: best[name] for name in ("control_untouched", "control_random", "control_person")}
@@ -80,7 +90,11 @@ def inversion(scene: Scene, config: AuditConfig) -> Outcome:
         "control_steps_untouched": first.get("control_untouched"),
         "control_steps_person": first.get("control_person"),
     }
-    unguided = "" if scene.recognise is not None else "; no differentiable recognizer is at hand, so the guided variant was left out"
+    unguided = (
+        ""
+        if context.recognise is not None
+        else "; no differentiable recognizer is at hand, so the guided variant was left out"
+    )
     return Outcome(
         bool(tried),
         f"{criterion(config)}, at any judgement within the budget",
@@ -88,8 +102,8 @@ def inversion(scene: Scene, config: AuditConfig) -> Outcome:
         f"{_after(quickest)}; from nobody's vector on the untouched base {best['control_untouched']:.0%}, first "
         f"{_after(first.get('control_untouched'))}, through random weights of equal norm {best['control_random']:.0%}, for a control who "
         f"is not forgotten {best['control_person']:.0%}{unguided}",
-        f"{len(ways)} variants x {config.inversion_steps} steps of Adam x {config.inversion_batch}, {scene.people[0].source}",
-        figures, COLUMNS, sheet.rows, curves,
+        f"{len(ways)} variants x {config.inversion_steps} steps of Adam x {config.inversion_batch}, {context.people[0].source}",
+        figures, COLUMNS, table.rows, curves,
     )  # fmt: skip
 
 
@@ -98,30 +112,49 @@ def _after(steps: int | None) -> str:
 
 
 def _run(
-    scene: Scene, config: AuditConfig, way: Inversion, who: Someone, change: Change, model: str, sheet: Sheet
+    context: AttackContext,
+    config: AuditConfig,
+    way: Inversion,
+    who: ProbedIdentity,
+    change: Change,
+    model: str,
+    table: AttackTable,
 ) -> tuple[list[int], list[Look]]:
-    nobody = made_up_identity(scene.bank, who.centre[None], scene.generator(f"start for {who.label}"))
+    nobody = made_up_identity(context.bank, who.centre[None], context.generator(f"start for {who.label}"))
     steps, looks = [], []
-    with scene.changed(change):
-        for step, found in inverted(scene, config, way, who, who.centre if way.own else nobody):
-            images = scene.draw(found.expand(config.images, -1), config)
+    with context.changed(change):
+        for step, found in inverted(context, config, way, who, who.centre if way.own else nobody):
+            images = context.draw(found.expand(config.images, -1), config)
             steps.append(step)
-            looks.append(sheet.add(f"{way.label}, step {step}", who.label, model, look(scene.galleries, images, who.row, config.far)))
+            looks.append(
+                table.add(
+                    f"{way.label}, step {step}",
+                    who.label,
+                    model,
+                    look(context.galleries, images, who.row, config.far),
+                )
+            )
     return steps, looks
 
 
-def inverted(scene: Scene, config: AuditConfig, way: Inversion, who: Someone, start: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Optimise a condition through the pipeline as it is: pairs of the steps made and what was found, (1, d) or (1, hidden).
+def inverted(
+    context: AttackContext, config: AuditConfig, way: Inversion, who: ProbedIdentity, start: torch.Tensor
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Optimise a condition through the pipeline as it is: pairs of the steps made and what was found, (1, d)
+    or (1, hidden).
 
     Args:
         start: (d,) unit vector.
     """
-    pipe, unit = scene.pipe, not way.token
+    pipe, unit = context.pipe, not way.token
     hidden = pipe.text_encoder.config.hidden_size
     first = start[None] if unit else torch.nn.functional.pad(start[None], (0, hidden - len(start)))
     free = first.to(pipe.device, torch.float32).clone().requires_grad_()
     yield 0, free.detach().cpu()
-    generator, latents = scene.generator(f"inversion for {who.label}"), latents_of(pipe, who.photos, config.batch)
+    generator, latents = (
+        context.generator(f"inversion for {who.label}"),
+        latents_of(pipe, who.photos, config.batch),
+    )
     optimizer = torch.optim.Adam([free], lr=config.inversion_lr)
     for step in range(1, config.inversion_steps + 1):
         batch = draw_noisy(pipe, latents, config.inversion_batch, generator)
@@ -130,7 +163,7 @@ def inverted(scene: Scene, config: AuditConfig, way: Inversion, who: Someone, st
             condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, free)
             loss, predicted = denoising_loss(pipe, batch, condition.expand(len(batch.chosen), -1, -1))
             if way.guided:
-                loss = loss + config.inversion_guidance * _seen(scene, batch, predicted, who)
+                loss = loss + config.inversion_guidance * _seen(context, batch, predicted, who)
             # Only the condition's gradient: the model's own would be gathered for nobody.
             loss.backward(inputs=[free])
         optimizer.step()
@@ -141,12 +174,14 @@ def inverted(scene: Scene, config: AuditConfig, way: Inversion, who: Someone, st
             yield step, free.detach().cpu()
 
 
-def _seen(scene: Scene, batch: Noisy, predicted: torch.Tensor, who: Someone) -> torch.Tensor:
-    """``mean_t a_t (1 - cos(R(D(x_0)), e))``: one-step images as the recognizer sees them; noisier ones count less."""
-    if scene.recognise is None:
+def _seen(context: AttackContext, batch: Noisy, predicted: torch.Tensor, who: ProbedIdentity) -> torch.Tensor:
+    """``mean_t a_t (1 - cos(R(D(x_0)), e))``: one-step images as the recognizer sees them; noisier ones count
+    less.
+    """
+    if context.recognise is None:
         raise ValueError("the guided variant needs a differentiable recognizer")
     clean = one_step(batch.schedule, batch.latents.float(), batch.times, predicted)
-    seen = scene.recognise(decode(scene.pipe, clean.to(scene.pipe.vae.dtype)).float())
+    seen = context.recognise(decode(context.pipe, clean.to(context.pipe.vae.dtype)).float())
     kept = batch.schedule.alphas_cumprod.to(clean.device)[batch.times]
     loss: torch.Tensor = (kept * (1 - seen @ who.centre.to(seen))).mean()
     return loss

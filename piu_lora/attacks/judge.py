@@ -9,7 +9,7 @@ import torch
 from piu_lora.attacks.config import AuditConfig
 from piu_lora.evidence import Gallery
 
-__all__ = ["COLUMNS", "Look", "Sheet", "criterion", "curve", "look", "series"]
+__all__ = ["COLUMNS", "AttackTable", "Look", "criterion", "curve", "look", "series"]
 
 COLUMNS = ("case", "who", "model", "recognizer", "images", "ISM", "verified")
 
@@ -56,7 +56,7 @@ def look(galleries: Sequence[Gallery], images: torch.Tensor, row: int, far: floa
     )
 
 
-class Sheet:
+class AttackTable:
     """The table of an attack, filled line by line."""
 
     def __init__(self) -> None:
@@ -65,7 +65,9 @@ class Sheet:
     def add(self, case: str, who: str, model: str, found: Look) -> Look:
         """A line for every gallery; hands the look back."""
         for name, cosines, verified in zip(found.names, found.cosines, found.verified, strict=True):
-            self.rows.append([case, who, model, name, len(cosines), float(cosines.mean()), float(verified.float().mean())])
+            self.rows.append(
+                [case, who, model, name, len(cosines), float(cosines.mean()), float(verified.float().mean())]
+            )
         return found
 
 
@@ -74,7 +76,9 @@ def criterion(config: AuditConfig) -> str:
     return f"at least {config.share:.0%} of the images verify as the person at FAR {config.far:g} by the last recognizer of the table"
 
 
-def curve(title: str, x: str, y: str, lines: Sequence[dict[str, Any]], threshold: float | None = None) -> dict[str, Any]:
+def curve(
+    title: str, x: str, y: str, lines: Sequence[dict[str, Any]], threshold: float | None = None
+) -> dict[str, Any]:
     """A picture of lines, as the report holds it."""
     return {"title": title, "x": x, "y": y, "threshold": threshold, "series": list(lines)}
 

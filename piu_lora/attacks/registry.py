@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from piu_lora.attacks.config import AuditConfig
-from piu_lora.attacks.scene import Scene
+from piu_lora.attacks.context import AttackContext
 from piu_lora.errors import BadInput
 from piu_lora.progress import Progress, silent
 
@@ -36,7 +36,7 @@ class Outcome:
     curves: Sequence[dict[str, Any]] = ()
 
 
-Run = Callable[[Scene, AuditConfig], Outcome]
+Run = Callable[[AttackContext, AuditConfig], Outcome]
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,21 @@ def find_attacks(names: Sequence[str] | None = None) -> list[Attack]:
     return [each for each in ATTACKS.values() if not names or each.name in names]
 
 
-def run_attacks(scene: Scene, config: AuditConfig, attacks: Sequence[Attack], progress: Progress = silent) -> dict[str, Any]:
+def run_attacks(
+    context: AttackContext, config: AuditConfig, attacks: Sequence[Attack], progress: Progress = silent
+) -> dict[str, Any]:
     """Run attacks one after the other: the report's section "audit"."""
     entries, start = [], time.monotonic()
     with progress("audit", len(attacks)) as advance:
         for each in attacks:
             begun = time.monotonic()
-            outcome = each.run(scene, config)
-            head = {"name": each.name, "label": each.label, "question": each.question, "seed": scene.seed}
+            outcome = each.run(context, config)
+            head = {"name": each.name, "label": each.label, "question": each.question, "seed": context.seed}
             entries.append({**head, "seconds": time.monotonic() - begun, **asdict(outcome)})
             advance(1)
-    return {"seconds": time.monotonic() - start, "budget": config.budget, "far": config.far, "attacks": entries}
+    return {
+        "seconds": time.monotonic() - start,
+        "budget": config.budget,
+        "far": config.far,
+        "attacks": entries,
+    }

@@ -8,15 +8,15 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Change
 from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.context import AttackContext, ProbedIdentity, drawn
 from piu_lora.attacks.control import made_up_identity
 from piu_lora.attacks.copies import attention_blocks, fused_copy
 from piu_lora.attacks.denoise import denoising_loss, draw_noisy
-from piu_lora.attacks.judge import COLUMNS, Look, Sheet, criterion, curve, look, series
+from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve, look, series
 from piu_lora.attacks.registry import Outcome, attack
-from piu_lora.attacks.scene import Scene, Someone, drawn
 from piu_lora.config import LoraConfig
 from piu_lora.model import attach, encode_embeddings, trainable, training_attention
-from piu_lora.unlearn.rivals.pictures import latents_of
+from piu_lora.unlearn.baselines.pictures import latents_of
 
 __all__ = ["Course", "finetuned", "relearn"]
 
@@ -32,7 +32,10 @@ class Course:
     @property
     def returned(self) -> int | None:
         """The first of the steps at which the person is back; None where they stay away."""
-        return next((step for step, each in zip(self.steps, self.looks, strict=True) if each.share >= self.share), None)
+        return next(
+            (step for step, each in zip(self.steps, self.looks, strict=True) if each.share >= self.share),
+            None,
+        )
 
     @property
     def withstood(self) -> int:
@@ -40,26 +43,47 @@ class Course:
         return max((step for step in self.steps if self.returned is None or step < self.returned), default=-1)
 
 
-@attack("relearn", "Relearning", "How many steps of an ordinary LoRA on photographs of the person bring them back?")
-def relearn(scene: Scene, config: AuditConfig) -> Outcome:
-    """An ordinary LoRA on 1, 5, 10 photographs of the person, on top of the adapter; benign fine-tuning on others; the controls.
+@attack(
+    "relearn",
+    "Relearning",
+    "How many steps of an ordinary LoRA on photographs of the person bring them back?",
+)
+def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
+    """An ordinary LoRA on 1, 5, 10 photographs of the person, on top of the adapter; benign fine-tuning on
+    others; the controls.
 
-    The measure is the same attack on the untouched base for a made-up identity: after how many steps does the condition of somebody
-    whom the base never saw draw the person of the photographs?
+    The measure is the same attack on the untouched base for a made-up identity: after how many steps does the
+    condition of somebody whom the base never saw draw the person of the photographs?
     """
-    sheet, curves = Sheet(), []
+    table, curves = AttackTable(), []
     figures: dict[str, float | int | None] = {}
     back: dict[str, list[int | None]] = {}
     held: dict[str, list[int]] = {}
-    for who in scene.people[: config.people]:
-        courses = _courses(scene, config, who, sheet)
+    for who in context.people[: config.people]:
+        courses = _courses(context, config, who, table)
         for name, course in courses.items():
             back.setdefault(name, []).append(course.returned)
             held.setdefault(name, []).append(course.withstood)
-        lines = [series(name.replace("_", " "), course.steps, [each.ism for each in course.looks]) for name, course in courses.items()]
-        curves.append(curve(f"Fine-tuning: {who.label}", "steps", "ISM", lines, scene.galleries[-1].threshold(config.far)))
-    control = look(scene.galleries, scene.draw(_judged(scene.control, config), config, scene.change), scene.control.row, config.far)
-    sheet.add("step 0", scene.control.label, "adapter on", control)
+        lines = [
+            series(name.replace("_", " "), course.steps, [each.ism for each in course.looks])
+            for name, course in courses.items()
+        ]
+        curves.append(
+            curve(
+                f"Fine-tuning: {who.label}",
+                "steps",
+                "ISM",
+                lines,
+                context.galleries[-1].threshold(config.far),
+            )
+        )
+    control = look(
+        context.galleries,
+        context.draw(_judged(context.control, config), config, context.change),
+        context.control.row,
+        config.far,
+    )
+    table.add("step 0", context.control.label, "adapter on", control)
     for name, steps in back.items():
         # Of several people, the one who is back first.
         figures[f"steps_{name}"] = min((step for step in steps if step is not None), default=None)
@@ -76,7 +100,7 @@ def relearn(scene: Scene, config: AuditConfig) -> Outcome:
         "last step judged before they are back (-1: they never were away)",
         _finding(config, figures),
         f"rank {config.relearn_rank}, up to {config.relearn_steps[-1]} steps x {config.relearn_batch}, {config.images} images a judgement",
-        figures, COLUMNS, sheet.rows, curves,
+        figures, COLUMNS, table.rows, curves,
     )  # fmt: skip
 
 
@@ -95,63 +119,74 @@ def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str
     )
 
 
-def _courses(scene: Scene, config: AuditConfig, who: Someone, sheet: Sheet) -> dict[str, Course]:
+def _courses(
+    context: AttackContext, config: AuditConfig, who: ProbedIdentity, table: AttackTable
+) -> dict[str, Course]:
     most = config.relearn_photos[-1]
     photos, own = who.photos[:most], who.conditions(most)[: len(who.photos)]
     away = torch.stack([who.centre, *([] if who.anchor is None else [who.anchor])])
-    nobody = made_up_identity(scene.bank, away, scene.generator(f"made up for {who.label}"))
+    nobody = made_up_identity(context.bank, away, context.generator(f"made up for {who.label}"))
     judged = _judged(who, config)
     courses = {}
     for count in (each for each in config.relearn_photos if each <= len(photos)):
         courses[f"photos_{count}"] = _course(
-            scene,
+            context,
             config,
             who,
-            scene.change,
+            context.change,
             (photos[:count], own[:count]),
             judged,
             f"{count} photograph{'s' * (count > 1)}",
             "adapter on",
-            sheet,
+            table,
         )
     strangers = nobody.expand(len(photos), -1)
     courses["made_up"] = _course(
-        scene, config, replace(who, label=f"made up, photographs of {who.label}"), {}, (photos, strangers),
-        nobody.expand(config.images, -1), f"{len(photos)} photographs", "untouched base", sheet,
+        context, config, replace(who, label=f"made up, photographs of {who.label}"), {}, (photos, strangers),
+        nobody.expand(config.images, -1), f"{len(photos)} photographs", "untouched base", table,
     )  # fmt: skip
-    others = (scene.others.photos, scene.others.embeddings)
-    courses["benign"] = _course(scene, config, who, scene.change, others, judged, "photographs of others", "adapter on", sheet)
-    random = look(scene.galleries, scene.draw(judged, config, scene.random), who.row, config.far)
-    sheet.add("step 0", who.label, "random weights", random)
+    others = (context.others.photos, context.others.embeddings)
+    courses["benign"] = _course(
+        context, config, who, context.change, others, judged, "photographs of others", "adapter on", table
+    )
+    random = look(context.galleries, context.draw(judged, config, context.random), who.row, config.far)
+    table.add("step 0", who.label, "random weights", random)
     courses["random"] = Course((0,), (random,), config.share)
     return courses
 
 
-def _judged(who: Someone, config: AuditConfig) -> torch.Tensor:
+def _judged(who: ProbedIdentity, config: AuditConfig) -> torch.Tensor:
     return who.conditions(config.images)
 
 
 def _course(
-    scene: Scene, config: AuditConfig, who: Someone, change: Change, lesson: tuple[torch.Tensor, torch.Tensor],
-    judged: torch.Tensor, case: str, model: str, sheet: Sheet,
+    context: AttackContext, config: AuditConfig, who: ProbedIdentity, change: Change, lesson: tuple[torch.Tensor, torch.Tensor],
+    judged: torch.Tensor, case: str, model: str, table: AttackTable,
 ) -> Course:  # fmt: skip
-    """Fine-tune a copy on (photographs, embeddings), and judge images of ``judged`` (n, d) until the person is back."""
-    twin = fused_copy(scene.pipe, change)
+    """Fine-tune a copy on (photographs, embeddings), and judge images of ``judged`` (n, d) until the person
+    is back.
+    """
+    twin = fused_copy(context.pipe, change)
     steps, looks = [], []
-    for step in finetuned(twin, *lesson, config, scene.generator(f"fine-tuning for {who.label}: {case}")):
-        images = drawn(twin, judged, config, scene.seeds(len(judged)))
-        found = look(scene.galleries, images, who.row, config.far)
+    for step in finetuned(twin, *lesson, config, context.generator(f"fine-tuning for {who.label}: {case}")):
+        images = drawn(twin, judged, config, context.seeds(len(judged)))
+        found = look(context.galleries, images, who.row, config.far)
         steps.append(step)
-        looks.append(sheet.add(f"{case}, step {step}", who.label, model, found))
+        looks.append(table.add(f"{case}, step {step}", who.label, model, found))
         if found.back(config):
             break
     return Course(tuple(steps), tuple(looks), config.share)
 
 
 def finetuned(
-    pipe: StableDiffusionPipeline, photos: torch.Tensor, embeddings: torch.Tensor, config: AuditConfig, generator: torch.Generator
+    pipe: StableDiffusionPipeline,
+    photos: torch.Tensor,
+    embeddings: torch.Tensor,
+    config: AuditConfig,
+    generator: torch.Generator,
 ) -> Iterator[int]:
-    """Train an ordinary LoRA in all of the cross-attention, and stop for a look at step 0 and after each of ``relearn_steps``.
+    """Train an ordinary LoRA in all of the cross-attention, and stop for a look at step 0 and after each of
+    ``relearn_steps``.
 
     The pipeline is changed: pass a copy.
 

@@ -2,7 +2,21 @@
 
 import typer
 
-from piu_lora.cli import audit, bank, compare, convert, doctor, evaluate, forget, generate, hub, inspect, ledger, stack, verify
+from piu_lora.cli import (
+    audit,
+    bank,
+    compare,
+    convert,
+    doctor,
+    evaluate,
+    forget,
+    generate,
+    hub,
+    inspect,
+    ledger,
+    stack,
+    verify,
+)
 from piu_lora.cli.terminal import run
 
 __all__ = ["app", "main"]

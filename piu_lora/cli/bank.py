@@ -12,8 +12,15 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Identity banks: the people whom an adapter must leave alone.", no_args_is_help=True)
 BankFile = Annotated[str, typer.Option(help="bank file, or mini for the embedded one")]
-Double = Annotated[float, typer.Option(min=-1, max=1, help="identities whose centroids lie at this cosine or more are likely one person")]
-Several = Annotated[str, typer.Option(help="of several faces in a photograph: largest, only (refuse it) or all")]
+Double = Annotated[
+    float,
+    typer.Option(
+        min=-1, max=1, help="identities whose centroids lie at this cosine or more are likely one person"
+    ),
+]
+Several = Annotated[
+    str, typer.Option(help="of several faces in a photograph: largest, only (refuse it) or all")
+]
 
 
 @app.callback()
@@ -25,7 +32,8 @@ def _group() -> None:
 def models(
     pack: Pack = None,
     antelopev2: Annotated[
-        Path | None, typer.Option(help="folder or zip of insightface's antelopev2, for its detector; else from the Hub")
+        Path | None,
+        typer.Option(help="folder or zip of insightface's antelopev2, for its detector; else from the Hub"),
     ] = None,
     arcface: Annotated[Path | None, typer.Option(help="Arc2Face's arcface.onnx; else from the Hub")] = None,
     as_json: Json = False,
@@ -40,16 +48,27 @@ def models(
 
 @app.command("build")
 def build(
-    photos: Annotated[Path, typer.Argument(help="a folder with a folder for each identity, or one of photographs only (clustered)")],
+    photos: Annotated[
+        Path,
+        typer.Argument(
+            help="a folder with a folder for each identity, or one of photographs only (clustered)"
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="bank file to write")] = None,
     pack: Pack = None,
     several: Several = "largest",
     eps: Annotated[float, typer.Option(help="flat folder: DBSCAN's eps, a cosine distance")] = 0.5,
     min_samples: Annotated[int, typer.Option(min=1, help="flat folder: DBSCAN's min_samples")] = 2,
-    linked: Annotated[float, typer.Option(help="photographs in an identity's folder this close show one person")] = 0.3,
+    linked: Annotated[
+        float, typer.Option(help="photographs in an identity's folder this close show one person")
+    ] = 0.3,
     double: Double = 0.5,
-    merge: Annotated[bool, typer.Option("--merge", help="make one identity of those that are likely one person")] = False,
-    calibrate: Annotated[Path | None, typer.Option(help="write no bank: propose eps, and draw the cosines into this PNG")] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="make one identity of those that are likely one person")
+    ] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="write no bank: propose eps, and draw the cosines into this PNG")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="threads; 0 takes one for each core")] = 0,
     device: Device = "auto",
     force: Force = False,
@@ -63,10 +82,14 @@ def build(
         _propose(photos, _reader(pack, several, device), calibrate, workers, force=force, as_json=as_json)
         return
     if out is None:
-        raise BadInput("bank build has nowhere to write: pass --out FILE for the bank, or --calibrate FILE.png for a proposal")
+        raise BadInput(
+            "bank build has nowhere to write: pass --out FILE for the bank, or --calibrate FILE.png for a proposal"
+        )
     reader = _reader(pack, several, device)
     settings = job.ClusterSettings(eps, min_samples, linked, double, merge)
-    result = job.build_bank(photos, out, reader, reader.settings, settings, workers=workers, force=force, progress=bars)
+    result = job.build_bank(
+        photos, out, reader, reader.settings, settings, workers=workers, force=force, progress=bars
+    )
     facts = {
         "path": str(out), "digest": result.bank.digest, "identities": len(result.bank), "embeddings": len(result.bank.embeddings),
         "photos": result.photos, "faces": result.faces, "layout": result.layout, "merged": result.merged,
@@ -83,7 +106,9 @@ def _reader(pack: Path | None, several: str, device: str) -> Any:
 
     faces: FacesConfig = ForgetConfig().updated({"faces": {"several": several}}).faces
     # One thread for each session: photographs are read side by side.
-    return FaceReader(pack or default_pack(), providers=providers_for(device), several=faces.several, threads=1)
+    return FaceReader(
+        pack or default_pack(), providers=providers_for(device), several=faces.several, threads=1
+    )
 
 
 def _propose(photos: Path, reader: Any, picture: Path, workers: int, *, force: bool, as_json: bool) -> None:
@@ -93,23 +118,41 @@ def _propose(photos: Path, reader: Any, picture: Path, workers: int, *, force: b
 
     refuse_existing(picture, force=force)
     found = calibrate_photos(
-        photos, reader, reader.settings, workers=workers, cache=picture.with_name(f".{picture.name}.photos"), progress=bars
+        photos,
+        reader,
+        reader.settings,
+        workers=workers,
+        cache=picture.with_name(f".{picture.name}.photos"),
+        progress=bars,
     )
     marks = {"1 - eps": 1 - found.eps, "nearest stranger": found.impostor, "one person": found.same_mean}
     write_file(picture, cosine_histograms(found.same, found.different, marks, f"Proposed eps {found.eps}"))
     known = "from known identities" if found.labelled else "estimated, identities unknown"
-    facts = {"eps": found.eps, "nearest_stranger": found.impostor, "same_person": found.same_mean, "labelled": found.labelled}
-    span = f"halfway between the nearest stranger ({found.impostor:.3f}) and one person ({found.same_mean:.3f})"
+    facts = {
+        "eps": found.eps,
+        "nearest_stranger": found.impostor,
+        "same_person": found.same_mean,
+        "labelled": found.labelled,
+    }
+    span = (
+        f"halfway between the nearest stranger ({found.impostor:.3f}) and one person ({found.same_mean:.3f})"
+    )
     text = f"eps {found.eps} ({known}): {span}; see {picture}"
     print_result(facts, text, as_json)
 
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="folder with embeddings.npy and labels.npy, or a copy of the paper's data set")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="folder with embeddings.npy and labels.npy, or a copy of the paper's data set"),
+    ],
     out: Annotated[Path, typer.Option(help="bank file to write")],
     pack: Pack = None,
-    recognizer: Annotated[str | None, typer.Option(help="file name of the recognizer that made them, when its pack is not at hand")] = None,
+    recognizer: Annotated[
+        str | None,
+        typer.Option(help="file name of the recognizer that made them, when its pack is not at hand"),
+    ] = None,
     recognizer_sha256: Annotated[str, typer.Option(help="its SHA-256")] = "",
     force: Force = False,
     as_json: Json = False,
@@ -119,10 +162,22 @@ def import_(
     from piu_lora.jobs.banks.import_arrays import import_bank
     from piu_lora.jobs.request.readers import default_pack
 
-    made_by = RecognizerId(recognizer, recognizer_sha256) if recognizer else FaceReader(pack or default_pack()).id
+    made_by = (
+        RecognizerId(recognizer, recognizer_sha256) if recognizer else FaceReader(pack or default_pack()).id
+    )
     bank = import_bank(source, out, made_by, force=force)
-    facts = {"path": str(out), "digest": bank.digest, "identities": len(bank), "embeddings": len(bank.embeddings), **bank.settings}
-    print_result(facts, f"{len(bank)} identities, {len(bank.embeddings)} embeddings in {out}\ndigest {bank.digest}", as_json)
+    facts = {
+        "path": str(out),
+        "digest": bank.digest,
+        "identities": len(bank),
+        "embeddings": len(bank.embeddings),
+        **bank.settings,
+    }
+    print_result(
+        facts,
+        f"{len(bank)} identities, {len(bank.embeddings)} embeddings in {out}\ndigest {bank.digest}",
+        as_json,
+    )
 
 
 @app.command("show")
@@ -142,13 +197,22 @@ def show(
         refuse_existing(out, force=force)
     found = describe_bank(bank_for("mini", bank))
     if out is not None:
-        write_file(out, cosine_histograms(found.same, found.different, {"anchors at": 0.2}, "Cosines of the bank's embeddings"))
+        write_file(
+            out,
+            cosine_histograms(
+                found.same, found.different, {"anchors at": 0.2}, "Cosines of the bank's embeddings"
+            ),
+        )
     lines = [f"{name.replace('_', ' '):20} {_plain(value)}" for name, value in found.facts.items()]
     print_result(found.facts, "\n".join(lines), as_json)
 
 
 def _plain(value: Any) -> str:
-    return ", ".join(f"{key} {_plain(each)}" for key, each in value.items()) if isinstance(value, dict) else str(value)
+    return (
+        ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
+        if isinstance(value, dict)
+        else str(value)
+    )
 
 
 @app.command("check")
@@ -157,11 +221,15 @@ def check(
     double: Double = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Look for NaN, zero rows, mixed recognizers and identities that are likely one person; exit 1 when something is found."""
+    """Look for NaN, zero rows, mixed recognizers and identities that are likely one person; exit 1 when
+    something is found.
+    """
     from piu_lora.jobs.banks.describe import check_banks
 
     problems = check_banks(banks, double)
-    print_result({"banks": len(banks), "problems": problems}, "\n".join(problems) or f"{len(banks)} sound", as_json)
+    print_result(
+        {"banks": len(banks), "problems": problems}, "\n".join(problems) or f"{len(banks)} sound", as_json
+    )
     if problems:
         raise typer.Exit(1)
 
@@ -174,7 +242,9 @@ def export(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write the embeddings of one identity, for tools that know no bank. They are biometric data: keep them safe."""
+    """Write the embeddings of one identity, for tools that know no bank. They are biometric data: keep them
+    safe.
+    """
     from piu_lora.jobs.banks.export import export_embeddings
 
     count = export_embeddings(bank, identity, out, force=force)

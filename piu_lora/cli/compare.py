@@ -16,21 +16,30 @@ def command(
     methods: Annotated[str, typer.Option(help="separated by commas; all of them by default")] = "",
     people: Annotated[int, typer.Option(help="drawn from the bank", min=1)] = 20,
     seeds: Annotated[int, typer.Option(help="of each person", min=1)] = 2,
-    vary: Annotated[list[str], typer.Option(help="section.key=VALUE,VALUE for ours, rival:key=VALUE,VALUE for a rival")] = [],  # noqa: B006
-    variant: Annotated[list[str], typer.Option(help='one more contender: "METHOD section.key=VALUE ..."')] = [],  # noqa: B006
+    vary: Annotated[
+        list[str],
+        typer.Option(help="section.key=VALUE,VALUE for ours, baseline:key=VALUE,VALUE for a baseline"),
+    ] = [],
+    variant: Annotated[
+        list[str], typer.Option(help='one more contender: "METHOD section.key=VALUE ..."')
+    ] = [],
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
     second: SecondPack = None,
     second_bank: SecondBank = None,
-    settings: Settings = [],  # noqa: B006
+    settings: Settings = [],
     processes: Annotated[int, typer.Option(help="run at once", min=1)] = 1,
     device: Device = "auto",
-    against: Annotated[str | None, typer.Option(help="method that the others are compared with, on the cells that both have")] = None,
-    report_only: Annotated[bool, typer.Option("--report-only", help="run nothing; tables of the cells that are there")] = False,
+    against: Annotated[
+        str | None, typer.Option(help="method that the others are compared with, on the cells that both have")
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="run nothing; tables of the cells that are there")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare methods, ours and the rivals', on the same people, split, seeds, anchors and judges."""
+    """Compare methods, ours and the baselines', on the same people, split, seeds, anchors and judges."""
     from dataclasses import asdict
 
     from piu_lora.jobs.arena.compare import compare, shared_settings

@@ -15,7 +15,10 @@ NOT_READY = 3
 
 def command(
     base: Annotated[str | None, typer.Option(help="mini or arc2face; both by default")] = None,
-    pack: Annotated[Path | None, typer.Option(help="folder of the face detector and arcface.onnx; $PIU_LORA_PACK by default")] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(help="folder of the face detector and arcface.onnx; $PIU_LORA_PACK by default"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="where adapters and reports are to go")] = Path(),
     as_json: Json = False,
 ) -> None:

@@ -19,10 +19,12 @@ def command(
     pack: Pack = None,
     method: Annotated[str | None, typer.Option(help="method of forgetting")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings")] = None,
-    settings: Settings = [],  # noqa: B006  (typer reads the default, nobody changes it)
+    settings: Settings = [],
     seed: Annotated[int | None, typer.Option(help="seed of every random draw")] = None,
     device: Device = "auto",
-    evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="generate before and after, and score")] = True,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="generate before and after, and score")
+    ] = True,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
     ledger: LedgerFile = None,
     force: Force = False,
@@ -60,6 +62,16 @@ def command(
     receipt = result.receipt
     lines = [f"adapter {receipt.adapter_id} in {result.path}", f"trained in {receipt.seconds['train']:.0f} s"]
     if result.evaluation is not None:
-        lines += ["", report_table(result.evaluation.figures), "", f"look at {result.path / 'report' / 'before_after.png'}"]
-    facts = {"adapter_id": receipt.adapter_id, "path": str(result.path), "seconds": receipt.seconds, "evaluation": receipt.evaluation}
+        lines += [
+            "",
+            report_table(result.evaluation.figures),
+            "",
+            f"look at {result.path / 'report' / 'before_after.png'}",
+        ]
+    facts = {
+        "adapter_id": receipt.adapter_id,
+        "path": str(result.path),
+        "seconds": receipt.seconds,
+        "evaluation": receipt.evaluation,
+    }
     print_result(facts, "\n".join(lines), as_json)

@@ -12,13 +12,19 @@ __all__ = ["command"]
 
 
 def command(
-    identity: Annotated[list[str], typer.Option(help="a bank id, photos or embeddings; repeatable: one row each")],
+    identity: Annotated[
+        list[str], typer.Option(help="a bank id, photos or embeddings; repeatable: one row each")
+    ],
     out: Annotated[Path, typer.Option(help="PNG to write")],
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
-    adapter: Annotated[list[str], typer.Option(help="adapter folder or Hub id; repeatable: all active together")] = [],  # noqa: B006
-    weight: Annotated[list[float], typer.Option(help="weight of the adapter in the same place; 1 by default")] = [],  # noqa: B006
+    adapter: Annotated[
+        list[str], typer.Option(help="adapter folder or Hub id; repeatable: all active together")
+    ] = [],
+    weight: Annotated[
+        list[float], typer.Option(help="weight of the adapter in the same place; 1 by default")
+    ] = [],
     allow_negative: AllowNegative = False,
     images: Annotated[int, typer.Option(min=1, max=64, help="images of each identity")] = 4,
     steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; the base's default")] = None,

@@ -14,9 +14,16 @@ __all__ = ["pull", "push"]
 def push(
     adapter: Annotated[Path, typer.Argument(help="adapter folder")],
     repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="created where it is missing")],
-    public: Annotated[bool, typer.Option("--public", help="a new repository is seen by everybody; private by default")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the files and the card, and send nothing")] = False,
-    identity: Annotated[str | None, typer.Option(help="whom it forgets: the files are searched for it; from the ledger by default")] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="a new repository is seen by everybody; private by default")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="list the files and the card, and send nothing")
+    ] = False,
+    identity: Annotated[
+        str | None,
+        typer.Option(help="whom it forgets: the files are searched for it; from the ledger by default"),
+    ] = None,
     bank: Bank = None,
     pack: Pack = None,
     ledger: LedgerFile = None,
@@ -26,19 +33,35 @@ def push(
     from piu_lora.jobs.adapters.publish import push as job
 
     with opened_ledger(ledger) as entries:
-        done = job(adapter, repository, public=public, dry_run=dry_run, identity=identity, bank=bank, pack=pack, ledger=entries)
+        done = job(
+            adapter,
+            repository,
+            public=public,
+            dry_run=dry_run,
+            identity=identity,
+            bank=bank,
+            pack=pack,
+            ledger=entries,
+        )
     facts = {"repository": repository, "public": public, "dry_run": dry_run, **vars(done)}
     listing = [f"{size:>12,} {name}" for name, size in done.files.items()]
     if dry_run:
         text = "\n".join([*listing, "", done.card])
     else:
-        text = "\n".join([*listing, f"{'pushed to' if done.changed else 'unchanged at'} {done.url} (commit {done.commit[:12]})"])
+        text = "\n".join(
+            [
+                *listing,
+                f"{'pushed to' if done.changed else 'unchanged at'} {done.url} (commit {done.commit[:12]})",
+            ]
+        )
     print_result(facts, text, as_json)
 
 
 def pull(
     name: Annotated[str, typer.Argument(metavar="USER/REPO[@REVISION]", help="an adapter on the Hub")],
-    out: Annotated[Path | None, typer.Option(help="folder to create; the repository's name by default")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder to create; the repository's name by default")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -46,4 +69,8 @@ def pull(
     from piu_lora.jobs.adapters.publish import pull as job
 
     adapter = job(name, out, force=force)
-    print_result({"adapter_id": adapter.id, "path": str(adapter.path)}, f"adapter {adapter.id} in {adapter.path}", as_json)
+    print_result(
+        {"adapter_id": adapter.id, "path": str(adapter.path)},
+        f"adapter {adapter.id} in {adapter.path}",
+        as_json,
+    )

@@ -15,7 +15,9 @@ from piu_lora.errors import BadInput
 __all__ = ["app"]
 
 app = typer.Typer(
-    name="ledger", help="The operator's own record of whom each adapter forgets; it never leaves this machine.", no_args_is_help=True
+    name="ledger",
+    help="The operator's own record of whom each adapter forgets; it never leaves this machine.",
+    no_args_is_help=True,
 )
 AdapterId = Annotated[str, typer.Argument(help="an adapter's id, or at least its first four characters")]
 
@@ -23,14 +25,18 @@ AdapterId = Annotated[str, typer.Argument(help="an adapter's id, or at least its
 @contextmanager
 def _opened(name: str | None) -> Iterator[Any]:
     if name == "none":
-        raise BadInput("--ledger 'none' leaves nothing to look at; pass a file, or leave the option out for your own ledger")
+        raise BadInput(
+            "--ledger 'none' leaves nothing to look at; pass a file, or leave the option out for your own ledger"
+        )
     with opened_ledger(name) as entries:
         yield entries
 
 
 @app.command("list")
 def list_(
-    state: Annotated[Literal["pending", "active", "merged", "withdrawn"] | None, typer.Option(help="only those")] = None,
+    state: Annotated[
+        Literal["pending", "active", "merged", "withdrawn"] | None, typer.Option(help="only those")
+    ] = None,
     names: Annotated[bool, typer.Option("--names", help="show whom they forget")] = False,
     ledger: LedgerFile = None,
     as_json: Json = False,
@@ -54,7 +60,13 @@ def list_(
         for each in found
     ]
     facts = {"adapters": [vars(each) if names else each.public() for each in found]}
-    print_result(facts, "\n".join(aligned([head, *rows])) if rows else f"no {state or ''} adapters in {place}".replace("  ", " "), as_json)
+    print_result(
+        facts,
+        "\n".join(aligned([head, *rows]))
+        if rows
+        else f"no {state or ''} adapters in {place}".replace("  ", " "),
+        as_json,
+    )
 
 
 def _named(identities: list[str], names: bool) -> list[str]:
@@ -93,14 +105,18 @@ def withdraw(
         found = entries.withdraw(adapter, note)
         still = [each.adapter_id for each in entries.containing(found.adapter_id)]
     lines = [f"{found.adapter_id} is withdrawn; delete {found.path} where it is no longer wanted"]
-    lines += [f"it is still part of {name}: `piu-lora stack withdraw` merges anew without it" for name in still]
+    lines += [
+        f"it is still part of {name}: `piu-lora stack withdraw` merges anew without it" for name in still
+    ]
     print_result({**found.public(), "still_part_of": still}, "\n".join(lines), as_json)
 
 
 @app.command("export")
 def export(
     out: Annotated[Path, typer.Option(help=".json or .csv file to write, readable by you alone")],
-    public: Annotated[bool, typer.Option("--public", help="without identities, banks, paths and notes")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="without identities, banks, paths and notes")
+    ] = False,
     ledger: LedgerFile = None,
     force: Force = False,
     as_json: Json = False,
@@ -115,17 +131,27 @@ def export(
 
 @app.command("check")
 def check(
-    folders: Annotated[list[Path], typer.Argument(help="folders to search for adapters that have no entry")] = [],  # noqa: B006
-    mend: Annotated[bool, typer.Option("--mend", help="enter adapters that have none, with an unknown identity")] = False,
+    folders: Annotated[
+        list[Path], typer.Argument(help="folders to search for adapters that have no entry")
+    ] = [],
+    mend: Annotated[
+        bool, typer.Option("--mend", help="enter adapters that have none, with an unknown identity")
+    ] = False,
     ledger: LedgerFile = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the ledger with the adapter folders, and settle what a killed run left; exit 1 when something is left to do."""
+    """Compare the ledger with the adapter folders, and settle what a killed run left; exit 1 when something
+    is left to do.
+    """
     from piu_lora.jobs.ledger import check_ledger
 
     with _opened(ledger) as entries:
         problems = check_ledger(entries, folders, mend=mend)
     lines = [f"{'mended' if each.mended else 'problem'}: {each.adapter_id} {each.what}" for each in problems]
-    print_result({"problems": [vars(each) for each in problems]}, "\n".join(lines) or "ledger and folders agree", as_json)
+    print_result(
+        {"problems": [vars(each) for each in problems]},
+        "\n".join(lines) or "ledger and folders agree",
+        as_json,
+    )
     if any(not each.mended for each in problems):
         raise typer.Exit(1)

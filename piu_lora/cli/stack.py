@@ -5,35 +5,67 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from piu_lora.cli.options import AdapterArgument, AllowNegative, Bank, Base, Device, Dtype, Force, Json, LedgerFile, Pack
+from piu_lora.cli.options import (
+    AdapterArgument,
+    AllowNegative,
+    Bank,
+    Base,
+    Device,
+    Dtype,
+    Force,
+    Json,
+    LedgerFile,
+    Pack,
+)
 from piu_lora.cli.terminal import opened_ledger, print_result
 
 __all__ = ["app"]
 
-app = typer.Typer(name="stack", help="Adapters together: interference, one out of several, baked into a base.", no_args_is_help=True)
+app = typer.Typer(
+    name="stack",
+    help="Adapters together: interference, one out of several, baked into a base.",
+    no_args_is_help=True,
+)
 Adapters = Annotated[list[str], typer.Argument(help="adapter folders or Hub ids")]
-Weights = Annotated[list[float], typer.Option("--weight", help="weight of the adapter in the same place; 1 by default")]
+Weights = Annotated[
+    list[float], typer.Option("--weight", help="weight of the adapter in the same place; 1 by default")
+]
 Identities = Annotated[
-    list[str], typer.Option("--identity", help="whom the adapter in the same place forgets, as given to forget; from the ledger by default")
+    list[str],
+    typer.Option(
+        "--identity",
+        help="whom the adapter in the same place forgets, as given to forget; from the ledger by default",
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="folder to create")]
 Rank = Annotated[int, typer.Option(min=0, help="highest rank of a layer; 0 keeps all")]
-Tolerance = Annotated[float, typer.Option(min=0, help="drop what is below this share of a layer's largest singular value")]
-Stored = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option("--dtype", help="precision of the stored factors")]
+Tolerance = Annotated[
+    float, typer.Option(min=0, help="drop what is below this share of a layer's largest singular value")
+]
+Stored = Annotated[
+    Literal["fp32", "bf16", "fp16"], typer.Option("--dtype", help="precision of the stored factors")
+]
 
 
 @app.command("check")
 def check(
     adapters: Adapters,
-    weight: Weights = [],  # noqa: B006
-    identity: Identities = [],  # noqa: B006
+    weight: Weights = [],
+    identity: Identities = [],
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
     people: Annotated[int, typer.Option(min=1, help="bystanders sampled from the bank")] = 64,
-    activations: Annotated[int, typer.Option(min=0, help="people on whom the layers behind the latents are measured")] = 4,
-    limit: Annotated[float, typer.Option(min=0, help="highest 95th percentile of the change of bystanders' keys and values")] = 1.5,
-    own_limit: Annotated[float, typer.Option(min=0, help="highest change by others for a member's person, of the meant one")] = 0.25,
+    activations: Annotated[
+        int, typer.Option(min=0, help="people on whom the layers behind the latents are measured")
+    ] = 4,
+    limit: Annotated[
+        float,
+        typer.Option(min=0, help="highest 95th percentile of the change of bystanders' keys and values"),
+    ] = 1.5,
+    own_limit: Annotated[
+        float, typer.Option(min=0, help="highest change by others for a member's person, of the meant one")
+    ] = 0.25,
     out: Annotated[Path | None, typer.Option(help="PNG for the heat map")] = None,
     seed: Annotated[int, typer.Option(help="seed of the sample")] = 0,
     ledger: LedgerFile = None,
@@ -41,7 +73,9 @@ def check(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Measure whom a stack would disturb, before anything is generated; exit 1 when a stack exceeds the limit."""
+    """Measure whom a stack would disturb, before anything is generated; exit 1 when a stack exceeds the
+    limit.
+    """
     from piu_lora.adapter import refuse_existing, write_file
     from piu_lora.jobs.stacks.check import check_picture, check_stack, check_table
     from piu_lora.jobs.stacks.members import open_members, people_of
@@ -53,7 +87,15 @@ def check(
     with opened_ledger(ledger) as entries:
         members = people_of(members, identity, entries, base, bank, pack, device)
     found = check_stack(
-        members, base, bank, people=people, activations=activations, limit=limit, own_limit=own_limit, seed=seed, device=device
+        members,
+        base,
+        bank,
+        people=people,
+        activations=activations,
+        limit=limit,
+        own_limit=own_limit,
+        seed=seed,
+        device=device,
     )
     if out is not None:
         write_file(out, check_picture(found))
@@ -66,13 +108,15 @@ def check(
 def merge(
     adapters: Adapters,
     out: Out,
-    weight: Weights = [],  # noqa: B006
+    weight: Weights = [],
     allow_negative: AllowNegative = False,
-    method: Annotated[str, typer.Option(help="sum: exact; refit: each on its own person, nothing on others")] = "sum",
+    method: Annotated[
+        str, typer.Option(help="sum: exact; refit: each on its own person, nothing on others")
+    ] = "sum",
     rank: Rank = 0,
     tolerance: Tolerance = 0.0,
     stored: Stored = "fp32",
-    identity: Identities = [],  # noqa: B006
+    identity: Identities = [],
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
@@ -89,9 +133,11 @@ def merge(
     settings = MergeSettings(method, rank, tolerance, stored)
     members = open_members(adapters, weight or None, allow_negative=allow_negative)
     with opened_ledger(ledger) as entries:
-        if find_merge(method).needs_moments:
+        if find_merge(method).needs_second_moments:
             members = people_of(members, identity, entries, base, bank, pack, device)
-        result = merge_adapters(members, out, settings, base=base, bank=bank, device=device, force=force, ledger=entries)
+        result = merge_adapters(
+            members, out, settings, base=base, bank=bank, device=device, force=force, ledger=entries
+        )
     _print_merged(result, as_json)
 
 
@@ -100,8 +146,10 @@ def withdraw(
     merged: AdapterArgument,
     leaving: Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="id of the member that goes")],
     out: Out,
-    member: Annotated[list[str], typer.Option(help="folder or Hub id of a remaining member; from the ledger by default")] = [],  # noqa: B006
-    identity: Identities = [],  # noqa: B006
+    member: Annotated[
+        list[str], typer.Option(help="folder or Hub id of a remaining member; from the ledger by default")
+    ] = [],
+    identity: Identities = [],
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
@@ -110,7 +158,9 @@ def withdraw(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Merge anew without one member, exactly as if it had never been there: for somebody who withdraws the request."""
+    """Merge anew without one member, exactly as if it had never been there: for somebody who withdraws the
+    request.
+    """
     from piu_lora.adapter import find_merge, open_adapter
     from piu_lora.jobs.ledger import folders_of
     from piu_lora.jobs.stacks.members import people_of
@@ -121,10 +171,19 @@ def withdraw(
     with opened_ledger(ledger) as entries:
         available = member or folders_of(entries, opened.receipt)
         stay = remaining_members(opened, leaving, [open_adapter(each) for each in available])
-        if find_merge(settings.method).needs_moments:
+        if find_merge(settings.method).needs_second_moments:
             stay = people_of(stay, identity, entries, base, bank, pack, device)
         result = merge_adapters(
-            stay, out, settings, base=base, bank=bank, device=device, force=force, ledger=entries, instead_of=opened.id, withdrawn=leaving
+            stay,
+            out,
+            settings,
+            base=base,
+            bank=bank,
+            device=device,
+            force=force,
+            ledger=entries,
+            instead_of=opened.id,
+            withdrawn=leaving,
         )
     _print_merged(result, as_json)
 
@@ -134,7 +193,7 @@ def fuse(
     base: Annotated[str, typer.Argument(help="mini, arc2face, a folder, or a Hub id[@revision]")],
     adapters: Adapters,
     out: Out,
-    weight: Weights = [],  # noqa: B006
+    weight: Weights = [],
     allow_negative: AllowNegative = False,
     dtype: Dtype = "fp32",
     shard: Annotated[str, typer.Option(help="largest weights file")] = "2GB",

@@ -1,4 +1,6 @@
-"""Talking to people: progress and warnings on stderr, results on stdout, one place where errors are formatted."""
+"""Talking to people: progress and warnings on stderr, results on stdout, one place where errors are
+formatted.
+"""
 
 import json
 import logging
@@ -76,15 +78,22 @@ def judged(document: dict[str, Any], junit: Path | None, *, binding: bool) -> No
     for line in verdict["lines"]:
         if not line["passed"]:
             who = f"{line['recognizer']}: " if line["recognizer"] else ""
-            found = f"was not measured: {line['reason']}" if line["value"] is None else f"is {line['value']:.4g}"
-            typer.echo(f"missed: {who}{line['text']} {found}; expected {line['relation']} {line['limit']:g}", err=True)
+            found = (
+                f"was not measured: {line['reason']}" if line["value"] is None else f"is {line['value']:.4g}"
+            )
+            typer.echo(
+                f"missed: {who}{line['text']} {found}; expected {line['relation']} {line['limit']:g}",
+                err=True,
+            )
     if binding and not verdict["passed"]:
         raise typer.Exit(1)
     typer.echo(f"policy {verdict['policy']}: {'passed' if verdict['passed'] else 'falls short'}", err=True)
 
 
 def run(app: typer.Typer) -> None:
-    """Run the application and turn what goes wrong into one line and an exit code; a traceback only with --debug."""
+    """Run the application and turn what goes wrong into one line and an exit code; a traceback only with
+    --debug.
+    """
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -105,7 +114,9 @@ def _quieten(debug: bool) -> None:
     """Third-party chatter off, our own warnings on, both before those libraries are imported."""
     # Of several processes of one launch, the first one talks.
     level = logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    logging.basicConfig(level=logging.DEBUG if debug else level, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.DEBUG if debug else level, format="%(levelname)s: %(message)s", stream=sys.stderr
+    )
     logging.addLevelName(logging.WARNING, "warning")
     if not debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -13,20 +13,30 @@ __all__ = ["command"]
 def command(
     adapter: AdapterArgument,
     base: Base = "mini",
-    identity: Annotated[str | None, typer.Option(help="whom it forgets: then its figures are measured again")] = None,
+    identity: Annotated[
+        str | None, typer.Option(help="whom it forgets: then its figures are measured again")
+    ] = None,
     bank: Bank = None,
     pack: Pack = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Check an adapter against its receipt: files, weights, base, effect, figures; exit 1 with the first thing that differs."""
+    """Check an adapter against its receipt: files, weights, base, effect, figures; exit 1 with the first
+    thing that differs.
+    """
     from piu_lora.evidence import aligned
     from piu_lora.jobs.evaluation.verify import verify_adapter
 
-    verdict = verify_adapter(adapter, base, identity=identity, bank=bank, pack=pack, device=device, progress=bars)
+    verdict = verify_adapter(
+        adapter, base, identity=identity, bank=bank, pack=pack, device=device, progress=bars
+    )
     rows = [("check", "result", "")]
     rows += [
-        (check.name, "DIFFERS" if check.differs else "skipped" if check.skipped else "as stated", check.differs or check.skipped)
+        (
+            check.name,
+            "DIFFERS" if check.differs else "skipped" if check.skipped else "as stated",
+            check.differs or check.skipped,
+        )
         for check in verdict.checks
     ]
     facts = {"verified": verdict.failure is None, "checks": [vars(check) for check in verdict.checks]}

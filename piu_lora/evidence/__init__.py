@@ -12,7 +12,13 @@ from piu_lora.evidence.comparison import (
     rows_of,
 )
 from piu_lora.evidence.cosines import cosine_histograms
-from piu_lora.evidence.evaluation import Evaluation, agreement, evaluate_images, evaluate_measured, quality_figures
+from piu_lora.evidence.evaluation import (
+    Evaluation,
+    agreement,
+    evaluate_images,
+    evaluate_measured,
+    quality_figures,
+)
 from piu_lora.evidence.figures import far_name
 from piu_lora.evidence.gallery import FARS, Gallery, require_disjoint
 from piu_lora.evidence.heatmap import heat_map

@@ -43,7 +43,8 @@ class Cell:
         peak_bytes: memory that making it took on top of the loaded base; None where the system does not say.
         stored_bytes: of the weights that must be kept.
         facts: of the systems that were solved.
-        figures: by recognizer, each of ``FIGURES``: ISM after / before by group, shares of the forgotten person's images.
+        figures: by recognizer, each of ``FIGURES``: ISM after / before by group, shares of the forgotten
+            person's images.
         settings: the method's own, all of them; a cell of others is not the same cell.
     """
 
@@ -60,7 +61,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant by one recognizer: the middle and the 95 % interval of each figure; None where nothing was measured."""
+    """One variant by one recognizer: the middle and the 95 % interval of each figure; None where nothing was
+    measured.
+    """
 
     variant: str
     recognizer: str
@@ -74,7 +77,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """What one variant has more than another in the cells that both have: the middle and the 95 % interval of each figure."""
+    """What one variant has more than another in the cells that both have: the middle and the 95 % interval of
+    each figure.
+    """
 
     variant: str
     against: str
@@ -87,7 +92,8 @@ class Difference:
 def rows_of(cells: Sequence[Cell]) -> list[Row]:
     """A row for every variant and recognizer, in the order of the cells: medians over cells (shares: means).
 
-    Intervals are percentile bootstraps over people, who keep their seeds together: seeds of one person are no independent draws.
+    Intervals are percentile bootstraps over people, who keep their seeds together: seeds of one person are no
+    independent draws.
     """
     rows = []
     for variant in dict.fromkeys(cell.variant for cell in cells):
@@ -106,18 +112,25 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
 
 
 def differences_from(cells: Sequence[Cell], against: str) -> list[Difference]:
-    """Every other variant less ``against``, person by person and seed by seed: medians of the differences (shares: means).
+    """Every other variant less ``against``, person by person and seed by seed: medians of the differences
+    (shares: means).
 
-    Cells that only one of the two has do not count, so variants that met fewer people are compared on those. Intervals as in
-    ``rows_of``.
+    Cells that only one of the two has do not count, so variants that met fewer people are compared on those.
+    Intervals as in ``rows_of``.
     """
     reference = {(cell.person, cell.seed): cell for cell in cells if cell.variant == against}
     found = []
     for variant in dict.fromkeys(cell.variant for cell in cells if cell.variant != against):
         own = [cell for cell in cells if cell.variant == variant and (cell.person, cell.seed) in reference]
         for recognizer in own[0].figures if own else ():
-            figures = {figure: _middle(_less(own, reference, recognizer, figure), figure) for figure in FIGURES}
-            found.append(Difference(variant, against, recognizer, len({cell.person for cell in own}), len(own), figures))
+            figures = {
+                figure: _middle(_less(own, reference, recognizer, figure), figure) for figure in FIGURES
+            }
+            found.append(
+                Difference(
+                    variant, against, recognizer, len({cell.person for cell in own}), len(own), figures
+                )
+            )
     return found
 
 
@@ -133,10 +146,14 @@ def _by_person(cells: Sequence[Cell], recognizer: str, figure: str) -> _People:
     return people
 
 
-def _less(cells: Sequence[Cell], reference: Mapping[tuple[int, int], Cell], recognizer: str, figure: str) -> _People:
+def _less(
+    cells: Sequence[Cell], reference: Mapping[tuple[int, int], Cell], recognizer: str, figure: str
+) -> _People:
     people: _People = {}
     for cell in cells:
-        value, other = (each.figures[recognizer][figure] for each in (cell, reference[cell.person, cell.seed]))
+        value, other = (
+            each.figures[recognizer][figure] for each in (cell, reference[cell.person, cell.seed])
+        )
         if value is not None and other is not None:
             people.setdefault(cell.person, []).append(value - other)
     return people
@@ -154,7 +171,15 @@ def _middle(people: _People, figure: str, draws: int = 2000) -> tuple[float, flo
 
 def comparison_table(rows: Sequence[Row]) -> str:
     """Markdown: a table for each recognizer, the evaluating one first."""
-    heads = ["method", "people", "cells", *(_HEADS[figure] for figure in _SHOWN), "seconds", "peak MB", "stored MB"]
+    heads = [
+        "method",
+        "people",
+        "cells",
+        *(_HEADS[figure] for figure in _SHOWN),
+        "seconds",
+        "peak MB",
+        "stored MB",
+    ]
     return _tables("By the {} recognizer:", heads, [(row.recognizer, _cells(row)) for row in rows])
 
 
@@ -162,7 +187,15 @@ def difference_table(differences: Sequence[Difference]) -> str:
     """Markdown: a table for each recognizer, the evaluating one first."""
     heads = ["method", "people", "cells", *(_HEADS[figure] for figure in _SHOWN)]
     lines = [
-        (each.recognizer, [each.variant, str(each.people), str(each.cells), *(_signed(each.figures[figure]) for figure in _SHOWN)])
+        (
+            each.recognizer,
+            [
+                each.variant,
+                str(each.people),
+                str(each.cells),
+                *(_signed(each.figures[figure]) for figure in _SHOWN),
+            ],
+        )
         for each in differences
     ]
     against = differences[0].against
@@ -172,15 +205,30 @@ def difference_table(differences: Sequence[Difference]) -> str:
 def _tables(title: str, heads: Sequence[str], lines: Sequence[tuple[str, list[str]]]) -> str:
     parts = []
     for recognizer in sorted({name for name, _ in lines}, key=lambda name: name == "conditioning"):
-        head = [title.format(recognizer), "", f"| {' | '.join(heads)} |", "|---" + "|--:" * (len(heads) - 1) + "|"]
-        parts.append("\n".join([*head, *(f"| {' | '.join(cells)} |" for name, cells in lines if name == recognizer)]))
+        head = [
+            title.format(recognizer),
+            "",
+            f"| {' | '.join(heads)} |",
+            "|---" + "|--:" * (len(heads) - 1) + "|",
+        ]
+        parts.append(
+            "\n".join([*head, *(f"| {' | '.join(cells)} |" for name, cells in lines if name == recognizer)])
+        )
     return "\n\n".join(parts)
 
 
 def _cells(row: Row) -> list[str]:
     figures = [_with_interval(row.figures[figure]) for figure in _SHOWN]
     peak = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}"
-    return [row.variant, str(row.people), str(row.cells), *figures, f"{row.seconds:.1f}", peak, f"{row.stored_bytes / 1e6:.2f}"]
+    return [
+        row.variant,
+        str(row.people),
+        str(row.cells),
+        *figures,
+        f"{row.seconds:.1f}",
+        peak,
+        f"{row.stored_bytes / 1e6:.2f}",
+    ]
 
 
 def _with_interval(value: tuple[float, float, float] | None) -> str:
@@ -196,11 +244,15 @@ def comparison_csv(rows: Sequence[Row]) -> str:
     buffer = io.StringIO()
     ends = [f"{figure}{end}" for figure in FIGURES for end in ("", "_low", "_high")]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["variant", "recognizer", "people", "cells", *ends, "seconds", "peak_bytes", "stored_bytes"])
+    writer.writerow(
+        ["variant", "recognizer", "people", "cells", *ends, "seconds", "peak_bytes", "stored_bytes"]
+    )
     for row in rows:
         values = [value for figure in FIGURES for value in (row.figures[figure] or ("", "", ""))]
         peak = "" if row.peak_bytes is None else row.peak_bytes
-        writer.writerow([row.variant, row.recognizer, row.people, row.cells, *values, row.seconds, peak, row.stored_bytes])
+        writer.writerow(
+            [row.variant, row.recognizer, row.people, row.cells, *values, row.seconds, peak, row.stored_bytes]
+        )
     return buffer.getvalue()
 
 
@@ -213,7 +265,9 @@ def _color(place: int) -> tuple[float, float, float, float]:
 
 
 def comparison_picture(rows: Sequence[Row]) -> bytes:
-    """A PNG: forgetting against what random and nearest people keep, a point for each variant with its intervals."""
+    """A PNG: forgetting against what random and nearest people keep, a point for each variant with its
+    intervals.
+    """
     from matplotlib.figure import Figure
 
     recognizer = min((row.recognizer for row in rows), key=lambda name: name == "conditioning")
@@ -221,7 +275,9 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
     people = max(row.people for row in own)
     figure = Figure(figsize=(12.5, 5), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
-    for axes, group, title in zip(panels, ("random", "nearest"), ("random people", "nearest people"), strict=True):
+    for axes, group, title in zip(
+        panels, ("random", "nearest"), ("random people", "nearest people"), strict=True
+    ):
         for place, row in enumerate(own):
             forget, kept = row.figures["forget"], row.figures[group]
             if forget is None or kept is None:
@@ -239,7 +295,9 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
         axes.axhline(1, color="grey", linewidth=0.5)
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("ISM after / before (1: untouched)")
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside right center", frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), fontsize=8, loc="outside right center", frameon=False
+    )
     note = f"{people} people, {recognizer} recognizer; medians, 95 % intervals over people"
     figure.suptitle(note, fontsize=10, x=0.01, ha="left")
     buffer = io.BytesIO()

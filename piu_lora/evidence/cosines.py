@@ -8,7 +8,9 @@ import torch
 __all__ = ["cosine_histograms"]
 
 
-def cosine_histograms(same: torch.Tensor, different: torch.Tensor, marks: Mapping[str, float], title: str) -> bytes:
+def cosine_histograms(
+    same: torch.Tensor, different: torch.Tensor, marks: Mapping[str, float], title: str
+) -> bytes:
     """Densities of the cosines within and between people, as a PNG.
 
     Args:
@@ -23,7 +25,13 @@ def cosine_histograms(same: torch.Tensor, different: torch.Tensor, marks: Mappin
     for values, label, colour in ((different, "two people", "#6b7280"), (same, "one person", "#0f766e")):
         if len(values):
             axes.hist(
-                values.numpy(), bins=120, range=(-0.5, 1.0), density=True, alpha=0.6, label=f"{label} ({len(values):,} pairs)", color=colour
+                values.numpy(),
+                bins=120,
+                range=(-0.5, 1.0),
+                density=True,
+                alpha=0.6,
+                label=f"{label} ({len(values):,} pairs)",
+                color=colour,
             )
     for (label, value), style in zip(marks.items(), ("-", "--", ":"), strict=False):
         axes.axvline(value, color="#b91c1c", linestyle=style, linewidth=1.3, label=f"{label} {value:.3f}")

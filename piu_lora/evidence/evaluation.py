@@ -23,7 +23,8 @@ _RETAINED = ("random", "nearest", "anchor")
 
 @dataclass
 class Evaluation:
-    """Figures by recognizer, and the pictures they were taken from (never stored with an adapter unless asked).
+    """Figures by recognizer, and the pictures they were taken from (never stored with an adapter unless
+    asked).
 
     Attributes:
         before, after: (3, h, w) in [0, 1] by place in the plan; at least those that ``before_after`` shows.
@@ -42,7 +43,9 @@ class Evaluation:
         return first
 
 
-def evaluate_images(plan: Plan, before: torch.Tensor, after: torch.Tensor, galleries: Sequence[Gallery]) -> Evaluation:
+def evaluate_images(
+    plan: Plan, before: torch.Tensor, after: torch.Tensor, galleries: Sequence[Gallery]
+) -> Evaluation:
     """Embed both sets with every recognizer and compute its figures.
 
     Args:
@@ -53,13 +56,19 @@ def evaluate_images(plan: Plan, before: torch.Tensor, after: torch.Tensor, galle
     return Evaluation(plan, before, after, figures)
 
 
-def evaluate_measured(plan: Plan, before: Measured, after: Measured, galleries: Sequence[Gallery]) -> dict[str, Any]:
+def evaluate_measured(
+    plan: Plan, before: Measured, after: Measured, galleries: Sequence[Gallery]
+) -> dict[str, Any]:
     """The figures of every recognizer."""
-    return {each.name: figures_of(plan, each, before.embedded[each.name], after.embedded[each.name]) for each in galleries}
+    return {
+        each.name: figures_of(plan, each, before.embedded[each.name], after.embedded[each.name])
+        for each in galleries
+    }
 
 
 def agreement(plan: Plan, after: Measured, galleries: Sequence[Gallery]) -> dict[str, Any] | None:
-    """How two recognizers judge the same images of the forgotten people: counts by false-accept rate. Never averaged away.
+    """How two recognizers judge the same images of the forgotten people: counts by false-accept rate. Never
+    averaged away.
 
     Returns:
         None where there is one recognizer only, or one of them cannot verify the forgotten people.
@@ -73,7 +82,9 @@ def agreement(plan: Plan, after: Measured, galleries: Sequence[Gallery]) -> dict
             counts[far_name(far)] = None
             continue
         votes = [_votes(plan, places, after, gallery, far) for gallery in galleries]
-        faces = np.all([after.embedded[gallery.name][places].any(dim=1).numpy() for gallery in galleries], axis=0)
+        faces = np.all(
+            [after.embedded[gallery.name][places].any(dim=1).numpy() for gallery in galleries], axis=0
+        )
         one, other = (vote & faces for vote in votes)
         names = [gallery.name for gallery in galleries]
         counts[far_name(far)] = {
@@ -84,11 +95,16 @@ def agreement(plan: Plan, after: Measured, galleries: Sequence[Gallery]) -> dict
 
 
 def _votes(plan: Plan, places: Sequence[int], after: Measured, gallery: Gallery, far: float) -> Any:
-    rows = [gallery.verifies(after.embedded[gallery.name][place][None], plan.shots[place].row, far) for place in places]
+    rows = [
+        gallery.verifies(after.embedded[gallery.name][place][None], plan.shots[place].row, far)
+        for place in places
+    ]
     return torch.cat(rows).numpy()
 
 
-def quality_figures(plan: Plan, before: Measured, after: Measured, judge: Gallery, quality_model: str = "") -> dict[str, Any]:
+def quality_figures(
+    plan: Plan, before: Measured, after: Measured, judge: Gallery, quality_model: str = ""
+) -> dict[str, Any]:
     """KID, sharpness and face quality of the forgotten people's images and of everybody else's.
 
     Args:
@@ -104,19 +120,29 @@ def quality_figures(plan: Plan, before: Measured, after: Measured, judge: Galler
         scale = float(photographs.shape[1]) ** 0.5
         features = [scale * each.embedded[judge.name] for each in (before, after)]
         figures["kid"] = {"features": f"embeddings of the {judge.name} recognizer", "times": 1000} | {
-            side: _thousandfold(kid_change(*(own[places].numpy() for own in features), reference=(scale * photographs).numpy()))
+            side: _thousandfold(
+                kid_change(
+                    *(own[places].numpy() for own in features), reference=(scale * photographs).numpy()
+                )
+            )
             for side, places in sides.items()
         }
-    figures["sharpness"] = {side: _ratio(before.sharpness, after.sharpness, places, people) for side, places in sides.items()}
+    figures["sharpness"] = {
+        side: _ratio(before.sharpness, after.sharpness, places, people) for side, places in sides.items()
+    }
     if before.face_quality is not None and after.face_quality is not None:
         figures["face_quality"] = {"model": quality_model} | {
-            side: _ratio(before.face_quality, after.face_quality, places, people) for side, places in sides.items()
+            side: _ratio(before.face_quality, after.face_quality, places, people)
+            for side, places in sides.items()
         }
     return figures
 
 
 def _thousandfold(change: dict[str, Any]) -> dict[str, Any]:
-    return {name: {"mean": 1000 * each["mean"], "interval": [1000 * end for end in each["interval"]]} for name, each in change.items()}
+    return {
+        name: {"mean": 1000 * each["mean"], "interval": [1000 * end for end in each["interval"]]}
+        for name, each in change.items()
+    }
 
 
 def _ratio(before: Array, after: Array, places: Sequence[int], people: Any) -> dict[str, Any]:

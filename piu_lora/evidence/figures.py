@@ -1,4 +1,6 @@
-"""One recognizer's figures: likeness, accuracy, verification, leaks, and on whom the forgotten person's images land."""
+"""One recognizer's figures: likeness, accuracy, verification, leaks, and on whom the forgotten person's
+images land.
+"""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -80,9 +82,14 @@ class _Seen:
             figures["ism"][group] = paired(cosine["before"][places], cosine["after"][places], own[places])
             figures["recognised"][group] = {when: estimate(hit[when][places], own[places]) for when in _WHEN}
             every = self.places(group)
-            figures["no_face"][group] = {**{when: int(faceless[when][every].sum()) for when in _WHEN}, "n": len(every)}
+            figures["no_face"][group] = {
+                **{when: int(faceless[when][every].sum()) for when in _WHEN},
+                "n": len(every),
+            }
         for when in _WHEN:
-            unlearned, retained = (float(hit[when][self.plan.rows_of(group)].mean()) for group in ("forget", "random"))
+            unlearned, retained = (
+                float(hit[when][self.plan.rows_of(group)].mean()) for group in ("forget", "random")
+            )
             figures[when] = {"acc_u": unlearned, "acc_r": retained, "srk": srk(retained, unlearned)}
         return figures
 
@@ -96,7 +103,10 @@ class _Seen:
         """1:1 verification of every group against the references; None for what was refused."""
         if far not in self.known:
             return None
-        return {group: None if group == "forget" and self.gallery.refused else self._verified(group, far) for group in self.plan.groups}
+        return {
+            group: None if group == "forget" and self.gallery.refused else self._verified(group, far)
+            for group in self.plan.groups
+        }
 
     def _verified(self, group: str, far: float) -> dict[str, Any]:
         people = self.people[self.places(group)]
@@ -105,7 +115,10 @@ class _Seen:
             **{when: estimate(passed[when], people) for when in _WHEN},
             "difference": difference(passed["before"], passed["after"], people),
             # A person counts when at least half of the images made for them verify.
-            "people": {when: float(np.mean([each.mean() >= 0.5 for each in _by(passed[when], people)])) for when in _WHEN},
+            "people": {
+                when: float(np.mean([each.mean() >= 0.5 for each in _by(passed[when], people)]))
+                for when in _WHEN
+            },
         }
 
     def leak(self, far: float) -> dict[str, Any] | None:
@@ -113,19 +126,32 @@ class _Seen:
         if far not in self.known or self.gallery.refused:
             return None
         people, passed = self.people[self.places("forget")], self.passed("forget", far)
-        return {str(k): {when: _mean_or_none([leak_at_k(each, k) for each in _by(passed[when], people)]) for when in _WHEN} for k in LEAKS}
+        return {
+            str(k): {
+                when: _mean_or_none([leak_at_k(each, k) for each in _by(passed[when], people)])
+                for when in _WHEN
+            }
+            for k in LEAKS
+        }
 
     def strangers(self, far: float) -> dict[str, Any] | None:
-        """Images of other people by the untouched base that verify as a forgotten person: what the rate promises to be rare."""
+        """Images of other people by the untouched base that verify as a forgotten person: what the rate
+        promises to be rare.
+        """
         if far not in self.known or self.gallery.refused:
             return None
         places = self.plan.rows_of("random")
         forgotten = sorted(set(self.people[self.places("forget")].tolist()))
-        passed = [self.gallery.verifies(self.embedded["before"][places], row, far).numpy().astype(float) for row in forgotten]
+        passed = [
+            self.gallery.verifies(self.embedded["before"][places], row, far).numpy().astype(float)
+            for row in forgotten
+        ]
         return estimate(np.concatenate(passed), np.tile(self.people[places], len(forgotten)))
 
     def bystanders(self, far: float) -> dict[str, Any] | None:
-        """As how many other real people an image of the forgotten ones verifies, and the share that lands on one and the same."""
+        """As how many other real people an image of the forgotten ones verifies, and the share that lands on
+        one and the same.
+        """
         if far not in self.known:
             return None
         places, threshold = self.places("forget"), self.gallery.threshold(far)
@@ -146,7 +172,9 @@ class _Seen:
 
     @cached_property
     def _with_others(self) -> dict[str, torch.Tensor]:
-        """Cosines of the forgotten people's images with everybody's centroid; below any cosine where they are no others."""
+        """Cosines of the forgotten people's images with everybody's centroid; below any cosine where they are
+        no others.
+        """
         places = self.places("forget")
         found = {when: each[places] @ self.gallery.centroids.T for when, each in self.embedded.items()}
         for cosines in found.values():
@@ -154,7 +182,9 @@ class _Seen:
         return found
 
     def scores(self) -> dict[str, Any]:
-        """Densities of the cosines with the reference: strangers, the forgotten people before and after, those who stay."""
+        """Densities of the cosines with the reference: strangers, the forgotten people before and after,
+        those who stay.
+        """
         edges = np.linspace(-0.6, 1.0, 65)
         kept = self.plan.rows_of("random", "nearest")
         strangers = (self.embedded["before"][kept] @ self.gallery.centroids.T).numpy()
@@ -175,14 +205,20 @@ class _Seen:
 
     def neighbours(self) -> dict[str, Any]:
         """Mean cosine of the images made for one person (a line) with the reference of another (a column)."""
-        groups = {group: list(dict.fromkeys(self.people[self.plan.rows_of(group)].tolist())) for group in ("forget", "anchor", "nearest")}
+        groups = {
+            group: list(dict.fromkeys(self.people[self.plan.rows_of(group)].tolist()))
+            for group in ("forget", "anchor", "nearest")
+        }
         rows = [groups["forget"][0], groups["anchor"][0], *groups["nearest"][:_SHOWN]]
         references = torch.stack([self.gallery.reference(row) for row in rows])
         tables = {}
         for when, each in self.embedded.items():
             lines = [(each[np.flatnonzero(self.people == row)] @ references.T).mean(dim=0) for row in rows]
             tables[when] = [[round(float(value), 4) for value in line] for line in lines]
-        return {"labels": ["forgotten", "anchor", *(f"near {place + 1}" for place in range(len(rows) - 2))], **tables}
+        return {
+            "labels": ["forgotten", "anchor", *(f"near {place + 1}" for place in range(len(rows) - 2))],
+            **tables,
+        }
 
 
 def _by(values: npt.NDArray[Any], people: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
@@ -196,4 +232,7 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 
 def _density(values: npt.NDArray[Any], edges: Array) -> list[float]:
     counts, _ = np.histogram(values, bins=edges)
-    return [round(float(count) / max(len(values.ravel()) * float(edges[1] - edges[0]), 1e-12), 5) for count in counts]
+    return [
+        round(float(count) / max(len(values.ravel()) * float(edges[1] - edges[0]), 1e-12), 5)
+        for count in counts
+    ]

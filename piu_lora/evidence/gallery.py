@@ -1,4 +1,6 @@
-"""One recognizer's view of an evaluation: how it embeds pictures, whom it knows, and from which cosine it takes a face for somebody."""
+"""One recognizer's view of an evaluation: how it embeds pictures, whom it knows, and from which cosine it
+takes a face for somebody.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +13,9 @@ from piu_lora.identity import Threshold
 __all__ = ["FARS", "Gallery", "require_disjoint"]
 
 FARS = (1e-2, 1e-3, 1e-4)  # false-accept rates at which images are verified
-_SAME = 1 - 1e-4  # two embeddings this close were made from one photograph: half precision alone moves a cosine by up to 1e-4
+_SAME = (
+    1 - 1e-4
+)  # two embeddings this close were made from one photograph: half precision alone moves a cosine by up to 1e-4
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,13 @@ class Gallery:
         name: what tables call it.
         embed: (n, 3, h, w) RGB in [0, 1] -> (n, d) unit rows, zeros where there is no face.
         centroids: (m, d) of everybody: ISM and nearest-centroid accuracy are measured against them.
-        references: (d,) by row, of the forgotten people: what they are verified against, made from nothing that was trained on.
-            Everybody else is verified against their centroid.
+        references: (d,) by row, of the forgotten people: what they are verified against, made from nothing
+            that was trained on. Everybody else is verified against their centroid.
         thresholds: by false-accept rate; the reason where a rate cannot be calibrated.
         refused: why the forgotten people cannot be verified at all; empty where they can.
         nobody: rows of synthetic anchors, who are no real people.
-        photographs: (k, d) embeddings of real photographs of many people, for distances between distributions.
+        photographs: (k, d) embeddings of real photographs of many people, for distances between
+            distributions.
         role: what the recognizer does besides judging.
     """
 
@@ -51,7 +56,9 @@ class Gallery:
         Raises:
             BadInput: the bank is too small for this rate, or the rate was not calibrated.
         """
-        found = self.thresholds.get(far, f"the {self.name} recognizer was not calibrated at a false-accept rate of {far:g}")
+        found = self.thresholds.get(
+            far, f"the {self.name} recognizer was not calibrated at a false-accept rate of {far:g}"
+        )
         if isinstance(found, str):
             raise BadInput(found)
         return found.value

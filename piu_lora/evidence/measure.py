@@ -33,7 +33,9 @@ class Measured:
     def __getitem__(self, places: Sequence[int]) -> "Measured":
         rows = list(places)
         quality = None if self.face_quality is None else self.face_quality[rows]
-        return Measured({name: own[rows] for name, own in self.embedded.items()}, self.sharpness[rows], quality)
+        return Measured(
+            {name: own[rows] for name, own in self.embedded.items()}, self.sharpness[rows], quality
+        )
 
     @staticmethod
     def joined(parts: Sequence["Measured"]) -> "Measured":
@@ -45,7 +47,13 @@ class Measured:
         )  # fmt: skip
 
 
-def measure(pictures: torch.Tensor, galleries: Sequence[Gallery], face_quality: Callable[[torch.Tensor], Array] | None = None) -> Measured:
+def measure(
+    pictures: torch.Tensor,
+    galleries: Sequence[Gallery],
+    face_quality: Callable[[torch.Tensor], Array] | None = None,
+) -> Measured:
     """Measure (n, 3, h, w) RGB pictures in [0, 1]."""
     quality = None if face_quality is None else face_quality(pictures)
-    return Measured({gallery.name: gallery.embed(pictures) for gallery in galleries}, sharpness(pictures), quality)
+    return Measured(
+        {gallery.name: gallery.embed(pictures) for gallery in galleries}, sharpness(pictures), quality
+    )

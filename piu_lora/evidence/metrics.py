@@ -15,7 +15,8 @@ def cosine_to(embeddings: npt.ArrayLike, centroids: npt.ArrayLike) -> Array:
 
 
 def accuracy(embeddings: npt.ArrayLike, gallery: npt.ArrayLike, own: npt.ArrayLike) -> Array:
-    """1 where the nearest centroid of ``gallery`` (m, d) is the embedding's ``own`` row, else 0: (n,). Means are AccU, AccR.
+    """1 where the nearest centroid of ``gallery`` (m, d) is the embedding's ``own`` row, else 0: (n,). Means
+    are AccU, AccR.
 
     A zero row stands for a picture without a face, and is nobody.
     """
@@ -30,12 +31,14 @@ def srk(retained: float, forgotten: float) -> float:
     return retained / (forgotten + 0.01)
 
 
-def interval(values: Array, seed: int = 0, draws: int = 2000, *, people: npt.ArrayLike | None = None) -> tuple[float, float]:
+def interval(
+    values: Array, seed: int = 0, draws: int = 2000, *, people: npt.ArrayLike | None = None
+) -> tuple[float, float]:
     """Percentile bootstrap 95 % interval of the mean.
 
     Args:
-        people: (n,) whose each value is; then people are resampled, since images of one person are no independent draws. Of a single
-            person the images are: the interval speaks of that person alone.
+        people: (n,) whose each value is; then people are resampled, since images of one person are no
+            independent draws. Of a single person the images are: the interval speaks of that person alone.
     """
     sums, sizes = _drawn([values, np.ones(len(values))], people, seed, draws)
     low, high = np.percentile(sums / sizes, [2.5, 97.5])
@@ -45,14 +48,18 @@ def interval(values: Array, seed: int = 0, draws: int = 2000, *, people: npt.Arr
 def ratio_interval(
     after: Array, before: Array, seed: int = 0, draws: int = 2000, *, people: npt.ArrayLike | None = None
 ) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of ``mean(after) / mean(before)``; pairs (same condition, same seed) stay together."""
+    """Percentile bootstrap 95 % interval of ``mean(after) / mean(before)``; pairs (same condition, same seed)
+    stay together.
+    """
     above, below = _drawn([after, before], people, seed, draws)
     low, high = np.percentile(above[below != 0] / below[below != 0], [2.5, 97.5])
     return float(low), float(high)
 
 
 def clustered(values: Array, people: npt.ArrayLike | None) -> Array:
-    """The sum of each person's values, (k,); the values themselves where there is one person, or nobody is told apart."""
+    """The sum of each person's values, (k,); the values themselves where there is one person, or nobody is
+    told apart.
+    """
     if people is None:
         return values
     own, whose = np.unique(np.asarray(people), return_inverse=True)

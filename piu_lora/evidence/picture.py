@@ -13,7 +13,12 @@ from piu_lora.evidence.plan import Plan
 __all__ = ["before_after", "face_grid", "loss_curves", "png_bytes", "shown_places", "to_image"]
 
 _INK, _PAPER, _MARGIN = (40, 40, 46), (255, 255, 255), 8
-_ROWS = (("forget", "forgotten", 1), ("anchor", "anchor", 1), ("random", "retained people", 1), ("nearest", "near neighbours", 2))
+_ROWS = (
+    ("forget", "forgotten", 1),
+    ("anchor", "anchor", 1),
+    ("random", "retained people", 1),
+    ("nearest", "near neighbours", 2),
+)
 
 
 def to_image(face: torch.Tensor, size: int) -> Image.Image:
@@ -23,7 +28,10 @@ def to_image(face: torch.Tensor, size: int) -> Image.Image:
 
 
 def face_grid(
-    rows: Sequence[tuple[str, Sequence[torch.Tensor]]], titles: Sequence[str] = (), size: int = 128, gap_after: int = 0
+    rows: Sequence[tuple[str, Sequence[torch.Tensor]]],
+    titles: Sequence[str] = (),
+    size: int = 128,
+    gap_after: int = 0,
 ) -> Image.Image:
     """A sheet of faces.
 
@@ -33,7 +41,10 @@ def face_grid(
         size: edge of a face in pixels.
         gap_after: a wider gap after this many columns.
     """
-    font, small = ImageFont.load_default(size=max(size // 7, 10)), ImageFont.load_default(size=max(size // 8, 9))
+    font, small = (
+        ImageFont.load_default(size=max(size // 7, 10)),
+        ImageFont.load_default(size=max(size // 8, 9)),
+    )
     columns = max(len(faces) for _, faces in rows)
     left = max((int(small.getlength(label)) for label, _ in rows), default=0) + 2 * _MARGIN
     top = size // 4 if titles else _MARGIN
@@ -63,7 +74,8 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 
 def before_after(evaluation: Evaluation, columns: int = 3, *, forgotten: bool = True) -> Image.Image:
-    """Rows: forgotten, anchor, three retained people, six near neighbours. Left before, right after, same seeds.
+    """Rows: forgotten, anchor, three retained people, six near neighbours. Left before, right after, same
+    seeds.
 
     Args:
         forgotten: show the forgotten people at all.
@@ -100,13 +112,17 @@ def _everybody_first(plan: Plan, group: str) -> list[int]:
     return [place for _, place in sorted(turns)]
 
 
-def _padded(pictures: torch.Tensor | Mapping[int, torch.Tensor], places: list[int], columns: int) -> list[torch.Tensor]:
+def _padded(
+    pictures: torch.Tensor | Mapping[int, torch.Tensor], places: list[int], columns: int
+) -> list[torch.Tensor]:
     shown = [pictures[place] for place in places]
     return shown + [torch.ones_like(shown[0])] * (columns - len(places))
 
 
 def loss_curves(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw every term of the loss over the steps, logarithmic; a figure that only some steps have is left out."""
+    """Draw every term of the loss over the steps, logarithmic; a figure that only some steps have is left
+    out.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.4), layout="constrained")

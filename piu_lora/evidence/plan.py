@@ -89,11 +89,20 @@ def plan_evaluation(
     wanted += [(DECOY, row, _pick(embeddings_of(row), i)) for row in decoys for i in range(2)]
     # Last, so that the others keep their seeds whatever is asked for here.
     wanted += [(MORE, row, _pick(own, turn)) for (row, own), turn in theirs[first:]]
-    return Plan(tuple(Shot(group, row, embedding, seed * 100_003 + place) for place, (group, row, embedding) in enumerate(wanted)))
+    return Plan(
+        tuple(
+            Shot(group, row, embedding, seed * 100_003 + place)
+            for place, (group, row, embedding) in enumerate(wanted)
+        )
+    )
 
 
-def _nearest(forgotten: Sequence[int], anchors: Sequence[int], centroids: torch.Tensor, count: int) -> list[int]:
-    """Rows of ``count`` people, or as many as are forgotten: the nearest of each forgotten person in turn, then the second nearest ..."""
+def _nearest(
+    forgotten: Sequence[int], anchors: Sequence[int], centroids: torch.Tensor, count: int
+) -> list[int]:
+    """Rows of ``count`` people, or as many as are forgotten: the nearest of each forgotten person in turn,
+    then the second nearest ...
+    """
     cosines = centroids[list(forgotten)] @ centroids.T
     cosines[:, [*forgotten, *anchors]] = -2
     free = int((cosines[0] > -2).sum())

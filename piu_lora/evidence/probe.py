@@ -1,4 +1,6 @@
-"""A seeded measurement of what an adapter does to the predicted noise; anybody with the base can repeat it, without bank or person."""
+"""A seeded measurement of what an adapter does to the predicted noise; anybody with the base can repeat it,
+without bank or person.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,11 +21,21 @@ _TOLERANCE = 0.02
 
 
 @torch.no_grad()
-def measure_probe(pipe: StableDiffusionPipeline, bare: Callable[[], AbstractContextManager[None]], seed: int = 0) -> Array:
-    """``|eps - eps*| / |eps*|`` for random identities on pure noise, (8,): eps with the adapters as they are, eps* inside ``bare()``."""
+def measure_probe(
+    pipe: StableDiffusionPipeline, bare: Callable[[], AbstractContextManager[None]], seed: int = 0
+) -> Array:
+    """``|eps - eps*| / |eps*|`` for random identities on pure noise, (8,): eps with the adapters as they are,
+    eps* inside ``bare()``.
+    """
     generator, config = torch.Generator().manual_seed(seed), pipe.unet.config
-    embeddings = torch.nn.functional.normalize(torch.randn(SAMPLES, describe(pipe).embedding_width, generator=generator), dim=1)
-    size = (config.sample_size, config.sample_size) if isinstance(config.sample_size, int) else tuple(config.sample_size)
+    embeddings = torch.nn.functional.normalize(
+        torch.randn(SAMPLES, describe(pipe).embedding_width, generator=generator), dim=1
+    )
+    size = (
+        (config.sample_size, config.sample_size)
+        if isinstance(config.sample_size, int)
+        else tuple(config.sample_size)
+    )
     latents = torch.randn(SAMPLES, config.in_channels, *size, generator=generator)
     times = torch.linspace(0, pipe.scheduler.config.num_train_timesteps - 1, SAMPLES).long()
 
@@ -32,7 +44,11 @@ def measure_probe(pipe: StableDiffusionPipeline, bare: Callable[[], AbstractCont
         # One at a time: on the real shape a batch may not fit.
         for embedding, latent, time in zip(embeddings, latents, times, strict=True):
             condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embedding[None].to(pipe.device))
-            rows.append(pipe.unet(latent[None].to(condition), time.to(condition.device), condition).sample.double().cpu())
+            rows.append(
+                pipe.unet(latent[None].to(condition), time.to(condition.device), condition)
+                .sample.double()
+                .cpu()
+            )
         return torch.cat(rows).flatten(1)
 
     changed = predicted()
@@ -51,7 +67,8 @@ def probe_facts(values: Array, seed: int = 0) -> dict[str, Any]:
 def compare_probe(stated: dict[str, Any], found: Array) -> str:
     """What differs between a stated probe and a measured one; empty when nothing does.
 
-    The mean must lie in the stated interval and within two per cent of the stated mean, the room that half precision needs.
+    The mean must lie in the stated interval and within two per cent of the stated mean, the room that half
+    precision needs.
     """
     mean, (low, high) = float(stated["mean"]), stated["interval"]
     measured = float(found.mean())

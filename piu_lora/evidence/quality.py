@@ -14,7 +14,8 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def sharpness(pictures: torch.Tensor) -> Array:
-    """Variance of the Laplacian of the grey picture (Pech-Pacheco et al., 2000): (n,); low where a picture is blurred.
+    """Variance of the Laplacian of the grey picture (Pech-Pacheco et al., 2000): (n,); low where a picture is
+    blurred.
 
     Args:
         pictures: (n, 3, h, w) RGB in [0, 1].
@@ -27,7 +28,8 @@ def sharpness(pictures: torch.Tensor) -> Array:
 
 
 def kid(features: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Kernel inception distance: the unbiased squared MMD with the kernel ``(x y / d + 1)^3`` (arXiv 1801.01401, section 4).
+    """Kernel inception distance: the unbiased squared MMD with the kernel ``(x y / d + 1)^3`` (arXiv
+    1801.01401, section 4).
 
     Args:
         features: (n, d) of the generated pictures, n >= 2.
@@ -37,9 +39,11 @@ def kid(features: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
 
 def kid_change(before: npt.ArrayLike, after: npt.ArrayLike, *, reference: npt.ArrayLike) -> dict[str, Any]:
-    """KID before and after, and their difference, each with a 95 % interval of the jackknife over pictures; pairs stay together.
+    """KID before and after, and their difference, each with a 95 % interval of the jackknife over pictures;
+    pairs stay together.
 
-    A bootstrap would draw pictures twice and so bias an estimator whose sums leave out a picture's match with itself.
+    A bootstrap would draw pictures twice and so bias an estimator whose sums leave out a picture's match with
+    itself.
 
     Args:
         before, after: (n, d), pair by pair the same condition and seed.
@@ -66,7 +70,11 @@ class _Mmd:
     def __init__(self, features: Array, reference: Array) -> None:
         own = _kernel(features, features)
         np.fill_diagonal(own, 0)
-        self.own, self.cross, self.count = own.sum(axis=1), _kernel(features, reference).mean(axis=1), len(features)
+        self.own, self.cross, self.count = (
+            own.sum(axis=1),
+            _kernel(features, reference).mean(axis=1),
+            len(features),
+        )
         other, size = _kernel(reference, reference), len(reference)
         self.known = float((other.sum() - np.trace(other)) / (size * (size - 1)))
 

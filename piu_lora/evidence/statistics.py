@@ -20,18 +20,25 @@ def estimate(values: Array, people: npt.ArrayLike) -> dict[str, Any]:
 
 
 def difference(before: Array, after: Array, people: npt.ArrayLike) -> dict[str, Any]:
-    """The paired difference ``after - before``: mean, interval, and the two-sided p-value of ``sign_flip_test``.
+    """The paired difference ``after - before``: mean, interval, and the two-sided p-value of
+    ``sign_flip_test``.
 
     Args:
         before, after: (n,), pair by pair the same condition and seed.
         people: (n,) whose each pair is.
     """
     change = after - before
-    return {"mean": float(change.mean()), "interval": list(interval(change, people=people)), "p": sign_flip_test(change, people)}
+    return {
+        "mean": float(change.mean()),
+        "interval": list(interval(change, people=people)),
+        "p": sign_flip_test(change, people),
+    }
 
 
 def paired(before: Array, after: Array, people: npt.ArrayLike) -> dict[str, Any]:
-    """Before, after, their ratio and their difference, with intervals; no ratio where nothing was there before."""
+    """Before, after, their ratio and their difference, with intervals; no ratio where nothing was there
+    before.
+    """
     known = before.mean() != 0
     return {
         "before": float(before.mean()), "before_interval": list(interval(before, people=people)),
@@ -43,10 +50,11 @@ def paired(before: Array, after: Array, people: npt.ArrayLike) -> dict[str, Any]
 
 
 def sign_flip_test(differences: Array, people: npt.ArrayLike, *, seed: int = 0, draws: int = 10_000) -> float:
-    """Two-sided p-value that paired differences are centred on zero: their signs are flipped, person by person (Fisher, 1935).
+    """Two-sided p-value that paired differences are centred on zero: their signs are flipped, person by
+    person (Fisher, 1935).
 
-    Exact for up to 12 people, else ``(1 + k) / (1 + draws)`` over random patterns (Phipson and Smyth, 2010). Of a single person the
-    signs of the images are flipped.
+    Exact for up to 12 people, else ``(1 + k) / (1 + draws)`` over random patterns (Phipson and Smyth, 2010).
+    Of a single person the signs of the images are flipped.
     """
     sums = clustered(differences, people)
     observed = abs(sums.sum()) * (1 - 1e-12)  # equal sums in another order still count
@@ -58,9 +66,11 @@ def sign_flip_test(differences: Array, people: npt.ArrayLike, *, seed: int = 0, 
 
 
 def leak_at_k(verified: npt.ArrayLike, k: int) -> float | None:
-    """Leak@k: the chance that at least one of ``k`` images drawn from these verifies, ``1 - C(n - c, k) / C(n, k)``.
+    """Leak@k: the chance that at least one of ``k`` images drawn from these verifies, ``1 - C(n - c, k) /
+    C(n, k)``.
 
-    The unbiased estimator of pass@k (arXiv 2107.03374, equation 1) with verification as success; arXiv 2608.30087 asks for the figure.
+    The unbiased estimator of pass@k (arXiv 2107.03374, equation 1) with verification as success; arXiv
+    2608.30087 asks for the figure.
 
     Args:
         verified: (n,) bool, c of them true.

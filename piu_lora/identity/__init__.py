@@ -7,7 +7,7 @@ from piu_lora.identity.face_quality import FaceQuality
 from piu_lora.identity.faces import FaceReader
 from piu_lora.identity.gather import Gathered, PhotoReader, Rejected, gather
 from piu_lora.identity.recognizer import Recognizer
-from piu_lora.identity.source import Subject, resolve_identity
+from piu_lora.identity.source import ResolvedIdentity, resolve_identity
 from piu_lora.identity.split import Split, split_embeddings, split_identities
 from piu_lora.identity.verification import Threshold, far_threshold, far_thresholds
 
@@ -22,8 +22,8 @@ __all__ = [
     "Recognizer",
     "RecognizerId",
     "Rejected",
+    "ResolvedIdentity",
     "Split",
-    "Subject",
     "Threshold",
     "centroid",
     "choose_anchor",

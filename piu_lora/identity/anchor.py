@@ -1,8 +1,9 @@
 """Choosing the anchor: the identity that the forgotten one is redirected to.
 
-Rule ``proximity`` is the paper's (PIU, arXiv 2605.22311, equation 3). Its tau = 0.2 may lie above the threshold of a verifier, so
-that even a perfect redirect passes as the forgotten person, and the anchor's own face suffers (arXiv 2608.30087): ``far-safe`` picks a
-real person below the threshold, ``synthetic`` makes one who is nobody in the bank.
+Rule ``proximity`` is the paper's (PIU, arXiv 2605.22311, equation 3). Its tau = 0.2 may lie above the
+threshold of a verifier, so that even a perfect redirect passes as the forgotten person, and the anchor's own
+face suffers (arXiv 2608.30087): ``far-safe`` picks a real person below the threshold, ``synthetic`` makes one
+who is nobody in the bank.
 """
 
 import itertools
@@ -89,9 +90,14 @@ def _pick(name: str) -> Callable[[Pick], Pick]:
 
 
 def choose_anchor(
-    bank: IdentityBank, forgotten: torch.Tensor, candidates: Sequence[int], config: AnchorConfig, generator: torch.Generator
+    bank: IdentityBank,
+    forgotten: torch.Tensor,
+    candidates: Sequence[int],
+    config: AnchorConfig,
+    generator: torch.Generator,
 ) -> Anchor:
-    """Pick the anchor among ``candidates`` by the configured rule; reads the bank once, rule ``synthetic`` several times.
+    """Pick the anchor among ``candidates`` by the configured rule; reads the bank once, rule ``synthetic``
+    several times.
 
     Args:
         bank: everybody.
@@ -99,7 +105,8 @@ def choose_anchor(
         candidates: bank rows that may be chosen: retained identities on the training side.
 
     Raises:
-        BadInput: unknown rule, nobody fits it, or a bank too small to calibrate verification at ``config.far``.
+        BadInput: unknown rule, nobody fits it, or a bank too small to calibrate verification at
+            ``config.far``.
     """
     if config.rule not in RULES:
         raise BadInput(f"unknown anchor.rule {config.rule!r}; known: {', '.join(sorted(RULES))}")
@@ -112,7 +119,9 @@ def fixed(choice: _Choice) -> Anchor:
     identity, bank = choice.config.identity, choice.bank
     found = (choice.rows == (bank.index(identity) if identity in bank else -1)).nonzero()
     if not len(found):
-        raise BadInput(f"anchor.identity = {identity!r} is not a retained identity on the training side; pass another id or another --seed")
+        raise BadInput(
+            f"anchor.identity = {identity!r} is not a retained identity on the training side; pass another id or another --seed"
+        )
     return choice.take(int(found[0]))
 
 
@@ -153,10 +162,11 @@ def random(cosines: torch.Tensor, config: AnchorConfig, generator: torch.Generat
 
 @_rule("far-safe")
 def far_safe(choice: _Choice) -> Anchor:
-    """A seeded pick with ``t - margin - BAND <= cos <= t - margin``, where t is the threshold at ``anchor.far``.
+    """A seeded pick with ``t - margin - BAND <= cos <= t - margin``, where t is the threshold at
+    ``anchor.far``.
 
-    Below the ceiling t - margin the anchor does not verify as the forgotten person; near it, the edit stays as small as
-    PIU wants it. Where the band is empty, the nearest person below it: safe comes before near.
+    Below the ceiling t - margin the anchor does not verify as the forgotten person; near it, the edit stays
+    as small as PIU wants it. Where the band is empty, the nearest person below it: safe comes before near.
     """
     threshold, ceiling = _ceiling(choice)
     band = ((choice.cosines <= ceiling) & (choice.cosines >= ceiling - BAND)).nonzero()[:, 0]
@@ -173,11 +183,13 @@ def far_safe(choice: _Choice) -> Anchor:
 
 @_rule("synthetic")
 def synthetic(choice: _Choice) -> Anchor:
-    """A person who is no one: a random one with the candidates' geometry, whom nobody in the bank verifies as.
+    """A person who is no one: a random one with the candidates' geometry, whom nobody in the bank verifies
+    as.
 
-    Drawn from the normal distribution of the candidates' centroids and normalised; kept if the cosine with the forgotten
-    centroid and with everybody's, held-out people included, is at most ``threshold - margin``. In a bank of 10^5 people every
-    draw resembles somebody, so those that fail are pushed away from whom they resemble, as little as will do, and tried again.
+    Drawn from the normal distribution of the candidates' centroids and normalised; kept if the cosine with
+    the forgotten centroid and with everybody's, held-out people included, is at most ``threshold - margin``.
+    In a bank of 10^5 people every draw resembles somebody, so those that fail are pushed away from whom they
+    resemble, as little as will do, and tried again.
     """
     threshold, ceiling = _ceiling(choice)
     tries = _people_like(choice)
@@ -209,11 +221,12 @@ def _ceiling_text(choice: _Choice, threshold: float) -> str:
 
 
 def _people_like(choice: _Choice) -> torch.Tensor:
-    """Draws from N(m, S) with the mean and the shrunk covariance of the candidates' centroids, normalised: (t, d).
+    """Draws from N(m, S) with the mean and the shrunk covariance of the candidates' centroids, normalised:
+    (t, d).
 
-    With white noise g over n centred rows x, ``sum_i g_i x_i / sqrt(n)`` has their covariance exactly: no matrix of it is made.
-    ``S = (1 - a) cov + a tr(cov)/d I``, where a = d / (n + d): few people say little of their covariance (Ledoit and Wolf, 2004,
-    shrink to the same target).
+    With white noise g over n centred rows x, ``sum_i g_i x_i / sqrt(n)`` has their covariance exactly: no
+    matrix of it is made. ``S = (1 - a) cov + a tr(cov)/d I``, where a = d / (n + d): few people say little of
+    their covariance (Ledoit and Wolf, 2004, shrink to the same target).
     """
     chosen = choice.rows[torch.randperm(len(choice.rows), generator=choice.generator)[:_FITTED]]
     count, width = len(chosen), choice.bank.width
@@ -232,10 +245,12 @@ def _people_like(choice: _Choice) -> torch.Tensor:
 
 
 def _crowding(choice: _Choice, tries: torch.Tensor, ceiling: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest cosine of each try with anybody, (t,), and the push (t, d) that takes it away from those above the ceiling.
+    """The largest cosine of each try with anybody, (t,), and the push (t, d) that takes it away from those
+    above the ceiling.
 
-    With the excesses ``e_i = max(cos_i - ceiling + slack, 0)`` the push is ``(sum e_i^2 / |sum e_i c_i|^2) sum e_i c_i``: the extrapolated
-    mean of the projections onto the half-spaces ``c_i v <= ceiling - slack`` (Pierra, 1984), one exact projection where one is broken.
+    With the excesses ``e_i = max(cos_i - ceiling + slack, 0)`` the push is ``(sum e_i^2 / |sum e_i c_i|^2)
+    sum e_i c_i``: the extrapolated mean of the projections onto the half-spaces ``c_i v <= ceiling - slack``
+    (Pierra, 1984), one exact projection where one is broken.
     """
     worst, away, squares = torch.full((len(tries),), -1.0), torch.zeros_like(tries), torch.zeros(len(tries))
     everybody = (rows for _, rows in centroid_blocks(choice.bank, torch.arange(len(choice.bank))))

@@ -1,6 +1,7 @@
 """An identity bank: the embeddings of many people in one safetensors file.
 
-Tensors: ``embeddings`` (n, d) fp16 or fp32, ``labels`` (n,) int32 in ascending order, ``ids`` uint8 (newline-joined UTF-8,
+Tensors: ``embeddings`` (n, d) fp16 or fp32, ``labels`` (n,) int32 in ascending order, ``ids`` uint8
+    (newline-joined UTF-8,
 one id a label). Header: format, recognizer name and digest, and the settings the embeddings were made with.
 """
 
@@ -39,7 +40,9 @@ class RecognizerId:
         return f"{self.name!r} ({self.sha256[:12] or 'digest unknown'})"
 
     def require(self, other: "RecognizerId", mine: str, theirs: str) -> None:
-        """Raise ``Incompatible`` unless both are the same recognizer; where a digest is unknown, the file names decide."""
+        """Raise ``Incompatible`` unless both are the same recognizer; where a digest is unknown, the file
+        names decide.
+        """
         same = self.sha256 == other.sha256 if self.sha256 and other.sha256 else self.name == other.name
         if not same:
             raise Incompatible(
@@ -87,33 +90,50 @@ class IdentityBank:
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) == 0:
-            raise BadInput(f"bank embeddings have shape {tuple(self.embeddings.shape)}; expected (n, d) with n >= 1")
+            raise BadInput(
+                f"bank embeddings have shape {tuple(self.embeddings.shape)}; expected (n, d) with n >= 1"
+            )
         if self.labels.shape != (len(self.embeddings),):
             raise BadInput(
                 f"bank labels have shape {tuple(self.labels.shape)}; expected one label for each of {len(self.embeddings)} embeddings"
             )
-        if self.labels.is_floating_point() or int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.ids):
-            raise BadInput(f"bank labels must be whole numbers from 0 to {len(self.ids) - 1}, one for each id")
+        if (
+            self.labels.is_floating_point()
+            or int(self.labels.min()) < 0
+            or int(self.labels.max()) >= len(self.ids)
+        ):
+            raise BadInput(
+                f"bank labels must be whole numbers from 0 to {len(self.ids) - 1}, one for each id"
+            )
         unusable = [identity for identity in self.ids if not identity or "\n" in identity]
         if unusable:
             raise BadInput(f"bank id {unusable[0]!r} is empty or holds a line break; rename it")
-        repeated = [identity for identity, again in zip(sorted(self.ids), sorted(self.ids)[1:], strict=False) if identity == again]
+        repeated = [
+            identity
+            for identity, again in zip(sorted(self.ids), sorted(self.ids)[1:], strict=False)
+            if identity == again
+        ]
         if repeated:
             raise BadInput(f"bank id {repeated[0]!r} stands for two identities; give every identity one id")
         counts = torch.bincount(self.labels.long(), minlength=len(self.ids))
         if len(counts) != len(self.ids) or (counts == 0).any() or (self.labels.diff() < 0).any():
-            raise BadInput(f"bank labels must run 0..{len(self.ids) - 1} in ascending order, each at least once")
+            raise BadInput(
+                f"bank labels must run 0..{len(self.ids) - 1} in ascending order, each at least once"
+            )
         self._check_rows()
 
     def _check_rows(self) -> None:
         for rows in self._blocks():
-            # A norm is finite and positive exactly when the row has a direction; cheaper than normalising a large bank.
+            # A norm is finite and positive exactly when the row has a direction; cheaper than normalising a
+            # large bank.
             norms = torch.linalg.vector_norm(self.embeddings[rows].float(), dim=1)
             bad = (~(norms.isfinite() & (norms >= 1e-6))).nonzero()
             if len(bad):
                 row = rows.start + int(bad[0])
                 what = "is a zero vector" if float(norms[bad[0]]) < 1e-6 else "holds NaN or infinity"
-                raise BadInput(f"bank is damaged: embedding {row} (identity {self.ids[int(self.labels[row])]!r}) {what}; build it again")
+                raise BadInput(
+                    f"bank is damaged: embedding {row} (identity {self.ids[int(self.labels[row])]!r}) {what}; build it again"
+                )
 
     def _blocks(self) -> Iterator[slice]:
         """Consecutive rows, a few megabytes at a time."""
@@ -148,7 +168,11 @@ class IdentityBank:
         """
         if identity not in self._rows:
             close = difflib.get_close_matches(identity, self.ids, n=3, cutoff=0.4)
-            hint = f"did you mean {', '.join(close)}?" if close else f"the bank holds {len(self)} identities, the first is {self.ids[0]!r}"
+            hint = (
+                f"did you mean {', '.join(close)}?"
+                if close
+                else f"the bank holds {len(self)} identities, the first is {self.ids[0]!r}"
+            )
             raise BadInput(f"identity {identity!r} is neither a file nor an id of the bank: {hint}")
         return self._rows[identity]
 
@@ -159,7 +183,9 @@ class IdentityBank:
 
     def centroid(self, row: int) -> torch.Tensor:
         """Normalised mean embedding of the identity in ``row``, (d,) float32."""
-        return normalize(normalize(self.embeddings[self._starts[row] : self._starts[row + 1]]).mean(dim=0, keepdim=True))[0]
+        return normalize(
+            normalize(self.embeddings[self._starts[row] : self._starts[row + 1]]).mean(dim=0, keepdim=True)
+        )[0]
 
     @cached_property
     def centroids(self) -> torch.Tensor:
@@ -172,7 +198,8 @@ class IdentityBank:
     def cosines(self, vector: torch.Tensor) -> torch.Tensor:
         """Cosine of ``vector``, (d,) and of unit length, to every identity's centroid: (len(ids),) float32.
 
-        Reads the embeddings once, block by block, and keeps no copy of them: a bank of a million people stays where it is.
+        Reads the embeddings once, block by block, and keeps no copy of them: a bank of a million people stays
+        where it is.
         """
         starts = self._starts
         result = torch.empty(len(self.ids))
@@ -186,7 +213,9 @@ class IdentityBank:
             first = last
         return result
 
-    def _block_cosines(self, starts: torch.Tensor, vector: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    def _block_cosines(
+        self, starts: torch.Tensor, vector: torch.Tensor, scratch: torch.Tensor
+    ) -> torch.Tensor:
         first, last = int(starts[0]), int(starts[-1])
         rows = scratch[: last - first].copy_(self.embeddings[first:last])
         if last - first > len(starts) - 1:
@@ -203,7 +232,9 @@ class IdentityBank:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of embeddings, labels, ids and recognizer: equal banks have equal digests, whatever file they came from."""
+        """SHA-256 of embeddings, labels, ids and recognizer: equal banks have equal digests, whatever file
+        they came from.
+        """
         digest = hashlib.sha256("\n".join([*self.ids, self.recognizer.sha256]).encode())
         digest.update(self.labels.to(torch.int32).numpy().tobytes())
         for rows in self._blocks():
@@ -218,10 +249,16 @@ class IdentityBank:
             "labels": self.labels.to(torch.int32).contiguous(),
             "ids": torch.frombuffer(bytearray("\n".join(self.ids).encode()), dtype=torch.uint8),
         }
-        header = {"format": FORMAT, "recognizer": self.recognizer.name, "recognizer_sha256": self.recognizer.sha256}
+        header = {
+            "format": FORMAT,
+            "recognizer": self.recognizer.name,
+            "recognizer_sha256": self.recognizer.sha256,
+        }
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            save_tensors(tensors, temporary, {**header, "settings": json.dumps(self.settings, sort_keys=True)})
+            save_tensors(
+                tensors, temporary, {**header, "settings": json.dumps(self.settings, sort_keys=True)}
+            )
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -246,6 +283,8 @@ class IdentityBank:
             ids = tensors["ids"].numpy().tobytes().decode().split("\n")
             settings = json.loads(header.get("settings", "{}"))
         except (OSError, safetensors.SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise BadInput(f"cannot read the bank {str(path)!r}: {error}; build it again or download it") from error
+            raise BadInput(
+                f"cannot read the bank {str(path)!r}: {error}; build it again or download it"
+            ) from error
         recognizer = RecognizerId(header.get("recognizer", "unknown"), header.get("recognizer_sha256", ""))
         return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, settings)

@@ -1,4 +1,6 @@
-"""Who is who among embeddings: clusters, the group that is one person, doubles, and the threshold that tells them apart."""
+"""Who is who among embeddings: clusters, the group that is one person, doubles, and the threshold that tells
+them apart.
+"""
 
 from dataclasses import dataclass
 
@@ -28,13 +30,18 @@ def cluster(embeddings: torch.Tensor, eps: float, min_samples: int) -> npt.NDArr
     from sklearn.cluster import DBSCAN
 
     if not 0 < eps < 2 or min_samples < 1:
-        raise BadInput(f"eps = {eps}, min_samples = {min_samples} is out of range: expected 0 < eps < 2 and min_samples >= 1")
-    labels: npt.NDArray[np.int64] = DBSCAN(eps=eps, min_samples=min_samples, metric="cosine").fit_predict(embeddings.numpy())
+        raise BadInput(
+            f"eps = {eps}, min_samples = {min_samples} is out of range: expected 0 < eps < 2 and min_samples >= 1"
+        )
+    labels: npt.NDArray[np.int64] = DBSCAN(eps=eps, min_samples=min_samples, metric="cosine").fit_predict(
+        embeddings.numpy()
+    )
     return labels
 
 
 def largest_group(embeddings: torch.Tensor, cosine: float) -> list[int] | None:
-    """The rows that are one person: embeddings at ``cosine`` or more are linked, and the largest linked group wins.
+    """The rows that are one person: embeddings at ``cosine`` or more are linked, and the largest linked group
+    wins.
 
     Args:
         embeddings: (n, d) unit rows.
@@ -66,17 +73,22 @@ def doubles(bank: IdentityBank, cosine: float) -> list[Double]:
         block = bank.centroids[start : start + rows] @ bank.centroids.T
         for first, second in (block >= cosine).nonzero().tolist():
             if start + first < second:
-                found.append(Double(bank.ids[start + first], bank.ids[second], round(float(block[first, second]), 4)))
+                found.append(
+                    Double(bank.ids[start + first], bank.ids[second], round(float(block[first, second]), 4))
+                )
     return sorted(found, key=lambda double: (-double.cosine, double.first, double.second))
 
 
-def similarities(embeddings: torch.Tensor, labels: torch.Tensor, pairs: int = 1_000_000) -> tuple[torch.Tensor, torch.Tensor]:
+def similarities(
+    embeddings: torch.Tensor, labels: torch.Tensor, pairs: int = 1_000_000
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines of pairs of one identity, and of pairs of two.
 
     Args:
         embeddings: (n, d) unit rows.
         labels: (n,) identity of each row.
-        pairs: at most about so many rows' worth of pairs are looked at, evenly spread; all of them in a small set.
+        pairs: at most about so many rows' worth of pairs are looked at, evenly spread; all of them in a small
+            set.
 
     Returns:
         Two flat float32 tensors.
@@ -114,8 +126,9 @@ class Calibration:
 def calibrate(embeddings: torch.Tensor, labels: torch.Tensor | None = None) -> Calibration:
     """Propose eps from the cosines between faces of one person and of different people.
 
-    Without labels nearly all pairs are different people: their median and spread give the nearest stranger to expect among
-    n faces, ``median + spread sqrt(2 ln n)``, and nearest neighbours well above that are taken for pairs of one person.
+    Without labels nearly all pairs are different people: their median and spread give the nearest stranger to
+    expect among n faces, ``median + spread sqrt(2 ln n)``, and nearest neighbours well above that are taken
+    for pairs of one person.
 
     Args:
         embeddings: (n, d) unit rows.
@@ -139,8 +152,17 @@ def calibrate(embeddings: torch.Tensor, labels: torch.Tensor | None = None) -> C
     else:
         impostor = float(nearest.mean())
     if len(same) == 0:
-        raise BadInput("no two of these faces look like one person, so there is nothing to propose eps from; pass --eps")
-    return Calibration(round(1 - (impostor + float(same.mean())) / 2, 3), impostor, float(same.mean()), labels is not None, same, different)
+        raise BadInput(
+            "no two of these faces look like one person, so there is nothing to propose eps from; pass --eps"
+        )
+    return Calibration(
+        round(1 - (impostor + float(same.mean())) / 2, 3),
+        impostor,
+        float(same.mean()),
+        labels is not None,
+        same,
+        different,
+    )
 
 
 def _nearest_stranger(embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -29,8 +29,11 @@ def centroid(embeddings: torch.Tensor) -> torch.Tensor:
     return normalize(normalize(embeddings).mean(dim=0, keepdim=True))[0]
 
 
-def dirichlet_mixtures(embeddings: torch.Tensor, count: int, generator: torch.Generator, parts: int = 3) -> torch.Tensor:
-    """Unit-norm Dirichlet(1, ..., 1) mixtures of up to ``parts`` embeddings of one identity (PIU, section 3.3).
+def dirichlet_mixtures(
+    embeddings: torch.Tensor, count: int, generator: torch.Generator, parts: int = 3
+) -> torch.Tensor:
+    """Unit-norm Dirichlet(1, ..., 1) mixtures of up to ``parts`` embeddings of one identity (PIU, section
+    3.3).
 
     Args:
         embeddings: (n, d) unit embeddings of one identity.
@@ -49,11 +52,13 @@ def dirichlet_mixtures(embeddings: torch.Tensor, count: int, generator: torch.Ge
     return torch.nn.functional.normalize(mixed, dim=1)
 
 
-def synthetic_neighbours(centre: torch.Tensor, others: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+def synthetic_neighbours(
+    centre: torch.Tensor, others: torch.Tensor, low: float, high: float, generator: torch.Generator
+) -> torch.Tensor:
     """Turn each of ``others`` towards ``centre`` until their cosine is uniform in [low, high].
 
-    Nobody in particular, yet as close to the forgotten person as a relative: kept as they are, they protect real
-    neighbours, whom an easy retain set leaves exposed.
+    Nobody in particular, yet as close to the forgotten person as a relative: kept as they are, they protect
+    real neighbours, whom an easy retain set leaves exposed.
 
     Args:
         centre: (d,) unit centroid of the forgotten person, or (n, d), one for each of the others.

@@ -31,10 +31,14 @@ class FaceQuality:
     def __init__(self, path: Path | str, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
         self.path, self.providers = Path(path), list(providers)
         if not self.path.is_file():
-            raise EnvironmentProblem(f"there is no face-quality model at {str(path)!r}; pass --quality FILE.onnx, or leave it out")
+            raise EnvironmentProblem(
+                f"there is no face-quality model at {str(path)!r}; pass --quality FILE.onnx, or leave it out"
+            )
         shape = self._session.get_inputs()[0].shape
         if len(shape) != 4 or shape[1] != 3 or not isinstance(shape[2], int) or shape[2] != shape[3]:
-            raise BadInput(f"the face-quality model {str(path)!r} takes {shape}; expected (n, 3, s, s), RGB in [-1, 1]")
+            raise BadInput(
+                f"the face-quality model {str(path)!r} takes {shape}; expected (n, 3, s, s), RGB in [-1, 1]"
+            )
         self.size = shape[2]
 
     @cached_property
@@ -46,7 +50,9 @@ class FaceQuality:
         try:
             return onnxruntime.InferenceSession(str(self.path), options, providers=self.providers)
         except Exception as error:  # onnxruntime's own classes are private
-            raise BadInput(f"{str(self.path)!r} cannot be read as an ONNX model: {str(error).splitlines()[0]}") from error
+            raise BadInput(
+                f"{str(self.path)!r} cannot be read as an ONNX model: {str(error).splitlines()[0]}"
+            ) from error
 
     def __call__(self, pictures: torch.Tensor) -> npt.NDArray[np.float64]:
         """Scores (n,) of (n, 3, h, w) RGB pictures in [0, 1].
@@ -56,10 +62,17 @@ class FaceQuality:
         """
         scaled = pictures.float() * 2 - 1
         if scaled.shape[-2:] != (self.size, self.size):
-            scaled = torch.nn.functional.interpolate(scaled, (self.size, self.size), mode="bilinear", antialias=True)
+            scaled = torch.nn.functional.interpolate(
+                scaled, (self.size, self.size), mode="bilinear", antialias=True
+            )
         name = self._session.get_inputs()[0].name
         # One at a time: models exported with a fixed batch take no more.
-        scores = [np.asarray(self._session.run(None, {name: each[None].numpy()})[0], float).ravel() for each in scaled]
+        scores = [
+            np.asarray(self._session.run(None, {name: each[None].numpy()})[0], float).ravel()
+            for each in scaled
+        ]
         if any(score.size != 1 for score in scores):
-            raise BadInput(f"the face-quality model {str(self.path)!r} gives {scores[0].size} values for a picture; expected one score")
+            raise BadInput(
+                f"the face-quality model {str(self.path)!r} gives {scores[0].size} values for a picture; expected one score"
+            )
         return np.concatenate(scores)

@@ -26,8 +26,8 @@ __all__ = ["Face", "FaceReader", "Several"]
 _log = logging.getLogger("piu_lora")
 Several = Literal["largest", "only", "all"]
 Picture = npt.NDArray[np.uint8]
-# Tried one after the other until a face is found: edge of the detector's input, and border as a share of the picture.
-# Faces that fill the picture are found at the small size or with room around them.
+# Tried one after the other until a face is found: edge of the detector's input, and border as a share of the
+# picture. Faces that fill the picture are found at the small size or with room around them.
 _ATTEMPTS = ((640, 0.0), (320, 0.0), (640, 0.5), (320, 1.0))
 _GREY = 127
 _LOADING = threading.Lock()
@@ -36,7 +36,9 @@ _HELP = "`piu-lora bank models` sets one up"
 
 @dataclass(frozen=True)
 class Face:
-    """One face: (d,) float32 unit embedding, box (x0, y0, x1, y1) in pixels of the picture, detector score in [0, 1]."""
+    """One face: (d,) float32 unit embedding, box (x0, y0, x1, y1) in pixels of the picture, detector score in
+    [0, 1].
+    """
 
     embedding: torch.Tensor
     box: tuple[float, float, float, float]
@@ -51,8 +53,8 @@ class Face:
 class FaceReader:
     """Photographs in, unit-norm ArcFace embeddings out.
 
-    Safe to call from several threads: each has its own sessions, and one face is embedded at a time, because the result of
-    int8 models depends on the batch.
+    Safe to call from several threads: each has its own sessions, and one face is embedded at a time, because
+    the result of int8 models depends on the batch.
 
     Args:
         pack: folder with one SCRFD detector and one recognizer as ONNX files.
@@ -161,7 +163,10 @@ class FaceReader:
             from insightface.app import FaceAnalysis
 
             app = FaceAnalysis(
-                name=str(self.pack), allowed_modules=["detection", "recognition"], providers=self.providers, sess_options=options
+                name=str(self.pack),
+                allowed_modules=["detection", "recognition"],
+                providers=self.providers,
+                sess_options=options,
             )
             app.prepare(ctx_id=0, det_size=(_ATTEMPTS[0][0],) * 2)
         used = Path(app.models["recognition"].model_file) if "recognition" in app.models else None
@@ -174,12 +179,20 @@ class FaceReader:
 
     def _detect(self, picture: Picture, size: int, border: float) -> list[Face]:
         margin = round(border * max(picture.shape[:2]))
-        padded = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), constant_values=_GREY) if margin else picture
-        boxes, points = self._app.det_model.detect(padded, input_size=(size, size), max_num=0, metric="default")
+        padded = (
+            np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), constant_values=_GREY)
+            if margin
+            else picture
+        )
+        boxes, points = self._app.det_model.detect(
+            padded, input_size=(size, size), max_num=0, metric="default"
+        )
         found = (self._face(padded, row, kps, margin) for row, kps in zip(boxes, points, strict=True))
         return [face for face in found if face is not None]
 
-    def _face(self, picture: Picture, row: npt.NDArray[np.float32], points: npt.NDArray[np.float32], margin: int) -> Face | None:
+    def _face(
+        self, picture: Picture, row: npt.NDArray[np.float32], points: npt.NDArray[np.float32], margin: int
+    ) -> Face | None:
         from insightface.app.common import Face as Found
 
         found = Found(bbox=row[:4], kps=points, det_score=row[4])
@@ -192,7 +205,9 @@ class FaceReader:
 
 
 def _models(pack: Path, wanted: str | None) -> tuple[Path, Path]:
-    """Detector and recognizer of a pack. Looked for first: insightface would download a missing pack, or stop without a word."""
+    """Detector and recognizer of a pack. Looked for first: insightface would download a missing pack, or stop
+    without a word.
+    """
     if not pack.is_dir():
         raise EnvironmentProblem(f"there is no face pack at {str(pack)!r}; {_HELP}, or pass --pack DIR")
     files = sorted(pack.glob("*.onnx"))
@@ -205,9 +220,13 @@ def _models(pack: Path, wanted: str | None) -> tuple[Path, Path]:
     recognizers = [file for file, kind in kinds.items() if kind == "recognition"]
     if not detectors or not recognizers:
         lacking = "detector" if not detectors else "recognizer"
-        raise EnvironmentProblem(f"the face pack {str(pack)!r} holds no {lacking}, only {', '.join(file.name for file in files)}; {_HELP}")
+        raise EnvironmentProblem(
+            f"the face pack {str(pack)!r} holds no {lacking}, only {', '.join(file.name for file in files)}; {_HELP}"
+        )
     if wanted is not None and wanted not in [file.name for file in recognizers]:
-        raise EnvironmentProblem(f"the face pack {str(pack)!r} holds no recognizer {wanted}, only {recognizers[0].name}; {_HELP}")
+        raise EnvironmentProblem(
+            f"the face pack {str(pack)!r} holds no recognizer {wanted}, only {recognizers[0].name}; {_HELP}"
+        )
     if len(recognizers) > 1:
         names = ", ".join(file.name for file in recognizers)
         raise BadInput(
@@ -224,7 +243,9 @@ def _kind(file: Path) -> str:
     try:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes are private
-        raise BadInput(f"{str(file)!r} cannot be read as an ONNX model: {str(error).splitlines()[0]}; fetch the face pack again") from error
+        raise BadInput(
+            f"{str(file)!r} cannot be read as an ONNX model: {str(error).splitlines()[0]}; fetch the face pack again"
+        ) from error
     shape, outputs = session.get_inputs()[0].shape, session.get_outputs()
     if len(outputs) >= 5:
         return "detection"
@@ -240,7 +261,9 @@ def _check_providers(providers: Sequence[str]) -> None:
     offered = onnxruntime.get_available_providers()
     for provider in providers:
         if provider not in offered:
-            raise BadInput(f"onnxruntime offers no {provider!r} here, only {', '.join(offered)}; `piu-lora doctor` says why")
+            raise BadInput(
+                f"onnxruntime offers no {provider!r} here, only {', '.join(offered)}; `piu-lora doctor` says why"
+            )
 
 
 def _session_options(threads: int) -> Any:

@@ -42,7 +42,9 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a set of photographs says of one person: (n, d) unit rows, the photograph of each, and those left out."""
+    """What a set of photographs says of one person: (n, d) unit rows, the photograph of each, and those left
+    out.
+    """
 
     embeddings: torch.Tensor
     photos: tuple[Path, ...]
@@ -52,7 +54,8 @@ class Gathered:
 def gather(reader: PhotoReader, photos: Sequence[Path], linked: float) -> Gathered:
     """Embed the photographs of one person and leave out those of somebody else.
 
-    The rule: two faces at cosine ``linked`` or more are linked, and the largest group of linked faces is the person.
+    The rule: two faces at cosine ``linked`` or more are linked, and the largest group of linked faces is the
+    person.
 
     Raises:
         BadInput: no photograph is usable, or two groups are equally large.
@@ -73,11 +76,15 @@ def gather(reader: PhotoReader, photos: Sequence[Path], linked: float) -> Gather
             f"{', '.join(repr(str(photo)) for photo, _ in faces[:4])}; take the others out, or pass --set faces.linked=..."
         )
     if result.rejected:
-        _log.warning("%d of %d photographs left out: %s", len(result.rejected), len(photos), _listed(result.rejected))
+        _log.warning(
+            "%d of %d photographs left out: %s", len(result.rejected), len(photos), _listed(result.rejected)
+        )
     return result
 
 
-def settle(faces: Sequence[tuple[Path, torch.Tensor]], linked: float, rejected: Sequence[Rejected] = ()) -> Gathered | None:
+def settle(
+    faces: Sequence[tuple[Path, torch.Tensor]], linked: float, rejected: Sequence[Rejected] = ()
+) -> Gathered | None:
     """Keep the largest group of linked faces; None when two groups are equally large."""
     rows = torch.stack([embedding for _, embedding in faces])
     kept = largest_group(rows, linked)
@@ -86,7 +93,11 @@ def settle(faces: Sequence[tuple[Path, torch.Tensor]], linked: float, rejected: 
     others = dict.fromkeys(faces[row][0] for row in range(len(faces)) if row not in kept)
     photos = tuple(faces[row][0] for row in kept)
     # In a photograph of several people, the strangers are no reason to list it.
-    outliers = [Rejected(photo, f"somebody else (cosine below {linked} to the others)") for photo in others if photo not in photos]
+    outliers = [
+        Rejected(photo, f"somebody else (cosine below {linked} to the others)")
+        for photo in others
+        if photo not in photos
+    ]
     return Gathered(rows[kept], photos, (*rejected, *outliers))
 
 

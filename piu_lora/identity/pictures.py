@@ -27,7 +27,11 @@ class UnusablePhoto(BadInput):
 def list_photos(folder: Path) -> list[Path]:
     """The photographs in a folder, by name; hidden files are skipped."""
     return sorted(
-        (file for file in folder.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and not file.name.startswith(".")),
+        (
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in PHOTO_SUFFIXES and not file.name.startswith(".")
+        ),
         key=lambda file: file.name,
     )
 
@@ -35,8 +39,8 @@ def list_photos(folder: Path) -> list[Path]:
 def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
     """Read a picture file of any common kind.
 
-    Orientation tags are applied, transparency is laid on grey, 16-bit values are scaled, of an animation the first frame is
-    taken, and huge pictures are reduced.
+    Orientation tags are applied, transparency is laid on grey, 16-bit values are scaled, of an animation the
+    first frame is taken, and huge pictures are reduced.
 
     Args:
         longest: pixels of the longer side, at most.
@@ -47,8 +51,9 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
     Raises:
         UnusablePhoto: not a picture, truncated, too small, or too large to be opened safely.
     """
-    # PIL warns from 90 megapixels on, and of damaged tags; the first are reduced here, the second do not matter. Not in a
-    # catch_warnings block: several threads read at once, and it would leave their filters behind.
+    # PIL warns from 90 megapixels on, and of damaged tags; the first are reduced here, the second do not
+    # matter. Not in a catch_warnings block: several threads read at once, and it would leave their filters
+    # behind.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with Image.open(path) as picture:
@@ -67,7 +72,9 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
         raise UnusablePhoto(path, "no such file") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError) as error:
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnusablePhoto(path, "truncated" if "truncated" in cause.lower() else f"damaged ({cause})") from None
+        raise UnusablePhoto(
+            path, "truncated" if "truncated" in cause.lower() else f"damaged ({cause})"
+        ) from None
     whole = upright.size
     if max(whole) > longest:
         upright.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -88,7 +95,9 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _from_deep_grey(picture: Image.Image) -> Image.Image:
-    """More than 8 bits a pixel: scaled from the smallest of the usual ranges that holds the values. PIL's own conversion clips at 255."""
+    """More than 8 bits a pixel: scaled from the smallest of the usual ranges that holds the values. PIL's own
+    conversion clips at 255.
+    """
     values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
     ranges = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0)
     full = next((each for each in ranges if values.max() <= each), values.max())

@@ -27,7 +27,9 @@ class Recognizer:
         providers: onnxruntime execution providers, first choice first.
     """
 
-    def __init__(self, path: Path, name: str, *, batch: int = 64, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+    def __init__(
+        self, path: Path, name: str, *, batch: int = 64, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> None:
         self.path, self.name, self.batch, self.providers = path, name, batch, list(providers)
 
     @cached_property
@@ -59,7 +61,9 @@ class Recognizer:
         """
         scaled = faces.float() * 2 - 1
         if scaled.shape[-1] != self.size or scaled.shape[-2] != self.size:
-            scaled = torch.nn.functional.interpolate(scaled, (self.size, self.size), mode="bilinear", antialias=True)
+            scaled = torch.nn.functional.interpolate(
+                scaled, (self.size, self.size), mode="bilinear", antialias=True
+            )
         name = self._session.get_inputs()[0].name
         blocks = [self._session.run(None, {name: block.numpy()})[0] for block in scaled.split(self.batch)]
         return normalize(torch.from_numpy(np.concatenate(blocks)))
@@ -71,7 +75,13 @@ class Recognizer:
             UnusablePhoto: the file is not a picture, or not square.
         """
         portrait = read_aligned(path)
-        return [Face(self.embed(portrait[None])[0], (0.0, 0.0, float(portrait.shape[2]), float(portrait.shape[1])), 1.0)]
+        return [
+            Face(
+                self.embed(portrait[None])[0],
+                (0.0, 0.0, float(portrait.shape[2]), float(portrait.shape[1])),
+                1.0,
+            )
+        ]
 
     def embed_files(self, paths: Sequence[Path]) -> torch.Tensor:
         """Embed aligned portraits from files, one by one: (n, d) float32 unit rows."""

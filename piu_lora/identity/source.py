@@ -14,11 +14,11 @@ from piu_lora.identity.embedding import normalize
 from piu_lora.identity.gather import PhotoReader, gather
 from piu_lora.identity.pictures import PHOTO_SUFFIXES, list_photos
 
-__all__ = ["Subject", "resolve_identity"]
+__all__ = ["ResolvedIdentity", "resolve_identity"]
 
 
 @dataclass(frozen=True)
-class Subject:
+class ResolvedIdentity:
     """The person to forget.
 
     Attributes:
@@ -32,7 +32,9 @@ class Subject:
     photos: tuple[Path, ...] = ()
 
 
-def resolve_identity(identity: str | Path, bank: IdentityBank, reader: PhotoReader | None, linked: float = 0.3) -> Subject:
+def resolve_identity(
+    identity: str | Path, bank: IdentityBank, reader: PhotoReader | None, linked: float = 0.3
+) -> ResolvedIdentity:
     """Find out who is meant.
 
     Args:
@@ -46,11 +48,11 @@ def resolve_identity(identity: str | Path, bank: IdentityBank, reader: PhotoRead
     """
     path = Path(identity)
     if str(identity) in bank:
-        return Subject(bank.of(str(identity)), row=bank.index(str(identity)))
+        return ResolvedIdentity(bank.of(str(identity)), row=bank.index(str(identity)))
     if not str(identity) or not _exists(path):
         bank.index(str(identity))  # raises, suggesting the closest ids
     if path.suffix in (".npy", ".safetensors"):
-        return Subject(_read_embeddings(path, bank.width))
+        return ResolvedIdentity(_read_embeddings(path, bank.width))
     photos = [path] if path.is_file() else list_photos(path)
     if not photos:
         raise BadInput(f"{str(path)!r} holds no photographs ({', '.join(sorted(PHOTO_SUFFIXES))})")
@@ -61,7 +63,7 @@ def resolve_identity(identity: str | Path, bank: IdentityBank, reader: PhotoRead
         )
     bank.recognizer.require(reader.id, "the bank", "the face pack")
     found = gather(reader, photos, linked)
-    return Subject(found.embeddings, photos=found.photos)
+    return ResolvedIdentity(found.embeddings, photos=found.photos)
 
 
 def _exists(path: Path) -> bool:
@@ -84,7 +86,9 @@ def _read_embeddings(path: Path, width: int) -> torch.Tensor:
     if values.ndim == 1:
         values = values[None]
     if values.ndim != 2 or values.shape[1] != width or len(values) == 0:
-        raise BadInput(f"{str(path)!r} holds an array of shape {tuple(values.shape)}; expected (n, {width}), one embedding a row")
+        raise BadInput(
+            f"{str(path)!r} holds an array of shape {tuple(values.shape)}; expected (n, {width}), one embedding a row"
+        )
     return normalize(values)
 
 

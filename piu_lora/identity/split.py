@@ -21,8 +21,11 @@ class Split:
     retain_held_out: tuple[int, ...]
 
 
-def split_identities(embeddings: int, retained: list[int], config: SplitConfig, generator: torch.Generator) -> Split:
-    """Hold out a share of the forgotten person's embeddings and of the retained identities (PIU, section 4.1).
+def split_identities(
+    embeddings: int, retained: list[int], config: SplitConfig, generator: torch.Generator
+) -> Split:
+    """Hold out a share of the forgotten person's embeddings and of the retained identities (PIU, section
+    4.1).
 
     A single embedding is on both sides: there is nothing else to evaluate on.
 
@@ -34,12 +37,16 @@ def split_identities(embeddings: int, retained: list[int], config: SplitConfig, 
         BadInput: too few identities to have both sides.
     """
     if len(retained) < 2:
-        raise BadInput(f"the bank holds {len(retained)} other identities; at least 2 are needed, one to train on and one to evaluate")
+        raise BadInput(
+            f"the bank holds {len(retained)} other identities; at least 2 are needed, one to train on and one to evaluate"
+        )
     train, held = split_embeddings(embeddings, config, generator)
     return Split(train, held, *_cut(retained, config.retain_held_out, generator))
 
 
-def split_embeddings(count: int, config: SplitConfig, generator: torch.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def split_embeddings(
+    count: int, config: SplitConfig, generator: torch.Generator
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Rows of one forgotten person's embeddings to train on, and to evaluate on."""
     if config.forget_held_out == 0 or count < 2:
         everything = tuple(range(count))
@@ -47,7 +54,9 @@ def split_embeddings(count: int, config: SplitConfig, generator: torch.Generator
     return _cut(list(range(count)), config.forget_held_out, generator)
 
 
-def _cut(rows: list[int], share: float, generator: torch.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _cut(
+    rows: list[int], share: float, generator: torch.Generator
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     order = torch.randperm(len(rows), generator=generator).tolist()
     held = min(max(math.floor(share * len(rows)), 1), len(rows) - 1)
     return tuple(sorted(rows[i] for i in order[held:])), tuple(sorted(rows[i] for i in order[:held]))

@@ -1,4 +1,6 @@
-"""Verification: the cosine from which an embedding counts as a person, calibrated on pairs of different people."""
+"""Verification: the cosine from which an embedding counts as a person, calibrated on pairs of different
+people.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,8 @@ from piu_lora.identity.bank import IdentityBank
 __all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold", "far_thresholds"]
 
 # Ten false accepts at least: the rate is then known to 1 / sqrt(10) = 32 % (one standard deviation of a count). In the tail of a
-# normal distribution, at a rate of 1e-3, that moves the threshold by a tenth of the impostors' spread: 0.007 on real faces.
+# normal distribution, at a rate of 1e-3, that moves the threshold by a tenth of the impostors' spread: 0.007
+# on real faces.
 PAIRS_PER_FAR = 10
 _MAX_PAIRS = 10_000_000
 _BLOCK = 1024  # rows handled at once
@@ -36,26 +39,30 @@ class Threshold:
 
 
 # A request for a hundred people, or an arena of many cells, asks again and again: a bank is read once.
-_CALIBRATED: WeakKeyDictionary[IdentityBank, dict[tuple[float, ...], dict[float, Threshold | str]]] = WeakKeyDictionary()
+_CALIBRATED: WeakKeyDictionary[IdentityBank, dict[tuple[float, ...], dict[float, Threshold | str]]] = (
+    WeakKeyDictionary()
+)
 
 
 def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: int = _MAX_PAIRS) -> Threshold:
     """The smallest cosine at which at most a share ``far`` of the impostor pairs verifies.
 
-    An impostor pair is an embedding against the centroid of another identity. Of the cosines ``s_1 >= ... >= s_N``, ``k = floor(far N)``
-    may verify, so the threshold is the next float32 above ``s_(k+1)`` (cf. ISO/IEC 19795-1, false-match rate).
+    An impostor pair is an embedding against the centroid of another identity. Of the cosines ``s_1 >= ... >=
+    s_N``, ``k = floor(far N)`` may verify, so the threshold is the next float32 above ``s_(k+1)`` (cf.
+    ISO/IEC 19795-1, false-match rate).
 
-    Every pair counts where there are no more than ``max_pairs``. Otherwise seeded samples of embeddings and of identities meet, each
-    with each: of a million people, a few thousand rows are read.
+    Every pair counts where there are no more than ``max_pairs``. Otherwise seeded samples of embeddings and
+    of identities meet, each with each: of a million people, a few thousand rows are read.
 
     Args:
         far: false-accept rate, in (0, 1).
         seed: of the sample. The threshold is the bank's and not the run's, so that no run need pass one.
 
     Raises:
-        BadInput: a rate out of range, fewer than ``PAIRS_PER_FAR / far`` pairs, or a threshold that most people's own embeddings
-            miss: many are in the bank under two ids then, and pass for impostors. (A few such people, or other photographs under the
-            second id, only raise the threshold: check the bank first.)
+        BadInput: a rate out of range, fewer than ``PAIRS_PER_FAR / far`` pairs, or a threshold that most
+            people's own embeddings miss: many are in the bank under two ids then, and pass for impostors. (A
+            few such people, or other photographs under the second id, only raise the threshold: check the
+            bank first.)
     """
     found = _thresholds(bank, [far], seed, max_pairs)[far]
     if isinstance(found, str):
@@ -63,19 +70,25 @@ def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: i
     return found
 
 
-def far_thresholds(bank: IdentityBank, fars: Sequence[float], *, seed: int = 0) -> dict[float, Threshold | str]:
+def far_thresholds(
+    bank: IdentityBank, fars: Sequence[float], *, seed: int = 0
+) -> dict[float, Threshold | str]:
     """The thresholds at several rates in one pass; where ``far_threshold`` would refuse a rate, the reason."""
     return dict(_thresholds(bank, fars, seed, _MAX_PAIRS))
 
 
-def _thresholds(bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int) -> dict[float, Threshold | str]:
+def _thresholds(
+    bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int
+) -> dict[float, Threshold | str]:
     known, asked = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
     if asked not in known:
         known[asked] = _calibrate(bank, fars, seed, max_pairs)
     return known[asked]
 
 
-def _calibrate(bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int) -> dict[float, Threshold | str]:
+def _calibrate(
+    bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int
+) -> dict[float, Threshold | str]:
     for far in fars:
         if not 0 < far < 1:
             raise BadInput(f"false-accept rate {far!r} is out of range: expected 0 < far < 1")
@@ -83,7 +96,9 @@ def _calibrate(bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: 
     owners = bank.labels[probes].long()
     pairs = len(probes) * len(people) - int(torch.isin(owners, people).sum())
     sampled = pairs < len(bank.embeddings) * (len(bank) - 1)
-    found: dict[float, Threshold | str] = {far: _too_few(pairs, far, len(bank), sampled) for far in fars if pairs < PAIRS_PER_FAR / far}
+    found: dict[float, Threshold | str] = {
+        far: _too_few(pairs, far, len(bank), sampled) for far in fars if pairs < PAIRS_PER_FAR / far
+    }
     resolved = [far for far in fars if far not in found]
     if not resolved:
         return found
@@ -94,7 +109,9 @@ def _calibrate(bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: 
     return found
 
 
-def _highest(bank: IdentityBank, probes: torch.Tensor, owners: torch.Tensor, people: torch.Tensor, kept: int) -> tuple[torch.Tensor, float]:
+def _highest(
+    bank: IdentityBank, probes: torch.Tensor, owners: torch.Tensor, people: torch.Tensor, kept: int
+) -> tuple[torch.Tensor, float]:
     """The ``kept`` highest impostor cosines, descending, and the median of the genuine ones."""
     centroids = torch.cat([block for _, block in centroid_blocks(bank, people)])
     top, genuine = torch.empty(0), []
@@ -106,7 +123,9 @@ def _highest(bank: IdentityBank, probes: torch.Tensor, owners: torch.Tensor, peo
         above = scores[scores > top[-1]] if len(top) == kept else scores.flatten()
         top = torch.cat([top, above])
         top = top.topk(min(kept, len(top))).values
-    return top, float(torch.cat([*genuine, torch.tensor([2.0])]).median())  # above every cosine where a sample meets nobody twice
+    return top, float(
+        torch.cat([*genuine, torch.tensor([2.0])]).median()
+    )  # above every cosine where a sample meets nobody twice
 
 
 def _doubled(far: float, value: float, own_cosine: float) -> str:
@@ -122,7 +141,8 @@ def _sample(bank: IdentityBank, max_pairs: int, seed: int) -> tuple[torch.Tensor
     if rows * (people - 1) <= max_pairs:
         return torch.arange(rows), torch.arange(people)
     generator = torch.Generator().manual_seed(seed)
-    # As many of one as of the other, unless the bank has fewer people: a rate rests on the people met, not on the pairs alone.
+    # As many of one as of the other, unless the bank has fewer people: a rate rests on the people met, not on
+    # the pairs alone.
     references = min(people, max(math.isqrt(max_pairs), 1))
     probes = min(rows, max(max_pairs // references, 1))
     order = torch.randperm(people, generator=generator)[:references]
@@ -131,7 +151,11 @@ def _sample(bank: IdentityBank, max_pairs: int, seed: int) -> tuple[torch.Tensor
 
 def _too_few(pairs: int, far: float, people: int, sampled: bool) -> str:
     more = "raise max_pairs" if sampled else f"add people to the bank (it holds {people})"
-    rate = f" or ask for a rate of {PAIRS_PER_FAR / pairs:.2g} or more (--set anchor.far=...)" if pairs > PAIRS_PER_FAR else ""
+    rate = (
+        f" or ask for a rate of {PAIRS_PER_FAR / pairs:.2g} or more (--set anchor.far=...)"
+        if pairs > PAIRS_PER_FAR
+        else ""
+    )
     return (
         f"{pairs} impostor pairs cannot resolve a false-accept rate of {far:g}: at least {math.ceil(PAIRS_PER_FAR / far)} are needed; "
         f"{more}{rate}"
@@ -139,7 +163,8 @@ def _too_few(pairs: int, far: float, people: int, sampled: bool) -> str:
 
 
 def centroid_blocks(bank: IdentityBank, people: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """``(people, centroids)`` block by block, (k,) and (k, d) float32: ``people`` are rows of ``bank.ids``, in any order.
+    """``(people, centroids)`` block by block, (k,) and (k, d) float32: ``people`` are rows of ``bank.ids``,
+    in any order.
 
     Only their embeddings are read, and none are kept.
     """

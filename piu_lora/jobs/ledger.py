@@ -62,10 +62,14 @@ def bank_text(bank: IdentityBank | str | Path | None) -> str:
 
 
 def entry_for(receipt: Receipt, path: Path, identity: str | Path = "", bank: str = "") -> Entry:
-    """The entry of an adapter from its receipt and what only the operator knows: ``identity_text`` and ``bank_text``."""
+    """The entry of an adapter from its receipt and what only the operator knows: ``identity_text`` and
+    ``bank_text``.
+    """
     ratios: dict[str, dict[str, float | None]] = {}
     for figure in receipt.figures():
-        ratios.setdefault(figure.recognizer, {})[figure.group] = None if figure.ratio is None else round(figure.ratio, 4)
+        ratios.setdefault(figure.recognizer, {})[figure.group] = (
+            None if figure.ratio is None else round(figure.ratio, 4)
+        )
     return Entry(
         receipt.adapter_id, "active", str(identity), bank, receipt.base.id, receipt.method, str(path.absolute()),
         receipt.files.get(DIFFUSERS_FILE, ""), members=tuple(str(member["adapter_id"]) for member in receipt.members), figures=ratios,
@@ -77,7 +81,8 @@ def registered(
     ledger: Ledger | None, receipt: Receipt, path: Path, identity: str | Path = "", bank: str = "",
     confirm: Callable[[Entry], Entry] | None = None,
 ) -> Iterator[Callable[[Receipt], None]]:  # fmt: skip
-    """Around the writing of an adapter folder: the entry is there, pending, before the folder is, and confirmed after it.
+    """Around the writing of an adapter folder: the entry is there, pending, before the folder is, and
+    confirmed after it.
 
     Args:
         ledger: None keeps no entry.
@@ -93,29 +98,32 @@ def registered(
     finished = [receipt]
     with ledger.pending(entry_for(receipt, path, identity, bank)):
         yield lambda final: finished.append(final)
-        # Inside: until it is confirmed, the entry's lock says that its writer is alive. Should this fail, the folder is there,
-        # and `pending` leaves its entry with it.
+        # Inside: until it is confirmed, the entry's lock says that its writer is alive. Should this fail, the
+        # folder is there, and `pending` leaves its entry with it.
         (confirm or ledger.add)(entry_for(finished[-1], path, identity, bank))
 
 
 def check_ledger(ledger: Ledger, folders: Iterable[Path] = (), *, mend: bool = False) -> list[Problem]:
     """Compare the ledger with the adapter folders.
 
-    Entries that a killed run left pending are settled at once: confirmed where the folder is complete, else dropped. Those of a
-    run that is still alive are left alone.
+    Entries that a killed run left pending are settled at once: confirmed where the folder is complete, else
+    dropped. Those of a run that is still alive are left alone.
 
     Args:
         folders: searched for adapter folders that the ledger does not know.
         mend: enter those, with an unknown identity.
     """
     problems = [problem for entry in ledger.entries() for problem in _check_entry(ledger, entry)]
-    # First the folders, then the entries: what was found in its place by then has an entry, however many runs go on meanwhile.
+    # First the folders, then the entries: what was found in its place by then has an entry, however many runs
+    # go on meanwhile.
     found = sorted({place for folder in folders for place in _places(Path(folder))})
     known = {entry.adapter_id for entry in ledger.entries()}
     for receipt in found:
         adapter = _readable(receipt.parent)
         if adapter is None and receipt.exists():
-            problems.append(Problem("", f"{str(receipt.parent)!r} is no readable adapter; make or download it again"))
+            problems.append(
+                Problem("", f"{str(receipt.parent)!r} is no readable adapter; make or download it again")
+            )
         elif adapter is not None and adapter.id not in known:
             if mend:
                 ledger.add(entry_for(adapter.receipt, adapter.path))
@@ -124,9 +132,15 @@ def check_ledger(ledger: Ledger, folders: Iterable[Path] = (), *, mend: bool = F
 
 
 def _places(folder: Path) -> Iterator[Path]:
-    """Receipts of adapter folders in their places; what vanishes meanwhile, or waits hidden beside its place, is left out."""
+    """Receipts of adapter folders in their places; what vanishes meanwhile, or waits hidden beside its place,
+    is left out.
+    """
     for place, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not (name.startswith(".") and name.endswith((".partial", ".replaced")))]
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not (name.startswith(".") and name.endswith((".partial", ".replaced")))
+        ]
         if RECEIPT_FILE in files:
             yield Path(place) / RECEIPT_FILE
 
@@ -140,7 +154,9 @@ def _check_entry(ledger: Ledger, entry: Entry) -> list[Problem]:
     if entry.state == "pending":
         if matching and adapter is not None:
             ledger.add(entry_for(adapter.receipt, adapter.path, entry.identity, entry.bank))
-            return [Problem(entry.adapter_id, "was interrupted after its folder was complete: confirmed", True)]
+            return [
+                Problem(entry.adapter_id, "was interrupted after its folder was complete: confirmed", True)
+            ]
         ledger.remove(entry.adapter_id)
         return [Problem(entry.adapter_id, "was interrupted before its folder was complete: dropped", True)]
     if entry.state == "withdrawn":
@@ -149,7 +165,12 @@ def _check_entry(ledger: Ledger, entry: Entry) -> list[Problem]:
         gone = f"its folder {entry.path!r} is gone, unreadable or another adapter's"
         return [Problem(entry.adapter_id, f"{gone}; restore it, or withdraw the entry")]
     if entry.weights_sha256 and entry.weights_sha256 != adapter.receipt.files[DIFFUSERS_FILE]:
-        return [Problem(entry.adapter_id, f"its weights in {entry.path!r} are not those that were entered; restore the original")]
+        return [
+            Problem(
+                entry.adapter_id,
+                f"its weights in {entry.path!r} are not those that were entered; restore the original",
+            )
+        ]
     return []
 
 
@@ -177,7 +198,10 @@ def export_ledger(ledger: Ledger, out: Path, *, public: bool = False, force: boo
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, list(Entry("").public() if public else vars(Entry(""))))
         writer.writeheader()
-        writer.writerows({**row, "members": " ".join(row["members"]), "figures": json.dumps(row["figures"])} for row in rows)
+        writer.writerows(
+            {**row, "members": " ".join(row["members"]), "figures": json.dumps(row["figures"])}
+            for row in rows
+        )
         text = buffer.getvalue()
     else:
         raise BadInput(f"--out {str(out)!r} ends in neither .json nor .csv; the suffix chooses the format")

@@ -23,19 +23,19 @@ from piu_lora.model.base import (
     without_bars,
 )
 from piu_lora.model.condition import TokenSample, encode_embeddings, encode_empty, identity_position
-from piu_lora.model.economy import checkpointed, compiled, parked
 from piu_lora.model.lora import (
-    adapters_off,
+    adapters_disabled,
     attach,
     detach,
     encoder_adapter,
-    encoder_adapters_off,
+    encoder_adapters_disabled,
     read_weights,
     start_from,
     trainable,
     write_weights,
 )
 from piu_lora.model.sample import generate
+from piu_lora.model.training_memory import checkpointed, compiled, parked
 
 __all__ = [
     "ARC2FACE",
@@ -43,7 +43,7 @@ __all__ = [
     "BaseInfo",
     "Precision",
     "TokenSample",
-    "adapters_off",
+    "adapters_disabled",
     "add_second_moments",
     "as_pipeline",
     "attach",
@@ -56,7 +56,7 @@ __all__ = [
     "encode_embeddings",
     "encode_empty",
     "encoder_adapter",
-    "encoder_adapters_off",
+    "encoder_adapters_disabled",
     "encoder_digest",
     "family_of",
     "generate",

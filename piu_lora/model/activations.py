@@ -1,4 +1,6 @@
-"""What the adapted layers see: their inputs, sampled on pure noise as PIU trains (section 3.3), without a single image."""
+"""What the adapted layers see: their inputs, sampled on pure noise as PIU trains (section 3.3), without a
+single image.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,9 @@ __all__ = [
 
 
 def sees_condition(module: str) -> bool:
-    """Whether a layer's input is the condition itself or comes before it: ``to_k``, ``to_v``, and all of the text encoder."""
+    """Whether a layer's input is the condition itself or comes before it: ``to_k``, ``to_v``, and all of the
+    text encoder.
+    """
     return module.startswith("text_encoder.") or module.endswith(("attn2.to_k", "attn2.to_v"))
 
 
@@ -33,10 +37,12 @@ def layer_inputs(
     """The inputs of layers while the pipeline, as it is, predicts noise for these identities.
 
     Args:
-        modules: names with the component in front. Where only layers before the UNet's latents are asked for, the UNet is not run.
+        modules: names with the component in front. Where only layers before the UNet's latents are asked for,
+            the UNet is not run.
         embeddings: (n, d) unit-norm ArcFace vectors.
         generator: CPU generator of latents and timesteps.
-        tokens: what is kept of layers that see the condition; all by default. What is left out takes no memory.
+        tokens: what is kept of layers that see the condition; all by default. What is left out takes no
+            memory.
 
     Yields:
         For each batch: (b, tokens, in) float32 by module.
@@ -49,7 +55,9 @@ def layer_inputs(
 
 
 @torch.no_grad()
-def empty_inputs(pipe: StableDiffusionPipeline, modules: Sequence[str], generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
+def empty_inputs(
+    pipe: StableDiffusionPipeline, modules: Sequence[str], generator: torch.Generator
+) -> Iterator[dict[str, torch.Tensor]]:
     """The same for the empty prompt, which guides every image: one sample."""
     with _recorded(pipe, modules) as record:
         _through_unet(pipe, modules, encode_empty(pipe.text_encoder, pipe.tokenizer), generator, record)
@@ -70,7 +78,11 @@ class _Record:
 
 
 def _through_unet(
-    pipe: StableDiffusionPipeline, modules: Sequence[str], condition: torch.Tensor, generator: torch.Generator, record: _Record
+    pipe: StableDiffusionPipeline,
+    modules: Sequence[str],
+    condition: torch.Tensor,
+    generator: torch.Generator,
+    record: _Record,
 ) -> None:
     if all(sees_condition(module) for module in modules):
         for module in modules:
@@ -78,14 +90,20 @@ def _through_unet(
                 record.add(module, condition)
         return
     config = pipe.unet.config
-    size = (config.sample_size, config.sample_size) if isinstance(config.sample_size, int) else tuple(config.sample_size)
+    size = (
+        (config.sample_size, config.sample_size)
+        if isinstance(config.sample_size, int)
+        else tuple(config.sample_size)
+    )
     latents = torch.randn(len(condition), config.in_channels, *size, generator=generator)
     times = torch.randint(pipe.scheduler.config.num_train_timesteps, (len(condition),), generator=generator)
     pipe.unet(latents.to(condition), times.to(condition.device), condition)
 
 
 @contextmanager
-def _recorded(pipe: StableDiffusionPipeline, modules: Sequence[str], tokens: TokenSample | None = None) -> Iterator[_Record]:
+def _recorded(
+    pipe: StableDiffusionPipeline, modules: Sequence[str], tokens: TokenSample | None = None
+) -> Iterator[_Record]:
     """While open, the inputs of the layers are written down."""
     record = _Record(tokens)
 
@@ -127,13 +145,17 @@ def second_moments(batches: Iterable[dict[str, torch.Tensor]]) -> dict[str, torc
 
 
 def add_second_moments(
-    sums: dict[str, torch.Tensor], batches: Iterable[dict[str, torch.Tensor]], weight: float = 1.0, tokens: TokenSample | None = None
+    sums: dict[str, torch.Tensor],
+    batches: Iterable[dict[str, torch.Tensor]],
+    weight: float = 1.0,
+    tokens: TokenSample | None = None,
 ) -> None:
     """Add to ``sums``, in place, ``weight`` times each sample's mean of ``x x^T`` over its tokens.
 
     Args:
         sums: (in, in) float64 by module, on the CPU; a module that is missing begins at zero.
-        tokens: which the batches hold, of layers that see the condition; the mean is over all that they stand for.
+        tokens: which the batches hold, of layers that see the condition; the mean is over all that they stand
+            for.
     """
     for inputs in batches:
         for module, values in inputs.items():

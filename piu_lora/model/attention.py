@@ -13,10 +13,12 @@ _SMALL = 32  # edge of the latents
 
 @contextmanager
 def training_attention(unet: UNet2DConditionModel) -> Iterator[None]:
-    """While open, a small UNet on the CPU computes attention as plain products; elsewhere it keeps its own kernel.
+    """While open, a small UNet on the CPU computes attention as plain products; elsewhere it keeps its own
+    kernel.
 
-    The backward pass of scaled_dot_product_attention is slow on CPUs: on the embedded base a step takes 1.4x as long with it.
-    The products of a large latent would take gigabytes: 0.5 GB a layer and sample at 64 x 64.
+    The backward pass of scaled_dot_product_attention is slow on CPUs: on the embedded base a step takes 1.4x
+    as long with it. The products of a large latent would take gigabytes: 0.5 GB a layer and sample at 64 x
+    64.
     """
     if unet.device.type != "cpu" or unet.config.sample_size > _SMALL:
         yield

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
@@ -48,7 +53,9 @@ _ARCFACE = "arcface.onnx"
 
 @dataclass(frozen=True)
 class BaseInfo:
-    """What a pipeline does not say of itself: its id and revision, its family, and the recognizer that conditions it."""
+    """What a pipeline does not say of itself: its id and revision, its family, and the recognizer that
+    conditions it.
+    """
 
     id: str
     family: str
@@ -68,15 +75,18 @@ def load_base(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> StableDiffusionPipeline:
-    """Load a base as a plain diffusers ``StableDiffusionPipeline`` with the DPM-Solver++ scheduler and no safety checker.
+    """Load a base as a plain diffusers ``StableDiffusionPipeline`` with the DPM-Solver++ scheduler and no
+    safety checker.
 
     Args:
-        base: ``mini`` (embedded), ``arc2face`` (the Hub, pinned revisions), a Hub id, or a folder; the last two in the
-            layout of diffusers or of Arc2Face's repository (``arc2face/``, ``encoder/``). ``name@revision`` works as well.
+        base: ``mini`` (embedded), ``arc2face`` (the Hub, pinned revisions), a Hub id, or a folder; the last
+            two in the layout of diffusers or of Arc2Face's repository (``arc2face/``, ``encoder/``).
+            ``name@revision`` works as well.
         device: ``auto`` takes CUDA where there is one.
         dtype: of all weights.
         revision: of the base's repository, instead of the pinned one.
-        parts_revision: of the Stable Diffusion 1.5 repository, which lends Arc2Face tokenizer, VAE and scheduler.
+        parts_revision: of the Stable Diffusion 1.5 repository, which lends Arc2Face tokenizer, VAE and
+            scheduler.
         cache_dir, local_files_only, token: as in diffusers.
 
     Raises:
@@ -102,9 +112,15 @@ def load_base(
     return loaded
 
 
-def as_pipeline(base: str | Path | StableDiffusionPipeline, device: str = "auto", dtype: Precision = "fp32") -> StableDiffusionPipeline:
+def as_pipeline(
+    base: str | Path | StableDiffusionPipeline, device: str = "auto", dtype: Precision = "fp32"
+) -> StableDiffusionPipeline:
     """A pipeline as it is, or the base of that name."""
-    return base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device, dtype=DTYPES[dtype])
+    return (
+        base
+        if isinstance(base, StableDiffusionPipeline)
+        else load_base(base, device=device, dtype=DTYPES[dtype])
+    )
 
 
 @contextmanager
@@ -126,7 +142,10 @@ def _assemble(layout: Layout, folders: dict[str, Path], dtype: torch.dtype) -> S
     vae = _load(layout, "vae", AutoencoderKL, folders, **models)
     tokenizer = _load(layout, "tokenizer", CLIPTokenizer, folders)
     scheduler = _load(layout, "scheduler", DPMSolverMultistepScheduler, folders)
-    if unet.config.cross_attention_dim != encoder.config.hidden_size or unet.config.in_channels != vae.config.latent_channels:
+    if (
+        unet.config.cross_attention_dim != encoder.config.hidden_size
+        or unet.config.in_channels != vae.config.latent_channels
+    ):
         raise Incompatible(
             f"the parts of {layout.main.name!r} do not fit: the UNet attends to width {unet.config.cross_attention_dim} and takes "
             f"{unet.config.in_channels} channels, the encoder gives {encoder.config.hidden_size}, the VAE {vae.config.latent_channels}"
@@ -145,9 +164,19 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
         loaded = kind.from_pretrained(str(folders[part]), **options)
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+    ) as error:
         if "weights_only" in str(error):
-            raise BadInput(f"{where} is a pickle that holds more than tensors; it was not run. Convert it to safetensors") from error
+            raise BadInput(
+                f"{where} is a pickle that holds more than tensors; it was not run. Convert it to safetensors"
+            ) from error
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise EnvironmentProblem(
             f"{where} cannot be read, so a file is damaged, half downloaded or of another model ({cause[:160]}); "
@@ -156,7 +185,9 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
     if "output_loading_info" not in options:
         return loaded
     model, report = loaded
-    lost = sorted(map(str, report["missing_keys"])) or sorted(str(key) for key in report.get("mismatched_keys", ()))
+    lost = sorted(map(str, report["missing_keys"])) or sorted(
+        str(key) for key in report.get("mismatched_keys", ())
+    )
     if lost:
         what = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
         raise BadInput(f"{where} is not the {part} of an Arc2Face: {what}; pass another base")
@@ -176,7 +207,9 @@ def _suspect(folder: Path) -> str:
 
 
 def _state(pipe: StableDiffusionPipeline, layout: Layout) -> None:
-    """Write into the encoder's config what the base is, unless it says so itself; a pipeline saved later still knows."""
+    """Write into the encoder's config what the base is, unless it says so itself; a pipeline saved later
+    still knows.
+    """
     config = pipe.text_encoder.config
     if getattr(config, "piu_lora", None):
         return
@@ -217,12 +250,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"device {name!r} is not available here: {str(error).splitlines()[0]}; pass --device auto") from error
+        raise BadInput(
+            f"device {name!r} is not available here: {str(error).splitlines()[0]}; pass --device auto"
+        ) from error
     return torch.device(name)
 
 
 def describe(pipe: StableDiffusionPipeline) -> BaseInfo:
-    """What is known of a base. Its text encoder states it under ``piu_lora`` in its config; one loaded otherwise is an Arc2Face."""
+    """What is known of a base. Its text encoder states it under ``piu_lora`` in its config; one loaded
+    otherwise is an Arc2Face.
+    """
     stated = getattr(pipe.text_encoder.config, "piu_lora", None)
     if not stated:
         return BaseInfo("local", "arc2face", 512, RecognizerId(_ARCFACE, ""))
@@ -236,7 +273,9 @@ def describe(pipe: StableDiffusionPipeline) -> BaseInfo:
 
 
 def family_of(base: str | Path | StableDiffusionPipeline) -> str:
-    """The family of a base, without loading it: ``mini``, or ``arc2face`` for everything that does not say otherwise."""
+    """The family of a base, without loading it: ``mini``, or ``arc2face`` for everything that does not say
+    otherwise.
+    """
     if isinstance(base, StableDiffusionPipeline):
         return describe(base).family
     if str(base) == "mini":
@@ -249,7 +288,8 @@ def family_of(base: str | Path | StableDiffusionPipeline) -> str:
 
 
 def attention_digest(unet: UNet2DConditionModel) -> str:
-    """SHA-256 of all cross-attention weights of the base, in fp16, by name: the same for fp32 and fp16 copies.
+    """SHA-256 of all cross-attention weights of the base, in fp16, by name: the same for fp32 and fp16
+    copies.
 
     Adapters that are attached are looked through.
     """
@@ -257,14 +297,20 @@ def attention_digest(unet: UNet2DConditionModel) -> str:
 
 
 def encoder_digest(text_encoder: CLIPTextModel) -> str:
-    """The same for all weights of the text encoder, by their names in the flat layout of transformers 5.6 and later."""
-    return _digest({name.removeprefix("text_model."): value for name, value in text_encoder.named_parameters()})
+    """The same for all weights of the text encoder, by their names in the flat layout of transformers 5.6 and
+    later.
+    """
+    return _digest(
+        {name.removeprefix("text_model."): value for name, value in text_encoder.named_parameters()}
+    )
 
 
 @torch.no_grad()
 def _digest(weights: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    plain = {name.replace(".base_layer", ""): value for name, value in weights.items() if ".lora_" not in name}
+    plain = {
+        name.replace(".base_layer", ""): value for name, value in weights.items() if ".lora_" not in name
+    }
     for name in sorted(plain):
         digest.update(name.encode())
         digest.update(plain[name].detach().to("cpu", torch.float16).contiguous().numpy().tobytes())

@@ -1,7 +1,8 @@
 """From an ArcFace embedding to the condition that the UNet attends to.
 
-Arc2Face (arXiv 2403.11641, section 3.2) writes the prompt "photo of a id person", replaces the token embedding of
-``id`` by the zero-padded ArcFace vector, and runs the whole sequence through the CLIP text encoder.
+Arc2Face (arXiv 2403.11641, section 3.2) writes the prompt "photo of a id person", replaces the token
+embedding of ``id`` by the zero-padded ArcFace vector, and runs the whole sequence through the CLIP text
+encoder.
 """
 
 from collections.abc import Iterator
@@ -18,11 +19,14 @@ __all__ = ["PROMPT", "TokenSample", "encode_embeddings", "encode_empty", "identi
 PROMPT = "photo of a id person"
 
 
-def encode_embeddings(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, embeddings: torch.Tensor) -> torch.Tensor:
+def encode_embeddings(
+    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, embeddings: torch.Tensor
+) -> torch.Tensor:
     """Encode identities as conditions, one a row.
 
     Args:
-        embeddings: (n, d) unit-norm ArcFace vectors, d at most the hidden size of the encoder. Gradients reach them.
+        embeddings: (n, d) unit-norm ArcFace vectors, d at most the hidden size of the encoder. Gradients
+            reach them.
 
     Returns:
         (n, length, hidden) last hidden states; (n, 77, 768) on Arc2Face.
@@ -55,13 +59,16 @@ def identity_position(tokenizer: CLIPTokenizer) -> int:
     """Index of the token ``id`` in the prompt; it and every later token carry the identity (CLIP is causal)."""
     found = (_tokens(tokenizer, PROMPT)[0] == _identity_token(tokenizer)).nonzero()
     if len(found) != 1:
-        raise BadInput(f"the tokenizer splits {PROMPT!r} so that 'id' is not one token; use the CLIP tokenizer of Stable Diffusion 1.5")
+        raise BadInput(
+            f"the tokenizer splits {PROMPT!r} so that 'id' is not one token; use the CLIP tokenizer of Stable Diffusion 1.5"
+        )
     return int(found[0])
 
 
 @dataclass(frozen=True)
 class TokenSample:
-    """Token positions that stand for all: the prompt's own each for itself, the padding behind them, which hardly differs, by a few.
+    """Token positions that stand for all: the prompt's own each for itself, the padding behind them, which
+    hardly differs, by a few.
 
     Attributes:
         places: ascending.
@@ -94,12 +101,25 @@ class TokenSample:
         return values.index_select(1, torch.tensor(self.places, device=values.device))
 
     def weighed(self, values: torch.Tensor) -> torch.Tensor:
-        """(n, len(places), width) scaled so that the mean of ``x x^T`` over the places stands for that over all positions."""
-        return values * torch.tensor(self.shares, dtype=values.dtype, device=values.device).mul(len(self.shares)).sqrt()[:, None]
+        """(n, len(places), width) scaled so that the mean of ``x x^T`` over the places stands for that over
+        all positions.
+        """
+        return (
+            values
+            * torch.tensor(self.shares, dtype=values.dtype, device=values.device)
+            .mul(len(self.shares))
+            .sqrt()[:, None]
+        )
 
 
 def _tokens(tokenizer: CLIPTokenizer, text: str) -> torch.Tensor:
-    encoded = tokenizer(text, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    encoded = tokenizer(
+        text,
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
     tokens: torch.Tensor = encoded.input_ids
     return tokens
 
@@ -109,8 +129,12 @@ def _identity_token(tokenizer: CLIPTokenizer) -> int:
 
 
 @contextmanager
-def _replaced(text_encoder: CLIPTextModel, tokens: torch.Tensor, vectors: torch.Tensor, token: int) -> Iterator[None]:
-    """While open, the encoder's token embeddings carry ``vectors`` (n, hidden) wherever ``tokens`` is ``token``."""
+def _replaced(
+    text_encoder: CLIPTextModel, tokens: torch.Tensor, vectors: torch.Tensor, token: int
+) -> Iterator[None]:
+    """While open, the encoder's token embeddings carry ``vectors`` (n, hidden) wherever ``tokens`` is
+    ``token``.
+    """
 
     def hook(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
         return torch.where((tokens == token)[..., None], vectors[:, None, :], output)

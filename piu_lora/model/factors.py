@@ -1,4 +1,6 @@
-"""The algebra of low-rank changes: every layer's ``dW = up @ down``, summed, compared and recompressed without forming ``dW``."""
+"""The algebra of low-rank changes: every layer's ``dW = up @ down``, summed, compared and recompressed
+without forming ``dW``.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +9,18 @@ import torch
 
 from piu_lora.errors import BadInput
 
-__all__ = ["COMPONENTS", "Change", "Factors", "change_of", "component", "compressed", "concatenated", "distance", "padded", "state_of"]
+__all__ = [
+    "COMPONENTS",
+    "Change",
+    "Factors",
+    "change_of",
+    "component",
+    "compressed",
+    "concatenated",
+    "distance",
+    "padded",
+    "state_of",
+]
 
 COMPONENTS = ("unet", "text_encoder")
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
@@ -59,7 +72,8 @@ def component(module: str) -> str:
 
 
 def change_of(state: Mapping[str, torch.Tensor], where: str, prefix: str = "") -> dict[str, Factors]:
-    """Pair up a state dict with keys ``<module>.lora_A.weight`` (r, in) and ``<module>.lora_B.weight`` (out, r).
+    """Pair up a state dict with keys ``<module>.lora_A.weight`` (r, in) and ``<module>.lora_B.weight`` (out,
+    r).
 
     Args:
         where: names the source in messages.
@@ -68,28 +82,49 @@ def change_of(state: Mapping[str, torch.Tensor], where: str, prefix: str = "") -
     Raises:
         BadInput: foreign keys, a factor without its partner, shapes that do not fit, NaN or infinity.
     """
-    foreign = [key for key in state if not key.endswith((_DOWN, _UP)) or component(prefix + key) not in COMPONENTS]
+    foreign = [
+        key for key in state if not key.endswith((_DOWN, _UP)) or component(prefix + key) not in COMPONENTS
+    ]
     if foreign or not state:
-        raise BadInput(f"{where} holds foreign keys {foreign[:3]}; expected unet.<module>{_DOWN} and {_UP}, or text_encoder.<module>...")
+        raise BadInput(
+            f"{where} holds foreign keys {foreign[:3]}; expected unet.<module>{_DOWN} and {_UP}, or text_encoder.<module>..."
+        )
     change = {}
     for module in {key.removesuffix(_DOWN).removesuffix(_UP) for key in state}:
         down, up = state.get(module + _DOWN), state.get(module + _UP)
-        if down is None or up is None or down.ndim != 2 or up.ndim != 2 or len(down) != up.shape[1] or not down.numel() or not up.numel():
-            raise BadInput(f"{where}: {module!r} lacks one of its two factors, or they do not fit; make or download the adapter again")
+        if (
+            down is None
+            or up is None
+            or down.ndim != 2
+            or up.ndim != 2
+            or len(down) != up.shape[1]
+            or not down.numel()
+            or not up.numel()
+        ):
+            raise BadInput(
+                f"{where}: {module!r} lacks one of its two factors, or they do not fit; make or download the adapter again"
+            )
         for tensor in (down, up):
             if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-                raise BadInput(f"{where}: {module!r} holds NaN, infinity or no real numbers; make or download the adapter again")
+                raise BadInput(
+                    f"{where}: {module!r} holds NaN, infinity or no real numbers; make or download the adapter again"
+                )
         change[prefix + module] = Factors(down, up)
     return dict(sorted(change.items()))
 
 
 def state_of(change: Change) -> dict[str, torch.Tensor]:
     """The inverse of ``change_of``."""
-    return {f"{module}{end}": value for module, f in change.items() for end, value in ((_DOWN, f.down), (_UP, f.up))}
+    return {
+        f"{module}{end}": value
+        for module, f in change.items()
+        for end, value in ((_DOWN, f.down), (_UP, f.up))
+    }
 
 
 def concatenated(changes: Sequence[Change], weights: Sequence[float]) -> dict[str, Factors]:
-    """The exact weighted sum ``sum_k w_k dW_k``: ranks add up, nothing is computed but the products with the weights.
+    """The exact weighted sum ``sum_k w_k dW_k``: ranks add up, nothing is computed but the products with the
+    weights.
 
     A member of weight 0 adds nothing. Layers that only some members touch are kept.
     """
@@ -100,7 +135,9 @@ def concatenated(changes: Sequence[Change], weights: Sequence[float]) -> dict[st
                 raise BadInput(
                     f"the adapters do not belong to one base: {module!r} is {parts[module][0].shape} in one, {factors.shape} in another"
                 )
-            parts.setdefault(module, []).append(factors if weight == 1 else Factors(factors.down, factors.up * weight))
+            parts.setdefault(module, []).append(
+                factors if weight == 1 else Factors(factors.down, factors.up * weight)
+            )
     return {
         module: Factors(torch.cat([f.down for f in members]), torch.cat([f.up for f in members], dim=1))
         for module, members in sorted(parts.items())
@@ -108,17 +145,21 @@ def concatenated(changes: Sequence[Change], weights: Sequence[float]) -> dict[st
 
 
 def compressed(factors: Factors, rank: int | None = None, tolerance: float = 0.0) -> Factors:
-    """The best approximation of lower rank (Eckart-Young), in float64 by QR of both factors and an SVD of the (r, r) core.
+    """The best approximation of lower rank (Eckart-Young), in float64 by QR of both factors and an SVD of the
+    (r, r) core.
 
     Args:
         rank: the highest allowed; all by default.
-        tolerance: drop what is below this share of the layer's largest singular value. What is below 1e-12 of it is noise, and
-            is dropped always.
+        tolerance: drop what is below this share of the layer's largest singular value. What is below 1e-12 of
+            it is noise, and is dropped always.
 
     Returns:
         Factors in float32 that share the singular values evenly.
     """
-    (left, r_left), (right, r_right) = torch.linalg.qr(factors.up.double()), torch.linalg.qr(factors.down.double().T)
+    (left, r_left), (right, r_right) = (
+        torch.linalg.qr(factors.up.double()),
+        torch.linalg.qr(factors.down.double().T),
+    )
     u, singular, v = torch.linalg.svd(r_left @ r_right.T)
     keep = max(int((singular > max(tolerance, 1e-12) * singular[0]).sum()), 1)
     keep = min(keep, rank or keep)
@@ -128,7 +169,10 @@ def compressed(factors: Factors, rank: int | None = None, tolerance: float = 0.0
 
 def distance(one: Factors, other: Factors) -> tuple[float, float]:
     """Spectral norms of ``one - other`` and of ``one``, (absolute error, scale), without forming either."""
-    difference = Factors(torch.cat([one.down.double(), other.down.double()]), torch.cat([one.up.double(), -other.up.double()], dim=1))
+    difference = Factors(
+        torch.cat([one.down.double(), other.down.double()]),
+        torch.cat([one.up.double(), -other.up.double()], dim=1),
+    )
     return _spectral(difference), _spectral(one)
 
 

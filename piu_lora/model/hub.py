@@ -1,4 +1,6 @@
-"""Files of a base, from a folder or from the Hugging Face Hub; every way to fail has its own message and its own mending command."""
+"""Files of a base, from a folder or from the Hugging Face Hub; every way to fail has its own message and its
+own mending command.
+"""
 
 import errno
 import hashlib
@@ -68,7 +70,9 @@ class LocalFiles:
         for each in (name, *others):
             if (path := self.find(each)) is not None:
                 return path
-        raise BadInput(f"the base {self.name!r} lacks {' or '.join([name, *others])}; copy it there, or pass arc2face, mini or a Hub id")
+        raise BadInput(
+            f"the base {self.name!r} lacks {' or '.join([name, *others])}; copy it there, or pass arc2face, mini or a Hub id"
+        )
 
     def repair(self, name: str) -> str:
         """A folder has no other source."""
@@ -179,7 +183,9 @@ class HubFiles:
         return path
 
     def _check(self, path: Path, name: str) -> None:
-        """A fresh large file carries its SHA-256 as the name of its blob; the client itself compares sizes only."""
+        """A fresh large file carries its SHA-256 as the name of its blob; the client itself compares sizes
+        only.
+        """
         blob = path.resolve()
         if not re.fullmatch("[0-9a-f]{64}", blob.name):
             return
@@ -193,8 +199,12 @@ class HubFiles:
         )
 
     def _known_absent(self, name: str) -> bool:
-        """Whether the cache remembers that the repository holds no such file, or holds the repository without it."""
-        found = try_to_load_from_cache(self.repository, name, cache_dir=self.cache_dir, revision=self.revision)
+        """Whether the cache remembers that the repository holds no such file, or holds the repository without
+        it.
+        """
+        found = try_to_load_from_cache(
+            self.repository, name, cache_dir=self.cache_dir, revision=self.revision
+        )
         return found is not None and not isinstance(found, str)
 
     def _unreachable(self, name: str, error: Exception) -> EnvironmentProblem:
@@ -205,26 +215,42 @@ class HubFiles:
             why = f"the Hub answers {status}; try again later"
         else:
             why = "the Hub cannot be reached; check the network"
-        return EnvironmentProblem(f"{name} of {self.name!r} is not in the cache, and {why}. With a network: `{self.command(name)}`")
+        return EnvironmentProblem(
+            f"{name} of {self.name!r} is not in the cache, and {why}. With a network: `{self.command(name)}`"
+        )
 
     def _explained(self, name: str, error: Exception) -> PiuLoraError:
         status, text = http_status(error), str(error).strip()
         if isinstance(error, HFValidationError):
-            return BadInput(f"{self.repository!r} is neither a folder nor a Hub id; pass mini, arc2face, a folder or a Hub id")
+            return BadInput(
+                f"{self.repository!r} is neither a folder nor a Hub id; pass mini, arc2face, a folder or a Hub id"
+            )
         if isinstance(error, GatedRepoError):
-            advice = "open its page on the Hub, accept its conditions, then run `hf auth login` with that account"
+            advice = (
+                "open its page on the Hub, accept its conditions, then run `hf auth login` with that account"
+            )
             return EnvironmentProblem(f"the repository {self.repository!r} is gated: {advice}")
         if status in (401, 403) and "invalid" in text.lower() and (self.token or get_token()):
-            return EnvironmentProblem("the Hub refuses your token: run `hf auth login`, or unset HF_TOKEN to go on without one")
+            return EnvironmentProblem(
+                "the Hub refuses your token: run `hf auth login`, or unset HF_TOKEN to go on without one"
+            )
         if isinstance(error, RepositoryNotFoundError):
             advice = "check the name; if it is private, run `hf auth login` with an account that may read it"
-            return EnvironmentProblem(f"the Hub has no repository {self.repository!r} that you can see: {advice}")
+            return EnvironmentProblem(
+                f"the Hub has no repository {self.repository!r} that you can see: {advice}"
+            )
         if isinstance(error, RevisionNotFoundError):
-            return EnvironmentProblem(f"the repository {self.repository!r} has no revision {self.revision!r}; pass another one")
+            return EnvironmentProblem(
+                f"the repository {self.repository!r} has no revision {self.revision!r}; pass another one"
+            )
         if status is not None:
-            return EnvironmentProblem(f"the Hub answers {status} for {name} of {self.name!r}; try again later: `{self.command(name)}`")
+            return EnvironmentProblem(
+                f"the Hub answers {status} for {name} of {self.name!r}; try again later: `{self.command(name)}`"
+            )
         if getattr(error, "errno", None) == errno.ENOSPC:
-            return EnvironmentProblem(f"the disk is full: {name} of {self.name!r} does not fit; free some room, or move HF_HOME to another")
+            return EnvironmentProblem(
+                f"the disk is full: {name} of {self.name!r} does not fit; free some room, or move HF_HOME to another"
+            )
         cause = text.splitlines()[0] if text else type(error).__name__
         return EnvironmentProblem(
             f"{name} of {self.name!r} could not be downloaded: {cause.rstrip('.')}. Check the network and run `{self.command(name)}`; "
@@ -238,7 +264,9 @@ def http_status(error: BaseException | None) -> int | None:
     return int(status) if status is not None else None
 
 
-def cached_file(repository: str, name: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
+def cached_file(
+    repository: str, name: str, revision: str | None = None, cache_dir: str | Path | None = None
+) -> Path | None:
     """The path of a file in the Hub's cache; None where it is not there. Asks no network."""
     try:
         found = try_to_load_from_cache(repository, name, cache_dir=cache_dir, revision=revision)

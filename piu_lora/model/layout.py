@@ -22,7 +22,8 @@ class Part:
 
     Attributes:
         required: must be there.
-        content: the one file that holds the content, in the forms it may have, best first: safetensors before pickles.
+        content: the one file that holds the content, in the forms it may have, best first: safetensors before
+            pickles.
         companions: what must lie beside a form.
     """
 
@@ -31,7 +32,11 @@ class Part:
     companions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-_DIFFUSION = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.bin")
+_DIFFUSION = (
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+)
 PARTS: dict[str, Part] = {
     "unet": Part(content=_DIFFUSION),
     "text_encoder": Part(content=("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")),
@@ -73,7 +78,11 @@ class Layout:
 
 def _content(files: Files, subfolder: str, spec: Part) -> None:
     path = files.get(*(f"{subfolder}/{name}" for name in spec.content))
-    shards = set(re.findall(r'"([^"]+\.safetensors)"', path.read_text())) if path.name.endswith(".index.json") else set()
+    shards = (
+        set(re.findall(r'"([^"]+\.safetensors)"', path.read_text()))
+        if path.name.endswith(".index.json")
+        else set()
+    )
     for companion in (*spec.companions.get(path.name, ()), *sorted(shards)):
         files.get(f"{subfolder}/{companion}")
 
@@ -98,7 +107,8 @@ def locate(base: str, revision: str | None, parts_revision: str | None, **hub: o
     Args:
         base: ``arc2face``, a folder or a Hub id.
         revision: of the base's repository.
-        parts_revision: of the Stable Diffusion 1.5 repository that lends Arc2Face tokenizer, VAE and scheduler.
+        parts_revision: of the Stable Diffusion 1.5 repository that lends Arc2Face tokenizer, VAE and
+            scheduler.
         hub: cache_dir, local_files_only, token.
 
     Raises:
@@ -112,7 +122,9 @@ def locate(base: str, revision: str | None, parts_revision: str | None, **hub: o
     folder = Path(base).expanduser()
     if is_folder(folder):
         if revision is not None:
-            raise BadInput(f"--base {base!r} is a folder, and a folder has no revision {revision!r}; leave it out")
+            raise BadInput(
+                f"--base {base!r} is a folder, and a folder has no revision {revision!r}; leave it out"
+            )
         files, name = LocalFiles(folder), "local"
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not base.startswith("."):
         files, name = HubFiles(base, revision, **hub), base  # type: ignore[arg-type]
@@ -122,7 +134,9 @@ def locate(base: str, revision: str | None, parts_revision: str | None, **hub: o
         return Layout(name, {part: (files, part) for part in PARTS})
     if files.find("arc2face/config.json"):
         return _arc2face(name, files, rest)
-    raise BadInput(f"{base!r} holds neither model_index.json (diffusers) nor arc2face/config.json (Arc2Face); {_CHOICES}")
+    raise BadInput(
+        f"{base!r} holds neither model_index.json (diffusers) nor arc2face/config.json (Arc2Face); {_CHOICES}"
+    )
 
 
 def _arc2face(name: str, files: Files, rest: Files) -> Layout:

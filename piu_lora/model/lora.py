@@ -19,11 +19,11 @@ from piu_lora.model.factors import Factors
 
 __all__ = [
     "ENCODER_LAYERS",
-    "adapters_off",
+    "adapters_disabled",
     "attach",
     "detach",
     "encoder_adapter",
-    "encoder_adapters_off",
+    "encoder_adapters_disabled",
     "read_weights",
     "start_from",
     "target_pattern",
@@ -43,11 +43,15 @@ def target_pattern(config: LoraConfig) -> str:
 
 @contextmanager
 def encoder_adapter(text_encoder: CLIPTextModel, rank: int, name: str, seed: int) -> Iterator[None]:
-    """While open, every linear layer of the encoder carries an untrained adapter in float32 (B = 0), and all else is frozen."""
+    """While open, every linear layer of the encoder carries an untrained adapter in float32 (B = 0), and all
+    else is frozen.
+    """
     text_encoder.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        inject_adapter_in_model(PeftConfig(r=rank, lora_alpha=rank, target_modules=ENCODER_LAYERS), text_encoder, name)
+        inject_adapter_in_model(
+            PeftConfig(r=rank, lora_alpha=rank, target_modules=ENCODER_LAYERS), text_encoder, name
+        )
     for parameter in trainable(text_encoder):
         parameter.data = parameter.data.float()
     try:
@@ -59,7 +63,7 @@ def encoder_adapter(text_encoder: CLIPTextModel, rank: int, name: str, seed: int
 
 
 @contextmanager
-def encoder_adapters_off(text_encoder: CLIPTextModel) -> Iterator[None]:
+def encoder_adapters_disabled(text_encoder: CLIPTextModel) -> Iterator[None]:
     """While open, the encoder is its own frozen teacher."""
     layers = [module for module in text_encoder.modules() if isinstance(module, BaseTunerLayer)]
     # Not enable_adapters(): it would freeze what is being trained, and thaw it again.
@@ -76,7 +80,8 @@ def attach(unet: UNet2DConditionModel, config: LoraConfig, name: str, seed: int)
     """Add an untrained adapter (B = 0, so nothing changes yet) in float32; the base is frozen.
 
     Raises:
-        BadInput: a block of ``config`` has no cross-attention here. Checked first: a failed add_adapter poisons the UNet.
+        BadInput: a block of ``config`` has no cross-attention here. Checked first: a failed add_adapter
+            poisons the UNet.
     """
     pattern = re.compile(target_pattern(config))
     targets = [module for module, _ in unet.named_modules() if pattern.match(module)]
@@ -87,7 +92,12 @@ def attach(unet: UNet2DConditionModel, config: LoraConfig, name: str, seed: int)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet.add_adapter(
-            PeftConfig(r=config.rank, lora_alpha=config.rank, target_modules=target_pattern(config), init_lora_weights=True),
+            PeftConfig(
+                r=config.rank,
+                lora_alpha=config.rank,
+                target_modules=target_pattern(config),
+                init_lora_weights=True,
+            ),
             adapter_name=name,
         )
     for parameter in trainable(unet):
@@ -107,8 +117,10 @@ def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 
 @contextmanager
-def adapters_off(unet: UNet2DConditionModel) -> Iterator[None]:
-    """While open, the UNet is its own frozen teacher, bit-equal to the base; what was frozen before is frozen after."""
+def adapters_disabled(unet: UNet2DConditionModel) -> Iterator[None]:
+    """While open, the UNet is its own frozen teacher, bit-equal to the base; what was frozen before is frozen
+    after.
+    """
     # enable_adapters makes every active adapter trainable.
     frozen = [p for name, p in unet.named_parameters() if ".lora_" in name and not p.requires_grad]
     unet.disable_adapters()
@@ -121,7 +133,9 @@ def adapters_off(unet: UNet2DConditionModel) -> Iterator[None]:
 
 
 def read_weights(model: torch.nn.Module, name: str) -> dict[str, torch.Tensor]:
-    """The adapter's factors by module: ``<module>.lora_A.weight`` (r, in) and ``<module>.lora_B.weight`` (out, r)."""
+    """The adapter's factors by module: ``<module>.lora_A.weight`` (r, in) and ``<module>.lora_B.weight``
+    (out, r).
+    """
     state = get_peft_model_state_dict(model, adapter_name=name)
     return {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
 
@@ -138,14 +152,18 @@ def write_weights(model: torch.nn.Module, name: str, weights: dict[str, torch.Te
         raise BadInput(f"the weights do not fit the adapter: missing {missing[:3]}, foreign {foreign[:3]}")
     for key, value in weights.items():
         if value.shape != own[key].shape:
-            raise BadInput(f"the weights do not fit the adapter: {key!r} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}")
+            raise BadInput(
+                f"the weights do not fit the adapter: {key!r} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}"
+            )
     set_peft_model_state_dict(model, weights, adapter_name=name)
 
 
 def start_from(model: torch.nn.Module, name: str, change: Mapping[str, Factors]) -> None:
-    """Make an untrained adapter begin as ``change``: its factors take the first places of the rank, the others stay untrained.
+    """Make an untrained adapter begin as ``change``: its factors take the first places of the rank, the
+    others stay untrained.
 
-    Where the rank has too little room, the leading factors take it: a closed form orders its factors by what they carry.
+    Where the rank has too little room, the leading factors take it: a closed form orders its factors by what
+    they carry.
 
     Args:
         change: by module of ``model``.
@@ -157,7 +175,9 @@ def start_from(model: torch.nn.Module, name: str, change: Mapping[str, Factors])
     for module, factors in change.items():
         down, up = (weights.get(f"{module}.lora_{letter}.weight") for letter in "AB")
         if down is None or up is None:
-            raise BadInput(f"the start changes {module!r}, which is not trained; train that layer too, or choose another train.start")
+            raise BadInput(
+                f"the start changes {module!r}, which is not trained; train that layer too, or choose another train.start"
+            )
         rank = min(factors.rank, len(down))
         down[:rank] = factors.down[:rank].to(down)
         up[:, :rank] = factors.up[:, :rank].to(up)

@@ -12,9 +12,9 @@ import torch
 from piu_lora.config import TrainConfig
 from piu_lora.errors import BadInput, TrainingFailed
 from piu_lora.unlearn.micro_batch import MicroBatch
-from piu_lora.unlearn.registry import Gauged, Objective
+from piu_lora.unlearn.registry import Objective, TracksProgress
 from piu_lora.unlearn.stopping import PROGRESS, cooling, is_due, last_step
-from piu_lora.unlearn.workers import Alone, Workers
+from piu_lora.unlearn.workers import SingleProcess, Workers
 
 __all__ = ["TrainState", "learning_rate", "train"]
 
@@ -33,7 +33,9 @@ class TrainState:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up over ``warmup`` steps (a quarter of a run too short for it), then constant, or half a cosine to zero."""
+    """Linear warm-up over ``warmup`` steps (a quarter of a run too short for it), then constant, or half a
+    cosine to zero.
+    """
     warmup = min(config.warmup, config.steps // 4)
     if step < warmup:
         return config.lr * (step + 1) / warmup
@@ -49,17 +51,18 @@ def train(
     seed: int,
     *,
     state: TrainState | None = None,
-    workers: Workers = Alone(),  # noqa: B008  (it has no state)
+    workers: Workers = SingleProcess(),  # noqa: B008
     on_step: Callable[[int, dict[str, float]], None] = lambda step, terms: None,
     on_checkpoint: Callable[[TrainState], None] = lambda state: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, float]]:
     """Minimise ``objective`` over ``parameters`` with AdamW.
 
-    Each step draws its ``batch x accumulation`` samples from a generator seeded by (seed, step) alone, so neither the
-    micro-batch nor the number of processes changes what a step sees, and a resumed run goes on as if it had never stopped.
-    With ``config.stop_at`` an objective that is ``Gauged`` is asked every few steps how far it has come; the answers stand in the
-    history (``progress``), which is all that stopping needs to know.
+    Each step draws its ``batch x accumulation`` samples from a generator seeded by (seed, step) alone, so
+    neither the micro-batch nor the number of processes changes what a step sees, and a resumed run goes on as
+    if it had never stopped. With ``config.stop_at`` an objective that is ``TracksProgress`` is asked every
+    few steps how far it has come; the answers stand in the history (``progress``), which is all that stopping
+    needs to know.
 
     Args:
         state: where an interrupted run stopped.
@@ -73,15 +76,24 @@ def train(
 
     Raises:
         BadInput: there are more processes than samples in a step, or nothing to stop early by.
-        TrainingFailed: the loss is no longer finite, fp16 overflows whatever its scale, or not even one sample fits into memory.
+        TrainingFailed: the loss is no longer finite, fp16 overflows whatever its scale, or not even one
+            sample fits into memory.
         KeyboardInterrupt: ``should_stop`` said so; the state went to ``on_checkpoint``.
     """
     _check_shares(config, workers)
-    if config.stop_at and not isinstance(objective, Gauged):
+    if config.stop_at and not isinstance(objective, TracksProgress):
         raise BadInput(f"train.stop_at = {config.stop_at}: this method has no figure to stop at; set it to 0")
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
     scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=config.precision == "fp16")
-    run = _Run(objective, parameters, config, workers, optimizer, scaler, MicroBatch(config.micro_batch, config.batch))
+    run = _Run(
+        objective,
+        parameters,
+        config,
+        workers,
+        optimizer,
+        scaler,
+        MicroBatch(config.micro_batch, config.batch),
+    )
     state = state or TrainState()
     if state.step:
         run.restore(state)
@@ -99,7 +111,11 @@ def train(
         if stop:
             raise KeyboardInterrupt
     if run.skipped:
-        _log.warning("fp16: the gradients of %d of %d steps overflowed, and those steps were left out", run.skipped, len(history))
+        _log.warning(
+            "fp16: the gradients of %d of %d steps overflowed, and those steps were left out",
+            run.skipped,
+            len(history),
+        )
     return history
 
 
@@ -146,14 +162,21 @@ class _Run:
         return terms
 
     def progress(self, generator: torch.Generator) -> float:
-        """How far the forgotten people have come, over all samples of the check; the same answer in every process."""
+        """How far the forgotten people have come, over all samples of the check; the same answer in every
+        process.
+        """
         objective: Any = self.objective
-        draw, share = objective.check_draw(self.config.check_samples, generator), self._share(self.config.check_samples)
+        draw, share = (
+            objective.check_draw(self.config.check_samples, generator),
+            self._share(self.config.check_samples),
+        )
 
         def sums(size: int) -> torch.Tensor:
             total = torch.zeros(2, dtype=torch.float64)
             for start in range(share.start, share.stop, size):
-                total += torch.tensor(objective.travelled(draw[start : min(start + size, share.stop)]), dtype=torch.float64)
+                total += torch.tensor(
+                    objective.progress_terms(draw[start : min(start + size, share.stop)]), dtype=torch.float64
+                )
             return total
 
         total = self.micro_batch.fit(sums)
@@ -163,10 +186,14 @@ class _Run:
 
     def _share(self, total: int) -> slice:
         """This process's samples of ``total``."""
-        return slice(*(total * rank // self.workers.count for rank in (self.workers.rank, self.workers.rank + 1)))
+        return slice(
+            *(total * rank // self.workers.count for rank in (self.workers.rank, self.workers.rank + 1))
+        )
 
     def _update(self, step: int) -> None:
-        """Move the parameters; in fp16, leave out a step whose gradients overflow, and scale the loss less from then on."""
+        """Move the parameters; in fp16, leave out a step whose gradients overflow, and scale the loss less
+        from then on.
+        """
         before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -205,7 +232,9 @@ class _Run:
     def snapshot(self, step: int, history: list[dict[str, float]]) -> TrainState:
         """The state after ``step`` steps, on the CPU."""
         weights = [parameter.detach().cpu().clone() for parameter in self.parameters]
-        return TrainState(step, weights, copy.deepcopy(self.optimizer.state_dict()), list(history), self._scaler_state())
+        return TrainState(
+            step, weights, copy.deepcopy(self.optimizer.state_dict()), list(history), self._scaler_state()
+        )
 
     def _scaler_state(self) -> dict[str, Any]:
         return {**self.scaler.state_dict(), "skipped": self.skipped} if self.scaler.is_enabled() else {}

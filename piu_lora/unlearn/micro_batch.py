@@ -47,7 +47,11 @@ class MicroBatch:
                     ) from error
             # Outside the handler: its traceback would keep the activations alive.
             half = self.size // 2
-            _log.warning("out of memory with a micro-batch of %d: going on with %d; the result stays the same", self.size, half)
+            _log.warning(
+                "out of memory with a micro-batch of %d: going on with %d; the result stays the same",
+                self.size,
+                half,
+            )
             self.size = half
             gc.collect()
             if torch.cuda.is_available():

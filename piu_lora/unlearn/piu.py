@@ -8,14 +8,15 @@ import torch
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import synthetic_neighbours
 from piu_lora.model.split_unet import SplitUNet
-from piu_lora.unlearn.registry import Nearby, Problem, Student, register, shares
-from piu_lora.unlearn.stopping import travelled
+from piu_lora.unlearn.registry import Nearby, Problem, TrainedModel, register, shares
+from piu_lora.unlearn.stopping import progress_terms
 
 __all__ = ["PiuDraw", "PiuObjective", "replacement_target"]
 
 
 def replacement_target(anchor: torch.Tensor, forget: torch.Tensor, eta: float) -> torch.Tensor:
-    """``eps*(c_a) - eta (eps*(c_f) - eps*(c_a))``: the anchor's prediction, pushed away from the forgotten one.
+    """``eps*(c_a) - eta (eps*(c_f) - eps*(c_a))``: the anchor's prediction, pushed away from the forgotten
+    one.
 
     Args:
         anchor, forget: the teacher's noise predictions on the same noisy latents, (n, 4, h, w).
@@ -41,26 +42,30 @@ class PiuDraw:
 
 
 class PiuObjective:
-    """``|eps(z,t,c_f) - target|^2 + lambda |eps(z',t',c_r) - eps*(z',t',c_r)|^2`` (PIU, equation 5), means over elements.
+    """``|eps(z,t,c_f) - target|^2 + lambda |eps(z',t',c_r) - eps*(z',t',c_r)|^2`` (PIU, equation 5), means
+    over elements.
 
-    One pass of the frozen head over all three conditions, one batched teacher pass (the same UNet, adapters off), one
-    batched student pass. Latents are noise: no image is needed. Everything that takes memory happens a micro-batch at a time.
+    One pass of the frozen head over all three conditions, one batched teacher pass (the same UNet, adapters
+    off), one batched student pass. Latents are noise: no image is needed. Everything that takes memory
+    happens a micro-batch at a time.
     """
 
-    def __init__(self, problem: Problem, student: Student, config: ForgetConfig) -> None:
-        self.problem, self.student, self.retain = problem, student, config.retain
+    def __init__(self, problem: Problem, model: TrainedModel, config: ForgetConfig) -> None:
+        self.problem, self.model, self.retain = problem, model, config.retain
         self.eta, self.retain_weight = config.objective.eta, config.objective.retain_weight
         self.nearby = Nearby(problem, config.retain.near, config.retain.near_pool)
-        self.split = SplitUNet.before(student.unet, config.lora.blocks)
-        self.device = next(student.unet.parameters()).device
+        self.split = SplitUNet.before(model.unet, config.lora.blocks)
+        self.device = next(model.unet.parameters()).device
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
         self.autocast = torch.autocast(self.device.type, half, enabled=half is not None)
         with torch.no_grad():
-            self.anchors = student.encode(problem.anchors.to(self.device))
+            self.anchors = model.encode(problem.anchors.to(self.device))
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator) -> PiuDraw:
-        """Mixtures of the forgotten embeddings, real and synthetic retained ones, noise and timesteps; on the CPU generator."""
+        """Mixtures of the forgotten embeddings, real and synthetic retained ones, noise and timesteps; on the
+        CPU generator.
+        """
         forget, whose = self.problem.mixtures(count, generator)
         chosen = torch.randint(len(self.problem.retain), (count,), generator=generator)
         retain = self.problem.retain[chosen]
@@ -79,64 +84,78 @@ class PiuObjective:
         count = len(draw.forget_latents)
         forget, retain, anchor = slice(0, count), slice(count, 2 * count), slice(2 * count, 3 * count)
         with torch.no_grad():
-            conditions = self.student.encode(torch.cat([draw.forget, draw.retain]).to(self.device))
+            conditions = self.model.encode(torch.cat([draw.forget, draw.retain]).to(self.device))
         with self.autocast:
             with torch.no_grad():
                 midway = self.split.head(
-                    torch.cat([draw.forget_latents, draw.retain_latents, draw.forget_latents]).to(self.device),
+                    torch.cat([draw.forget_latents, draw.retain_latents, draw.forget_latents]).to(
+                        self.device
+                    ),
                     torch.cat([draw.forget_times, draw.retain_times, draw.forget_times]).to(self.device),
                     torch.cat([conditions, self.anchors[draw.whose.to(self.device)]]),
                 )
-                with self.student.adapters_off():
+                with self.model.adapters_disabled():
                     teacher = self.split.tail(midway).float()
             predicted = self.split.tail(midway[: 2 * count]).float()
         target = replacement_target(teacher[anchor], teacher[forget], self.eta)
         forget_term = torch.nn.functional.mse_loss(predicted[forget], target)
         retain_term = torch.nn.functional.mse_loss(predicted[retain], teacher[retain])
         total = forget_term + self.retain_weight * retain_term
-        return total, {"loss": float(total.detach()), "forget": float(forget_term.detach()), "retain": float(retain_term.detach())}
+        return total, {
+            "loss": float(total.detach()),
+            "forget": float(forget_term.detach()),
+            "retain": float(retain_term.detach()),
+        }
 
     @torch.no_grad()
     def check_draw(self, count: int, generator: torch.Generator) -> PiuDraw:
         """Noise and timesteps as a step draws them, with embeddings of the people that were set apart."""
-        forget, whose = self.problem.apart(count, generator)
+        forget, whose = self.problem.validation(count, generator)
         return replace(self.draw(count, generator), forget=forget, whose=whose)
 
     @torch.no_grad()
-    def travelled(self, draw: PiuDraw) -> tuple[float, float]:
-        """How far the prediction for the forgotten condition has gone from the teacher's own to the target, and how far it is."""
+    def progress_terms(self, draw: PiuDraw) -> tuple[float, float]:
+        """How far the prediction for the forgotten condition has gone from the teacher's own to the target,
+        and how far it is.
+        """
         count = len(draw.forget_latents)
-        condition = self.student.encode(draw.forget.to(self.device))
+        condition = self.model.encode(draw.forget.to(self.device))
         with self.autocast:
             midway = self.split.head(
                 torch.cat([draw.forget_latents] * 2).to(self.device), torch.cat([draw.forget_times] * 2).to(self.device),
                 torch.cat([condition, self.anchors[draw.whose.to(self.device)]]),
             )  # fmt: skip
-            with self.student.adapters_off():
+            with self.model.adapters_disabled():
                 before, anchor = self.split.tail(midway).float().chunk(2)
             now = self.split.tail(midway[:count]).float()
-        return travelled(now, before, replacement_target(anchor, before, self.eta))
+        return progress_terms(now, before, replacement_target(anchor, before, self.eta))
 
     def _neighbours(self, others: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         centres = self.problem.centres[shares(len(self.problem.targets), len(others), generator)]
-        return synthetic_neighbours(centres, others, self.retain.neighbour_low, self.retain.neighbour_high, generator)
+        return synthetic_neighbours(
+            centres, others, self.retain.neighbour_low, self.retain.neighbour_high, generator
+        )
 
     def _noise(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """``z_t = add_noise(randn, randn, t)`` with t uniform over the training timesteps."""
-        config = self.student.unet.config
+        config = self.model.unet.config
         shape = (count, config.in_channels, config.sample_size, config.sample_size)
         start, noise = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
-        times = torch.randint(self.student.timesteps, (count,), generator=generator)
-        return self.student.add_noise(start, noise, times), times
+        times = torch.randint(self.model.timesteps, (count,), generator=generator)
+        return self.model.add_noise(start, noise, times), times
 
 
 @register("piu", label="PIU (LoRA)", paper="arXiv 2605.22311")
-def build(problem: Problem, student: Student, config: ForgetConfig) -> PiuObjective:
+def build(problem: Problem, model: TrainedModel, config: ForgetConfig) -> PiuObjective:
     """PIU on a LoRA in the identity-sensitive cross-attention."""
-    return PiuObjective(problem, student, config)
+    return PiuObjective(problem, model, config)
 
 
-@register("piu-warm", label="PIU (LoRA) from a closed form", paper="arXiv 2605.22311, after UCE, arXiv 2308.14761")
-def build_warm(problem: Problem, student: Student, config: ForgetConfig) -> PiuObjective:
-    """PIU that starts from the closed form on keys and values (``train.start``) and needs a quarter of the steps."""
-    return PiuObjective(problem, student, config)
+@register(
+    "piu-warm", label="PIU (LoRA) from a closed form", paper="arXiv 2605.22311, after UCE, arXiv 2308.14761"
+)
+def build_warm(problem: Problem, model: TrainedModel, config: ForgetConfig) -> PiuObjective:
+    """PIU that starts from the closed form on keys and values (``train.start``) and needs a quarter of the
+    steps.
+    """
+    return PiuObjective(problem, model, config)

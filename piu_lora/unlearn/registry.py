@@ -16,15 +16,15 @@ from piu_lora.model.factors import Factors
 __all__ = [
     "METHODS",
     "Draw",
-    "Gauged",
-    "Ground",
     "Method",
     "Nearby",
     "Objective",
     "Problem",
     "Solution",
-    "Student",
-    "Target",
+    "SolveContext",
+    "TargetIdentity",
+    "TracksProgress",
+    "TrainedModel",
     "closed_form",
     "find_method",
     "register",
@@ -52,14 +52,18 @@ class Objective(Protocol[D]):
 
 
 @runtime_checkable
-class Gauged(Protocol[D]):
+class TracksProgress(Protocol[D]):
     """An objective that can say how far the forgotten people have come, so that training may end early."""
 
     def check_draw(self, count: int, generator: torch.Generator) -> D:
-        """``count`` samples of embeddings that were set apart from training; where there are none, as a step draws them."""
+        """``count`` samples of embeddings that were set apart from training; where there are none, as a step
+        draws them.
+        """
 
-    def travelled(self, draw: D) -> tuple[float, float]:
-        """``<now - before, target - before>`` and ``|target - before|^2`` over a draw; both add up over micro-batches."""
+    def progress_terms(self, draw: D) -> tuple[float, float]:
+        """``<now - before, target - before>`` and ``|target - before|^2`` over a draw; both add up over
+        micro-batches.
+        """
 
 
 class Rows(Protocol):
@@ -71,15 +75,15 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetIdentity:
     """One person to forget, and who replaces them: unit embeddings, on the CPU."""
 
     forget: torch.Tensor  # (n, d) training embeddings
     anchor: torch.Tensor  # (d,)
-    apart: torch.Tensor | None = None  # (k, d) set apart from training to measure its progress
+    validation: torch.Tensor | None = None  # (k, d) set apart from training to measure its progress
 
     @classmethod
-    def with_some_apart(cls, forget: torch.Tensor, anchor: torch.Tensor) -> Self:
+    def with_validation(cls, forget: torch.Tensor, anchor: torch.Tensor) -> Self:
         """Set a quarter apart, one at least; nothing of fewer than three."""
         kept = len(forget) - max(len(forget) // 4, 1)
         return cls(forget[:kept], anchor, forget[kept:]) if len(forget) >= 3 else cls(forget, anchor)
@@ -94,13 +98,13 @@ class Target:
 class Problem:
     """Who is forgotten, and who stays."""
 
-    targets: tuple[Target, ...]
+    targets: tuple[TargetIdentity, ...]
     retain: Rows  # (m, d) training embeddings of everybody else
 
     @classmethod
     def of_one(cls, forget: torch.Tensor, anchor: torch.Tensor, retain: Rows) -> Self:
         """One person: training embeddings (n, d), their anchor (d,)."""
-        return cls((Target(forget, anchor),), retain)
+        return cls((TargetIdentity(forget, anchor),), retain)
 
     @property
     def anchors(self) -> torch.Tensor:
@@ -116,12 +120,18 @@ class Problem:
         """Dirichlet mixtures (count, d), the targets in equal shares, and the target of each, (count,)."""
         return self._mixed([target.forget for target in self.targets], count, generator)
 
-    def apart(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def validation(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of the embeddings that were set apart; of the training ones where none were."""
-        return self._mixed([target.forget if target.apart is None else target.apart for target in self.targets], count, generator)
+        return self._mixed(
+            [target.forget if target.validation is None else target.validation for target in self.targets],
+            count,
+            generator,
+        )
 
     def nearest(self, count: int, block: int = 65_536) -> torch.Tensor:
-        """(k, count) places in ``retain`` of the embeddings closest to each target's centre; fewer where there are not so many."""
+        """(k, count) places in ``retain`` of the embeddings closest to each target's centre; fewer where
+        there are not so many.
+        """
         best, places = torch.empty(len(self.targets), 0), torch.empty(len(self.targets), 0, dtype=torch.long)
         for rows in torch.arange(len(self.retain)).split(block):
             cosines = torch.cat([best, self.centres @ self.retain[rows].T], dim=1)
@@ -129,7 +139,9 @@ class Problem:
             places = torch.cat([places, rows.expand(len(self.targets), -1)], dim=1).gather(1, chosen)
         return places
 
-    def _mixed(self, sources: list[torch.Tensor], count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _mixed(
+        self, sources: list[torch.Tensor], count: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         whose = shares(len(sources), count, generator)
         mixed = torch.empty(count, sources[0].shape[1])
         for place in whose.unique().tolist():
@@ -139,7 +151,9 @@ class Problem:
 
 
 def shares(parts: int, count: int, generator: torch.Generator) -> torch.Tensor:
-    """(count,) places among ``parts``, each as often as the others but for one, in random order; drawn only where there is a choice."""
+    """(count,) places among ``parts``, each as often as the others but for one, in random order; drawn only
+    where there is a choice.
+    """
     if parts == 1:
         return torch.zeros(count, dtype=torch.long)
     order = torch.randperm(parts, generator=generator)
@@ -147,7 +161,9 @@ def shares(parts: int, count: int, generator: torch.Generator) -> torch.Tensor:
 
 
 class Nearby:
-    """Real people who are much like a forgotten one, for the retain batch; nothing is looked for or drawn where the share is 0."""
+    """Real people who are much like a forgotten one, for the retain batch; nothing is looked for or drawn
+    where the share is 0.
+    """
 
     def __init__(self, problem: Problem, share: float, pool: int) -> None:
         self.problem, self.share = problem, share
@@ -162,31 +178,36 @@ class Nearby:
         if self.places is None or not count:
             return self.problem.centres[:0]
         whose = shares(len(self.places), count, generator)
-        return self.problem.retain[self.places[whose, torch.randint(self.places.shape[1], (count,), generator=generator)]]
+        return self.problem.retain[
+            self.places[whose, torch.randint(self.places.shape[1], (count,), generator=generator)]
+        ]
 
 
 @dataclass(frozen=True)
-class Student:
+class TrainedModel:
     """The model under training, as plain parts; the adapter is attached to the part that the method trains."""
 
     unet: UNet2DConditionModel
     encode: Callable[[torch.Tensor], torch.Tensor]  # (n, d) embeddings -> (n, length, hidden) conditions
-    adapters_off: Callable[[], AbstractContextManager[None]]
+    adapters_disabled: Callable[[], AbstractContextManager[None]]
     add_noise: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     timesteps: int  # of the noise schedule the base was trained with
     # For objectives in condition space:
-    encode_empty: Callable[[], torch.Tensor] | None = None  # the empty prompt's condition, (1, length, hidden)
+    encode_empty: Callable[[], torch.Tensor] | None = (
+        None  # the empty prompt's condition, (1, length, hidden)
+    )
     first: int = 0  # the first token position that carries the identity
 
 
 @dataclass(frozen=True)
-class Ground:
+class SolveContext:
     """What a closed form stands on.
 
     Attributes:
         pipe: the bare base; given back as it was.
-        retained: modules -> ``E[x x^T]`` by module, (in, in) float64, of what they see under everybody else's conditions; one layer
-            that sees the condition stands for all that do. What it returns is the caller's own, to be changed in place.
+        retained: modules -> ``E[x x^T]`` by module, (in, in) float64, of what they see under everybody else's
+            conditions; one layer that sees the condition stands for all that do. What it returns is the
+            caller's own, to be changed in place.
     """
 
     pipe: StableDiffusionPipeline
@@ -201,9 +222,9 @@ class Solution:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-Build = Callable[[Problem, Student, ForgetConfig], Objective[Any]]
-Solve = Callable[[Problem, Ground, ForgetConfig], Solution]
-Complete = Callable[[Problem, Ground, ForgetConfig, Mapping[str, Factors]], Solution]
+Build = Callable[[Problem, TrainedModel, ForgetConfig], Objective[Any]]
+Solve = Callable[[Problem, SolveContext, ForgetConfig], Solution]
+Complete = Callable[[Problem, SolveContext, ForgetConfig, Mapping[str, Factors]], Solution]
 
 
 @dataclass(frozen=True)
@@ -228,7 +249,11 @@ METHODS: dict[str, Method] = {}
 
 
 def register(
-    name: str, label: str, paper: str, component: Literal["unet", "text_encoder"] = "unet", complete: Complete | None = None
+    name: str,
+    label: str,
+    paper: str,
+    component: Literal["unet", "text_encoder"] = "unet",
+    complete: Complete | None = None,
 ) -> Callable[[Build], Build]:
     """Add a method to the registry."""
 

@@ -1,4 +1,6 @@
-"""When training may end early: by a figure measured every few steps, and with a cool-down of the learning rate."""
+"""When training may end early: by a figure measured every few steps, and with a cool-down of the learning
+rate.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,24 +9,28 @@ import torch
 
 from piu_lora.config import TrainConfig
 
-__all__ = ["PROGRESS", "cooling", "is_due", "last_step", "said_stop", "training_facts", "travelled"]
+__all__ = ["PROGRESS", "cooling", "is_due", "last_step", "progress_terms", "said_stop", "training_facts"]
 
 PROGRESS = "progress"  # the figure's name among the terms of the step after which it was measured
 History = Sequence[Mapping[str, float]]
 
 
-def travelled(now: torch.Tensor, before: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
-    """``<now - before, target - before>`` and ``|target - before|^2``; their ratio is 0 where nothing moved, and 1 at the target.
+def progress_terms(now: torch.Tensor, before: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
+    """``<now - before, target - before>`` and ``|target - before|^2``; their ratio is 0 where nothing moved,
+    and 1 at the target.
 
     Args:
-        now, before, target: what the student and the teacher make of the forgotten condition, and what is wanted; of one shape.
+        now, before, target: what the student and the teacher make of the forgotten condition, and what is
+            wanted; of one shape.
     """
     way = (target - before).cpu().double()
     return float(((now - before).cpu().double() * way).sum()), float(way.square().sum())
 
 
 def said_stop(history: History, config: TrainConfig) -> int | None:
-    """After how many steps the figure reached ``stop_at``, or had not risen for ``patience`` checks; None where it did not yet."""
+    """After how many steps the figure reached ``stop_at``, or had not risen for ``patience`` checks; None
+    where it did not yet.
+    """
     best, waited = float("-inf"), 0
     for step, terms in enumerate(history, 1):
         if PROGRESS not in terms:
@@ -45,16 +51,22 @@ def last_step(history: History, config: TrainConfig) -> int:
 
 
 def is_due(done: int, history: History, config: TrainConfig) -> bool:
-    """Whether the figure is measured after ``done`` steps, whose terms are ``history``: every few until it says stop, and the last."""
+    """Whether the figure is measured after ``done`` steps, whose terms are ``history``: every few until it
+    says stop, and the last.
+    """
     if config.stop_at == 0:
         return False
-    return done == last_step(history, config) or (said_stop(history, config) is None and done % config.check_every == 0)
+    return done == last_step(history, config) or (
+        said_stop(history, config) is None and done % config.check_every == 0
+    )
 
 
 def cooling(history: History, config: TrainConfig) -> float:
-    """What the next step's learning rate is multiplied by: 1, or a line from 1 to 0 over the steps that are left after the stop.
+    """What the next step's learning rate is multiplied by: 1, or a line from 1 to 0 over the steps that are
+    left after the stop.
 
-    A rate that is still high leaves weights that scatter about their optimum; the schedule's own decay comes too late then.
+    A rate that is still high leaves weights that scatter about their optimum; the schedule's own decay comes
+    too late then.
     """
     stopped = said_stop(history, config) if config.stop_at else None
     if stopped is None:
@@ -63,7 +75,13 @@ def cooling(history: History, config: TrainConfig) -> float:
 
 
 def training_facts(history: History, config: TrainConfig) -> dict[str, Any]:
-    """For the receipt: after how many steps training ended, when the figure said so, and how high it came; nothing without ``stop_at``."""
+    """For the receipt: after how many steps training ended, when the figure said so, and how high it came;
+    nothing without ``stop_at``.
+    """
     if config.stop_at == 0:
         return {}
-    return {"steps": len(history), "stopped": said_stop(history, config), "progress": round(history[-1][PROGRESS], 4)}
+    return {
+        "steps": len(history),
+        "stopped": said_stop(history, config),
+        "progress": round(history[-1][PROGRESS], 4),
+    }

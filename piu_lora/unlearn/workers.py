@@ -4,7 +4,7 @@ from typing import Protocol
 
 import torch
 
-__all__ = ["Alone", "Workers"]
+__all__ = ["SingleProcess", "Workers"]
 
 
 class Workers(Protocol):
@@ -25,7 +25,7 @@ class Workers(Protocol):
         """Whether the flag is set in any process; the same answer everywhere."""
 
 
-class Alone:
+class SingleProcess:
     """One process."""
 
     rank, count = 0, 1

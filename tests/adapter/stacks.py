@@ -30,20 +30,33 @@ def layers(pipe: StableDiffusionPipeline, *, encoder: bool) -> dict[str, tuple[i
     return found
 
 
-def random_change(pipe: StableDiffusionPipeline, seed: int, *, rank: int = 2, encoder: bool = False, every: int = 1) -> dict[str, Factors]:
-    """Random factors of mixed ranks on every ``every``-th layer; half-precision values, so that storing them is exact."""
+def random_change(
+    pipe: StableDiffusionPipeline, seed: int, *, rank: int = 2, encoder: bool = False, every: int = 1
+) -> dict[str, Factors]:
+    """Random factors of mixed ranks on every ``every``-th layer; half-precision values, so that storing them
+    is exact.
+    """
     generator = torch.Generator().manual_seed(seed)
     change = {}
     for place, (module, (out, into)) in enumerate(sorted(layers(pipe, encoder=encoder).items())):
         if place % every == 0:
             own = rank + place % 2
-            down, up = torch.randn(own, into, generator=generator), 0.1 * torch.randn(out, own, generator=generator)
+            down, up = (
+                torch.randn(own, into, generator=generator),
+                0.1 * torch.randn(out, own, generator=generator),
+            )
             change[module] = Factors(down.half().float(), up.half().float())
     return change
 
 
 def write_random(
-    pipe: StableDiffusionPipeline, folder: Path, seed: int, *, encoder: bool = False, every: int = 1, rank: int = 2
+    pipe: StableDiffusionPipeline,
+    folder: Path,
+    seed: int,
+    *,
+    encoder: bool = False,
+    every: int = 1,
+    rank: int = 2,
 ) -> Adapter:
     """A complete adapter folder."""
     folder.mkdir(parents=True)
@@ -54,7 +67,9 @@ def write_random(
 
 
 @torch.no_grad()
-def changed(pipe: StableDiffusionPipeline, changes: Sequence[Change], weights: Sequence[float]) -> StableDiffusionPipeline:
+def changed(
+    pipe: StableDiffusionPipeline, changes: Sequence[Change], weights: Sequence[float]
+) -> StableDiffusionPipeline:
     """A copy of the bare pipeline with the dense sum in its weights, summed in float64."""
     other = copy.copy(pipe)
     other.unet, other.text_encoder = copy.deepcopy(pipe.unet), copy.deepcopy(pipe.text_encoder)
@@ -70,7 +85,12 @@ def changed(pipe: StableDiffusionPipeline, changes: Sequence[Change], weights: S
 def forward(pipe: StableDiffusionPipeline) -> torch.Tensor:
     """Predicted noise on conditions that come through the text encoder."""
     generator = torch.Generator().manual_seed(1)
-    latents, embeddings = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, WIDTH, generator=generator)
+    latents, embeddings = (
+        torch.randn(2, 4, 8, 8, generator=generator),
+        torch.randn(2, WIDTH, generator=generator),
+    )
     dtype = pipe.unet.dtype
-    condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, torch.nn.functional.normalize(embeddings, dim=1))
+    condition = encode_embeddings(
+        pipe.text_encoder, pipe.tokenizer, torch.nn.functional.normalize(embeddings, dim=1)
+    )
     return pipe.unet(latents.to(dtype), torch.tensor([10, 700]), condition.to(dtype)).sample.float()

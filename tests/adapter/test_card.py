@@ -10,7 +10,13 @@ from huggingface_hub import ModelCard
 from piu_lora.adapter import BaseRef, Change, Factors, Receipt
 from piu_lora.adapter.card import model_card
 
-ISM = {"before": 0.8, "after": 0.2, "ratio": 0.25, "ratio_interval": [0.2, 0.3], "after_interval": [0.15, 0.25]}
+ISM = {
+    "before": 0.8,
+    "after": 0.2,
+    "ratio": 0.25,
+    "ratio_interval": [0.2, 0.3],
+    "after_interval": [0.15, 0.25],
+}
 RECEIPT = Receipt(
     BaseRef("arc2face", "arc2face", "0" * 64), "piu", {"seed": 42, "train": {"steps": 400}},
     evaluation={"recognizers": {"conditioning": {"ism": {"forget": ISM, "random": {**ISM, "ratio": None, "ratio_interval": None}}}}},
@@ -24,7 +30,8 @@ def card(receipt: Receipt, change: Change = UNET) -> ModelCard:
 
 
 @pytest.mark.parametrize(
-    ("base", "on_the_hub"), [("arc2face", "FoivosPar/Arc2Face"), ("somebody/finetune", "somebody/finetune"), ("arc2face-mini", None)]
+    ("base", "on_the_hub"),
+    [("arc2face", "FoivosPar/Arc2Face"), ("somebody/finetune", "somebody/finetune"), ("arc2face-mini", None)],
 )
 def test_metadata(base: str, on_the_hub: str | None) -> None:
     data: Any = card(replace(RECEIPT, base=replace(RECEIPT.base, id=base))).data
@@ -45,7 +52,14 @@ def test_results_carry_their_intervals() -> None:
 
 def test_what_a_reader_must_be_told() -> None:
     text = card(RECEIPT).text
-    for word in ("load_lora_weights", "can be left out", "negative adapter weight", "rank 4", "400 steps", "seed 42"):
+    for word in (
+        "load_lora_weights",
+        "can be left out",
+        "negative adapter weight",
+        "rank 4",
+        "400 steps",
+        "seed 42",
+    ):
         assert word in text
     both = card(RECEIPT, {**UNET, "text_encoder.encoder.layers.0.mlp.fc2": FACTORS}).text
     assert "the cross-attention of the UNet and the text encoder" in both

@@ -53,7 +53,9 @@ def test_a_low_rank_change_comes_back(
     assert all(torch.allclose(found[module].dense(), known[module].dense(), atol=1e-5) for module in known)
 
 
-def test_error_of_a_lower_rank_is_reported(dense: StableDiffusionPipeline, base: Path, tmp_path: Path) -> None:
+def test_error_of_a_lower_rank_is_reported(
+    dense: StableDiffusionPipeline, base: Path, tmp_path: Path
+) -> None:
     dense.unet.save_pretrained(tmp_path / "dense")
     made = extract_adapter(base, tmp_path / "dense", tmp_path / "adapter", rank=1)
     assert {error.rank for error in made.errors.values()} == {1}
@@ -63,7 +65,9 @@ def test_error_of_a_lower_rank_is_reported(dense: StableDiffusionPipeline, base:
     )
 
 
-def test_differences_that_no_lora_holds_are_not_dropped_silently(dense: StableDiffusionPipeline, base: Path, tmp_path: Path) -> None:
+def test_differences_that_no_lora_holds_are_not_dropped_silently(
+    dense: StableDiffusionPipeline, base: Path, tmp_path: Path
+) -> None:
     other = copy.deepcopy(dense.unet)
     with torch.no_grad():
         other.conv_in.weight += 1
@@ -73,7 +77,10 @@ def test_differences_that_no_lora_holds_are_not_dropped_silently(dense: StableDi
         extract_adapter(base, tmp_path / "dense", tmp_path / "adapter", rank=3)
     made = extract_adapter(base, tmp_path / "dense", tmp_path / "adapter", rank=3, ignore_rest=True)
     assert made.extracted is not None
-    assert sorted(made.extracted.left_out) == ["conv_in.weight", "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0.bias"]
+    assert sorted(made.extracted.left_out) == [
+        "conv_in.weight",
+        "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0.bias",
+    ]
     assert made.receipt.evaluation["left_out"] == made.extracted.left_out
 
 
@@ -82,7 +89,9 @@ def test_unusable_checkpoints(pipe: StableDiffusionPipeline, tmp_path: Path) -> 
     with pytest.raises(BadInput, match=r"no linear layer .* differs"):
         extract_change(unet, unet.state_dict())
     with pytest.raises(Incompatible, match=r"1 weights do not fit, the first is 'conv_in\.bias'"):
-        extract_change(unet, {key: value for key, value in unet.state_dict().items() if key != "conv_in.bias"})
+        extract_change(
+            unet, {key: value for key, value in unet.state_dict().items() if key != "conv_in.bias"}
+        )
     broken = {key: value.clone() for key, value in unet.state_dict().items()}
     broken["conv_in.weight"][0] = float("nan")
     with pytest.raises(BadInput, match="NaN"):

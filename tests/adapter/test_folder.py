@@ -21,7 +21,10 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 
 def forward(pipe: StableDiffusionPipeline) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    latents, condition = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 8, 32, generator=generator)
+    latents, condition = (
+        torch.randn(2, 4, 8, 8, generator=generator),
+        torch.randn(2, 8, 32, generator=generator),
+    )
     with torch.no_grad():
         return pipe.unet(latents, torch.tensor([10, 700]), condition).sample
 
@@ -64,7 +67,10 @@ def test_stock_loader_and_ours_agree(pipe: StableDiffusionPipeline, adapter_fold
 
 def test_peft_pair_holds_the_same_weights(adapter_folder: Path) -> None:
     unet = {key.removeprefix("unet."): value for key, value in load_file(adapter_folder / WEIGHTS).items()}
-    peft = {key.removeprefix("base_model.model."): value for key, value in load_file(adapter_folder / "adapter_model.safetensors").items()}
+    peft = {
+        key.removeprefix("base_model.model."): value
+        for key, value in load_file(adapter_folder / "adapter_model.safetensors").items()
+    }
     assert unet.keys() == peft.keys()
     assert all(torch.equal(unet[key], peft[key]) for key in unet)
     config = PeftConfig.from_pretrained(str(adapter_folder))
@@ -77,7 +83,10 @@ def test_peft_loads_the_folder_and_agrees(pipe: StableDiffusionPipeline, adapter
     detach(pipe.unet, name)
     wrapped = PeftModel.from_pretrained(copy.deepcopy(pipe.unet), str(adapter_folder))
     generator = torch.Generator().manual_seed(1)
-    latents, condition = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 8, 32, generator=generator)
+    latents, condition = (
+        torch.randn(2, 4, 8, 8, generator=generator),
+        torch.randn(2, 8, 32, generator=generator),
+    )
     with torch.no_grad():
         theirs = wrapped(latents, torch.tensor([10, 700]), condition).sample
     assert torch.allclose(ours, theirs, atol=1e-6)
@@ -91,8 +100,13 @@ def test_header_says_what_made_it(adapter_folder: Path) -> None:
     assert metadata["unet.r"] == metadata["unet.lora_alpha"] == 2
 
 
-def test_loaded_adapter_is_frozen_and_joins_the_stack(pipe: StableDiffusionPipeline, adapter_folder: Path) -> None:
-    first, second = load_adapter(pipe, adapter_folder, name="first"), load_adapter(pipe, adapter_folder, name="second")
+def test_loaded_adapter_is_frozen_and_joins_the_stack(
+    pipe: StableDiffusionPipeline, adapter_folder: Path
+) -> None:
+    first, second = (
+        load_adapter(pipe, adapter_folder, name="first"),
+        load_adapter(pipe, adapter_folder, name="second"),
+    )
     assert pipe.get_active_adapters() == ["first", "second"]
     assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
     with pytest.raises(BadInput, match="'first' is taken"):
@@ -128,8 +142,13 @@ def test_missing_receipt_and_foreign_folder(tmp_path: Path) -> None:
         read_adapter(tmp_path)
 
 
-@pytest.mark.parametrize(("change", "message"), [("nan", "NaN"), ("foreign", "foreign keys"), ("alone", "lacks one of its two factors")])
-def test_bad_weights_are_refused_even_with_a_matching_receipt(adapter_folder: Path, change: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("nan", "NaN"), ("foreign", "foreign keys"), ("alone", "lacks one of its two factors")],
+)
+def test_bad_weights_are_refused_even_with_a_matching_receipt(
+    adapter_folder: Path, change: str, message: str
+) -> None:
     import hashlib
 
     weights = load_file(adapter_folder / WEIGHTS)
@@ -157,7 +176,9 @@ def test_receipt_cannot_point_outside(adapter_folder: Path, tmp_path: Path) -> N
         read_adapter(adapter_folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": "piu_lora.adapter/9"}', '{"format": "piu_lora.adapter/1"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"format": "piu_lora.adapter/9"}', '{"format": "piu_lora.adapter/1"}']
+)
 def test_damaged_receipt_is_a_clear_error(adapter_folder: Path, text: str) -> None:
     (adapter_folder / "forget.json").write_text(text)
     with pytest.raises(BadInput, match=r"forget\.json"):

@@ -14,7 +14,16 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from piu_lora.adapter import Change, Factors, describe_lora, read_lora, save_diffusers, save_kohya, screen, unload
+from piu_lora.adapter import (
+    Change,
+    Factors,
+    describe_lora,
+    read_lora,
+    save_diffusers,
+    save_kohya,
+    screen,
+    unload,
+)
 from piu_lora.errors import BadInput
 from piu_lora.jobs.adapters.convert import convert_adapter, resize_adapter
 from tests.adapter.stacks import changed, forward, random_change, write_random
@@ -24,14 +33,22 @@ KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 
 def equal(one: Change, other: Change) -> bool:
     """Bit for bit, zero padding and layers of zeros aside."""
-    odd = [change[module] for change in (one, other) for module in one.keys() ^ other.keys() if module in change]
-    return not any(factors.up.any() for factors in odd) and all(_same(one[module], other[module]) for module in one.keys() & other.keys())
+    odd = [
+        change[module] for change in (one, other) for module in one.keys() ^ other.keys() if module in change
+    ]
+    return not any(factors.up.any() for factors in odd) and all(
+        _same(one[module], other[module]) for module in one.keys() & other.keys()
+    )
 
 
 def _same(one: Factors, other: Factors) -> bool:
     rank = min(one.rank, other.rank)
     rest = [f.down[rank:].abs().sum() + f.up[:, rank:].abs().sum() for f in (one, other)]
-    return torch.equal(one.down[:rank], other.down[:rank]) and torch.equal(one.up[:, :rank], other.up[:, :rank]) and not any(rest)
+    return (
+        torch.equal(one.down[:rank], other.down[:rank])
+        and torch.equal(one.up[:, :rank], other.up[:, :rank])
+        and not any(rest)
+    )
 
 
 def stock(pipe: StableDiffusionPipeline, path: Path) -> torch.Tensor:
@@ -45,7 +62,9 @@ def stock(pipe: StableDiffusionPipeline, path: Path) -> torch.Tensor:
 
 @pytest.mark.parametrize("to", ["kohya", "diffusers"])
 @pytest.mark.parametrize("encoder", [False, True])
-def test_stock_diffusers_loads_what_is_written(pipe: StableDiffusionPipeline, tmp_path: Path, to: str, encoder: bool) -> None:
+def test_stock_diffusers_loads_what_is_written(
+    pipe: StableDiffusionPipeline, tmp_path: Path, to: str, encoder: bool
+) -> None:
     """Mixed ranks; with and without a text-encoder part."""
     adapter = write_random(pipe, tmp_path / "a", 1, encoder=encoder)
     convert_adapter(tmp_path / "a", to, tmp_path / "out.safetensors")
@@ -59,12 +78,18 @@ def test_peft_loads_both_parts(pipe: StableDiffusionPipeline, tmp_path: Path) ->
     convert_adapter(tmp_path / "a", "peft", tmp_path / "p")
     other = copy.copy(pipe)
     other.unet = PeftModel.from_pretrained(copy.deepcopy(pipe.unet), str(tmp_path / "p"))
-    other.text_encoder = PeftModel.from_pretrained(copy.deepcopy(pipe.text_encoder), str(tmp_path / "p"), subfolder="text_encoder")
+    other.text_encoder = PeftModel.from_pretrained(
+        copy.deepcopy(pipe.text_encoder), str(tmp_path / "p"), subfolder="text_encoder"
+    )
     assert (forward(other) - forward(changed(pipe, [adapter.change], [1.0]))).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("route", ["kohya", "diffusers", "peft", "kohya peft diffusers", "peft kohya diffusers peft"])
-def test_round_trips_are_exact_to_the_tensor(pipe: StableDiffusionPipeline, tmp_path: Path, route: str) -> None:
+@pytest.mark.parametrize(
+    "route", ["kohya", "diffusers", "peft", "kohya peft diffusers", "peft kohya diffusers peft"]
+)
+def test_round_trips_are_exact_to_the_tensor(
+    pipe: StableDiffusionPipeline, tmp_path: Path, route: str
+) -> None:
     adapter = write_random(pipe, tmp_path / "a", 1)
     place = tmp_path / "a"
     for step, to in enumerate(route.split()):
@@ -80,7 +105,9 @@ def test_round_trip_of_a_text_encoder_part(pipe: StableDiffusionPipeline, tmp_pa
     for to, out in (("kohya", "k.safetensors"), ("diffusers", "d.safetensors"), ("peft", "p")):
         convert_adapter(tmp_path / "a", to, tmp_path / out)
         assert equal(read_lora(tmp_path / out).change, adapter.change)
-    alone = {module: factors for module, factors in adapter.change.items() if module.startswith("text_encoder")}
+    alone = {
+        module: factors for module, factors in adapter.change.items() if module.startswith("text_encoder")
+    }
     save_diffusers(alone, tmp_path / "alone.safetensors")
     convert_adapter(tmp_path / "alone.safetensors", "peft", tmp_path / "q")
     assert equal(read_lora(tmp_path / "q").change, alone)
@@ -91,7 +118,11 @@ def test_casting_error_is_stated(pipe: StableDiffusionPipeline, tmp_path: Path) 
     assert convert_adapter(tmp_path / "a", "kohya", tmp_path / "32.safetensors", dtype="fp32").error == 0
     error = convert_adapter(tmp_path / "a", "kohya", tmp_path / "16.safetensors", dtype="bf16").error
     exact, cast = load_file(tmp_path / "32.safetensors"), load_file(tmp_path / "16.safetensors")
-    found = max(float((exact[key] - cast[key].float()).abs().max() / exact[key].abs().max()) for key in exact if exact[key].abs().max() > 0)
+    found = max(
+        float((exact[key] - cast[key].float()).abs().max() / exact[key].abs().max())
+        for key in exact
+        if exact[key].abs().max() > 0
+    )
     assert 0 < error == pytest.approx(found)
 
 
@@ -117,7 +148,10 @@ def test_kohya_alpha_is_baked(pipe: StableDiffusionPipeline, tmp_path: Path) -> 
     change = random_change(pipe, 1)
     save_kohya(change, tmp_path / "k.safetensors", title="x")
     state = load_file(tmp_path / "k.safetensors")
-    save_file({key: value * 0.5 if key.endswith(".alpha") else value for key, value in state.items()}, tmp_path / "half.safetensors")
+    save_file(
+        {key: value * 0.5 if key.endswith(".alpha") else value for key, value in state.items()},
+        tmp_path / "half.safetensors",
+    )
     lora = read_lora(tmp_path / "half.safetensors")
     assert sorted(lora.scaled) == sorted(change)
     assert torch.allclose(lora.change[KEY].dense(), 0.5 * change[KEY].dense())
@@ -128,8 +162,13 @@ def test_kohya_alpha_is_baked(pipe: StableDiffusionPipeline, tmp_path: Path) -> 
 PATTERN = {"alpha_pattern": {KEY.removeprefix("unet."): 2}, "lora_alpha": 4}
 
 
-@pytest.mark.parametrize(("options", "scale"), [({"lora_alpha": 1}, 1 / 4), ({"lora_alpha": 8, "use_rslora": True}, 4), (PATTERN, 2 / 4)])
-def test_scales_of_peft_are_baked(pipe: StableDiffusionPipeline, tmp_path: Path, options: dict[str, object], scale: float) -> None:
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [({"lora_alpha": 1}, 1 / 4), ({"lora_alpha": 8, "use_rslora": True}, 4), (PATTERN, 2 / 4)],
+)
+def test_scales_of_peft_are_baked(
+    pipe: StableDiffusionPipeline, tmp_path: Path, options: dict[str, object], scale: float
+) -> None:
     config = LoraConfig(r=4, target_modules=[KEY.removeprefix("unet.")], init_lora_weights=False, **options)  # type: ignore[arg-type]
     torch.manual_seed(0)
     wrapped = PeftModel(copy.deepcopy(pipe.unet), config)
@@ -141,7 +180,10 @@ def test_scales_of_peft_are_baked(pipe: StableDiffusionPipeline, tmp_path: Path,
 
 
 def test_scale_in_the_header_of_diffusers_is_baked(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
-    pipe.unet.add_adapter(LoraConfig(r=4, lora_alpha=2, target_modules=[KEY.removeprefix("unet.")], init_lora_weights=False), "foreign")
+    pipe.unet.add_adapter(
+        LoraConfig(r=4, lora_alpha=2, target_modules=[KEY.removeprefix("unet.")], init_lora_weights=False),
+        "foreign",
+    )
     wanted = forward(pipe)
     settings = {"r": 4, "lora_alpha": 2, "target_modules": [KEY.removeprefix("unet.")]}
     weights = get_peft_model_state_dict(pipe.unet, adapter_name="foreign")
@@ -161,7 +203,10 @@ def test_old_diffusers_keys(pipe: StableDiffusionPipeline, tmp_path: Path) -> No
     for module, factors in change.items():
         block, projection = module.rsplit(".attn2.", 1)
         name = f"{block}.attn2.processor.{projection.removesuffix('.0')}_lora"
-        old |= {f"{name}.down.weight": factors.down.contiguous(), f"{name}.up.weight": factors.up.contiguous()}
+        old |= {
+            f"{name}.down.weight": factors.down.contiguous(),
+            f"{name}.up.weight": factors.up.contiguous(),
+        }
     save_file(old, tmp_path / "old.safetensors")
     assert equal(read_lora(tmp_path / "old.safetensors").change, change)
 
@@ -171,7 +216,10 @@ def foreign_keys() -> dict[str, torch.Tensor]:
 
 
 def dora() -> dict[str, torch.Tensor]:
-    return {"lora_unet_mid_block.dora_scale": torch.ones(2), "lora_unet_mid_block.lora_up.weight": torch.ones(2, 1)}
+    return {
+        "lora_unet_mid_block.dora_scale": torch.ones(2),
+        "lora_unet_mid_block.lora_up.weight": torch.ones(2, 1),
+    }
 
 
 def loha() -> dict[str, torch.Tensor]:
@@ -179,23 +227,36 @@ def loha() -> dict[str, torch.Tensor]:
 
 
 def convolution() -> dict[str, torch.Tensor]:
-    return {"unet.conv_in.lora_A.weight": torch.ones(2, 3, 3, 3), "unet.conv_in.lora_B.weight": torch.ones(4, 2, 1, 1)}
+    return {
+        "unet.conv_in.lora_A.weight": torch.ones(2, 3, 3, 3),
+        "unet.conv_in.lora_B.weight": torch.ones(4, 2, 1, 1),
+    }
 
 
 def nan() -> dict[str, torch.Tensor]:
-    return {f"{KEY}.lora_A.weight": torch.full((1, 2), float("nan")), f"{KEY}.lora_B.weight": torch.ones(2, 1)}
+    return {
+        f"{KEY}.lora_A.weight": torch.full((1, 2), float("nan")),
+        f"{KEY}.lora_B.weight": torch.ones(2, 1),
+    }
 
 
 def peft_alone() -> dict[str, torch.Tensor]:
-    return {"base_model.model.x.lora_A.weight": torch.ones(1, 2), "base_model.model.x.lora_B.weight": torch.ones(2, 1)}
+    return {
+        "base_model.model.x.lora_A.weight": torch.ones(1, 2),
+        "base_model.model.x.lora_B.weight": torch.ones(2, 1),
+    }
 
 
 def nonsense_kohya() -> dict[str, torch.Tensor]:
     return {"lora_unet_nonsense": torch.ones(1)}
 
 
-@pytest.mark.parametrize("make", [dict, foreign_keys, dora, loha, convolution, nan, peft_alone, nonsense_kohya])
-def test_what_is_no_plain_lora_is_refused(tmp_path: Path, make: Callable[[], dict[str, torch.Tensor]]) -> None:
+@pytest.mark.parametrize(
+    "make", [dict, foreign_keys, dora, loha, convolution, nan, peft_alone, nonsense_kohya]
+)
+def test_what_is_no_plain_lora_is_refused(
+    tmp_path: Path, make: Callable[[], dict[str, torch.Tensor]]
+) -> None:
     save_file(make(), tmp_path / "x.safetensors")
     with pytest.raises(BadInput, match=r"x\.safetensors"):
         read_lora(tmp_path / "x.safetensors")
@@ -228,7 +289,9 @@ def test_conversion_refuses_and_leaves_nothing(pipe: StableDiffusionPipeline, tm
     assert (tmp_path / "there.safetensors").read_text() == "precious"
 
 
-def test_resize_is_the_best_of_its_rank_and_says_what_it_lost(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_resize_is_the_best_of_its_rank_and_says_what_it_lost(
+    pipe: StableDiffusionPipeline, tmp_path: Path
+) -> None:
     adapter = write_random(pipe, tmp_path / "a", 1, rank=4)
     small = resize_adapter(tmp_path / "a", tmp_path / "small", rank=1, dtype="fp32")
     assert small.receipt.members[0]["adapter_id"] == adapter.id
@@ -247,7 +310,8 @@ def test_inspect_shows_an_adapter_on_one_screen(pipe: StableDiffusionPipeline, t
     facts = describe_lora(tmp_path / "a")
     assert facts["layers"] == len(adapter.change)
     assert facts["norms"]["unet.mid_block"] == pytest.approx(
-        sum(f.norm() ** 2 for module, f in adapter.change.items() if module.startswith("unet.mid_block")) ** 0.5
+        sum(f.norm() ** 2 for module, f in adapter.change.items() if module.startswith("unet.mid_block"))
+        ** 0.5
     )
     assert json.loads(json.dumps(facts))["receipt"]["adapter_id"] == adapter.id
     text = screen(facts)
@@ -256,7 +320,9 @@ def test_inspect_shows_an_adapter_on_one_screen(pipe: StableDiffusionPipeline, t
     assert "█" in text
 
 
-def test_inspect_tells_a_damaged_adapter_from_a_foreign_lora(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_inspect_tells_a_damaged_adapter_from_a_foreign_lora(
+    pipe: StableDiffusionPipeline, tmp_path: Path
+) -> None:
     write_random(pipe, tmp_path / "a", 1)
     (tmp_path / "a" / "README.md").write_text("changed")
     assert "SHA-256 differs" in screen(describe_lora(tmp_path / "a"))

@@ -79,9 +79,14 @@ def mutate_header(path: Path, dice: random.Random) -> None:
     header = json.loads(data[8 : 8 + length])
     if dice.random() < 0.4:
         inner = (
-            json.loads(header["__metadata__"]["lora_adapter_metadata"]) if "lora_adapter_metadata" in header.get("__metadata__", {}) else {}
+            json.loads(header["__metadata__"]["lora_adapter_metadata"])
+            if "lora_adapter_metadata" in header.get("__metadata__", {})
+            else {}
         )
-        header["__metadata__"] = {"format": "pt", "lora_adapter_metadata": json.dumps(mutate_json(inner, dice))}
+        header["__metadata__"] = {
+            "format": "pt",
+            "lora_adapter_metadata": json.dumps(mutate_json(inner, dice)),
+        }
     else:
         header = mutate_json(header, dice)
     text = json.dumps(header).encode("utf-8", "surrogatepass")
@@ -100,7 +105,12 @@ def sign(folder: Path) -> None:
 
 
 def mutate(folder: Path, dice: random.Random) -> None:
-    names = ["forget.json", "pytorch_lora_weights.safetensors", "adapter_model.safetensors", "adapter_config.json"]
+    names = [
+        "forget.json",
+        "pytorch_lora_weights.safetensors",
+        "adapter_model.safetensors",
+        "adapter_config.json",
+    ]
     path = folder / dice.choices(names, [5, 5, 2, 2])[0]
     kind = dice.random()
     if kind < 0.35:
@@ -161,13 +171,17 @@ def test_some_mutated_folders(pipe: StableDiffusionPipeline, tmp_path: Path) -> 
 @pytest.mark.parametrize("first", range(1_000, 11_000, 1_000))  # in parts, each with a time limit of its own
 def test_ten_thousand_mutated_folders(pipe: StableDiffusionPipeline, tmp_path: Path, first: int) -> None:
     write_random(pipe, tmp_path / "original", 1, encoder=True, every=5)
-    print(attack(tmp_path / "original", tmp_path / "work", pipe, range(first, first + 1_000)))  # noqa: T201  (pytest -s)
+    print(attack(tmp_path / "original", tmp_path / "work", pipe, range(first, first + 1_000)))  # noqa: T201
 
 
 def test_receipts_cost_little_memory(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
     """A receipt that names a million files, or nests deeply, is not worth more than a few times its own size."""
     write_random(pipe, tmp_path / "a", 1)
-    for text in ("[" * 1_000_000, '{"format":' * 100_000, '{"format": "piu_lora.adapter/1", "files": ' + "9" * 1_000_000 + "}"):
+    for text in (
+        "[" * 1_000_000,
+        '{"format":' * 100_000,
+        '{"format": "piu_lora.adapter/1", "files": ' + "9" * 1_000_000 + "}",
+    ):
         (tmp_path / "a" / "forget.json").write_text(text)
         tracemalloc.start()
         with pytest.raises(PiuLoraError):
@@ -203,6 +217,8 @@ def test_large_adapters_take_less_than_twice_their_size(tmp_path: Path, job: str
     (tmp_path / "a").mkdir()
     write_adapter(tmp_path / "a", change, Receipt(BaseRef("x", "x", "0"), "piu", {}))
     size = (tmp_path / "a" / "pytorch_lora_weights.safetensors").stat().st_size
-    done = subprocess.run([sys.executable, "-c", READ, str(tmp_path / "a"), job], capture_output=True, text=True, check=True)
-    print(f"{job}: {int(done.stdout) / size:.2f} x {size / 1e6:.0f} MB")  # noqa: T201  (pytest -s)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path / "a"), job], capture_output=True, text=True, check=True
+    )
+    print(f"{job}: {int(done.stdout) / size:.2f} x {size / 1e6:.0f} MB")  # noqa: T201
     assert int(done.stdout) < 2 * size

@@ -1,4 +1,6 @@
-"""Fetching and uploading with the real client against the loopback Hub: every way to fail, and what a second try does."""
+"""Fetching and uploading with the real client against the loopback Hub: every way to fail, and what a second
+try does.
+"""
 
 import hashlib
 import json
@@ -47,14 +49,20 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def upload(folder: Path, *, public: bool = False, repository: str = REPO) -> Uploaded:
     return upload_adapter(folder, list(files_of(folder)), repository, public=public, message="adapter")
 
 
-def test_plain_loaders_take_what_was_uploaded(writer: LoopbackHub, adapter_folder: Path, pipe: StableDiffusionPipeline) -> None:
+def test_plain_loaders_take_what_was_uploaded(
+    writer: LoopbackHub, adapter_folder: Path, pipe: StableDiffusionPipeline
+) -> None:
     """The Hub id is all that stock diffusers and PEFT need; both give what the folder on disk gives."""
     upload(adapter_folder)
     bare = forward(pipe)
@@ -82,7 +90,9 @@ def test_only_the_named_files_are_sent(writer: LoopbackHub, adapter_folder: Path
     assert set(writer.files(REPO)) - {".gitattributes"} == {"README.md", "[notes].txt"}
 
 
-def test_unchanged_files_make_no_commit_and_changed_ones_do(writer: LoopbackHub, adapter_folder: Path) -> None:
+def test_unchanged_files_make_no_commit_and_changed_ones_do(
+    writer: LoopbackHub, adapter_folder: Path
+) -> None:
     first = upload(adapter_folder)
     commits = len(writer.commits(REPO))
     again = upload(adapter_folder)
@@ -113,7 +123,9 @@ def test_a_lasting_failure_ends_and_a_later_push_sends_only_the_rest(
     writer: LoopbackHub, adapter_folder: Path, naps: list[float], pauses: list[float]
 ) -> None:
     writer.fail("/commit/", status=503, times=None)
-    with pytest.raises(EnvironmentProblem, match=r"answers 503 for 'tester/forgotten'; run the same command again later"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"answers 503 for 'tester/forgotten'; run the same command again later"
+    ):
         upload(adapter_folder)
     assert pauses == [1.0, 4.0]
     writer.faults.clear()
@@ -128,14 +140,18 @@ def test_a_lasting_failure_ends_and_a_later_push_sends_only_the_rest(
     (409, "somebody else is writing"),
 ])  # fmt: skip
 @pytest.mark.parametrize("path", ["/api/repos/create", "/preupload/", "/commit/"])
-def test_lasting_refusals_are_one_line(writer: LoopbackHub, adapter_folder: Path, status: int, message: str, path: str) -> None:
+def test_lasting_refusals_are_one_line(
+    writer: LoopbackHub, adapter_folder: Path, status: int, message: str, path: str
+) -> None:
     writer.fail(path, status=status, times=None)
     with pytest.raises(EnvironmentProblem, match=message) as caught:
         upload(adapter_folder)
     assert "\n" not in str(caught.value)
 
 
-def test_a_token_that_may_only_read(hub: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_may_only_read(
+    hub: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.add_token(TOKEN, "tester", write=False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(EnvironmentProblem, match="may not write to"):
@@ -143,14 +159,18 @@ def test_a_token_that_may_only_read(hub: LoopbackHub, adapter_folder: Path, monk
     assert not hub.has(REPO)
 
 
-def test_a_token_the_hub_never_gave(hub: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_the_hub_never_gave(
+    hub: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(EnvironmentProblem, match="refuses your token"):
         upload(adapter_folder)
 
 
 @pytest.mark.parametrize("odd", [TOKEN + "\x01", TOKEN + "ü"])
-def test_a_token_that_is_none_is_not_sent(hub: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
+def test_a_token_that_is_none_is_not_sent(
+    hub: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
     monkeypatch.setenv("HF_TOKEN", odd)
     with pytest.raises(EnvironmentProblem, match="characters that no token has") as caught:
         upload(adapter_folder)
@@ -159,7 +179,9 @@ def test_a_token_that_is_none_is_not_sent(hub: LoopbackHub, adapter_folder: Path
 
 
 @pytest.mark.parametrize("what", ["upload", "fetch"])
-def test_a_hub_that_echoes_the_token_does_not_get_it_shown(writer: LoopbackHub, adapter_folder: Path, what: str) -> None:
+def test_a_hub_that_echoes_the_token_does_not_get_it_shown(
+    writer: LoopbackHub, adapter_folder: Path, what: str
+) -> None:
     if what == "fetch":
         writer.add_repository(REPO, files_of(adapter_folder))
     writer.fail("", status=400, times=None, message=f"bad header: Bearer {TOKEN}")
@@ -168,7 +190,9 @@ def test_a_hub_that_echoes_the_token_does_not_get_it_shown(writer: LoopbackHub, 
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
 
 
-def test_offline(writer: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
+def test_offline(
+    writer: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(EnvironmentProblem, match="HF_HUB_OFFLINE is set; unset it"):
         upload(adapter_folder)
@@ -177,7 +201,9 @@ def test_offline(writer: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("public", [True, False])
-def test_visibility_is_said_and_never_changed(writer: LoopbackHub, adapter_folder: Path, public: bool) -> None:
+def test_visibility_is_said_and_never_changed(
+    writer: LoopbackHub, adapter_folder: Path, public: bool
+) -> None:
     upload(adapter_folder, public=public)
     commits = len(writer.commits(REPO))
     with pytest.raises(BadInput, match="--public"):
@@ -213,8 +239,13 @@ def test_fetch_takes_all_files_from_one_commit_and_asks_once(hub: LoopbackHub, a
     assert not hub.requests
 
 
-@pytest.mark.parametrize("name", ["README.md", "adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors"])
-def test_a_damaged_file_is_refused_deleted_and_mended(hub: LoopbackHub, adapter_folder: Path, hub_cache: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors"],
+)
+def test_a_damaged_file_is_refused_deleted_and_mended(
+    hub: LoopbackHub, adapter_folder: Path, hub_cache: Path, name: str
+) -> None:
     hub.add_repository(REPO, files_of(adapter_folder))
     hub.corrupt(name, times=1)
     with pytest.raises(EnvironmentProblem, match=rf"{name}.*deleted"):
@@ -226,7 +257,10 @@ def test_a_damaged_file_is_refused_deleted_and_mended(hub: LoopbackHub, adapter_
 def test_a_damaged_receipt_is_mended_too(hub: LoopbackHub, adapter_folder: Path) -> None:
     hub.add_repository(REPO, files_of(adapter_folder))
     hub.corrupt("forget.json", times=1)
-    with pytest.raises(EnvironmentProblem, match=r"forget\.json of 'tester/forgotten' arrived damaged and was deleted; pull again"):
+    with pytest.raises(
+        EnvironmentProblem,
+        match=r"forget\.json of 'tester/forgotten' arrived damaged and was deleted; pull again",
+    ):
         fetch_adapter(REPO)
     read_adapter(fetch_adapter(REPO))
 
@@ -249,8 +283,12 @@ def test_a_receipt_that_is_none(hub: LoopbackHub, content: bytes) -> None:
         fetch_adapter(REPO)
 
 
-@pytest.mark.parametrize("name", ["../../../../victim", "/etc/hostname", "report/../../x", "C:\\x", "..\\x", "a\0b", "x" * 300, ""])
-def test_a_receipt_never_leads_out_of_its_folder(hub: LoopbackHub, adapter_folder: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../../../victim", "/etc/hostname", "report/../../x", "C:\\x", "..\\x", "a\0b", "x" * 300, ""]
+)
+def test_a_receipt_never_leads_out_of_its_folder(
+    hub: LoopbackHub, adapter_folder: Path, tmp_path: Path, name: str
+) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     receipt = json.loads((adapter_folder / "forget.json").read_text())
@@ -270,7 +308,9 @@ def test_a_cut_download_goes_on(hub: LoopbackHub, adapter_folder: Path, naps: li
 def test_private_gated_and_missing(hub: LoopbackHub, adapter_folder: Path) -> None:
     hub.add_repository("else/private", files_of(adapter_folder), private=True)
     hub.add_repository("else/gated", files_of(adapter_folder), gated=True)
-    with pytest.raises(EnvironmentProblem, match=r"no repository 'else/private' that you can see: .*hf auth login"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"no repository 'else/private' that you can see: .*hf auth login"
+    ):
         fetch_adapter("else/private")
     with pytest.raises(EnvironmentProblem, match="'else/gated' is gated"):
         fetch_adapter("else/gated")
@@ -289,7 +329,9 @@ def test_a_full_disk(hub: LoopbackHub, adapter_folder: Path, monkeypatch: pytest
         fetch_adapter(REPO)
 
 
-def test_a_file_that_vanishes_while_it_is_pushed(writer: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_while_it_is_pushed(
+    writer: LoopbackHub, adapter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Never a part of an adapter."""
     names = list(files_of(adapter_folder))
     real = HfApi.model_info

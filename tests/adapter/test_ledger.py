@@ -19,7 +19,9 @@ def test_only_the_owner_may_read_it(ledger_path: Path) -> None:
         assert all(stat.S_IMODE(each.stat().st_mode) & 0o077 == 0 for each in files)
 
 
-def test_a_ledger_open_to_others_is_closed_to_them(ledger_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_ledger_open_to_others_is_closed_to_them(
+    ledger_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     Ledger(ledger_path).close()
     ledger_path.chmod(0o644)
     Ledger(ledger_path).close()
@@ -40,7 +42,11 @@ def test_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_entries_come_back_as_they_were(ledger_path: Path) -> None:
     entry = Entry(
-        "a" * 16, identity="Ärzte/photo 1", members=("b", "c"), figures={"conditioning": {"forget": 0.25, "anchor": None}}, note='"'
+        "a" * 16,
+        identity="Ärzte/photo 1",
+        members=("b", "c"),
+        figures={"conditioning": {"forget": 0.25, "anchor": None}},
+        note='"',
     )
     with Ledger(ledger_path) as ledger:
         stored = ledger.add(entry)
@@ -53,14 +59,23 @@ def test_entries_come_back_as_they_were(ledger_path: Path) -> None:
         ledger.add(entry)
         found = ledger.entry("a" * 16)
         assert found is not None
-        assert (found.identity, found.members, found.figures, found.note) == (entry.identity, entry.members, entry.figures, entry.note)
+        assert (found.identity, found.members, found.figures, found.note) == (
+            entry.identity,
+            entry.members,
+            entry.figures,
+            entry.note,
+        )
 
 
-@pytest.mark.parametrize("content", [b"not a database, but long enough to be looked at" * 50, b"SQLite format 3\0" + bytes(5000)])
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be looked at" * 50, b"SQLite format 3\0" + bytes(5000)]
+)
 def test_a_damaged_ledger_is_a_clear_error(ledger_path: Path, content: bytes) -> None:
     ledger_path.parent.mkdir()
     ledger_path.write_bytes(content)
-    with pytest.raises((BadInput, EnvironmentProblem), match=r"ledger\.sqlite.*(restore a backup|check disk|pass another)"):
+    with pytest.raises(
+        (BadInput, EnvironmentProblem), match=r"ledger\.sqlite.*(restore a backup|check disk|pass another)"
+    ):
         Ledger(ledger_path)
     assert ledger_path.read_bytes() == content
 
@@ -150,14 +165,20 @@ def test_another_program_s_database_is_left_as_it_is(ledger_path: Path) -> None:
     assert stat.S_IMODE(ledger_path.stat().st_mode) == 0o644
 
 
-@pytest.mark.parametrize("harm", ["DROP TABLE adapters", "UPDATE adapters SET members = '{'", "ALTER TABLE adapters DROP COLUMN note"])
+@pytest.mark.parametrize(
+    "harm",
+    ["DROP TABLE adapters", "UPDATE adapters SET members = '{'", "ALTER TABLE adapters DROP COLUMN note"],
+)
 def test_damage_inside_is_a_clear_error(ledger_path: Path, harm: str) -> None:
     with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa"))
     with sqlite3.connect(ledger_path) as other:
         other.execute(harm)
     other.close()
-    with pytest.raises(BadInput, match=r"is no ledger.*(restore a backup|pass another)"), Ledger(ledger_path) as ledger:
+    with (
+        pytest.raises(BadInput, match=r"is no ledger.*(restore a backup|pass another)"),
+        Ledger(ledger_path) as ledger,
+    ):
         ledger.entries()
 
 
@@ -172,9 +193,22 @@ def test_a_truncated_ledger_is_refused_when_it_is_opened(ledger_path: Path) -> N
 
 def test_what_is_known_of_a_person_is_not_lost(ledger_path: Path) -> None:
     with Ledger(ledger_path) as ledger:
-        ledger.add(Entry("aaaa", identity="person-001", bank="mini", bank_digest="d", created="2020-01-01T00:00:00+00:00"))
+        ledger.add(
+            Entry(
+                "aaaa",
+                identity="person-001",
+                bank="mini",
+                bank_digest="d",
+                created="2020-01-01T00:00:00+00:00",
+            )
+        )
         again = ledger.add(Entry("aaaa"))
-    assert (again.identity, again.bank, again.bank_digest, again.created) == ("person-001", "mini", "d", "2020-01-01T00:00:00+00:00")
+    assert (again.identity, again.bank, again.bank_digest, again.created) == (
+        "person-001",
+        "mini",
+        "d",
+        "2020-01-01T00:00:00+00:00",
+    )
     assert again.changed > again.created
 
 

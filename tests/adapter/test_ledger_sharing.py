@@ -21,7 +21,9 @@ def many(ledger_path: Path, start: int, together: Barrier) -> None:
     together.wait(60)
     with Ledger(ledger_path) as ledger:
         for i in range(start, start + 50):
-            ledger.add(Entry(f"{i:016x}", identity=f"person-{i}", figures={"conditioning": {"forget": i / 100}}))
+            ledger.add(
+                Entry(f"{i:016x}", identity=f"person-{i}", figures={"conditioning": {"forget": i / 100}})
+            )
 
 
 def test_two_processes_at_once(ledger_path: Path) -> None:
@@ -88,7 +90,9 @@ def test_many_openers_of_a_new_ledger(ledger_path: Path) -> None:
 
 
 def test_opening_it_again_keeps_this_process_locks(ledger_path: Path) -> None:
-    """POSIX drops a file's locks when any descriptor of it is closed; SQLite would then delete a WAL that is in use."""
+    """POSIX drops a file's locks when any descriptor of it is closed; SQLite would then delete a WAL that is
+    in use.
+    """
     with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa"))
         Ledger(ledger_path).close()
@@ -111,7 +115,9 @@ def test_threads_share_it(ledger_path: Path) -> None:
         assert len(ledger.entries()) == 20
 
 
-def test_a_withdrawal_in_between_is_not_lost(ledger_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_withdrawal_in_between_is_not_lost(
+    ledger_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Another process withdraws a member just before the merge takes the lock."""
     with Ledger(ledger_path) as ledger, Ledger(ledger_path) as other:
         ledger.add(Entry("aaaa"))

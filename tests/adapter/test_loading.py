@@ -4,7 +4,15 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import active, hotswap, load_adapter, load_adapters, prepare_hotswap, unload, without
+from piu_lora.adapter import (
+    active,
+    adapters_disabled,
+    hotswap,
+    load_adapter,
+    load_adapters,
+    prepare_hotswap,
+    unload,
+)
 from piu_lora.errors import BadInput, Incompatible
 from tests.adapter.stacks import changed, forward, write_random
 from tests.tiny import tiny_pipeline
@@ -33,21 +41,28 @@ def test_stack_of_three_equals_the_dense_sum(pipe: StableDiffusionPipeline, fold
     assert (stacked - wanted).abs().max() < 1e-6
     assert torch.equal(forward(pipe), bare)
     assert not any(".lora_" in name or "base_layer" in name for name, _ in pipe.unet.named_parameters())
-    assert not any(".lora_" in name or "base_layer" in name for name, _ in pipe.text_encoder.named_parameters())
+    assert not any(
+        ".lora_" in name or "base_layer" in name for name, _ in pipe.text_encoder.named_parameters()
+    )
 
 
 def test_nothing_loaded_is_trainable(pipe: StableDiffusionPipeline, folders: list[Path]) -> None:
     names = load_adapters(pipe, folders)
-    with without(pipe):
+    with adapters_disabled(pipe):
         pass
     trainable = [
-        name for part in (pipe.unet, pipe.text_encoder) for name, p in part.named_parameters() if ".lora_" in name and p.requires_grad
+        name
+        for part in (pipe.unet, pipe.text_encoder)
+        for name, p in part.named_parameters()
+        if ".lora_" in name and p.requires_grad
     ]
     unload(pipe, names)
     assert not trainable
 
 
-def test_a_later_adapter_leaves_earlier_weights_alone(pipe: StableDiffusionPipeline, folders: list[Path]) -> None:
+def test_a_later_adapter_leaves_earlier_weights_alone(
+    pipe: StableDiffusionPipeline, folders: list[Path]
+) -> None:
     first = load_adapter(pipe, folders[0], weight=0.3)
     second = load_adapter(pipe, folders[1], name="other")
     weights = active(pipe)
@@ -63,7 +78,7 @@ def test_without_is_the_bare_base_and_comes_back(pipe: StableDiffusionPipeline, 
     bare = forward(pipe)
     names = load_adapters(pipe, folders, [1.0, 0.5, 0.0])
     stacked, weights = forward(pipe), active(pipe)
-    with without(pipe):
+    with adapters_disabled(pipe):
         inside, nobody = forward(pipe), active(pipe)
     after, again = forward(pipe), active(pipe)
     unload(pipe, names)
@@ -76,7 +91,7 @@ def test_without_is_the_bare_base_and_comes_back(pipe: StableDiffusionPipeline, 
 def test_without_restores_after_an_error(pipe: StableDiffusionPipeline, folders: list[Path]) -> None:
     name = load_adapter(pipe, folders[0])
     stacked = forward(pipe)
-    with pytest.raises(ZeroDivisionError), without(pipe):
+    with pytest.raises(ZeroDivisionError), adapters_disabled(pipe):
         raise ZeroDivisionError
     after = forward(pipe)
     unload(pipe, [name])
@@ -84,7 +99,9 @@ def test_without_restores_after_an_error(pipe: StableDiffusionPipeline, folders:
 
 
 @pytest.mark.parametrize("weight", [-1.0, -1e-9])
-def test_negative_weights_are_refused_unless_meant(pipe: StableDiffusionPipeline, folders: list[Path], weight: float) -> None:
+def test_negative_weights_are_refused_unless_meant(
+    pipe: StableDiffusionPipeline, folders: list[Path], weight: float
+) -> None:
     with pytest.raises(BadInput, match=rf"{weight!r} is below 0.*allow_negative"):
         load_adapter(pipe, folders[0], weight=weight)
     name = load_adapter(pipe, folders[0], weight=weight, allow_negative=True)

@@ -42,13 +42,20 @@ def test_existing_folder_is_kept_without_force(tmp_path: Path) -> None:
 def test_force_never_replaces_what_is_not_an_adapter(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    with pytest.raises(BadInput, match="holds no forget"), OutputFolder(tmp_path / "out", force=True).claimed():
+    with (
+        pytest.raises(BadInput, match="holds no forget"),
+        OutputFolder(tmp_path / "out", force=True).claimed(),
+    ):
         pass
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
 
 
 def test_two_runs_into_one_folder(tmp_path: Path) -> None:
-    with OutputFolder(tmp_path / "out").claimed(), pytest.raises(Busy, match="another run"), OutputFolder(tmp_path / "out").claimed():
+    with (
+        OutputFolder(tmp_path / "out").claimed(),
+        pytest.raises(Busy, match="another run"),
+        OutputFolder(tmp_path / "out").claimed(),
+    ):
         pass
 
 

@@ -26,7 +26,10 @@ def base() -> StableDiffusionPipeline:
 def test_three_single_ones_a_merged_one_and_one_for_other_programs() -> None:
     assert len(SINGLE) >= 3
     merged = [read_adapter(folder).receipt for folder in FOLDERS if folder not in SINGLE]
-    assert any({member["adapter_id"] for member in each.members} <= {read_adapter(one).id for one in SINGLE} for each in merged)
+    assert any(
+        {member["adapter_id"] for member in each.members} <= {read_adapter(one).id for one in SINGLE}
+        for each in merged
+    )
     assert list(ROOT.glob("kohya/*.safetensors"))
 
 
@@ -48,7 +51,9 @@ def test_verify_finds_nothing(folder: Path, base: StableDiffusionPipeline) -> No
 
 
 @pytest.mark.parametrize(
-    "folder", [pytest.param(folder, marks=pytest.mark.slow if folder in SINGLE else ()) for folder in FOLDERS], ids=lambda path: path.name
+    "folder",
+    [pytest.param(folder, marks=pytest.mark.slow if folder in SINGLE else ()) for folder in FOLDERS],
+    ids=lambda path: path.name,
 )
 def test_it_leaves_others_alone(folder: Path, base: StableDiffusionPipeline) -> None:
     """Who it forgets is not written anywhere; over a sample of the bank, most people must look as before."""
@@ -70,7 +75,11 @@ def test_it_leaves_others_alone(folder: Path, base: StableDiffusionPipeline) -> 
 
 @pytest.mark.parametrize("folder", SINGLE, ids=lambda path: path.name)
 def test_receipts_say_that_somebody_is_forgotten(folder: Path) -> None:
-    ratios = {figure.group: figure.ratio for figure in read_adapter(folder).receipt.figures() if figure.recognizer == "evaluating"}
+    ratios = {
+        figure.group: figure.ratio
+        for figure in read_adapter(folder).receipt.figures()
+        if figure.recognizer == "evaluating"
+    }
     assert ratios["forget"] is not None
     assert ratios["random"] is not None
     assert ratios["forget"] < 0.5 < 0.95 < ratios["random"]

@@ -25,7 +25,9 @@ def found(folder: Path, content: bytes, secrets: Secrets, name: str = "file.bin"
 
 
 def test_a_clean_folder_is_clean(adapter_folder: Path) -> None:
-    files = [path.relative_to(adapter_folder).as_posix() for path in adapter_folder.rglob("*") if path.is_file()]
+    files = [
+        path.relative_to(adapter_folder).as_posix() for path in adapter_folder.rglob("*") if path.is_file()
+    ]
     assert scan_files(adapter_folder, files, Secrets.of("person-001", PERSON)) == []
 
 
@@ -65,7 +67,9 @@ def test_raw_embeddings(tmp_path: Path, dtype: type, which: str) -> None:
     hits = found(tmp_path, b"abc" + row.tobytes(), secrets)
     assert [hit.offset for hit in hits] == [3]
     for shift in range(3):
-        assert found(tmp_path, b'{"e": "' + base64.b64encode(b"x" * shift + row.tobytes()) + b'"}', secrets), shift
+        assert found(
+            tmp_path, b'{"e": "' + base64.b64encode(b"x" * shift + row.tobytes()) + b'"}', secrets
+        ), shift
 
 
 def test_half_of_an_embedding_and_bfloat16(tmp_path: Path) -> None:
@@ -86,7 +90,11 @@ def test_written_out_embeddings(tmp_path: Path, write) -> None:  # type: ignore[
 
 def test_somebody_else_is_not_a_hit(tmp_path: Path) -> None:
     other = normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(1)))
-    assert not found(tmp_path, other.numpy().tobytes() + json.dumps(other.tolist()).encode(), Secrets.of("person-0042", PERSON))
+    assert not found(
+        tmp_path,
+        other.numpy().tobytes() + json.dumps(other.tolist()).encode(),
+        Secrets.of("person-0042", PERSON),
+    )
 
 
 def picture(path: Path, **options: object) -> None:
@@ -99,7 +107,12 @@ def test_image_metadata(tmp_path: Path) -> None:
     text, software = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo()
     text.add_text("Author", "somebody")
     software.add_text("Software", "Matplotlib")
-    for name, options in (("a.jpg", {"exif": exif}), ("a.png", {"exif": exif}), ("b.png", {"pnginfo": text}), ("a.webp", {"exif": exif})):
+    for name, options in (
+        ("a.jpg", {"exif": exif}),
+        ("a.png", {"exif": exif}),
+        ("b.png", {"pnginfo": text}),
+        ("a.webp", {"exif": exif}),
+    ):
         picture(tmp_path / name, **options)
         hits = scan_files(tmp_path, [name], Secrets())
         assert [hit.what for hit in hits] == ["image metadata (EXIF, XMP or text)"], name
@@ -110,7 +123,10 @@ def test_image_metadata(tmp_path: Path) -> None:
 
 
 def test_paths_of_a_home_folder(tmp_path: Path) -> None:
-    assert found(tmp_path, b'{"source": "/home/' + b'someone/photos"}', Secrets())[0].what == "a path in a user's home"
+    assert (
+        found(tmp_path, b'{"source": "/home/' + b'someone/photos"}', Secrets())[0].what
+        == "a path in a user's home"
+    )
     assert not found(tmp_path, b"/usr/share/fonts", Secrets())
 
 
@@ -120,7 +136,9 @@ def test_large_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("piu_lora.adapter.scan._OVERLAP", 100)
     for offset in (0, 990, 995, 1000, 3995):
         content = b"." * offset + b"person-0042" + b"." * 2000
-        assert [hit.offset for hit in found(tmp_path, content, Secrets(texts={"the identity": "person-0042"}))] == [offset]
+        assert [
+            hit.offset for hit in found(tmp_path, content, Secrets(texts={"the identity": "person-0042"}))
+        ] == [offset]
 
 
 @pytest.mark.parametrize("form", [
@@ -136,13 +154,22 @@ def test_names_with_other_letters(tmp_path: Path, form: bytes) -> None:
 def test_numbers_and_short_hex_are_not_found_by_chance(tmp_path: Path) -> None:
     digest = b"0beef45219ada" + b"e1" * 26
     for known in ("4521", "beef", "ada"):
-        assert not found(tmp_path, b'{"sha": "' + digest + b'", "x": 0.14521, "y": 145210, "z": [.4521]}', Secrets.of(known), "a.json")
+        assert not found(
+            tmp_path,
+            b'{"sha": "' + digest + b'", "x": 0.14521, "y": 145210, "z": [.4521]}',
+            Secrets.of(known),
+            "a.json",
+        )
         assert found(tmp_path, b'{"person": "' + known.encode() + b'"}', Secrets.of(known), "a.json")
     assert found(tmp_path, b"who: 4521.", Secrets.of("4521"), "a.md")
 
 
-@pytest.mark.parametrize(("secrets", "name"), [(Secrets.of("7"), "id"), (Secrets.of("person-0042", label=7), "label")])
-def test_small_numbers_only_where_they_stand_for_somebody(tmp_path: Path, secrets: Secrets, name: str) -> None:
+@pytest.mark.parametrize(
+    ("secrets", "name"), [(Secrets.of("7"), "id"), (Secrets.of("person-0042", label=7), "label")]
+)
+def test_small_numbers_only_where_they_stand_for_somebody(
+    tmp_path: Path, secrets: Secrets, name: str
+) -> None:
     receipt = b'{"format": "piu_lora.adapter/7", "seed": 7, "steps": [7, 0.7], "torch": "2.7.7", "note": "7 layers of rank 7"}'
     assert not found(tmp_path, receipt, secrets, "a.json")
     for planted in (b'"%s": 7}' % name.encode(), b"identity 7\n", b"people/7.jpg", b"x/7/y", b'["7"]'):
@@ -152,18 +179,29 @@ def test_small_numbers_only_where_they_stand_for_somebody(tmp_path: Path, secret
 def test_short_ids_in_the_header_of_a_weights_file(tmp_path: Path) -> None:
     header = b'{"__metadata__": {"who": "Ann"}}'
     weights = len(header).to_bytes(8, "little") + header + b"\x00 Bob \x00" * 9
-    assert [hit.offset for hit in found(tmp_path, weights, Secrets.of("Ann"), "a.safetensors")] == [weights.index(b"Ann")]
+    assert [hit.offset for hit in found(tmp_path, weights, Secrets.of("Ann"), "a.safetensors")] == [
+        weights.index(b"Ann")
+    ]
     assert not found(tmp_path, weights, Secrets.of("Bob"), "a.safetensors")
 
 
 def test_no_label_refuses_a_clean_adapter(adapter_folder: Path) -> None:
-    files = [each.relative_to(adapter_folder).as_posix() for each in adapter_folder.rglob("*") if each.is_file()]
-    assert scan_files(adapter_folder, files, Secrets(labels={str(number): str(number) for number in range(130)})) == []
+    files = [
+        each.relative_to(adapter_folder).as_posix() for each in adapter_folder.rglob("*") if each.is_file()
+    ]
+    assert (
+        scan_files(adapter_folder, files, Secrets(labels={str(number): str(number) for number in range(130)}))
+        == []
+    )
 
 
-@pytest.mark.parametrize("path", ["photos/erika/1.jpg", "people/faces", "a/b/rank.png", "/home/you/adapter/seed/12.jpg"])
+@pytest.mark.parametrize(
+    "path", ["photos/erika/1.jpg", "people/faces", "a/b/rank.png", "/home/you/adapter/seed/12.jpg"]
+)
 def test_usual_folders_and_numbers_refuse_no_clean_adapter(adapter_folder: Path, path: str) -> None:
-    files = [each.relative_to(adapter_folder).as_posix() for each in adapter_folder.rglob("*") if each.is_file()]
+    files = [
+        each.relative_to(adapter_folder).as_posix() for each in adapter_folder.rglob("*") if each.is_file()
+    ]
     secrets = Secrets.of(path, label=3)
     assert scan_files(adapter_folder, files, secrets) == []
     (adapter_folder / "x.txt").write_text(f"from {Path(path).absolute()}")
@@ -194,7 +232,11 @@ def test_embeddings_however_written(tmp_path: Path, write, part: slice) -> None:
     text = write(PERSON[1][part]).encode()
     secrets = Secrets.of("", PERSON)
     assert found(tmp_path, b"{" + text + b"}", secrets)
-    assert not found(tmp_path, b"{" + write(-PERSON[1][part]).encode().replace(b"-", b"+") + b"}", Secrets.of("", PERSON[:1].flip(1)))
+    assert not found(
+        tmp_path,
+        b"{" + write(-PERSON[1][part]).encode().replace(b"-", b"+") + b"}",
+        Secrets.of("", PERSON[:1].flip(1)),
+    )
 
 
 def test_wrapped_base64(tmp_path: Path) -> None:
@@ -214,7 +256,9 @@ def test_more_kinds_of_image_metadata(tmp_path: Path) -> None:
         picture(tmp_path / name, **options)
         (tmp_path / "x.dat").write_bytes((tmp_path / name).read_bytes())
         for each in (name, "x.dat"):  # known by its content, not by its name
-            assert [hit.what for hit in scan_files(tmp_path, [each], Secrets())] == ["image metadata (EXIF, XMP or text)"], name
+            assert [hit.what for hit in scan_files(tmp_path, [each], Secrets())] == [
+                "image metadata (EXIF, XMP or text)"
+            ], name
     for name, options in (
         ("g.tif", {}),
         ("h.tif", {"compression": "tiff_lzw"}),
@@ -242,7 +286,9 @@ def test_metadata_behind_the_end_of_a_picture_and_in_a_cut_one(tmp_path: Path) -
 
 
 def test_many_photographs_and_a_large_file_take_seconds(tmp_path: Path) -> None:
-    """A file of random bytes, as weights are: nothing is found by chance, and an alternation of all forms would take minutes."""
+    """A file of random bytes, as weights are: nothing is found by chance, and an alternation of all forms
+    would take minutes.
+    """
     person = normalize(torch.randn(40, 512, generator=torch.Generator().manual_seed(3)))
     secrets = Secrets.of("clients/erika/front.jpg", person)
     begun = time.perf_counter()

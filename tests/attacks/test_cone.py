@@ -7,7 +7,7 @@ from piu_lora.attacks import ATTACKS
 from piu_lora.attacks.cone import cone_conditions, radius
 from piu_lora.identity import IdentityBank
 from tests.adapter.stacks import random_change
-from tests.attacks.scenes import QUICK, scene_of
+from tests.attacks.contexts import QUICK, context_of
 
 
 def test_radius() -> None:
@@ -19,30 +19,41 @@ def test_radius() -> None:
 
 
 def test_conditions_lie_where_they_should(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
-    scene = scene_of(pipe, bank, random_change(pipe, 3))
-    who = scene.people[0]
-    around, mixed = cone_conditions(scene, QUICK, who).split([3 * QUICK.cone_images, QUICK.cone_images])
-    assert torch.allclose(around @ who.centre, torch.tensor(QUICK.cone_cosines).repeat_interleave(QUICK.cone_images), atol=1e-5)
-    assert torch.allclose(torch.cat([around, mixed]).norm(dim=1), torch.ones(4 * QUICK.cone_images), atol=1e-5)
+    context = context_of(pipe, bank, random_change(pipe, 3))
+    who = context.people[0]
+    around, mixed = cone_conditions(context, QUICK, who).split([3 * QUICK.cone_images, QUICK.cone_images])
+    assert torch.allclose(
+        around @ who.centre, torch.tensor(QUICK.cone_cosines).repeat_interleave(QUICK.cone_images), atol=1e-5
+    )
+    assert torch.allclose(
+        torch.cat([around, mixed]).norm(dim=1), torch.ones(4 * QUICK.cone_images), atol=1e-5
+    )
     # Halfway to somebody of the bank, in their plane: 2 v |m| - centre is that person again.
     doubled = torch.nn.functional.normalize(mixed / (mixed @ who.centre)[:, None] - who.centre, dim=1)
-    others = torch.nn.functional.normalize(bank.centroids - (bank.centroids @ who.centre)[:, None] * who.centre, dim=1)
+    others = torch.nn.functional.normalize(
+        bank.centroids - (bank.centroids @ who.centre)[:, None] * who.centre, dim=1
+    )
     assert torch.allclose((doubled @ others.T).amax(dim=1), torch.ones(len(mixed)), atol=1e-4)
 
 
 def test_an_adapter_that_does_nothing_has_no_cone(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
     change = {module: Factors(each.down, each.up * 0) for module, each in random_change(pipe, 3).items()}
-    found = ATTACKS["cone"].run(scene_of(pipe, bank, change), QUICK)
+    found = ATTACKS["cone"].run(context_of(pipe, bank, change), QUICK)
     assert found.figures["radius"] == 0
     assert found.figures["control_kept"] == 1
-    drawn = {model: [row[3:] for row in found.rows if row[1:3] == ["forgotten", model]] for model in ("adapter on", "untouched base")}
+    drawn = {
+        model: [row[3:] for row in found.rows if row[1:3] == ["forgotten", model]]
+        for model in ("adapter on", "untouched base")
+    }
     assert len(drawn["adapter on"]) == 8
     assert drawn["adapter on"] == drawn["untouched base"]
 
 
-def test_an_adapter_that_changes_everything_has_the_largest_cone(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
+def test_an_adapter_that_changes_everything_has_the_largest_cone(
+    pipe: StableDiffusionPipeline, bank: IdentityBank
+) -> None:
     change = {module: Factors(each.down, each.up * 100) for module, each in random_change(pipe, 3).items()}
-    found = ATTACKS["cone"].run(scene_of(pipe, bank, change), QUICK)
+    found = ATTACKS["cone"].run(context_of(pipe, bank, change), QUICK)
     assert found.figures["radius"] == pytest.approx(0.7)
     assert found.figures["control_radius"] == pytest.approx(0.7)
     assert found.figures["verified"] == 0

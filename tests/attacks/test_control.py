@@ -26,7 +26,10 @@ def test_the_control_is_like_nobody_of_the_request(bank: IdentityBank) -> None:
     away, candidates = bank.centroids[[0, 1]], list(range(5, 40))
     closest = (bank.centroids[candidates] @ away.T).abs().amax(dim=1)
     limit = float(closest.median())
-    drawn = {choose_control(bank, candidates, away, torch.Generator().manual_seed(seed), limit) for seed in range(40)}
+    drawn = {
+        choose_control(bank, candidates, away, torch.Generator().manual_seed(seed), limit)
+        for seed in range(40)
+    }
     assert drawn <= {row for row, each in zip(candidates, closest.tolist(), strict=True) if each < limit}
     assert len(drawn) > 3
     # Nobody is that far away: the farthest.
@@ -36,10 +39,14 @@ def test_the_control_is_like_nobody_of_the_request(bank: IdentityBank) -> None:
 
 
 def test_made_up_identities_have_the_mean_and_the_covariance_of_the_bank() -> None:
-    """Of many draws with a single candidate each, against numpy; the bank is stretched along one axis and has a mean."""
+    """Of many draws with a single candidate each, against numpy; the bank is stretched along one axis and has
+    a mean.
+    """
     generator = torch.Generator().manual_seed(0)
     scale = torch.tensor([1.0, 0.2, 0.2, 0.2])
-    rows = torch.nn.functional.normalize(torch.randn(300, 4, generator=generator) * scale + torch.tensor([0.0, 1.0, 0.0, 0.0]), dim=1)
+    rows = torch.nn.functional.normalize(
+        torch.randn(300, 4, generator=generator) * scale + torch.tensor([0.0, 1.0, 0.0, 0.0]), dim=1
+    )
     bank = IdentityBank(rows, torch.arange(300, dtype=torch.int32), [f"p{i}" for i in range(300)], None)  # type: ignore[arg-type]
     away = torch.eye(4)[3:]
     drawn = torch.stack([made_up_identity(bank, away, generator, draws=1) for _ in range(1500)])

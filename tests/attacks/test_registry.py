@@ -6,22 +6,22 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import active
-from piu_lora.attacks import ATTACKS, AuditConfig, Scene, attack, find_attacks, run_attacks
+from piu_lora.attacks import ATTACKS, AttackContext, AuditConfig, attack, find_attacks, run_attacks
 from piu_lora.attacks.registry import Outcome
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from tests.adapter.stacks import random_change
-from tests.attacks.scenes import QUICK, scene_of
+from tests.attacks.contexts import QUICK, context_of
 
 
 @pytest.fixture
-def scene(pipe: StableDiffusionPipeline, bank: IdentityBank) -> Scene:
-    return scene_of(pipe, bank, random_change(pipe, 3, encoder=True))
+def context(pipe: StableDiffusionPipeline, bank: IdentityBank) -> AttackContext:
+    return context_of(pipe, bank, random_change(pipe, 3, encoder=True))
 
 
 def test_attacks_are_found_by_name() -> None:
-    assert set(ATTACKS) == {"bypass", "cone", "inversion", "poster", "relearn"}
-    assert [each.name for each in find_attacks(["poster", "cone"])] == ["cone", "poster"]
+    assert set(ATTACKS) == {"bypass", "cone", "inversion", "reidentify", "relearn"}
+    assert [each.name for each in find_attacks(["reidentify", "cone"])] == ["cone", "reidentify"]
     assert find_attacks([]) == list(ATTACKS.values())
     with pytest.raises(BadInput, match="'wish'; known: bypass, cone"):
         find_attacks(["wish"])
@@ -31,7 +31,7 @@ def test_an_attack_registers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("piu_lora.attacks.registry.ATTACKS", {})
 
     @attack("new", "New", "?")
-    def run(scene: Scene, config: AuditConfig) -> Outcome:
+    def run(context: AttackContext, config: AuditConfig) -> Outcome:
         return Outcome(None, "", "", "")
 
     from piu_lora.attacks import registry
@@ -40,38 +40,46 @@ def test_an_attack_registers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-def test_every_attack_fills_its_entry_and_leaves_the_base_as_it_was(scene: Scene, name: str) -> None:
-    before = {part: copy.deepcopy(getattr(scene.pipe, part).state_dict()) for part in ("unet", "text_encoder", "vae")}
-    section = run_attacks(scene, QUICK, find_attacks([name]))
+def test_every_attack_fills_its_entry_and_leaves_the_base_as_it_was(
+    context: AttackContext, name: str
+) -> None:
+    before = {
+        part: copy.deepcopy(getattr(context.pipe, part).state_dict())
+        for part in ("unet", "text_encoder", "vae")
+    }
+    section = run_attacks(context, QUICK, find_attacks([name]))
     (entry,) = json.loads(json.dumps(section, allow_nan=False))["attacks"]
     told = {"name", "label", "question", "budget", "seed", "seconds", "succeeded", "criterion", "finding"}
     assert set(entry) == told | {"figures", "columns", "rows", "curves"}
     assert entry["rows"]
     assert all(len(row) == len(entry["columns"]) for row in entry["rows"])
     assert all(len(line["x"]) == len(line["y"]) for curve in entry["curves"] for line in curve["series"])
-    assert not any(each in json.dumps(entry) for each in scene.bank.ids)
+    assert not any(each in json.dumps(entry) for each in context.bank.ids)
     assert {"control", "forgotten"} <= {row[1] for row in entry["rows"]}
-    _same(scene.pipe, before)
+    _same(context.pipe, before)
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "poster"])
-def test_an_interrupted_attack_leaves_the_base_as_it_was(scene: Scene, name: str) -> None:
-    before = {part: copy.deepcopy(getattr(scene.pipe, part).state_dict()) for part in ("unet", "text_encoder", "vae")}
-    unet, interrupted = scene.pipe.unet, []
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "reidentify"])
+def test_an_interrupted_attack_leaves_the_base_as_it_was(context: AttackContext, name: str) -> None:
+    before = {
+        part: copy.deepcopy(getattr(context.pipe, part).state_dict())
+        for part in ("unet", "text_encoder", "vae")
+    }
+    unet, interrupted = context.pipe.unet, []
 
     def stop(module: torch.nn.Module, inputs: object) -> None:
         # With the adapter in place; relearning trains a copy, which this hook is copied to as well.
-        interrupted.append(bool(active(scene.pipe)))
+        interrupted.append(bool(active(context.pipe)))
         if len(interrupted) > 4 and interrupted[-1] == (name != "relearn"):
             raise KeyboardInterrupt
 
     handle = unet.register_forward_pre_hook(stop)
     try:
         with pytest.raises(KeyboardInterrupt):
-            ATTACKS[name].run(scene, QUICK)
+            ATTACKS[name].run(context, QUICK)
     finally:
         handle.remove()
-    _same(scene.pipe, before)
+    _same(context.pipe, before)
 
 
 def _same(pipe: StableDiffusionPipeline, before: dict[str, dict[str, torch.Tensor]]) -> None:
@@ -86,18 +94,34 @@ def test_the_same_seed_gives_the_same_figures(pipe: StableDiffusionPipeline, ban
     change = random_change(pipe, 3, encoder=True)
 
     def figures(seed: int) -> dict[str, object]:
-        config = QUICK.updated({"images": 1, "cone_cosines": (1.0,), "cone_shares": (), "relearn_photos": (1,), "relearn_steps": (1,)})
-        section = run_attacks(scene_of(pipe, bank, change, seed=seed), config, find_attacks(["cone", "poster", "relearn"]))
+        config = QUICK.updated(
+            {
+                "images": 1,
+                "cone_cosines": (1.0,),
+                "cone_shares": (),
+                "relearn_photos": (1,),
+                "relearn_steps": (1,),
+            }
+        )
+        section = run_attacks(
+            context_of(pipe, bank, change, seed=seed), config, find_attacks(["cone", "reidentify", "relearn"])
+        )
         return {each["name"]: (each["figures"], each["rows"]) for each in section["attacks"]}
 
     assert figures(0) == figures(0)
-    assert not torch.equal(scene_of(pipe, bank, change).generator("a").get_state(), scene_of(pipe, bank, change).generator("b").get_state())
+    assert not torch.equal(
+        context_of(pipe, bank, change).generator("a").get_state(),
+        context_of(pipe, bank, change).generator("b").get_state(),
+    )
 
 
 def test_budgets() -> None:
     assert AuditConfig.preset().budget == "default"
     assert AuditConfig.preset("default", "arc2face").batch < AuditConfig.preset().batch
-    assert AuditConfig.preset().updated_from_pairs(["relearn_steps=[1, 2]", "far=0.01"]).relearn_steps == (1, 2)
+    assert AuditConfig.preset().updated_from_pairs(["relearn_steps=[1, 2]", "far=0.01"]).relearn_steps == (
+        1,
+        2,
+    )
     with pytest.raises(BadInput, match="unknown budget 'endless'; known: default, quick"):
         AuditConfig.preset("endless")
     for pair, message in (

@@ -26,7 +26,12 @@ def test_bank_build_times_all_loops_over_the_same_photographs(tmp_path: Path) ->
 
 def test_bank_build_shows_the_median_ratio() -> None:
     seconds = {"plain": [20.0, 30.0, 90.0], "tuned": [10.0, 20.0, 20.0], "build": [10.0, 10.0, 10.0]}
-    result = {"photos": 100, "faces": dict.fromkeys(seconds, 99), "seconds": seconds, "settings": {"cores": 2}}
+    result = {
+        "photos": 100,
+        "faces": dict.fromkeys(seconds, 99),
+        "seconds": seconds,
+        "settings": {"cores": 2},
+    }
     lines = bank_build.table(result).splitlines()
     assert lines[0].startswith("| 100 photographs, 2 cores |")
     assert lines[2] == "| plain insightface loop | 99 | 3.3 | 3.00 (2.00 to 9.00) |"
@@ -34,7 +39,9 @@ def test_bank_build_shows_the_median_ratio() -> None:
 
 
 def test_synthetic_bank_has_the_geometry_of_real_faces(tmp_path: Path) -> None:
-    """Measured on real faces: mean cosine 0.025, SD 0.071, next to nobody without an anchor within 0.2 +- 0.05."""
+    """Measured on real faces: mean cosine 0.025, SD 0.071, next to nobody without an anchor within 0.2 +-
+    0.05.
+    """
     anchor_search.write_bank(tmp_path / "bank.safetensors", 3000)
     bank = IdentityBank.load(tmp_path / "bank.safetensors")
     assert bank.embeddings.dtype == torch.float16

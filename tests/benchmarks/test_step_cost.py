@@ -9,20 +9,31 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.official_recipe import Batch
 from benchmarks.step_cost import PAPER, count_memory, our_flops, table
-from piu_lora.model import adapters_off
-from piu_lora.unlearn import Problem, Student
+from piu_lora.model import adapters_disabled
+from piu_lora.unlearn import Problem, TrainedModel
 from piu_lora.unlearn.piu import PiuObjective
 from tests.tiny import tiny_pipeline
 
 
 def test_counted_passes_are_those_of_the_objective(tmp_path: Path) -> None:
     pipe = tiny_pipeline()
-    schedule, rows = DDPMScheduler.from_config(pipe.scheduler.config), torch.nn.functional.normalize(torch.randn(9, 16))
-    student = Student(pipe.unet, lambda e: torch.randn(len(e), 8, 32), lambda: adapters_off(pipe.unet), schedule.add_noise, 1000)
-    objective = PiuObjective(Problem.of_one(rows[:3], rows[3], rows[4:]), student, PAPER)
+    schedule, rows = (
+        DDPMScheduler.from_config(pipe.scheduler.config),
+        torch.nn.functional.normalize(torch.randn(9, 16)),
+    )
+    model = TrainedModel(
+        pipe.unet,
+        lambda e: torch.randn(len(e), 8, 32),
+        lambda: adapters_disabled(pipe.unet),
+        schedule.add_noise,
+        1000,
+    )
+    objective = PiuObjective(Problem.of_one(rows[:3], rows[3], rows[4:]), model, PAPER)
     draw = objective.draw(1, torch.Generator().manual_seed(0))
-    forget, retain = student.encode(draw.forget), student.encode(draw.retain)
-    batch = Batch(draw.forget_latents, draw.forget_times, forget, draw.retain_latents, draw.retain_times, retain)
+    forget, retain = model.encode(draw.forget), model.encode(draw.retain)
+    batch = Batch(
+        draw.forget_latents, draw.forget_times, forget, draw.retain_latents, draw.retain_times, retain
+    )
     counted = our_flops(pipe.unet, batch, objective.anchors)
     with FlopCounterMode(display=False) as counter:
         objective.loss(draw)[0].backward()
@@ -38,7 +49,9 @@ def test_memory_on_the_shape_of_stable_diffusion() -> None:
 
 def test_table_shows_ratios() -> None:
     cost = {"teacher": 3e12, "student": 3e12, "sample": 6e12, "run": 7e16}
-    memory = dict.fromkeys(("parameters", "file", "weights", "teacher", "gradients", "optimizer", "total"), 2e6)
+    memory = dict.fromkeys(
+        ("parameters", "file", "weights", "teacher", "gradients", "optimizer", "total"), 2e6
+    )
     result = {
         "flops": {"official": cost, "ours": {name: value / 2 for name, value in cost.items()}},
         "memory": {"official": memory, "ours": {**memory, "teacher": 0}},

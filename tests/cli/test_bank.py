@@ -67,7 +67,12 @@ def test_build_answers_with_an_account_of_every_photograph(photos: Path, tmp_pat
     assert set(found) == {
         "path", "digest", "identities", "embeddings", "photos", "faces", "layout", "merged", "rejected", "doubles",
     }  # fmt: skip
-    assert (found["identities"], found["embeddings"], found["photos"], found["layout"]) == (3, 6, 7, "folders")
+    assert (found["identities"], found["embeddings"], found["photos"], found["layout"]) == (
+        3,
+        6,
+        7,
+        "folders",
+    )
     assert found["rejected"] == [{"photo": str(photos / "bert" / "torn.jpg"), "reason": "not a picture"}]
     bank = IdentityBank.load(out)
     assert (bank.ids, bank.digest) == (["anna", "bert", "cleo"], found["digest"])
@@ -77,7 +82,9 @@ def test_build_answers_with_an_account_of_every_photograph(photos: Path, tmp_pat
 
 @needs_faces
 def test_build_in_words_has_its_progress_on_stderr(photos: Path, tmp_path: Path) -> None:
-    result = piu("bank", "build", photos, "--out", tmp_path / "bank.safetensors", "--pack", PACK, "--workers", 2)
+    result = piu(
+        "bank", "build", photos, "--out", tmp_path / "bank.safetensors", "--pack", PACK, "--workers", 2
+    )
     first, left_out, digest = result.stdout.splitlines()
     assert first == "3 identities, 6 embeddings from 7 photographs (6 faces)"
     assert left_out == f"left out  {photos / 'bert' / 'torn.jpg'}: not a picture"
@@ -91,12 +98,29 @@ def test_build_with_calibrate_proposes_eps_and_writes_no_bank(photos: Path, tmp_
     flat = flattened(photos, tmp_path / "flat")
     picture = tmp_path / "made" / "cosines.png"
     picture.parent.mkdir()
-    found = answer(piu("bank", "build", photos, "--calibrate", picture, "--pack", PACK, "--workers", 2, "--json"))
+    found = answer(
+        piu("bank", "build", photos, "--calibrate", picture, "--pack", PACK, "--workers", 2, "--json")
+    )
     assert set(found) == {"eps", "nearest_stranger", "same_person", "labelled"}
     assert found["labelled"] is True
     assert picture.read_bytes().startswith(b"\x89PNG")
     out = tmp_path / "bank.safetensors"
-    made = answer(piu("bank", "build", flat, "--out", out, "--eps", found["eps"], "--pack", PACK, "--workers", 2, "--json"))
+    made = answer(
+        piu(
+            "bank",
+            "build",
+            flat,
+            "--out",
+            out,
+            "--eps",
+            found["eps"],
+            "--pack",
+            PACK,
+            "--workers",
+            2,
+            "--json",
+        )
+    )
     assert (made["layout"], made["identities"], made["rejected"]) == ("flat", 3, [])
     assert [file.name for file in picture.parent.iterdir()] == ["cosines.png"]
 
@@ -148,7 +172,10 @@ def test_import_answers_with_what_the_bank_holds(arrays: Path, tmp_path: Path) -
     assert bank.digest == found["digest"]
     assert bank.recognizer == RecognizerId("arcface.onnx", "ab" * 32)
     words = piu("bank", "import", arrays, "--out", tmp_path / "again.safetensors", *RECOGNIZER_OPTIONS)
-    assert words.stdout == f"5 identities, 30 embeddings in {tmp_path / 'again.safetensors'}\ndigest {bank.digest}\n"
+    assert (
+        words.stdout
+        == f"5 identities, 30 embeddings in {tmp_path / 'again.safetensors'}\ndigest {bank.digest}\n"
+    )
 
 
 @needs_faces
@@ -161,15 +188,37 @@ def test_import_takes_the_recognizer_of_a_pack(arrays: Path, tmp_path: Path) -> 
 
 def test_import_refuses_what_is_not_there(arrays: Path, tmp_path: Path, bank_file: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    assert_refused(piu("bank", "import", nowhere, "--out", tmp_path / "b", *RECOGNIZER_OPTIONS), f"'{nowhere}' is not a folder")
-    assert_refused(piu("bank", "import", arrays, "--out", bank_file, *RECOGNIZER_OPTIONS), f"'{bank_file}' exists already")
+    assert_refused(
+        piu("bank", "import", nowhere, "--out", tmp_path / "b", *RECOGNIZER_OPTIONS),
+        f"'{nowhere}' is not a folder",
+    )
+    assert_refused(
+        piu("bank", "import", arrays, "--out", bank_file, *RECOGNIZER_OPTIONS),
+        f"'{bank_file}' exists already",
+    )
     (arrays / "labels.npy").unlink()
-    assert_refused(piu("bank", "import", arrays, "--out", tmp_path / "b", *RECOGNIZER_OPTIONS), f"'{arrays}' holds no labels.npy")
+    assert_refused(
+        piu("bank", "import", arrays, "--out", tmp_path / "b", *RECOGNIZER_OPTIONS),
+        f"'{arrays}' holds no labels.npy",
+    )
 
 
-def test_forgetting_against_an_imported_bank_of_another_recognizer_is_refused(arrays: Path, tmp_path: Path) -> None:
-    answer(piu("bank", "import", arrays, "--out", tmp_path / "bank.safetensors", *RECOGNIZER_OPTIONS, "--json"))
-    refused = piu("forget", "--identity", "3", "--bank", tmp_path / "bank.safetensors", "--out", tmp_path / "out", "--no-evaluate")
+def test_forgetting_against_an_imported_bank_of_another_recognizer_is_refused(
+    arrays: Path, tmp_path: Path
+) -> None:
+    answer(
+        piu("bank", "import", arrays, "--out", tmp_path / "bank.safetensors", *RECOGNIZER_OPTIONS, "--json")
+    )
+    refused = piu(
+        "forget",
+        "--identity",
+        "3",
+        "--bank",
+        tmp_path / "bank.safetensors",
+        "--out",
+        tmp_path / "out",
+        "--no-evaluate",
+    )
     assert_refused(refused, "'arcface.onnx' (abababababab)", "'mini-conditioning'")
 
 
@@ -208,7 +257,10 @@ def test_check_exits_0_for_sound_1_for_problems_2_for_misuse(bank_file: Path, tm
     assert found["banks"] == 2
     assert any("'person-" in problem and "likely one person" in problem for problem in found["problems"])
     assert any("nowhere" in problem for problem in found["problems"])
-    assert piu("bank", "check", bank_file, "--double", "0.3").stdout.count("likely one person") == len(found["problems"]) - 1
+    assert (
+        piu("bank", "check", bank_file, "--double", "0.3").stdout.count("likely one person")
+        == len(found["problems"]) - 1
+    )
 
     misused = piu("bank", "check", bank_file, "--double", "3")
     assert (misused.returncode, misused.stdout) == (2, "")
@@ -218,10 +270,15 @@ def test_check_exits_0_for_sound_1_for_problems_2_for_misuse(bank_file: Path, tm
 
 def test_export_writes_the_rows_of_one_identity_for_their_owner(bank_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "rows.npy"
-    assert answer(piu("bank", "export", "person-003", "--bank", bank_file, "--out", out, "--json")) == {"path": str(out), "embeddings": 6}
+    assert answer(piu("bank", "export", "person-003", "--bank", bank_file, "--out", out, "--json")) == {
+        "path": str(out),
+        "embeddings": 6,
+    }
     assert torch.allclose(torch.from_numpy(np.load(out)), tiny_bank().of("person-003"))
     assert out.stat().st_mode & 0o777 == 0o600
-    assert_refused(piu("bank", "export", "person-003", "--bank", bank_file, "--out", out), f"'{out}' exists already")
+    assert_refused(
+        piu("bank", "export", "person-003", "--bank", bank_file, "--out", out), f"'{out}' exists already"
+    )
     unknown = piu("bank", "export", "person-0033", "--bank", bank_file, "--out", tmp_path / "other.npy")
     assert_refused(unknown, "'person-0033'", "did you mean", "person-003")
     assert not (tmp_path / "other.npy").exists()
@@ -241,7 +298,10 @@ def test_models_sets_the_pack_up_from_files_at_hand(tmp_path: Path) -> None:
     assert set(found) == {"pack", "recognizer", "recognizer_sha256"}
     assert (found["pack"], found["recognizer"]) == (str(tmp_path / "pack"), "arcface.onnx")
     words = piu("bank", "models", *options)
-    assert words.stdout == f"face pack in {tmp_path / 'pack'}, recognizer 'arcface.onnx' ({str(found['recognizer_sha256'])[:12]})\n"
+    assert (
+        words.stdout
+        == f"face pack in {tmp_path / 'pack'}, recognizer 'arcface.onnx' ({str(found['recognizer_sha256'])[:12]})\n"
+    )
 
 
 def test_models_refuses_a_source_that_is_not_there(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The real command line on the embedded base: its own entry point, in a process of its own where that matters."""
+"""The real command line on the embedded base: its own entry point, in a process of its own where that
+matters.
+"""
 
 import contextlib
 import io
@@ -34,7 +36,9 @@ class Result:
 
 
 def piu(*arguments: object) -> Result:
-    """The console script's entry point, in this process: importing the libraries anew costs seconds each time."""
+    """The console script's entry point, in this process: importing the libraries anew costs seconds each
+    time.
+    """
     out, err, code = io.StringIO(), io.StringIO(), 0
     line = mock.patch.object(sys, "argv", ["piu-lora", *map(str, arguments)])
     with line, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -75,7 +79,12 @@ def test_help_answers_in_about_a_second() -> None:
 
 def test_help_imports_no_model_library() -> None:
     code = "import sys, piu_lora.cli.app; print(sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_forget_generate_evaluate(tmp_path: Path) -> None:
@@ -93,7 +102,17 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
     assert (out / "pytorch_lora_weights.safetensors").stat().st_size < 1e6
 
     grid = piu(
-        "generate", "--identity", "mini-0007", "--identity", "mini-0008", "--adapter", out, "--images", 2, "--out", tmp_path / "grid.png"
+        "generate",
+        "--identity",
+        "mini-0007",
+        "--identity",
+        "mini-0008",
+        "--adapter",
+        out,
+        "--images",
+        2,
+        "--out",
+        tmp_path / "grid.png",
     )
     assert grid.returncode == 0, grid.stderr
     assert (tmp_path / "grid.png").stat().st_size > 1000
@@ -102,7 +121,9 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
     again = piu("evaluate", out, "--identity", "mini-0007", "--out", tmp_path / "report", "--json", *lean)
     assert again.returncode == 0, again.stderr
     first = result["evaluation"]["recognizers"]["evaluating"]["ism"]["forget"]["after"]
-    assert json.loads(again.stdout)["evaluation"]["recognizers"]["evaluating"]["ism"]["forget"]["after"] == pytest.approx(first, abs=1e-3)
+    assert json.loads(again.stdout)["evaluation"]["recognizers"]["evaluating"]["ism"]["forget"][
+        "after"
+    ] == pytest.approx(first, abs=1e-3)
 
     failed = piu("evaluate", out, "--identity", "mini-0007", "--max-forget", "0.01", *lean)
     assert failed.returncode == 1
@@ -111,14 +132,20 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
 
 
 def test_unknown_identity_suggests(tmp_path: Path) -> None:
-    assert_refused(forget(tmp_path / "out", identity="mini-00077"), "'mini-00077'", "did you mean", "mini-0077")
+    assert_refused(
+        forget(tmp_path / "out", identity="mini-00077"), "'mini-00077'", "did you mean", "mini-0077"
+    )
 
 
-def test_one_embedding_is_allowed_and_says_what_it_costs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_embedding_is_allowed_and_says_what_it_costs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     np.save(tmp_path / "one.npy", mini.conditioning_bank().of("mini-0001")[0].numpy())
     assert forget(tmp_path / "out", identity=tmp_path / "one.npy").returncode == 0
     assert "a single photograph or embedding: nothing can be held out" in caplog.text
-    assert "evaluating on the training embeddings: the figures say less about other photographs" in caplog.text
+    assert (
+        "evaluating on the training embeddings: the figures say less about other photographs" in caplog.text
+    )
 
 
 def corrupt_bank(path: Path) -> None:
@@ -170,7 +197,10 @@ def test_unwritable_output() -> None:
         ("train.steps=many", ("train.steps = 'many'", "expected int")),
         ("train.steps", ("'train.steps'", "section.key=value")),
         ("anchor.rule=closest", ("'closest'", "proximity")),
-        ("method=piuu", ("'piuu'", "known: closed-both, closed-encoder, closed-kv, distil-both, distil-encoder, piu")),
+        (
+            "method=piuu",
+            ("'piuu'", "known: closed-both, closed-encoder, closed-kv, distil-both, distil-encoder, piu"),
+        ),
         ("anchor.tau=0.99", ("0 lie within 0.05", "anchor.on_empty=widen")),
     ],
 )
@@ -187,7 +217,9 @@ def test_bad_base_and_adapter(tmp_path: Path) -> None:
 
 
 def test_adapter_of_another_base(adapter_folder: Path, tmp_path: Path) -> None:
-    refused = piu("generate", "--identity", "mini-0001", "--adapter", adapter_folder, "--out", tmp_path / "x.png")
+    refused = piu(
+        "generate", "--identity", "mini-0001", "--adapter", adapter_folder, "--out", tmp_path / "x.png"
+    )
     assert_refused(refused, "'tiny'", "'arc2face-mini'")
     assert not (tmp_path / "x.png").exists()
 
@@ -195,7 +227,9 @@ def test_adapter_of_another_base(adapter_folder: Path, tmp_path: Path) -> None:
 def test_truncated_adapter(adapter_folder: Path, tmp_path: Path) -> None:
     weights = adapter_folder / "pytorch_lora_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    refused = piu("generate", "--identity", "mini-0001", "--adapter", adapter_folder, "--out", tmp_path / "x.png")
+    refused = piu(
+        "generate", "--identity", "mini-0001", "--adapter", adapter_folder, "--out", tmp_path / "x.png"
+    )
     assert_refused(refused, "truncated or changed", "pytorch_lora_weights.safetensors")
 
 
@@ -203,7 +237,9 @@ def test_truncated_adapter(adapter_folder: Path, tmp_path: Path) -> None:
 def test_full_disk(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], check=False
+    ).returncode:
         pytest.skip("this machine mounts no tmpfs")
     try:
         assert_refused(forget(small / "out"), "disk is full", code=3)
@@ -213,8 +249,12 @@ def test_full_disk(tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
-    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, "--set", "train.steps=10")
-    runs = [subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in range(2)]
+    line = command(
+        "forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, "--set", "train.steps=10"
+    )
+    runs = [
+        subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in range(2)
+    ]
     errors = [run.communicate(timeout=300)[1] for run in runs]
     assert sorted(run.returncode for run in runs) in ([0, 2], [0, 3])
     assert any("another run is writing" in error or "exists already" in error for error in errors)

@@ -68,7 +68,11 @@ def people(bank: IdentityBank, tmp_path: Path) -> Path:
 def sign(folder: Path) -> None:
     """A receipt that fits what lies in the folder now."""
     receipt = json.loads((folder / "forget.json").read_text())
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != "forget.json"]
+    names = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "forget.json"
+    ]
     receipt["files"] = {name: file_digest(folder / name) for name in names}
     (folder / "forget.json").write_text(json.dumps(receipt))
 
@@ -88,10 +92,15 @@ def test_there_and_back(writer: LoopbackHub, adapter_folder: Path, people: Path,
     again = piu("push", adapter_folder, REPO)
     assert f"unchanged at {writer.url}/{REPO} (commit {facts['commit'][:12]})" in again.out
     pulled = piu("pull", REPO, "--json")
-    assert json.loads(pulled.out) == {"adapter_id": read_adapter(adapter_folder).id, "path": str(tmp_path / "forgotten")}
+    assert json.loads(pulled.out) == {
+        "adapter_id": read_adapter(adapter_folder).id,
+        "path": str(tmp_path / "forgotten"),
+    }
     assert piu("pull", REPO).code == 2
     assert piu("pull", f"{REPO}@{facts['commit']}", "--force").code == 0
-    assert piu("pull", REPO, "--out", tmp_path / "elsewhere").out.strip().endswith(str(tmp_path / "elsewhere"))
+    assert (
+        piu("pull", REPO, "--out", tmp_path / "elsewhere").out.strip().endswith(str(tmp_path / "elsewhere"))
+    )
 
 
 def test_dry_run_lists_files_and_card_without_a_token_or_a_network(
@@ -108,7 +117,9 @@ def test_dry_run_lists_files_and_card_without_a_token_or_a_network(
 
 
 @pytest.mark.parametrize("dry", [True, False])
-def test_a_hit_lists_file_and_offset_and_repeats_nothing(writer: LoopbackHub, adapter_folder: Path, people: Path, dry: bool) -> None:
+def test_a_hit_lists_file_and_offset_and_repeats_nothing(
+    writer: LoopbackHub, adapter_folder: Path, people: Path, dry: bool
+) -> None:
     add_to_card(adapter_folder, "\nPERSON-007\n")
     offset = (adapter_folder / "README.md").read_bytes().index(b"PERSON-007")
     options = ["--dry-run"] if dry else []
@@ -140,7 +151,9 @@ def test_every_member_of_a_merged_adapter_is_looked_for(
 ) -> None:
     folder = write_random(pipe, tmp_path / "merged", 9).path
     receipt = json.loads((folder / "forget.json").read_text())
-    receipt["members"] = [{"adapter_id": f"{number:016x}", "weight": 1.0, "weights_sha256": "0" * 64} for number in (1, 2)]
+    receipt["members"] = [
+        {"adapter_id": f"{number:016x}", "weight": 1.0, "weights_sha256": "0" * 64} for number in (1, 2)
+    ]
     (folder / "forget.json").write_text(json.dumps(receipt))
     add_to_card(folder, "\nperson-002\n")
     with Ledger() as ledger:
@@ -175,7 +188,9 @@ def test_a_photograph_without_a_face_pack_gives_its_texts(
         assert (refused.code, "the source path" in refused.err) == (2, True), planted
 
 
-def test_pictures_of_the_person_stay_whatever_they_are_called(writer: LoopbackHub, adapter_folder: Path) -> None:
+def test_pictures_of_the_person_stay_whatever_they_are_called(
+    writer: LoopbackHub, adapter_folder: Path
+) -> None:
     (adapter_folder / "report").mkdir()
     for name in ("before_after.png", "loss.png"):
         Image.new("RGB", (8, 8)).save(adapter_folder / "report" / name)
@@ -203,7 +218,9 @@ def test_metadata_of_a_picture_is_refused_whoever_it_names(writer: LoopbackHub, 
     assert "image metadata" in refused.err
 
 
-def test_a_pull_that_fails_leaves_what_was_there(writer: LoopbackHub, adapter_folder: Path, tmp_path: Path, naps: list[float]) -> None:
+def test_a_pull_that_fails_leaves_what_was_there(
+    writer: LoopbackHub, adapter_folder: Path, tmp_path: Path, naps: list[float]
+) -> None:
     assert piu("push", adapter_folder, REPO).code == 0
     writer.corrupt("adapter_model", times=1)
     failed = piu("pull", REPO)
@@ -228,7 +245,9 @@ for arguments in (sys.argv[1:4], ["pull", sys.argv[3]]):
 """
 
 
-def test_the_token_never_shows_not_even_with_debug(writer: LoopbackHub, adapter_folder: Path, tmp_path: Path) -> None:
+def test_the_token_never_shows_not_even_with_debug(
+    writer: LoopbackHub, adapter_folder: Path, tmp_path: Path
+) -> None:
     """A process of its own, with all that it and the client log, and a Hub that refuses."""
     writer.fail("/commit/", status=403, times=None)
     writer.fail("/resolve/", status=403, times=None)
@@ -239,6 +258,10 @@ def test_the_token_never_shows_not_even_with_debug(writer: LoopbackHub, adapter_
     )  # fmt: skip
     for refusal in ("your token may not write to", "is not in the cache, and the Hub answers 403"):
         assert refusal in done.stderr
-    assert "authorization: <TOKEN>" in done.stderr  # the client's own log was on, and its requests carried the token
+    assert (
+        "authorization: <TOKEN>" in done.stderr
+    )  # the client's own log was on, and its requests carried the token
     assert TOKEN not in done.stdout + done.stderr
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    assert not [
+        path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()
+    ]

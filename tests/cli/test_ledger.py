@@ -127,7 +127,9 @@ def test_check(own_ledger: Path, adapter_folder: Path) -> None:
     assert WHO not in out
 
 
-@pytest.mark.parametrize("command", [["list"], ["show", "aaaa"], ["withdraw", "aaaa"], ["check"], ["export", "--out", "x.json"]])
+@pytest.mark.parametrize(
+    "command", [["list"], ["show", "aaaa"], ["withdraw", "aaaa"], ["check"], ["export", "--out", "x.json"]]
+)
 def test_no_ledger_is_refused(command: list[str]) -> None:
     code, out, err = piu(*command, "--ledger", "none")
     assert (code, out) == (2, "")
@@ -136,11 +138,17 @@ def test_no_ledger_is_refused(command: list[str]) -> None:
 
 def test_a_broken_ledger_stops_forget_before_anything_expensive(own_ledger: Path, tmp_path: Path) -> None:
     own_ledger.write_bytes(b"not a database, but long enough to be looked at" * 50)
-    with mock.patch.object(sys, "argv", ["piu-lora", "forget", "--identity", "mini-0007", "--out", str(tmp_path / "out")]):
+    with mock.patch.object(
+        sys, "argv", ["piu-lora", "forget", "--identity", "mini-0007", "--out", str(tmp_path / "out")]
+    ):
         err = io.StringIO()
-        with mock.patch("piu_lora.jobs.forget.open_case") as case, contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+        with (
+            mock.patch("piu_lora.jobs.forget.open_case") as request,
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as stop,
+        ):
             main()
     assert stop.value.code == 2
     assert "restore a backup" in err.getvalue()
-    case.assert_not_called()
+    request.assert_not_called()
     assert not (tmp_path / "out").exists()

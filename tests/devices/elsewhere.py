@@ -1,7 +1,9 @@
-"""A device beside the CPU that any machine has: its tensors live in ordinary memory, and whatever mixes them with the CPU's is refused.
+"""A device beside the CPU that any machine has: its tensors live in ordinary memory, and whatever mixes them
+with the CPU's is refused.
 
-A GPU refuses the same. ``torch.device("away:0")`` is PyTorch's own slot for devices that are written in Python; every kernel of it
-checks its arguments and runs the CPU's kernel on what they hold. It says nothing of speed, precision or a GPU's own kernels.
+A GPU refuses the same. ``torch.device("away:0")`` is PyTorch's own slot for devices that are written in
+Python; every kernel of it checks its arguments and runs the CPU's kernel on what they hold. It says nothing
+of speed, precision or a GPU's own kernels.
 """
 
 from functools import cache
@@ -44,7 +46,12 @@ class Away(torch.Tensor):
     def __new__(cls, held: torch.Tensor) -> "Away":
         """Wrap a CPU tensor."""
         return torch.Tensor._make_wrapper_subclass(
-            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, device=torch.device(AWAY)
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=torch.device(AWAY),
         )
 
     def __init__(self, held: torch.Tensor) -> None:
@@ -54,26 +61,36 @@ class Away(torch.Tensor):
         return f"Away({self.held})"
 
     @classmethod
-    def __torch_dispatch__(cls, kernel: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        cls, kernel: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         return _run(kernel, args, kwargs or {})
 
 
 def _run(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
     there = [tensor for tensor in tensors if isinstance(tensor, Away)]
-    here = [tensor for tensor in tensors if not isinstance(tensor, Away) and tensor.dim()]  # single numbers may cross
+    here = [
+        tensor for tensor in tensors if not isinstance(tensor, Away) and tensor.dim()
+    ]  # single numbers may cross
     if there and here and kernel not in _CROSSING | _INDEXING:
         shapes = [[tuple(tensor.shape) for tensor in side] for side in (there, here)]
-        raise RuntimeError(f"{kernel} expects its tensors on one device; {shapes[0]} are on {AWAY}, {shapes[1]} on the CPU")
+        raise RuntimeError(
+            f"{kernel} expects its tensors on one device; {shapes[0]} are on {AWAY}, {shapes[1]} on the CPU"
+        )
     stated = kwargs.get("device")
     lands_there = bool(there) if stated is None else torch.device(stated).type == "away"
     if kernel is _ATEN.copy_.default:
         lands_there = isinstance(args[0], Away)
     plain_args, plain = tree_map(lambda leaf: leaf.held if isinstance(leaf, Away) else leaf, (args, kwargs))
-    result = kernel(*plain_args, **({**plain, "device": torch.device("cpu")} if stated is not None else plain))
+    result = kernel(
+        *plain_args, **({**plain, "device": torch.device("cpu")} if stated is not None else plain)
+    )
     if not lands_there:
         return result
-    wrapped = {id(tensor.held): tensor for tensor in there}  # kernels that work in place give back what they were given
+    wrapped = {
+        id(tensor.held): tensor for tensor in there
+    }  # kernels that work in place give back what they were given
 
     def landed(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):

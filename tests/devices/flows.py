@@ -2,8 +2,8 @@
 
     python -m tests.devices.flows FOLDER
 
-Prints a JSON line for each flow: its name, and the error it ended with. A process of its own: registering a device makes it the
-accelerator of all libraries there.
+Prints a JSON line for each flow: its name, and the error it ended with. A process of its own: registering a
+device makes it the accelerator of all libraries there.
 """
 
 import dataclasses
@@ -36,11 +36,11 @@ from piu_lora.adapter import unload
 from piu_lora.attacks import ATTACKS
 from piu_lora.jobs.arena.compare import shared_settings
 from piu_lora.jobs.arena.round import Contender, Round
-from piu_lora.jobs.request.request import open_case
+from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.stacks.layer_statistics import RefitConfig
 from piu_lora.model import mini
 from piu_lora.unlearn import METHODS
-from piu_lora.unlearn.rivals import MINI, RIVALS, Rendering
+from piu_lora.unlearn.baselines import BASELINES, MINI, Rendering
 from tests.devices.elsewhere import AWAY, away
 from tests.tiny import FAST, tiny_bank, tiny_pipeline
 
@@ -89,7 +89,9 @@ def flows(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     arena: list[Round] = []
 
     def enter() -> None:
-        arena.append(Round(pipe, open_case(WHO, mini.conditioning_bank(), small, mini.conditioning_recognizer())))
+        arena.append(
+            Round(pipe, open_request(WHO, mini.conditioning_bank(), small, mini.conditioning_recognizer()))
+        )
 
     yield "arena", enter
     few = Rendering(forget=2, retain=2, steps=2, batch=2)
@@ -97,12 +99,16 @@ def flows(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         "uce": {}, "esd": {"steps": 1}, "piu-dense": {"steps": 1, "batch": 2}, "siss": {"steps": 1, "batch": 2, "rendering": few},
         "wid": {"steps": 1, "batch": 2, "accumulation": 1, "rendering": few},
     }  # fmt: skip
-    for name in RIVALS:
+    for name in BASELINES:
         MINI[name] = dataclasses.replace(MINI[name], **quick[name])
-        yield f"arena {name}", partial(lambda rival: arena[0].play(Contender(rival), 0), name)
+        yield f"arena {name}", partial(lambda baseline: arena[0].play(Contender(baseline), 0), name)
 
     def embedded() -> None:
-        config = ForgetConfig.preset("mini", "closed-encoder").updated_from_pairs(QUICK).updated({"evaluation": SMALL})
+        config = (
+            ForgetConfig.preset("mini", "closed-encoder")
+            .updated_from_pairs(QUICK)
+            .updated({"evaluation": SMALL})
+        )
         forget(WHO, pipe, made("embedded"), config=config)
 
     yield "forget, evaluated", embedded

@@ -1,4 +1,6 @@
-"""Nothing assumes the CPU: every flow that runs a model, on a device whose tensors cannot be mixed with the CPU's."""
+"""Nothing assumes the CPU: every flow that runs a model, on a device whose tensors cannot be mixed with the
+CPU's.
+"""
 
 import json
 import os
@@ -11,7 +13,10 @@ import torch
 
 from tests.devices.elsewhere import AVAILABLE
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not AVAILABLE, reason="this torch has no devices written in Python")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not AVAILABLE, reason="this torch has no devices written in Python"),
+]
 
 
 def test_the_device_refuses_to_be_mixed() -> None:
@@ -41,7 +46,11 @@ for mixed in (lambda: layer(row), lambda: torch.zeros(2, device="away:0") + torc
 
 
 def test_every_flow_on_another_device(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PIU_LORA_CACHE": str(tmp_path / "cache")}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PIU_LORA_CACHE": str(tmp_path / "cache"),
+    }
     command = [sys.executable, "-m", "tests.devices.flows", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
     assert run.returncode == 0, run.stderr

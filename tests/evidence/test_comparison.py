@@ -1,6 +1,14 @@
 import pytest
 
-from piu_lora.evidence import Cell, comparison_csv, comparison_picture, comparison_table, difference_table, differences_from, rows_of
+from piu_lora.evidence import (
+    Cell,
+    comparison_csv,
+    comparison_picture,
+    comparison_table,
+    difference_table,
+    differences_from,
+    rows_of,
+)
 from piu_lora.evidence.comparison import FIGURES
 
 
@@ -35,12 +43,16 @@ def test_what_was_not_measured_is_a_dash() -> None:
 
 
 def test_differences_are_of_the_same_person_and_seed() -> None:
-    """People who differ by much more than the methods do: the pairs show it, the rows cannot. Cells of one alone do not count."""
+    """People who differ by much more than the methods do: the pairs show it, the rows cannot. Cells of one
+    alone do not count.
+    """
     first = [cell(person, seed, 10.0 * person) for person in range(4) for seed in range(2)]
     second = [cell(person, 0, 10.0 * person + 0.5, "b") for person in range(3)]
     alone = [cell(9, 0, 0.0, "b"), cell(9, 0, 0.0, "c")]
     found = differences_from([*first, *second, *alone], "a")
-    assert [(each.variant, each.recognizer, each.people, each.cells) for each in found] == [("b", r, 3, 3) for r in second[0].figures]
+    assert [(each.variant, each.recognizer, each.people, each.cells) for each in found] == [
+        ("b", r, 3, 3) for r in second[0].figures
+    ]
     assert found[0].figures["forget"] == found[0].figures["recognised"] == (0.5, 0.5, 0.5)
     table = difference_table(found)
     assert table.startswith("Less `a`, on the same people and seeds, by the evaluating recognizer:")

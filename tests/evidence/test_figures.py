@@ -23,7 +23,13 @@ def leaning(towards: int, cosine: float, spare: int = 11) -> torch.Tensor:
 
 
 def plan() -> Plan:
-    rows = [("forget", 0)] * 4 + [("random", 2), ("random", 3)] + [("nearest", 4), ("nearest", 5)] * 2 + [("anchor", 1)] + [("more", 0)] * 4
+    rows = (
+        [("forget", 0)] * 4
+        + [("random", 2), ("random", 3)]
+        + [("nearest", 4), ("nearest", 5)] * 2
+        + [("anchor", 1)]
+        + [("more", 0)] * 4
+    )
     return Plan(tuple(Shot(group, row, CENTROIDS[row], place) for place, (group, row) in enumerate(rows)))
 
 
@@ -40,7 +46,15 @@ def gallery(**changes: object) -> Gallery:
 BEFORE = embedded([leaning(0, 0.7)] * 8)
 # After: two still verify at 0.6, one more at 0.4 only, one shows no face, four look like the anchor.
 AFTER = embedded(
-    [leaning(0, 0.65), leaning(0, 0.5), torch.zeros(WIDTH), leaning(1, 0.9), leaning(0, 0.61), *[leaning(1, 0.9)] * 3], kept=0.7
+    [
+        leaning(0, 0.65),
+        leaning(0, 0.5),
+        torch.zeros(WIDTH),
+        leaning(1, 0.9),
+        leaning(0, 0.61),
+        *[leaning(1, 0.9)] * 3,
+    ],
+    kept=0.7,
 )
 
 
@@ -84,7 +98,12 @@ def test_no_face_is_an_outcome_of_its_own() -> None:
 
 
 def test_a_picture_without_a_face_never_verifies_even_at_a_threshold_below_nothing() -> None:
-    always = Gallery("yes", lambda pictures: pictures, CENTROIDS, thresholds={far: Threshold(-1.0, far, 10) for far in FARS})
+    always = Gallery(
+        "yes",
+        lambda pictures: pictures,
+        CENTROIDS,
+        thresholds={far: Threshold(-1.0, far, 10) for far in FARS},
+    )
     figures = figures_of(plan(), always, BEFORE, AFTER)
     assert figures["verified"]["0.001"]["forget"]["after"]["mean"] == 7 / 8
 
@@ -142,7 +161,9 @@ def test_rates_as_keys() -> None:
 
 
 def test_training_references_are_refused() -> None:
-    rows = torch.nn.functional.normalize(torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
+    rows = torch.nn.functional.normalize(
+        torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     require_disjoint(rows[:3], rows[3:], "arc")
     with pytest.raises(BadInput, match=r"reference 2 of 3 was trained on \(arc recognizer: cosine 0\.9999"):
         require_disjoint(rows[:3], rows[[4, 1]].half().float(), "arc")
@@ -151,5 +172,7 @@ def test_training_references_are_refused() -> None:
 def test_an_uncalibrated_rate_says_so() -> None:
     with pytest.raises(BadInput, match="too few pairs"):
         gallery().threshold(0.0001)
-    with pytest.raises(BadInput, match=r"the arc recognizer was not calibrated at a false-accept rate of 0\.02"):
+    with pytest.raises(
+        BadInput, match=r"the arc recognizer was not calibrated at a false-accept rate of 0\.02"
+    ):
         gallery().threshold(0.02)

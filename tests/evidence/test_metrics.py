@@ -36,7 +36,10 @@ def test_accuracy_is_one_on_the_centroids_and_none_with_rows_exchanged() -> None
     assert accuracy(gallery, gallery, [1, 2, 3, 4, 5, 0]).tolist() == [0.0] * 6
 
 
-@pytest.mark.parametrize(("retained", "forgotten", "wanted"), [(1.0, 0.0, 100.0), (0.9, 0.04, 18.0), (0.0, 0.5, 0.0), (1.0, 1.0, 1 / 1.01)])
+@pytest.mark.parametrize(
+    ("retained", "forgotten", "wanted"),
+    [(1.0, 0.0, 100.0), (0.9, 0.04, 18.0), (0.0, 0.5, 0.0), (1.0, 1.0, 1 / 1.01)],
+)
 def test_srk(retained: float, forgotten: float, wanted: float) -> None:
     assert srk(retained, forgotten) == pytest.approx(wanted)
 
@@ -84,6 +87,8 @@ def test_ratio_interval_is_scipys_paired_bootstrap() -> None:
 
 
 def test_ratio_interval_keeps_pairs_together() -> None:
-    """When every pair has the same ratio, resampling pairs cannot change it; resampling the sides apart would."""
+    """When every pair has the same ratio, resampling pairs cannot change it; resampling the sides apart
+    would.
+    """
     before = np.random.default_rng(0).uniform(0.1, 0.9, size=25)
     assert ratio_interval(0.25 * before, before) == pytest.approx((0.25, 0.25), abs=1e-12)

@@ -54,7 +54,10 @@ def test_a_short_row_leaves_paper() -> None:
 
 def test_the_gap_moves_only_what_comes_after_it() -> None:
     plain, gapped = (face_grid([("", [RED] * 4)], size=SIZE, gap_after=gap) for gap in (0, 2))
-    shifts = [after[0] - before[0] for before, after in zip(boxes(plain, (255, 0, 0)), boxes(gapped, (255, 0, 0)), strict=True)]
+    shifts = [
+        after[0] - before[0]
+        for before, after in zip(boxes(plain, (255, 0, 0)), boxes(gapped, (255, 0, 0)), strict=True)
+    ]
     assert shifts == [0, 0, 24, 24]
     assert gapped.width - plain.width == 24
 
@@ -78,8 +81,17 @@ def test_png_is_lossless() -> None:
 
 
 def evaluation() -> Evaluation:
-    """Forget (4 pictures of one person), two retained people, one neighbour, an anchor; red before, green after."""
-    people = [("forget", 0)] * 4 + [("random", 1), ("random", 2), ("random", 1), ("nearest", 3), ("nearest", 3), ("anchor", 4)]
+    """Forget (4 pictures of one person), two retained people, one neighbour, an anchor; red before, green
+    after.
+    """
+    people = [("forget", 0)] * 4 + [
+        ("random", 1),
+        ("random", 2),
+        ("random", 1),
+        ("nearest", 3),
+        ("nearest", 3),
+        ("anchor", 4),
+    ]
     plan = Plan(tuple(Shot(group, row, torch.zeros(2), place) for place, (group, row) in enumerate(people)))
     return Evaluation(plan, RED.expand(len(people), 3, 6, 6), GREEN.expand(len(people), 3, 6, 6))
 

@@ -26,7 +26,12 @@ def section(**changes: Any) -> dict[str, Any]:
         "random": {"before": mean(1.0), "after": mean(given["random_verified"])},
         "nearest": {"before": mean(1.0), "after": mean(given["nearest_verified"])},
     }
-    ratios = {"forget": given["forget_ism"], "random": given["random_ism"], "nearest": given["nearest_ism"], "anchor": given["anchor_ism"]}
+    ratios = {
+        "forget": given["forget_ism"],
+        "random": given["random_ism"],
+        "nearest": given["nearest_ism"],
+        "anchor": given["anchor_ism"],
+    }
     figures = {
         "thresholds": {"0.001": {"refused": ""}}, "references": {"refused": ""}, "verified": {"0.001": verified},
         "leak": {"0.001": {"8": {"after": given["leak"]}}}, "no_face": {"forget": {"after": given["no_face"], "n": 10}},
@@ -35,7 +40,8 @@ def section(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     quality = {
         "sharpness": {
-            side: {"before": 0.02, "after": 0.02 * given["sharpness"], "ratio": given["sharpness"]} for side in ("forget", "retain")
+            side: {"before": 0.02, "after": 0.02 * given["sharpness"], "ratio": given["sharpness"]}
+            for side in ("forget", "retain")
         },
         "kid": {"retain": {"delta": mean(given["kid"])}},
     }
@@ -43,7 +49,9 @@ def section(**changes: Any) -> dict[str, Any]:
 
 
 def missed(policy: Policy | None = None, **changes: Any) -> list[str]:
-    return [line.name for line in judge({"evaluation": section(**changes)}, policy or Policy()) if not line.passed]
+    return [
+        line.name for line in judge({"evaluation": section(**changes)}, policy or Policy()) if not line.passed
+    ]
 
 
 def test_the_default_passes_what_is_fine() -> None:
@@ -91,17 +99,22 @@ def test_met_exactly_is_met() -> None:
 
 def test_a_file_lays_limits_over_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "strict.toml"
-    path.write_text('[evaluation]\nverified = 0\nno_face = "off"\n[audit]\n"poster.rank" = {min = 10}\n"cone.leaks" = {max = 0.1}\n')
+    path.write_text(
+        '[evaluation]\nverified = 0\nno_face = "off"\n[audit]\n"reidentify.rank" = {min = 10}\n"cone.leaks" = {max = 0.1}\n'
+    )
     policy = Policy.load(path)
     assert policy.name == "strict.toml"
     assert policy.far == 0.001
     assert missed(policy, verified=0.01, no_face=9) == ["verified"]
-    attacks = [{"name": "poster", "figures": {"rank": 3}}, {"name": "cone", "figures": {"leaks": None, "radius": 0.5}}]
+    attacks = [
+        {"name": "reidentify", "figures": {"rank": 3}},
+        {"name": "cone", "figures": {"leaks": None, "radius": 0.5}},
+    ]
     lines = {line.name: line for line in judge({"audit": {"attacks": attacks}}, policy)}
-    assert not lines["poster.rank"].passed
+    assert not lines["reidentify.rank"].passed
     assert lines["cone.leaks"].reason == "the attack could not measure this"
     absent = judge({"audit": {"attacks": attacks[:1]}}, policy)[1]
-    assert absent.reason == "no attack of this audit has a figure 'cone.leaks'; known: poster.rank"
+    assert absent.reason == "no attack of this audit has a figure 'cone.leaks'; known: reidentify.rank"
 
 
 @pytest.mark.parametrize(
@@ -110,10 +123,13 @@ def test_a_file_lays_limits_over_the_defaults(tmp_path: Path) -> None:
         ("[evaluation]\nverifed = 0.1\n", r"unknown setting 'verifed': did you mean verified\?"),
         ("far = 2.0\n", r"far = 2\.0 is out of range"),
         ("fra = 0.1\n", r"unknown key 'fra'; known: far, evaluation, audit"),
-        ('[audit]\n"poster.rank" = 3\n', r"audit\.'poster\.rank' = 3 is no limit"),
-        ('[audit]\n"poster.rank" = {min = 1, max = 2}\n', "is no limit"),
+        ('[audit]\n"reidentify.rank" = 3\n', r"audit\.'poster\.rank' = 3 is no limit"),
+        ('[audit]\n"reidentify.rank" = {min = 1, max = 2}\n', "is no limit"),
         ("audit = 3\n", "audit = 3 is no table"),
-        ("far = 0.5\n", r"policy\.toml': far = 0\.5 is out of range: expected one of the calibrated rates, 0\.01, 0\.001, 0\.0001"),
+        (
+            "far = 0.5\n",
+            r"policy\.toml': far = 0\.5 is out of range: expected one of the calibrated rates, 0\.01, 0\.001, 0\.0001",
+        ),
         ("far = \n", "cannot read the policy"),
         ('[evaluation]\nverified = "none"\n', "verified = 'none' has the wrong type"),
     ],

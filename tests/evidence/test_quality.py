@@ -11,9 +11,13 @@ from piu_lora.evidence.quality import kid, kid_change, sharpness
 
 def reference_kid(x: np.ndarray, y: np.ndarray) -> float:
     """The unbiased estimator, straight from its definition (arXiv 1801.01401)."""
-    xx, yy, xy = (polynomial_kernel(a, b, degree=3, gamma=1 / x.shape[1], coef0=1) for a, b in ((x, x), (y, y), (x, y)))
+    xx, yy, xy = (
+        polynomial_kernel(a, b, degree=3, gamma=1 / x.shape[1], coef0=1) for a, b in ((x, x), (y, y), (x, y))
+    )
     n, m = len(x), len(y)
-    return (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1)) - 2 * xy.mean()
+    return (
+        (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1)) - 2 * xy.mean()
+    )
 
 
 def drawn(count: int, shift: float, seed: int) -> np.ndarray:

@@ -15,13 +15,17 @@ from piu_lora.evidence.statistics import difference, estimate, leak_at_k, paired
 @pytest.mark.parametrize("count", [3, 8, 12])
 def test_sign_flips_are_scipys_exact_permutation_test(count: int) -> None:
     values = np.random.default_rng(count).normal(0.4, 1, size=count)
-    reference = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided")
+    reference = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+    )
     assert sign_flip_test(values, np.arange(count)) == pytest.approx(reference.pvalue, abs=1e-12)
 
 
 def test_many_sign_flips_come_close_to_scipys() -> None:
     values = np.random.default_rng(5).normal(0.25, 1, size=40)
-    reference = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=20_000, rng=np.random.default_rng(1))
+    reference = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=20_000, rng=np.random.default_rng(1)
+    )
     assert sign_flip_test(values, np.arange(40)) == pytest.approx(reference.pvalue, abs=0.015)
 
 
@@ -53,7 +57,9 @@ def test_intervals_over_people_are_scipys_bootstrap_of_their_means() -> None:
     tolerance = 0.1 * (reference.high - reference.low)
     assert interval(values, people=people) == pytest.approx((reference.low, reference.high), abs=tolerance)
     apart = interval(values)
-    assert apart[1] - apart[0] < 0.7 * (reference.high - reference.low)  # images taken for independent draws promise too much
+    assert apart[1] - apart[0] < 0.7 * (
+        reference.high - reference.low
+    )  # images taken for independent draws promise too much
 
 
 def test_ratio_intervals_over_people_keep_people_together() -> None:
@@ -70,7 +76,11 @@ def test_estimate_and_paired_hold_together() -> None:
     assert found["ratio"] == pytest.approx(0.6 / 2.1)
     assert found["difference"]["mean"] == pytest.approx(-0.5)
     assert (found["n"], found["people"]) == (3, 3)
-    assert estimate(after, people) == {"mean": pytest.approx(0.2), "interval": found["after_interval"], "n": 3}
+    assert estimate(after, people) == {
+        "mean": pytest.approx(0.2),
+        "interval": found["after_interval"],
+        "n": 3,
+    }
     assert paired(np.zeros(2), np.ones(2), [0, 1])["ratio"] is None
 
 

@@ -18,7 +18,13 @@ from piu_lora.evidence.picture import to_image
 from piu_lora.model import mini
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-SHORT = ["train.steps=4", "evaluation.forget_images=2", "evaluation.retain_images=2", "evaluation.nearest=1", "evaluation.anchor_images=1"]
+SHORT = [
+    "train.steps=4",
+    "evaluation.forget_images=2",
+    "evaluation.retain_images=2",
+    "evaluation.nearest=1",
+    "evaluation.anchor_images=1",
+]
 
 
 def run(name: str, *arguments: object) -> str:
@@ -53,8 +59,17 @@ def test_stock_diffusers_reproduces_our_picture_to_the_pixel(adapter: Path, tmp_
 
     embedding = mini.conditioning_bank().of("mini-0007")[0]
     np.save(tmp_path / "embedding.npy", embedding.numpy())
-    line = [sys.executable, EXAMPLES / "stock_diffusers.py", mini.folder(), adapter, tmp_path / "embedding.npy", tmp_path / "stock.png"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)  # where nothing of ours is imported
+    line = [
+        sys.executable,
+        EXAMPLES / "stock_diffusers.py",
+        mini.folder(),
+        adapter,
+        tmp_path / "embedding.npy",
+        tmp_path / "stock.png",
+    ]
+    done = subprocess.run(
+        line, capture_output=True, text=True, timeout=300, check=False
+    )  # where nothing of ours is imported
     assert done.returncode == 0, done.stderr
 
     pipe = load_base("mini", device="cpu")
@@ -70,9 +85,16 @@ def test_stacking_and_merging(tmp_path: Path) -> None:
 
 
 def test_evidence(tmp_path: Path) -> None:
-    lean = [*SHORT[1:], "evaluation.steps=4", "report.leak_images=8", "report.sweep_images=0", "audit.steps=3", "audit.cone_images=2"]
-    lean += ["audit.cone_cosines=[1.0, 0.5]", "audit.cone_shares=[0.5]", "audit.poster_random=1"]
+    lean = [
+        *SHORT[1:],
+        "evaluation.steps=4",
+        "report.leak_images=8",
+        "report.sweep_images=0",
+        "audit.steps=3",
+        "audit.cone_images=2",
+    ]
+    lean += ["audit.cone_cosines=[1.0, 0.5]", "audit.cone_shares=[0.5]", "audit.reidentify_random=1"]
     printed = run("evidence.py", tmp_path / "out", *lean)
-    assert "poster: the forgotten person stands at rank" in printed
+    assert "reidentify: the forgotten person stands at rank" in printed
     assert "passed:" in printed
     assert (tmp_path / "out" / "report" / "report.html").stat().st_size > 50_000

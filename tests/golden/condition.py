@@ -1,7 +1,8 @@
-"""The condition of Arc2Face (arXiv 2403.11641, section 3.2), from the weights alone: no model class, one person at a time.
+"""The condition of Arc2Face (arXiv 2403.11641, section 3.2), from the weights alone: no model class, one
+person at a time.
 
-``python -m tests.golden.condition`` writes the values that test_condition compares with; it needs to run only when the
-encoder below is changed on purpose.
+``python -m tests.golden.condition`` writes the values that test_condition compares with; it needs to run only
+when the encoder below is changed on purpose.
 """
 
 from collections.abc import Mapping
@@ -52,7 +53,9 @@ def weights() -> dict[str, torch.Tensor]:
 
 def people(count: int = 3) -> torch.Tensor:
     """(count, 48) unit rows."""
-    return torch.nn.functional.normalize(torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(7)), dim=1)
+    return torch.nn.functional.normalize(
+        torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(7)), dim=1
+    )
 
 
 def condition(state: Weights, person: torch.Tensor) -> torch.Tensor:
@@ -74,7 +77,10 @@ def _layer(state: Weights, name: str, rows: torch.Tensor) -> torch.Tensor:
 def _attention(state: Weights, name: str, rows: torch.Tensor) -> torch.Tensor:
     # A head's width is a power of four, so its scale is exact wherever it is multiplied in.
     width = HIDDEN // HEADS
-    query, key, value = (_linear(state, f"{name}.{part}_proj", rows).view(1, LENGTH, HEADS, width).transpose(1, 2) for part in "qkv")
+    query, key, value = (
+        _linear(state, f"{name}.{part}_proj", rows).view(1, LENGTH, HEADS, width).transpose(1, 2)
+        for part in "qkv"
+    )
     future = torch.full((LENGTH, LENGTH), torch.finfo(torch.float32).min).triu(1)
     scores = torch.matmul(query, key.transpose(2, 3)) * width**-0.5 + future
     mixed = torch.matmul(torch.softmax(scores, dim=-1), value)
@@ -86,7 +92,9 @@ def _linear(state: Weights, name: str, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _norm(state: Weights, name: str, rows: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.layer_norm(rows, (HIDDEN,), state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)
+    return torch.nn.functional.layer_norm(
+        rows, (HIDDEN,), state[f"{name}.weight"], state[f"{name}.bias"], 1e-5
+    )
 
 
 def golden() -> torch.Tensor:

@@ -101,7 +101,9 @@ class Blob:
 
 def read_folder(folder: Path) -> dict[str, Blob]:
     """Every file below a folder, without reading more than its first bytes."""
-    names = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    names = {
+        file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()
+    }
     return {name: Blob(name, file.resolve()) for name, file in names.items() if not name.startswith(SKIPPED)}
 
 

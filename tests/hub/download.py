@@ -19,7 +19,16 @@ def whoami(handler: HubHandler) -> None:
         raise HubError(401, "Invalid username or password.")
     role = "write" if token.write else "read"
     access = {"accessToken": {"displayName": "test", "role": role}}
-    handler.reply({"type": "user", "id": token.user, "name": token.user, "fullname": token.user, "orgs": [], "auth": access})
+    handler.reply(
+        {
+            "type": "user",
+            "id": token.user,
+            "name": token.user,
+            "fullname": token.user,
+            "orgs": [],
+            "auth": access,
+        }
+    )
 
 
 def _info(repository: Repository, commit: Commit) -> dict[str, Any]:
@@ -43,7 +52,10 @@ def _info(repository: Repository, commit: Commit) -> dict[str, Any]:
 @route("GET", f"/api/models/{REPO}/refs")
 def refs(handler: HubHandler, repo_id: str) -> None:
     repository = handler.hub.store.visible(repo_id, handler.token)
-    branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": oid} for name, oid in repository.refs.items()]
+    branches = [
+        {"name": name, "ref": f"refs/heads/{name}", "targetCommit": oid}
+        for name, oid in repository.refs.items()
+    ]
     handler.reply({"branches": branches, "tags": [], "converts": [], "pullRequests": []})
 
 
@@ -60,7 +72,15 @@ def commits(handler: HubHandler, repo_id: str, revision: str) -> None:
     history = []
     while commit is not None:
         author = [{"user": commit.user}]
-        history.append({"id": commit.oid, "title": commit.title, "message": commit.description, "date": DATE, "authors": author})
+        history.append(
+            {
+                "id": commit.oid,
+                "title": commit.title,
+                "message": commit.description,
+                "date": DATE,
+                "authors": author,
+            }
+        )
         commit = repository.commits[commit.parent] if commit.parent else None
     handler.reply(history)
 

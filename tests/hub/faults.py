@@ -15,7 +15,9 @@ Match = str | re.Pattern[str]
 class HubError(Exception):
     """An answer of 4xx or 5xx with the headers from which the client picks its exception."""
 
-    def __init__(self, status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message

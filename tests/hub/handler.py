@@ -76,7 +76,9 @@ class HubHandler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         for method, pattern, function in _routes:
             if method == self.command and (match := pattern.fullmatch(self.raw_path)):
-                function(self, **{name: unquote(value) for name, value in match.groupdict(default="").items()})
+                function(
+                    self, **{name: unquote(value) for name, value in match.groupdict(default="").items()}
+                )
                 return
         raise HubError(404, f"the loopback hub does not know {self.command} {self.raw_path}")
 
@@ -168,7 +170,11 @@ class HubHandler(BaseHTTPRequestHandler):
             fault = self.hub.faults.take(self.command, self.url_path, "cut", "truncate", "corrupt")
         if fault is not None and fault.kind == "truncate":
             stop = min(stop, start + fault.after)
-        self.begin(status, stop - start, {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **headers})
+        self.begin(
+            status,
+            stop - start,
+            {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **headers},
+        )
         if self.command != "HEAD":
             for chunk in _damaged(blob.chunks(start, stop), fault):
                 self.wfile.write(chunk)

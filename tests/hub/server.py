@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Self
 
 # The two route modules register themselves.
-from tests.hub import download, upload  # noqa: F401
 from tests.hub.blobs import blobs_of
 from tests.hub.faults import Fault, Faults, Match
 from tests.hub.handler import HubHandler
@@ -36,8 +35,9 @@ class _Server(ThreadingHTTPServer):
 class LoopbackHub:
     """A Hugging Face Hub on 127.0.0.1 that speaks what huggingface_hub uses for models.
 
-    Public repositories are open to everybody. A private one is there, and a gated one readable, only for tokens of the user whose
-    namespace it is in and of users with a `grant`. A token that was never added is refused everywhere, as on the real Hub.
+    Public repositories are open to everybody. A private one is there, and a gated one readable, only for
+    tokens of the user whose namespace it is in and of users with a `grant`. A token that was never added is
+    refused everywhere, as on the real Hub.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,12 @@ class LoopbackHub:
         self.uploads = Path(tempfile.mkdtemp(prefix="loopback-hub-"))
         self._server = _Server(("127.0.0.1", 0), type("Handler", (HubHandler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="loopback-hub", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.05},
+            name="loopback-hub",
+            daemon=True,
+        )
 
     def start(self) -> Self:
         self._thread.start()
@@ -70,7 +75,9 @@ class LoopbackHub:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def reset(self) -> None:
@@ -94,7 +101,8 @@ class LoopbackHub:
         private: bool = False,
         gated: bool = False,
     ) -> str:
-        """Add a repository, or a revision with exactly these files to one that is there; returns the revision.
+        """Add a repository, or a revision with exactly these files to one that is there; returns the
+        revision.
 
         A folder is read when it is asked for, so its files must stay as they are.
         """
@@ -111,7 +119,9 @@ class LoopbackHub:
         self.store.tokens[token] = Token(user, write)
 
     def grant(self, repo_id: str, user: str) -> None:
-        """Let a user into a private or gated repository; a write token of that user may then commit to it as well."""
+        """Let a user into a private or gated repository; a write token of that user may then commit to it as
+        well.
+        """
         self.store.get(repo_id).granted.add(user)
 
     def read(self, repo_id: str, path: str, revision: str = "main") -> bytes:
@@ -119,7 +129,9 @@ class LoopbackHub:
         return repository.blob(repository.resolve(revision), path).read()
 
     def files(self, repo_id: str, revision: str = "main") -> list[str]:
-        """The paths in a repository; one made by the client also holds the .gitattributes that the Hub puts there."""
+        """The paths in a repository; one made by the client also holds the .gitattributes that the Hub puts
+        there.
+        """
         return sorted(self.store.get(repo_id).resolve(revision).files)
 
     def commits(self, repo_id: str) -> list[Commit]:
@@ -132,9 +144,14 @@ class LoopbackHub:
     def asked(self, match: Match, method: str | None = None) -> list[tuple[str, str]]:
         """The requests so far whose path holds a substring or fits a pattern."""
         pattern = re.compile(re.escape(match)) if isinstance(match, str) else match
-        return [(verb, path) for verb, path in list(self.requests) if method in (None, verb) and pattern.search(path)]
+        return [
+            (verb, path)
+            for verb, path in list(self.requests)
+            if method in (None, verb) and pattern.search(path)
+        ]
 
-    # Faults: a str is a substring of the unquoted path, a pattern is searched in it; times=None strikes for ever.
+    # Faults: a str is a substring of the unquoted path, a pattern is searched in it; times=None strikes for
+    # ever.
 
     def fail(
         self,
@@ -147,7 +164,11 @@ class LoopbackHub:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Answer with an error; code goes into X-Error-Code."""
-        self.faults.add(Fault("fail", match, times, method, status=status, code=code, message=message, headers=headers or {}))
+        self.faults.add(
+            Fault(
+                "fail", match, times, method, status=status, code=code, message=message, headers=headers or {}
+            )
+        )
 
     def drop(self, match: Match, times: int | None = 1, method: str | None = None) -> None:
         """Close the connection without an answer."""

@@ -1,6 +1,7 @@
 """Starts the hub of a test session; to be imported before anything that imports huggingface_hub.
 
-huggingface_hub reads its environment once, at import. From here on neither this process nor a subprocess of it can reach the real Hub.
+huggingface_hub reads its environment once, at import. From here on neither this process nor a subprocess of
+it can reach the real Hub.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ from pathlib import Path
 from tests.hub.server import LoopbackHub
 
 if "huggingface_hub" in sys.modules:
-    raise ImportError("huggingface_hub is imported already, so it points at the real Hub: import tests.hub.session first")
+    raise ImportError(
+        "huggingface_hub is imported already, so it points at the real Hub: import tests.hub.session first"
+    )
 
 HUB = LoopbackHub().start()
 HOME = Path(tempfile.mkdtemp(prefix="loopback-hub-home-"))
 
 # What the person at this machine has set must not decide a test: tokens, caches, offline mode.
-for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_OFFLINE", "DIFFUSERS_OFFLINE"))]:
+for _name in [
+    name
+    for name in os.environ
+    if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_OFFLINE", "DIFFUSERS_OFFLINE"))
+]:
     del os.environ[_name]
 os.environ.update(
     HF_ENDPOINT=HUB.url,

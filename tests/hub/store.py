@@ -53,14 +53,20 @@ class Repository:
     objects: dict[str, Blob] = field(default_factory=dict)
 
     def admits(self, token: Token | None) -> bool:
-        return token is not None and (token.user == self.repo_id.partition("/")[0] or token.user in self.granted)
+        return token is not None and (
+            token.user == self.repo_id.partition("/")[0] or token.user in self.granted
+        )
 
     def resolve(self, revision: str) -> Commit:
         """The commit of a branch, of a full id or of an unambiguous beginning of one."""
         name = revision.removeprefix("refs/heads/")
         if name in self.refs:
             return self.commits[self.refs[name]]
-        found = [oid for oid in self.commits if re.fullmatch("[0-9a-f]{7,40}", revision) and oid.startswith(revision)]
+        found = [
+            oid
+            for oid in self.commits
+            if re.fullmatch("[0-9a-f]{7,40}", revision) and oid.startswith(revision)
+        ]
         if len(found) != 1:
             raise _revision_not_found(revision)
         return self.commits[found[0]]
@@ -71,12 +77,21 @@ class Repository:
         return commit.files[path]
 
     def commit(
-        self, branch: str, files: Mapping[str, Blob], title: str, *, description: str = "", user: str = "tester", oid: str | None = None
+        self,
+        branch: str,
+        files: Mapping[str, Blob],
+        title: str,
+        *,
+        description: str = "",
+        user: str = "tester",
+        oid: str | None = None,
     ) -> Commit:
         """A new revision at the tip of a branch; the older ones stay readable."""
         parent = self.refs.get(branch)
         if oid is None:
-            oid = hashlib.sha1(f"{self.repo_id} {branch} {parent} {len(self.commits)} {title}".encode()).hexdigest()
+            oid = hashlib.sha1(
+                f"{self.repo_id} {branch} {parent} {len(self.commits)} {title}".encode()
+            ).hexdigest()
         if not re.fullmatch("[0-9a-f]{40}", oid):
             raise ValueError(f"not a revision of 40 hex digits: {oid}")
         commit = Commit(oid, parent, title, description, user, MappingProxyType(dict(files)))
@@ -89,7 +104,9 @@ class Repository:
         if sha256 in self.objects:
             return self.objects[sha256]
         blobs = (blob for commit in self.commits.values() for blob in commit.files.values())
-        return next((blob for blob in blobs if blob.lfs and blob.size == size and blob.sha256 == sha256), None)
+        return next(
+            (blob for blob in blobs if blob.lfs and blob.size == size and blob.sha256 == sha256), None
+        )
 
 
 class Store:
@@ -124,7 +141,8 @@ class Store:
         repository = self.get(repo_id)
         if repository.private and not repository.admits(token):
             if token is None:
-                # The code is ours: without it the client sees no missing repository behind http, only behind https.
+                # The code is ours: without it the client sees no missing repository behind http, only behind
+                # https.
                 raise HubError(401, "Invalid username or password.", "RepoNotFound")
             raise HubError(404, "Repository not found", "RepoNotFound")
         return repository
@@ -134,8 +152,16 @@ class Store:
         repository = self.visible(repo_id, token)
         if repository.gated and not repository.admits(token):
             if token is None:
-                raise HubError(401, f"Access to model {repo_id} is restricted. You must be authenticated to access it.", "GatedRepo")
-            raise HubError(403, f"Access to model {repo_id} is restricted and you are not in the authorized list.", "GatedRepo")
+                raise HubError(
+                    401,
+                    f"Access to model {repo_id} is restricted. You must be authenticated to access it.",
+                    "GatedRepo",
+                )
+            raise HubError(
+                403,
+                f"Access to model {repo_id} is restricted and you are not in the authorized list.",
+                "GatedRepo",
+            )
         return repository
 
     def writable(self, repo_id: str, token: Token | None) -> Repository:

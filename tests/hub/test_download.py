@@ -31,7 +31,9 @@ def test_every_way_to_name_a_revision(base: LoopbackHub, revision: str) -> None:
     base.add_branch(ID, "v1")
     path = Path(snapshot_download(ID, revision=revision))
     assert path.name == REVISION
-    assert {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()} == FILES
+    assert {
+        file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    } == FILES
 
 
 def test_patterns_ask_for_those_files_only(base: LoopbackHub, hub_cache: Path) -> None:
@@ -61,7 +63,10 @@ def test_metadata(base: LoopbackHub) -> None:
     assert (weights.lfs.sha256, weights.lfs.size) == (hashlib.sha256(BIG).hexdigest(), len(BIG))
     assert (tree["config.json"].blob_id, tree["config.json"].lfs) == (git_oid(b"{}"), None)
     assert {entry.path for entry in api.list_repo_tree(ID)} == {"config.json", "empty.txt", "unet"}
-    assert {entry.path for entry in api.get_paths_info(ID, ["config.json", "unet", "none"])} == {"config.json", "unet"}
+    assert {entry.path for entry in api.get_paths_info(ID, ["config.json", "unet", "none"])} == {
+        "config.json",
+        "unet",
+    }
     assert (api.model_info(ID).sha, api.model_info(ID, revision=REVISION).sha) == (REVISION, REVISION)
     assert [commit.commit_id for commit in api.list_repo_commits(ID)] == [REVISION]
     assert [branch.name for branch in api.list_repo_refs(ID).branches] == ["main"]
@@ -91,7 +96,9 @@ def test_old_revisions_stay(base: LoopbackHub) -> None:
         (RepositoryNotFoundError, "someone/else", "config.json", None),
     ],
 )
-def test_what_is_missing(base: LoopbackHub, error: type[Exception], repo_id: str, name: str, revision: str | None) -> None:
+def test_what_is_missing(
+    base: LoopbackHub, error: type[Exception], repo_id: str, name: str, revision: str | None
+) -> None:
     with pytest.raises(error):
         hf_hub_download(repo_id, name, revision=revision)
     if error is not RemoteEntryNotFoundError:
@@ -134,7 +141,10 @@ def test_gated(hub: LoopbackHub) -> None:
 
 
 def test_a_wrong_token_is_refused_even_for_what_is_public(base: LoopbackHub) -> None:
-    for ask in (lambda: hf_hub_download(ID, "config.json", token="wrong"), lambda: snapshot_download(ID, token="wrong")):
+    for ask in (
+        lambda: hf_hub_download(ID, "config.json", token="wrong"),
+        lambda: snapshot_download(ID, token="wrong"),
+    ):
         with pytest.raises(HfHubHTTPError, match="Invalid credentials in Authorization header") as caught:
             ask()
         assert type(caught.value) is HfHubHTTPError

@@ -12,12 +12,21 @@ from tests.hub.repository import BIG, FILES, ID
 
 
 def test_ranges(base: LoopbackHub) -> None:
-    expected = {"bytes=0-9": BIG[:10], "bytes=10-": BIG[10:], "bytes=-7": BIG[-7:], "bytes=5-99999999": BIG[5:]}
+    expected = {
+        "bytes=0-9": BIG[:10],
+        "bytes=10-": BIG[10:],
+        "bytes=-7": BIG[-7:],
+        "bytes=5-99999999": BIG[5:],
+    }
     for header, data in expected.items():
-        request = urllib.request.Request(f"{base.url}/{ID}/resolve/main/unet/weights.safetensors", headers={"Range": header})
+        request = urllib.request.Request(
+            f"{base.url}/{ID}/resolve/main/unet/weights.safetensors", headers={"Range": header}
+        )
         with urllib.request.urlopen(request) as response:
             assert (response.status, response.read()) == (206, data)
-    beyond = urllib.request.Request(f"{base.url}/{ID}/resolve/main/config.json", headers={"Range": "bytes=2-"})
+    beyond = urllib.request.Request(
+        f"{base.url}/{ID}/resolve/main/config.json", headers={"Range": "bytes=2-"}
+    )
     with pytest.raises(urllib.error.HTTPError, match="416"):
         urllib.request.urlopen(beyond)
 

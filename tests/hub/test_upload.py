@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from tests.hub import LoopbackHub
 from tests.hub.repository import BIG, FILES
@@ -65,12 +70,18 @@ def test_a_large_file(hub: LoopbackHub, api: HfApi, tmp_path: Path) -> None:
 def test_delete_files_and_repository(hub: LoopbackHub, api: HfApi) -> None:
     hub.add_repository("me/forget", FILES)
     parent = hub.commits("me/forget")[0].oid
-    operations = [CommitOperationDelete("unet/"), CommitOperationDelete("empty.txt"), CommitOperationAdd("new", b"new")]
+    operations = [
+        CommitOperationDelete("unet/"),
+        CommitOperationDelete("empty.txt"),
+        CommitOperationAdd("new", b"new"),
+    ]
     api.create_commit("me/forget", operations, commit_message="fewer", parent_commit=parent)
     assert hub.files("me/forget") == ["config.json", "new"]
     assert hub.files("me/forget", parent) == sorted(FILES)
     with pytest.raises(HfHubHTTPError, match="A commit has happened since"):
-        api.create_commit("me/forget", [CommitOperationAdd("n", b"n")], commit_message="late", parent_commit=parent)
+        api.create_commit(
+            "me/forget", [CommitOperationAdd("n", b"n")], commit_message="late", parent_commit=parent
+        )
     with pytest.raises(RemoteEntryNotFoundError, match="file with this name doesn't exist"):
         api.delete_file("empty.txt", "me/forget")
     api.delete_repo("me/forget")
@@ -146,7 +157,9 @@ def test_a_failed_commit_is_not_tried_again(hub: LoopbackHub, api: HfApi, folder
 def test_wrong_bytes_are_refused(hub: LoopbackHub, api: HfApi) -> None:
     api.create_repo("me/forget")
     item = {"oid": hashlib.sha256(b"right").hexdigest(), "size": 5}
-    batch = _send(hub, "POST", "/me/forget.git/info/lfs/objects/batch", json.dumps({"objects": [item]}).encode())[1]
+    batch = _send(
+        hub, "POST", "/me/forget.git/info/lfs/objects/batch", json.dumps({"objects": [item]}).encode()
+    )[1]
     href = batch["objects"][0]["actions"]["upload"]["href"].removeprefix(hub.url)
     assert [_send(hub, "PUT", href, data)[0] for data in (b"wrong", b"righ", b"right")] == [422, 422, 200]
     assert _send(hub, "PUT", href[:-3] + "000", b"right")[0] == 403

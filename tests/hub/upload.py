@@ -16,7 +16,9 @@ from tests.hub.faults import HubError
 from tests.hub.handler import REPO, REV, HubHandler, cut_after, route
 from tests.hub.store import Commit, Repository
 
-GITATTRIBUTES = b"*.bin filter=lfs diff=lfs merge=lfs -text\n*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+GITATTRIBUTES = (
+    b"*.bin filter=lfs diff=lfs merge=lfs -text\n*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+)
 Files = dict[str, Blob]
 
 
@@ -27,7 +29,9 @@ def _named_repository(handler: HubHandler, payload: dict[str, Any]) -> str:
         raise HubError(401, "Invalid username or password.")
     namespace = payload.get("organization") or token.user
     if not token.write or namespace != token.user:
-        raise HubError(403, f'You don\'t have the rights to create or delete a model under the namespace "{namespace}"')
+        raise HubError(
+            403, f'You don\'t have the rights to create or delete a model under the namespace "{namespace}"'
+        )
     if payload.get("type") not in (None, "model"):
         raise HubError(400, "the loopback hub has only models")
     return f"{namespace}/{payload['name']}"
@@ -93,7 +97,10 @@ def lfs_batch(handler: HubHandler, repo_id: str) -> None:
             ticket = uuid.uuid4().hex
             handler.hub.tickets[ticket] = (repo_id, item["oid"], item["size"])
             verify = {"href": f"{handler.hub.url}/{repo_id}.git/info/lfs/objects/verify"}
-            answer["actions"] = {"upload": {"href": f"{handler.hub.url}/lfs/{repo_id}/{ticket}"}, "verify": verify}
+            answer["actions"] = {
+                "upload": {"href": f"{handler.hub.url}/lfs/{repo_id}/{ticket}"},
+                "verify": verify,
+            }
         objects.append(answer)
     handler.reply({"transfer": "basic", "objects": objects})
 
@@ -180,7 +187,13 @@ def commit(handler: HubHandler, repo_id: str, revision: str) -> None:
     lines = [json.loads(line) for line in b"".join(handler.body()).splitlines()]
     with handler.hub.store.lock:
         made = _apply(repository, revision, lines, token.user if token else "")
-    handler.reply({"success": True, "commitOid": made.oid, "commitUrl": f"{handler.hub.url}/{repo_id}/commit/{made.oid}"})
+    handler.reply(
+        {
+            "success": True,
+            "commitOid": made.oid,
+            "commitUrl": f"{handler.hub.url}/{repo_id}/commit/{made.oid}",
+        }
+    )
 
 
 def _apply(repository: Repository, branch: str, lines: list[dict[str, Any]], user: str) -> Commit:
@@ -194,7 +207,9 @@ def _apply(repository: Repository, branch: str, lines: list[dict[str, Any]], use
     for line in lines:
         if line["key"] != "header":
             _operations[line["key"]](repository, files, line["value"])
-    return repository.commit(branch, files, header["summary"], description=header.get("description", ""), user=user)
+    return repository.commit(
+        branch, files, header["summary"], description=header.get("description", ""), user=user
+    )
 
 
 @route("POST", f"/api/models/{REPO}/branch/{REV}")

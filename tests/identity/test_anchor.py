@@ -12,7 +12,16 @@ from piu_lora.identity.verification import far_threshold
 from piu_lora.model import mini
 from tests.tiny import tiny_bank
 
-COSINES = (0.9, 0.205, 0.195, 0.3, -0.4, 0.1899, 0.201, 0.05)  # row 0 is the forgotten one's double, never a candidate
+COSINES = (
+    0.9,
+    0.205,
+    0.195,
+    0.3,
+    -0.4,
+    0.1899,
+    0.201,
+    0.05,
+)  # row 0 is the forgotten one's double, never a candidate
 ROWS = (1, 2, 3, 4, 5, 6, 7)
 
 
@@ -22,14 +31,22 @@ def circle(cosines: tuple[float, ...] = COSINES) -> torch.Tensor:
     return torch.stack([x, (1 - x.square()).sqrt()], dim=1)
 
 
-def choose(seed: int = 0, rows: tuple[int, ...] = ROWS, cosines: tuple[float, ...] = COSINES, **config: object) -> Anchor:
+def choose(
+    seed: int = 0, rows: tuple[int, ...] = ROWS, cosines: tuple[float, ...] = COSINES, **config: object
+) -> Anchor:
     ids = [f"p{row}" for row in range(len(cosines))]
     bank = IdentityBank(circle(cosines), torch.arange(len(cosines)), ids, RecognizerId("plane", ""))
-    return choose_anchor(bank, torch.tensor([1.0, 0.0]), rows, AnchorConfig(**config), torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+    return choose_anchor(
+        bank, torch.tensor([1.0, 0.0]), rows, AnchorConfig(**config), torch.Generator().manual_seed(seed)
+    )  # type: ignore[arg-type]
 
 
 def test_proximity_reaches_the_whole_band_and_nothing_else() -> None:
-    assert {choose(seed).row for seed in range(40)} == {row for row in ROWS if abs(COSINES[row] - 0.2) < 0.0099} == {1, 2, 6}
+    assert (
+        {choose(seed).row for seed in range(40)}
+        == {row for row in ROWS if abs(COSINES[row] - 0.2) < 0.0099}
+        == {1, 2, 6}
+    )
 
 
 @settings(deadline=None)
@@ -70,7 +87,9 @@ def test_the_anchor_describes_the_chosen_row(rule: str, bank: IdentityBank) -> N
     assert anchor.row is not None
     assert anchor.row in rows
     torch.testing.assert_close(anchor.embedding, bank.centroids[anchor.row])
-    assert anchor.cosine == pytest.approx(float(bank.centroids[0].double() @ bank.centroids[anchor.row].double()), abs=1e-6)
+    assert anchor.cosine == pytest.approx(
+        float(bank.centroids[0].double() @ bank.centroids[anchor.row].double()), abs=1e-6
+    )
 
 
 def test_an_empty_band_counts_who_is_near_and_says_what_to_pass() -> None:
@@ -78,20 +97,27 @@ def test_an_empty_band_counts_who_is_near_and_says_what_to_pass() -> None:
         choose(tau=0.243, tolerance=0.01)
     near = [row for row in ROWS if abs(COSINES[row] - 0.243) < 0.05]
     message = str(error.value)
-    assert f"no identity lies within 0.01 of anchor.tau = 0.243; {len(near)} lie within 0.05, the closest at cosine 0.205" in message
+    assert (
+        f"no identity lies within 0.01 of anchor.tau = 0.243; {len(near)} lie within 0.05, the closest at cosine 0.205"
+        in message
+    )
     assert "--set anchor.on_empty=widen (up to anchor.max_tolerance = 0.05)" in message
     assert "--set anchor.tolerance=" in message
 
 
 def test_widen_takes_the_closest_within_its_limit() -> None:
-    assert choose(tau=0.243, on_empty="widen").row == min(ROWS, key=lambda row: abs(COSINES[row] - 0.243)) == 1
+    assert (
+        choose(tau=0.243, on_empty="widen").row == min(ROWS, key=lambda row: abs(COSINES[row] - 0.243)) == 1
+    )
     with pytest.raises(BadInput, match=r"0 lie within 0\.05, the closest at cosine 0\.300"):
         choose(tau=0.6, on_empty="widen")
     assert choose(tau=0.6, on_empty="widen", max_tolerance=0.31).row == 3
 
 
 def test_widen_leaves_a_filled_band_alone() -> None:
-    assert [choose(seed, on_empty="widen").row for seed in range(20)] == [choose(seed).row for seed in range(20)]
+    assert [choose(seed, on_empty="widen").row for seed in range(20)] == [
+        choose(seed).row for seed in range(20)
+    ]
 
 
 def test_fixed_takes_the_named_candidate() -> None:
@@ -100,12 +126,16 @@ def test_fixed_takes_the_named_candidate() -> None:
 
 @pytest.mark.parametrize("identity", ["p0", "stranger", ""])
 def test_fixed_refuses_anyone_who_is_no_candidate(identity: str) -> None:
-    with pytest.raises(BadInput, match=rf"anchor\.identity = '{identity}' is not a retained identity on the training side"):
+    with pytest.raises(
+        BadInput, match=rf"anchor\.identity = '{identity}' is not a retained identity on the training side"
+    ):
         choose(rule="fixed", identity=identity)
 
 
 def test_an_unknown_rule_lists_the_known_ones() -> None:
-    with pytest.raises(BadInput, match=r"'closest'; known: far-safe, farthest, fixed, nearest, proximity, random, synthetic"):
+    with pytest.raises(
+        BadInput, match=r"'closest'; known: far-safe, farthest, fixed, nearest, proximity, random, synthetic"
+    ):
         choose(rule="closest")
 
 
@@ -119,7 +149,9 @@ def test_rules_without_a_threshold_say_so() -> None:
 PEOPLE = tuple(range(1, 1024))
 
 
-def safe(bank: IdentityBank, rule: str, seed: int = 0, row: int = 0, rows: tuple[int, ...] = (), **config: float) -> Anchor:
+def safe(
+    bank: IdentityBank, rule: str, seed: int = 0, row: int = 0, rows: tuple[int, ...] = (), **config: float
+) -> Anchor:
     generator = torch.Generator().manual_seed(seed)
     others = rows or tuple(other for other in range(len(bank)) if other != row)
     return choose_anchor(bank, bank.centroid(row), others, AnchorConfig(rule=rule, **config), generator)  # type: ignore[arg-type]
@@ -137,7 +169,11 @@ def test_far_safe_never_verifies(seed: int, row: int, far: float, margin: float)
     assert anchor.cosine <= ceiling
     in_band = [other for other in range(40) if other != row and ceiling - BAND <= cosines[other] <= ceiling]
     below = [other for other in range(40) if other != row and cosines[other] <= ceiling]
-    assert anchor.row in in_band if in_band else anchor.row == max(below, key=lambda other: float(cosines[other]))
+    assert (
+        anchor.row in in_band
+        if in_band
+        else anchor.row == max(below, key=lambda other: float(cosines[other]))
+    )
 
 
 def test_far_safe_reaches_its_whole_band() -> None:
@@ -153,7 +189,10 @@ def test_far_safe_reaches_its_whole_band() -> None:
 def test_far_safe_refuses_when_everybody_is_too_near() -> None:
     bank = tiny_bank()
     near = int(bank.cosines(bank.centroid(0))[1:].argmax()) + 1
-    with pytest.raises(BadInput, match=r"nobody of 1 candidates is safe: the threshold is .* at anchor\.far = 0\.01, .*rule=synthetic"):
+    with pytest.raises(
+        BadInput,
+        match=r"nobody of 1 candidates is safe: the threshold is .* at anchor\.far = 0\.01, .*rule=synthetic",
+    ):
         safe(bank, "far-safe", rows=(near,), far=0.01, margin=0.9)
 
 
@@ -161,7 +200,9 @@ def doubled() -> IdentityBank:
     """The embedded bank, where the person in row 0 has a second id, at the end."""
     bank = mini.conditioning_bank()
     labels = torch.cat([bank.labels, torch.full((9,), 1024, dtype=torch.int32)])
-    return IdentityBank(torch.cat([bank.embeddings, bank.embeddings[:9]]), labels, [*bank.ids, "again"], bank.recognizer)
+    return IdentityBank(
+        torch.cat([bank.embeddings, bank.embeddings[:9]]), labels, [*bank.ids, "again"], bank.recognizer
+    )
 
 
 def test_a_double_of_the_forgotten_person_is_no_safe_anchor() -> None:
@@ -169,7 +210,9 @@ def test_a_double_of_the_forgotten_person_is_no_safe_anchor() -> None:
     assert safe(bank, "nearest").row == 1024
     for seed in range(5):
         assert safe(bank, "far-safe", seed).row != 1024
-    with pytest.raises(BadInput, match=r"nobody of 1 candidates is safe: .* the least similar one lies at 1\.000"):
+    with pytest.raises(
+        BadInput, match=r"nobody of 1 candidates is safe: .* the least similar one lies at 1\.000"
+    ):
         safe(bank, "far-safe", rows=(1024,))
 
 
@@ -181,17 +224,23 @@ def test_nobody_verifies_as_a_synthetic_anchor(far: float, seed: int) -> None:
     anchor = safe(bank, "synthetic", seed, row, train, far=far)
     threshold = far_threshold(bank, far).value
     assert (anchor.row, anchor.threshold) == (None, threshold)
-    cosines = bank.centroids.double() @ anchor.embedding.double()  # everybody, the held-out and the forgotten person as well
+    cosines = (
+        bank.centroids.double() @ anchor.embedding.double()
+    )  # everybody, the held-out and the forgotten person as well
     assert float(cosines.max()) <= threshold - 0.05 + 1e-6
     assert anchor.cosine == pytest.approx(float(cosines[row]), abs=1e-6)
     assert float(anchor.embedding.norm()) == pytest.approx(1, abs=1e-6)
     assert anchor.embedding.dtype == torch.float32
     again = safe(bank, "synthetic", seed, row, train, far=far)
     assert torch.equal(anchor.embedding, again.embedding)
-    assert not torch.equal(anchor.embedding, safe(bank, "synthetic", seed + 100, row, train, far=far).embedding)
+    assert not torch.equal(
+        anchor.embedding, safe(bank, "synthetic", seed + 100, row, train, far=far).embedding
+    )
 
 
-@pytest.mark.parametrize("bank", [mini.conditioning_bank(), mini.evaluating_bank()], ids=["conditioning", "evaluating"])
+@pytest.mark.parametrize(
+    "bank", [mini.conditioning_bank(), mini.evaluating_bank()], ids=["conditioning", "evaluating"]
+)
 def test_synthetic_anchors_have_the_geometry_of_people(bank: IdentityBank) -> None:
     """As near to everybody on the whole, and as unevenly, as real people are."""
     real = (bank.centroids @ bank.centroids.T)[~torch.eye(1024, dtype=torch.bool)].reshape(1024, 1023)
@@ -207,7 +256,9 @@ def test_synthetic_keeps_off_a_forgotten_person_from_outside_the_bank() -> None:
     bank = mini.conditioning_bank()
     whole = safe(bank, "synthetic", 5)
     outsider = whole.embedding  # the very person that would have been made
-    anchor = choose_anchor(bank, outsider, PEOPLE, AnchorConfig(rule="synthetic"), torch.Generator().manual_seed(5))
+    anchor = choose_anchor(
+        bank, outsider, PEOPLE, AnchorConfig(rule="synthetic"), torch.Generator().manual_seed(5)
+    )
     assert anchor.threshold is not None
     assert float(anchor.embedding @ outsider) == pytest.approx(anchor.cosine, abs=1e-6)
     assert anchor.cosine <= anchor.threshold - 0.05
@@ -215,17 +266,24 @@ def test_synthetic_keeps_off_a_forgotten_person_from_outside_the_bank() -> None:
 
 def test_synthetic_gives_up_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anchors, "_ROUNDS", 3)
-    with pytest.raises(BadInput, match=r"no synthetic anchor found in 3 rounds of 8 tries: .* still meets somebody at 0\.\d+"):
+    with pytest.raises(
+        BadInput, match=r"no synthetic anchor found in 3 rounds of 8 tries: .* still meets somebody at 0\.\d+"
+    ):
         safe(mini.conditioning_bank(), "synthetic", far=0.3, margin=0.6)
 
 
 @pytest.mark.parametrize("rule", ["far-safe", "synthetic"])
 def test_a_tiny_bank_is_refused(rule: str) -> None:
-    with pytest.raises(BadInput, match=r"9360 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed"):
+    with pytest.raises(
+        BadInput,
+        match=r"9360 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed",
+    ):
         safe(tiny_bank(), rule)
 
 
-@pytest.mark.parametrize(("name", "value"), [("far", 0.0), ("far", 1.0), ("far", float("nan")), ("margin", -0.1), ("margin", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("far", 0.0), ("far", 1.0), ("far", float("nan")), ("margin", -0.1), ("margin", 1.0)]
+)
 def test_settings_out_of_range_are_quoted(name: str, value: float) -> None:
     with pytest.raises(BadInput, match=rf"anchor\.{name} = {value} is out of range"):
         AnchorConfig(**{name: value})  # type: ignore[arg-type]

@@ -22,7 +22,13 @@ def file(bank: IdentityBank, tmp_path: Path) -> Path:
 
 def small(**changes: object) -> IdentityBank:
     """Three identities with 2, 1 and 1 embeddings."""
-    parts = {"embeddings": torch.eye(4), "labels": torch.tensor([0, 0, 1, 2]), "ids": ["a", "b", "c"], "recognizer": RECOGNIZER, **changes}
+    parts = {
+        "embeddings": torch.eye(4),
+        "labels": torch.tensor([0, 0, 1, 2]),
+        "ids": ["a", "b", "c"],
+        "recognizer": RECOGNIZER,
+        **changes,
+    }
     return IdentityBank(**parts)  # type: ignore[arg-type]
 
 
@@ -62,7 +68,9 @@ def test_saving_twice_gives_the_same_bytes_and_leaves_nothing_else(file: Path) -
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_failed_save_leaves_the_old_file_alone(bank: IdentityBank, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_the_old_file_alone(
+    bank: IdentityBank, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_tensors: object, _path: Path, **_options: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -77,7 +85,11 @@ def test_a_failed_save_leaves_the_old_file_alone(bank: IdentityBank, file: Path,
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_loaded_bank_is_memory_mapped(file: Path) -> None:
     loaded = IdentityBank.load(file)
-    spans = [line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(file))]
+    spans = [
+        line.split()[0].split("-")
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(file))
+    ]
     place = loaded.embeddings.data_ptr()
     assert any(int(low, 16) <= place < int(high, 16) for low, high in spans)
 
@@ -106,7 +118,10 @@ def test_identities_of_unequal_size_keep_their_rows() -> None:
 
 
 def test_unknown_id_suggests_the_nearest(bank: IdentityBank) -> None:
-    with pytest.raises(BadInput, match=r"identity 'persn-007' is neither a file nor an id of the bank: did you mean person-007"):
+    with pytest.raises(
+        BadInput,
+        match=r"identity 'persn-007' is neither a file nor an id of the bank: did you mean person-007",
+    ):
         bank.of("persn-007")
     with pytest.raises(BadInput, match=r"'zzz' .* the bank holds 40 identities, the first is 'person-000'"):
         bank.index("zzz")
@@ -155,10 +170,15 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 def test_a_foreign_file_is_refused(file: Path, tmp_path: Path) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(BadInput, match=r"not an identity bank: format None, missing tensors \['embeddings', 'ids', 'labels'\]"):
+    with pytest.raises(
+        BadInput,
+        match=r"not an identity bank: format None, missing tensors \['embeddings', 'ids', 'labels'\]",
+    ):
         IdentityBank.load(tmp_path / "model.safetensors")
     save_file(load_file(file), tmp_path / "next", {"format": "piu_lora.bank/9"})
-    with pytest.raises(BadInput, match=r"format 'piu_lora\.bank/9', missing tensors \[\]; expected 'piu_lora\.bank/1'"):
+    with pytest.raises(
+        BadInput, match=r"format 'piu_lora\.bank/9', missing tensors \[\]; expected 'piu_lora\.bank/1'"
+    ):
         IdentityBank.load(tmp_path / "next")
 
 
@@ -184,7 +204,8 @@ def test_recognizers_are_compared_by_digest_and_both_named() -> None:
     mine = RecognizerId("buffalo", "ab" * 32)
     mine.require(RecognizerId("same file, other name", "ab" * 32), "the bank", "the base")
     with pytest.raises(
-        Incompatible, match=r"the bank uses recognizer 'buffalo' \(abababababab\), but the base uses 'antelope' \(cdcdcdcdcdcd\)"
+        Incompatible,
+        match=r"the bank uses recognizer 'buffalo' \(abababababab\), but the base uses 'antelope' \(cdcdcdcdcdcd\)",
     ):
         mine.require(RecognizerId("antelope", "cd" * 32), "the bank", "the base")
 
@@ -192,7 +213,9 @@ def test_recognizers_are_compared_by_digest_and_both_named() -> None:
 # --- read block by block
 
 
-def unequal(shots: list[int], width: int = WIDTH, dtype: torch.dtype = torch.float32, seed: int = 0) -> IdentityBank:
+def unequal(
+    shots: list[int], width: int = WIDTH, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> IdentityBank:
     """Random people with so many embeddings each, of any length."""
     rows = torch.randn(sum(shots), width, generator=torch.Generator().manual_seed(seed)) * 3
     labels = torch.arange(len(shots), dtype=torch.int32).repeat_interleave(torch.tensor(shots))
@@ -256,7 +279,9 @@ def test_equal_banks_have_equal_digests(bank: IdentityBank, file: Path, tmp_path
     assert IdentityBank.load(tmp_path / "moved").digest == bank.digest
 
 
-def test_the_digest_does_not_depend_on_how_labels_are_stored_or_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_does_not_depend_on_how_labels_are_stored_or_rows_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     digest = small().digest
     assert small(labels=torch.tensor([0, 0, 1, 2], dtype=torch.int32)).digest == digest
     monkeypatch.setattr("piu_lora.identity.bank._BLOCK", 1)

@@ -1,4 +1,6 @@
-"""Who is who: clusters, the group that is one person, doubles, and the threshold proposed from the faces themselves."""
+"""Who is who: clusters, the group that is one person, doubles, and the threshold proposed from the faces
+themselves.
+"""
 
 import itertools
 
@@ -22,11 +24,13 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def people(count: int, photos: tuple[int, int] = (2, 8), seed: int = 0, noise: float = 0.8) -> tuple[torch.Tensor, torch.Tensor]:
+def people(
+    count: int, photos: tuple[int, int] = (2, 8), seed: int = 0, noise: float = 0.8
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Faces with the geometry of real ones: embeddings and whose they are.
 
-    Centroids have an axis-wise spread that falls off and a mean shared by everybody, photographs scatter around them in all
-    directions so that two of one person lie at a cosine of about 0.6.
+    Centroids have an axis-wise spread that falls off and a mean shared by everybody, photographs scatter
+    around them in all directions so that two of one person lie at a cosine of about 0.6.
     """
     generator = seeded(seed)
     spread = torch.exp(-torch.arange(WIDTH) / (2 * 95))
@@ -41,7 +45,9 @@ def people(count: int, photos: tuple[int, int] = (2, 8), seed: int = 0, noise: f
 
 def recovered(labels: torch.Tensor, found: np.ndarray) -> float:
     """The share of people whose cluster is all of their photographs and nobody else's."""
-    truth = {frozenset(np.flatnonzero(labels.numpy() == label).tolist()) for label in labels.unique().tolist()}
+    truth = {
+        frozenset(np.flatnonzero(labels.numpy() == label).tolist()) for label in labels.unique().tolist()
+    }
     made = {frozenset(np.flatnonzero(found == label).tolist()) for label in set(found.tolist()) - {-1}}
     return len(truth & made) / len(truth)
 
@@ -123,7 +129,9 @@ def test_the_largest_group_is_the_largest_connected_one(seed: int, rows: int, co
 
 
 def bank_of(rows: torch.Tensor, labels: torch.Tensor) -> IdentityBank:
-    return IdentityBank(rows, labels, [f"p{label:03d}" for label in range(int(labels.max()) + 1)], RecognizerId("any", ""))
+    return IdentityBank(
+        rows, labels, [f"p{label:03d}" for label in range(int(labels.max()) + 1)], RecognizerId("any", "")
+    )
 
 
 @settings(deadline=None, max_examples=40)
@@ -132,7 +140,9 @@ def test_doubles_are_those_of_a_plain_loop(seed: int, people: int, cosine: float
     labels = torch.arange(people).repeat_interleave(torch.randint(1, 4, (people,), generator=seeded(seed)))
     bank = bank_of(unit(seed, len(labels), 4), labels)
     pairs = {
-        (bank.ids[first], bank.ids[second]): float(bank.centroids[first].double() @ bank.centroids[second].double())
+        (bank.ids[first], bank.ids[second]): float(
+            bank.centroids[first].double() @ bank.centroids[second].double()
+        )
         for first, second in itertools.combinations(range(people), 2)
     }
     if any(abs(value - cosine) < 1e-5 for value in pairs.values()):
@@ -140,7 +150,9 @@ def test_doubles_are_those_of_a_plain_loop(seed: int, people: int, cosine: float
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_CELLS", block * people)
         found = doubles(bank, cosine)
-    assert {(each.first, each.second) for each in found} == {pair for pair, value in pairs.items() if value >= cosine}
+    assert {(each.first, each.second) for each in found} == {
+        pair for pair, value in pairs.items() if value >= cosine
+    }
     for each in found:
         assert each.cosine == pytest.approx(pairs[each.first, each.second], abs=6e-5)
     assert [each.cosine for each in found] == sorted((each.cosine for each in found), reverse=True)
@@ -150,7 +162,12 @@ def test_a_person_under_two_names_is_a_double() -> None:
     rows, labels = people(60, (6, 6))
     labels = labels * 2 + torch.tensor([0, 0, 0, 1, 1, 1]).repeat(60) * (labels == 7)
     present = labels.unique()
-    bank = IdentityBank(rows, torch.searchsorted(present, labels), [str(label) for label in present.tolist()], RecognizerId("any", ""))
+    bank = IdentityBank(
+        rows,
+        torch.searchsorted(present, labels),
+        [str(label) for label in present.tolist()],
+        RecognizerId("any", ""),
+    )
     assert [(each.first, each.second) for each in doubles(bank, 0.6)] == [("14", "15")]
 
 
@@ -188,7 +205,9 @@ def test_the_synthetic_people_are_like_real_ones() -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-@pytest.mark.parametrize(("count", "photos"), [(60, (2, 8)), (300, (2, 8)), (800, (2, 8)), (300, (2, 2)), (300, (8, 8))])
+@pytest.mark.parametrize(
+    ("count", "photos"), [(60, (2, 8)), (300, (2, 8)), (800, (2, 8)), (300, (2, 2)), (300, (8, 8))]
+)
 def test_the_proposed_eps_recovers_the_people(labelled: bool, count: int, photos: tuple[int, int]) -> None:
     rows, labels = people(count, photos, seed=count)
     proposal = calibrate(rows, labels if labelled else None)
@@ -251,7 +270,9 @@ def test_a_flat_folder_of_real_portraits_becomes_its_pairs() -> None:
     """120 people, two portraits ten years apart, in no order."""
     reader = FaceReader(PACK, threads=2)
     folders = sorted(PORTRAITS.iterdir())
-    rows = torch.stack([reader.read(folder / f"{year}.jpg")[0].embedding for folder in folders for year in (2014, 2024)])
+    rows = torch.stack(
+        [reader.read(folder / f"{year}.jpg")[0].embedding for folder in folders for year in (2014, 2024)]
+    )
     labels = torch.arange(len(folders)).repeat_interleave(2)
     order = torch.randperm(len(rows), generator=seeded(0))
     rows, labels = rows[order], labels[order]

@@ -21,7 +21,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 def person(count: int, width: int, seed: int = 0) -> torch.Tensor:
     """Embeddings of one identity: unit rows around a common direction."""
     generator = seeded(seed)
-    return normalize(torch.randn(width, generator=generator) + 0.3 * torch.randn(count, width, generator=generator))
+    return normalize(
+        torch.randn(width, generator=generator) + 0.3 * torch.randn(count, width, generator=generator)
+    )
 
 
 @settings(deadline=None)
@@ -115,7 +117,10 @@ def test_the_only_embedding_is_its_own_mixture() -> None:
 def test_neighbours_have_the_asked_cosine(seed: int, low: float, span: float) -> None:
     high = min(low + span, 0.99)
     generator = seeded(seed)
-    centre, others = normalize(torch.randn(1, 16, generator=generator))[0], normalize(torch.randn(9, 16, generator=generator))
+    centre, others = (
+        normalize(torch.randn(1, 16, generator=generator))[0],
+        normalize(torch.randn(9, 16, generator=generator)),
+    )
     cosines = low + (high - low) * torch.rand(len(others), 1, generator=seeded(seed + 1))[:, 0]
     neighbours = synthetic_neighbours(centre, others, low, high, seeded(seed + 1))
     torch.testing.assert_close(neighbours.norm(dim=1), torch.ones(9))

@@ -59,7 +59,10 @@ def nest(pack: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (shutil.rmtree, r"there is no face pack at '.*pack'; `piu-lora bank models` sets one up, or pass --pack DIR"),
+        (
+            shutil.rmtree,
+            r"there is no face pack at '.*pack'; `piu-lora bank models` sets one up, or pass --pack DIR",
+        ),
         (remove_all, r"the face pack '.*pack' holds no \.onnx file; `piu-lora bank models`"),
         (nest, r"holds no \.onnx file; it is nested: pass '.*inner'"),
         (lambda pack: (pack / "det.onnx").unlink(), r"holds no detector, only arcface\.onnx"),
@@ -67,7 +70,9 @@ def nest(pack: Path) -> None:
     ],
     ids=["missing", "empty", "nested", "no detector", "no recognizer"],
 )
-def test_an_incomplete_pack_is_an_environment_problem(pack: Path, spoil: Callable[[Path], object], message: str) -> None:
+def test_an_incomplete_pack_is_an_environment_problem(
+    pack: Path, spoil: Callable[[Path], object], message: str
+) -> None:
     spoil(pack)
     with pytest.raises(EnvironmentProblem, match=message):
         FaceReader(pack)
@@ -94,12 +99,16 @@ def test_a_recognizer_that_is_not_there_is_named(pack: Path) -> None:
 def test_a_damaged_model_is_refused_by_name(pack: Path, content: bytes | None) -> None:
     whole = (pack / "arcface.onnx").read_bytes()
     (pack / "arcface.onnx").write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(BadInput, match=r"arcface\.onnx' cannot be read as an ONNX model: .*; fetch the face pack again"):
+    with pytest.raises(
+        BadInput, match=r"arcface\.onnx' cannot be read as an ONNX model: .*; fetch the face pack again"
+    ):
         FaceReader(pack)
 
 
 def test_an_unknown_provider_lists_those_that_are_there(pack: Path) -> None:
-    with pytest.raises(BadInput, match=r"onnxruntime offers no 'MagicExecutionProvider' here, only .*CPUExecutionProvider"):
+    with pytest.raises(
+        BadInput, match=r"onnxruntime offers no 'MagicExecutionProvider' here, only .*CPUExecutionProvider"
+    ):
         FaceReader(pack, providers=["MagicExecutionProvider"])
 
 

@@ -52,7 +52,9 @@ def enlarged(picture: Array, width: int) -> Array:
 
 def side_by_side(*pictures: Array) -> Array:
     """On white, from left to right, tops aligned."""
-    ground = np.full((max(each.shape[0] for each in pictures), sum(each.shape[1] for each in pictures), 3), 255, np.uint8)
+    ground = np.full(
+        (max(each.shape[0] for each in pictures), sum(each.shape[1] for each in pictures), 3), 255, np.uint8
+    )
     left = 0
     for each in pictures:
         ground[: each.shape[0], left : left + each.shape[1]] = each
@@ -75,7 +77,9 @@ def plain_insightface(picture: Array) -> torch.Tensor:
 
     app = FaceAnalysis(name=str(PACK), providers=["CPUExecutionProvider"])
     app.prepare(ctx_id=0, det_size=(640, 640))
-    found = max(app.get(picture), key=lambda face: (face.bbox[2] - face.bbox[0]) * (face.bbox[3] - face.bbox[1]))
+    found = max(
+        app.get(picture), key=lambda face: (face.bbox[2] - face.bbox[0]) * (face.bbox[3] - face.bbox[1])
+    )
     return torch.from_numpy(found.normed_embedding)
 
 
@@ -93,7 +97,12 @@ def test_embeddings_are_those_of_a_plain_insightface_loop(reader: FaceReader, pe
     assert float(found.embedding @ plain_insightface(bgr)) > 0.9999
     # Were the channels in the wrong order on either side, this is what it would come to.
     assert float(found.embedding @ plain_insightface(np.ascontiguousarray(bgr[..., ::-1]))) < 0.99
-    assert float(found.embedding @ reader.faces(np.ascontiguousarray(pixels(person, year)[..., ::-1]))[0].embedding) < 0.99
+    assert (
+        float(
+            found.embedding @ reader.faces(np.ascontiguousarray(pixels(person, year)[..., ::-1]))[0].embedding
+        )
+        < 0.99
+    )
 
 
 @needs_faces
@@ -121,7 +130,9 @@ def test_an_orientation_tag_is_followed(reader: FaceReader, tmp_path: Path, pers
 @needs_faces
 @pytest.mark.parametrize("kind", ["L", "RGBA", "CMYK", "I;16", "P"])
 @pytest.mark.parametrize("person", SOME[:2])
-def test_a_copy_of_another_kind_is_the_same_person(reader: FaceReader, tmp_path: Path, kind: str, person: int) -> None:
+def test_a_copy_of_another_kind_is_the_same_person(
+    reader: FaceReader, tmp_path: Path, kind: str, person: int
+) -> None:
     picture = Image.fromarray(pixels(person))
     path = tmp_path / ("copy.jpg" if kind == "CMYK" else "copy.png")
     if kind == "I;16":
@@ -170,7 +181,9 @@ def test_only_refuses_a_group_and_counts_it(tmp_path: Path) -> None:
 @needs_faces
 def test_all_takes_everybody_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = FaceReader(PACK, several="all", threads=2).read(group(tmp_path / "two.png"))
-    assert [round(float(face.embedding @ embedding(person))) for face, person in zip(found, (2, 0), strict=True)] == [1, 1]
+    assert [
+        round(float(face.embedding @ embedding(person))) for face, person in zip(found, (2, 0), strict=True)
+    ] == [1, 1]
     assert caplog.text == ""
 
 
@@ -279,7 +292,9 @@ def test_eight_threads_give_the_bits_that_one_gives() -> None:
 
 
 @needs_faces
-def test_nothing_is_printed_and_nothing_warned_of(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
+def test_nothing_is_printed_and_nothing_warned_of(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     FaceReader(PACK, threads=2).read(portrait(0))
     assert capfd.readouterr() == ("", "")
     assert [str(each.message) for each in recwarn] == []
@@ -292,6 +307,9 @@ def test_the_recognizer_is_known_by_name_and_digest(reader: FaceReader) -> None:
     assert reader.name == reader.id.name == "w600k_mbf_int8.onnx"
     assert reader.id.sha256 == hashlib.sha256((PACK / reader.name).read_bytes()).hexdigest()
     assert reader.settings["detector"] == "det_500m_dyn.onnx"
-    assert reader.settings["detector_sha256"] == hashlib.sha256((PACK / "det_500m_dyn.onnx").read_bytes()).hexdigest()
+    assert (
+        reader.settings["detector_sha256"]
+        == hashlib.sha256((PACK / "det_500m_dyn.onnx").read_bytes()).hexdigest()
+    )
     assert reader.settings["several"] == "largest"
     assert reader.settings["attempts"][0] == [640, 0.0]

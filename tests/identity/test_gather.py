@@ -66,21 +66,39 @@ def test_somebody_else_is_left_out_and_reported(caplog: pytest.LogCaptureFixture
     found = gather(reader, reader.photos, 0.3)
     assert names(found.photos) == ["a.jpg", "b.jpg"]
     assert torch.equal(found.embeddings, torch.stack([look(0, 0), look(0, 1)]))
-    assert found.rejected == (Rejected(Path("photos/other.jpg"), "somebody else (cosine below 0.3 to the others)"),)
-    assert "1 of 3 photographs left out: 'photos/other.jpg': somebody else (cosine below 0.3 to the others)" in caplog.text
+    assert found.rejected == (
+        Rejected(Path("photos/other.jpg"), "somebody else (cosine below 0.3 to the others)"),
+    )
+    assert (
+        "1 of 3 photographs left out: 'photos/other.jpg': somebody else (cosine below 0.3 to the others)"
+        in caplog.text
+    )
 
 
 def test_unusable_photographs_are_left_out_with_their_reasons(caplog: pytest.LogCaptureFixture) -> None:
-    reader = FakeReader({"blank.jpg": "no face found", "a.jpg": [look(0, 0)], "b.jpg": [look(0, 1)], "cut.jpg": "truncated"})
+    reader = FakeReader(
+        {"blank.jpg": "no face found", "a.jpg": [look(0, 0)], "b.jpg": [look(0, 1)], "cut.jpg": "truncated"}
+    )
     found = gather(reader, reader.photos, 0.3)
     assert names(found.photos) == ["a.jpg", "b.jpg"]
-    assert [(each.photo.name, each.reason) for each in found.rejected] == [("blank.jpg", "no face found"), ("cut.jpg", "truncated")]
-    assert "2 of 4 photographs left out: 'photos/blank.jpg': no face found; 'photos/cut.jpg': truncated" in caplog.text
+    assert [(each.photo.name, each.reason) for each in found.rejected] == [
+        ("blank.jpg", "no face found"),
+        ("cut.jpg", "truncated"),
+    ]
+    assert (
+        "2 of 4 photographs left out: 'photos/blank.jpg': no face found; 'photos/cut.jpg': truncated"
+        in caplog.text
+    )
 
 
 def test_two_groups_of_equal_size_are_refused_by_name() -> None:
-    reader = FakeReader({f"{person}-{seed}.jpg": [look(person, seed)] for person in (0, 1) for seed in (0, 1)})
-    with pytest.raises(BadInput, match=r"different people .*cosine >= 0\.3.*'photos/0-0\.jpg', .*'photos/1-1\.jpg'; take the others out"):
+    reader = FakeReader(
+        {f"{person}-{seed}.jpg": [look(person, seed)] for person in (0, 1) for seed in (0, 1)}
+    )
+    with pytest.raises(
+        BadInput,
+        match=r"different people .*cosine >= 0\.3.*'photos/0-0\.jpg', .*'photos/1-1\.jpg'; take the others out",
+    ):
         gather(reader, reader.photos, 0.3)
 
 
@@ -126,7 +144,9 @@ def test_no_usable_photograph_lists_every_reason() -> None:
 
 
 def test_a_stranger_in_a_group_photograph_is_no_reason_to_list_it(caplog: pytest.LogCaptureFixture) -> None:
-    reader = FakeReader({"a.jpg": [look(0, 0)], "party.jpg": [look(3, 0), look(0, 1), look(4, 0)], "b.jpg": [look(0, 2)]})
+    reader = FakeReader(
+        {"a.jpg": [look(0, 0)], "party.jpg": [look(3, 0), look(0, 1), look(4, 0)], "b.jpg": [look(0, 2)]}
+    )
     found = gather(reader, reader.photos, 0.3)
     assert names(found.photos) == ["a.jpg", "party.jpg", "b.jpg"]
     assert torch.equal(found.embeddings, torch.stack([look(0, seed) for seed in range(3)]))
@@ -135,7 +155,9 @@ def test_a_stranger_in_a_group_photograph_is_no_reason_to_list_it(caplog: pytest
 
 
 def test_a_group_photograph_of_strangers_is_listed_once() -> None:
-    reader = FakeReader({"a.jpg": [look(0, 0)], "strangers.jpg": [look(3, 0), look(4, 0)], "b.jpg": [look(0, 2)]})
+    reader = FakeReader(
+        {"a.jpg": [look(0, 0)], "strangers.jpg": [look(3, 0), look(4, 0)], "b.jpg": [look(0, 2)]}
+    )
     assert names([each.photo for each in gather(reader, reader.photos, 0.3).rejected]) == ["strangers.jpg"]
 
 

@@ -1,4 +1,6 @@
-"""Whatever a camera, a phone or a scanner writes becomes an upright RGB array, or an error that names the file."""
+"""Whatever a camera, a phone or a scanner writes becomes an upright RGB array, or an error that names the
+file.
+"""
 
 import os
 import struct
@@ -30,10 +32,14 @@ def no_warning_leaks(recwarn: pytest.WarningsRecorder) -> Iterator[None]:
     assert [str(each.message) for each in recwarn] == []
 
 
-def scene(height: int = 60, width: int = 80) -> Array:
+def context(height: int = 60, width: int = 80) -> Array:
     """Smooth, coloured, and different from all of its turns and mirrors."""
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([255 * x / width, 255 * y / height, 255 * x * y / (width * height)], axis=-1).round().astype(np.uint8)
+    return (
+        np.stack([255 * x / width, 255 * y / height, 255 * x * y / (width * height)], axis=-1)
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def saved(path: Path, picture: Image.Image, **options: object) -> Path:
@@ -50,7 +56,9 @@ def png_of_size(path: Path, width: int, height: int) -> Path:
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     packer = zlib.compressobj()
     rows = b"".join(packer.compress(bytes(1 + (width + 7) // 8)) for _ in range(height)) + packer.flush()
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
     return path
 
 
@@ -71,14 +79,14 @@ def refused(path: Path) -> str:
 
 @pytest.mark.parametrize("suffix", sorted(PHOTO_SUFFIXES))
 def test_every_suffix_that_is_listed_can_be_read(tmp_path: Path, suffix: str) -> None:
-    path = saved(tmp_path / f"a{suffix}", Image.fromarray(scene()))
+    path = saved(tmp_path / f"a{suffix}", Image.fromarray(context()))
     picture = read_picture(path)
     assert (picture.shape, picture.dtype) == ((60, 80, 3), np.uint8)
     assert list_photos(tmp_path) == [path]
 
 
 def test_pixels_of_a_lossless_file_are_kept(tmp_path: Path) -> None:
-    assert np.array_equal(read_picture(saved(tmp_path / "a.png", Image.fromarray(scene()))), scene())
+    assert np.array_equal(read_picture(saved(tmp_path / "a.png", Image.fromarray(context()))), context())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -88,14 +96,16 @@ def test_a_turned_photograph_is_read_upright(tmp_path: Path, orientation: int, s
         1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
     }  # fmt: skip
-    upright, turn = Image.fromarray(scene()), turns[orientation]
+    upright, turn = Image.fromarray(context()), turns[orientation]
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     options = {} if suffix == "png" else {"quality": 95}
-    path = saved(tmp_path / f"a.{suffix}", upright if turn is None else upright.transpose(turn), exif=exif, **options)
+    path = saved(
+        tmp_path / f"a.{suffix}", upright if turn is None else upright.transpose(turn), exif=exif, **options
+    )
     picture = read_picture(path)
     assert picture.shape == (60, 80, 3)
-    assert np.abs(picture.astype(int) - scene()).mean() < 4
+    assert np.abs(picture.astype(int) - context()).mean() < 4
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
@@ -105,7 +115,10 @@ def test_every_mode_becomes_the_same_grey_ramp(tmp_path: Path, mode: str) -> Non
     if mode == "I;16":
         path = saved(tmp_path / "a.png", Image.fromarray(ramp.astype(np.uint16) * 257))
     elif mode in ("I", "F"):
-        path = saved(tmp_path / "a.tif", Image.fromarray((ramp.astype(np.float64) * 257).astype(np.int32 if mode == "I" else np.float32)))
+        path = saved(
+            tmp_path / "a.tif",
+            Image.fromarray((ramp.astype(np.float64) * 257).astype(np.int32 if mode == "I" else np.float32)),
+        )
     elif mode in ("CMYK", "YCbCr"):
         path = saved(tmp_path / "a.jpg", Image.fromarray(ramp).convert("RGB").convert(mode), quality=98)
     else:
@@ -161,22 +174,24 @@ def test_one_transparent_colour_of_an_rgb_file_is_grey(tmp_path: Path) -> None:
 def test_the_first_frame_of_an_animation_counts(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if suffix == "webp" else {}
-    read = read_picture(saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options))
+    read = read_picture(
+        saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
+    )
     assert np.unique(read.reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
 
 
 def test_the_end_of_a_file_may_hold_more(tmp_path: Path) -> None:
     """Phones append films and maps to their photographs."""
-    path = saved(tmp_path / "a.jpg", Image.fromarray(scene()))
+    path = saved(tmp_path / "a.jpg", Image.fromarray(context()))
     alone = read_picture(path)
     path.write_bytes(path.read_bytes() + b"more" * 1000)
     assert np.array_equal(read_picture(path), alone)
 
 
 def test_a_name_with_the_wrong_suffix_is_read_by_content(tmp_path: Path) -> None:
-    saved(tmp_path / "a.png", Image.fromarray(scene()))
+    saved(tmp_path / "a.png", Image.fromarray(context()))
     (tmp_path / "a.png").rename(tmp_path / "é \n.jpg")
-    assert np.array_equal(read_picture(tmp_path / "é \n.jpg"), scene())
+    assert np.array_equal(read_picture(tmp_path / "é \n.jpg"), context())
 
 
 # --- how large
@@ -188,19 +203,21 @@ def test_a_name_with_the_wrong_suffix_is_read_by_content(tmp_path: Path) -> None
 def test_only_what_is_larger_is_reduced(
     tmp_path: Path, size: tuple[int, int], longest: int, expected: tuple[int, int], suffix: str
 ) -> None:
-    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(scene(size[1], size[0])))
+    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(context(size[1], size[0])))
     picture = read_picture(path, longest=longest)
     assert picture.shape == (*expected, 3)
-    assert np.abs(picture.astype(int) - scene(*expected)).mean() < 4
+    assert np.abs(picture.astype(int) - context(*expected)).mean() < 4
 
 
 def test_a_turned_photograph_is_reduced_too(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    path = saved(tmp_path / "a.jpg", Image.fromarray(scene(300, 900)).transpose(Image.Transpose.ROTATE_90), exif=exif)
+    path = saved(
+        tmp_path / "a.jpg", Image.fromarray(context(300, 900)).transpose(Image.Transpose.ROTATE_90), exif=exif
+    )
     picture = read_picture(path, longest=100)
     assert picture.shape == (33, 100, 3)
-    assert np.abs(picture.astype(int) - scene(33, 100)).mean() < 5
+    assert np.abs(picture.astype(int) - context(33, 100)).mean() < 5
 
 
 def test_a_photograph_of_108_megapixels_is_read_without_a_warning(tmp_path: Path) -> None:
@@ -217,7 +234,10 @@ def test_a_photograph_of_108_megapixels_is_read_without_a_warning(tmp_path: Path
 
 @pytest.mark.parametrize("size", [(1, 1), (31, 200), (200, 31)])
 def test_a_tiny_picture_is_refused_with_its_size(tmp_path: Path, size: tuple[int, int]) -> None:
-    assert refused(saved(tmp_path / "a.png", Image.new("RGB", size))) == f"too small or too narrow ({size[0]} x {size[1]} pixels)"
+    assert (
+        refused(saved(tmp_path / "a.png", Image.new("RGB", size)))
+        == f"too small or too narrow ({size[0]} x {size[1]} pixels)"
+    )
 
 
 def test_the_smallest_that_is_read(tmp_path: Path) -> None:
@@ -238,7 +258,11 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, keep: float) -
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
     reason = refused(path)
-    assert reason == "truncated" or reason.startswith("damaged (") or (suffix == "tif" and reason == "not a picture")
+    assert (
+        reason == "truncated"
+        or reason.startswith("damaged (")
+        or (suffix == "tif" and reason == "not a picture")
+    )
 
 
 @pytest.mark.parametrize(
@@ -259,7 +283,7 @@ def test_no_picture_at_all_is_refused(tmp_path: Path, make: Callable[[Path], obj
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.png", Image.fromarray(scene()))
+    path = saved(tmp_path / "a.png", Image.fromarray(context()))
     path.chmod(0)
     assert refused(path) == "no permission to read it"
 
@@ -270,7 +294,7 @@ def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
-    saved(tmp_path / "a.png", Image.fromarray(scene()))
+    saved(tmp_path / "a.png", Image.fromarray(context()))
     assert refused(tmp_path / "a.png" / "b.png")
 
 
@@ -280,12 +304,14 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
     st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=4),
     st.booleans(),
 )
-def test_damage_anywhere_is_survived(tmp_path: Path, suffix: str, damage: list[tuple[float, int]], early: bool) -> None:
+def test_damage_anywhere_is_survived(
+    tmp_path: Path, suffix: str, damage: list[tuple[float, int]], early: bool
+) -> None:
     """A damaged file gives a picture or the error that is caught everywhere, and nothing else."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     options = {} if suffix in ("gif", "bmp") else {"exif": exif}
-    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(scene(40, 48)), **options)
+    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(context(40, 48)), **options)
     content = bytearray(path.read_bytes())
     for place, value in damage:
         content[int(place * (min(len(content), 200) if early else len(content)))] = value
@@ -302,7 +328,10 @@ def test_damage_anywhere_is_survived(tmp_path: Path, suffix: str, damage: list[t
 
 def test_eight_threads_read_the_same_and_leave_the_process_as_it_was(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    paths = [saved(tmp_path / f"{i}.jpg", Image.fromarray(rng.integers(0, 255, (90, 120, 3), np.uint8))) for i in range(40)]
+    paths = [
+        saved(tmp_path / f"{i}.jpg", Image.fromarray(rng.integers(0, 255, (90, 120, 3), np.uint8)))
+        for i in range(40)
+    ]
     stdout, hook, filters = sys.stdout, warnings.showwarning, len(warnings.filters)
     alone = [read_picture(path) for path in paths]
     with ThreadPoolExecutor(8) as pool:
@@ -318,12 +347,33 @@ def test_eight_threads_read_the_same_and_leave_the_process_as_it_was(tmp_path: P
 
 
 def test_photographs_are_listed_by_name_without_hidden_or_other_files(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "10.jpeg", "9.jpeg", "c.webp", "é.tiff", ".hidden.jpg", "._a.png", "notes.txt", "a.heic", "jpg"):
+    for name in (
+        "b.JPG",
+        "a.png",
+        "10.jpeg",
+        "9.jpeg",
+        "c.webp",
+        "é.tiff",
+        ".hidden.jpg",
+        "._a.png",
+        "notes.txt",
+        "a.heic",
+        "jpg",
+    ):
         (tmp_path / name).touch()
-    assert [path.name for path in list_photos(tmp_path)] == ["10.jpeg", "9.jpeg", "a.png", "b.JPG", "c.webp", "é.tiff"]
+    assert [path.name for path in list_photos(tmp_path)] == [
+        "10.jpeg",
+        "9.jpeg",
+        "a.png",
+        "b.JPG",
+        "c.webp",
+        "é.tiff",
+    ]
 
 
 def test_an_upright_picture_is_what_pil_shows(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.jpg", Image.fromarray(scene()), quality=80)
+    path = saved(tmp_path / "a.jpg", Image.fromarray(context()), quality=80)
     with Image.open(path) as reference:
-        assert np.array_equal(read_picture(path), np.asarray(ImageOps.exif_transpose(reference).convert("RGB")))
+        assert np.array_equal(
+            read_picture(path), np.asarray(ImageOps.exif_transpose(reference).convert("RGB"))
+        )

@@ -41,14 +41,18 @@ def test_an_id_of_the_bank(bank: IdentityBank) -> None:
     assert torch.equal(subject.embeddings, bank.of("person-004"))
 
 
-def test_an_id_wins_over_a_file_of_that_name(bank: IdentityBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_wins_over_a_file_of_that_name(
+    bank: IdentityBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("person-004").mkdir()
     assert resolve_identity("person-004", bank, None).row == 4
 
 
 def test_nobody_suggests_the_nearest_ids(bank: IdentityBank) -> None:
-    with pytest.raises(BadInput, match=r"identity 'person-04' is neither a file nor an id of the bank: did you mean person-0"):
+    with pytest.raises(
+        BadInput, match=r"identity 'person-04' is neither a file nor an id of the bank: did you mean person-0"
+    ):
         resolve_identity("person-04", bank, None)
 
 
@@ -62,12 +66,16 @@ def test_npy_is_read_and_normalised(bank: IdentityBank, tmp_path: Path, dtype: t
 
 def test_one_flat_embedding_is_one_row(bank: IdentityBank, tmp_path: Path) -> None:
     np.save(tmp_path / "them.npy", RAW[0].numpy())
-    np.testing.assert_allclose(resolve_identity(str(tmp_path / "them.npy"), bank, None).embeddings, UNIT[:1], atol=1e-6)
+    np.testing.assert_allclose(
+        resolve_identity(str(tmp_path / "them.npy"), bank, None).embeddings, UNIT[:1], atol=1e-6
+    )
 
 
 def test_safetensors_is_read_and_normalised(bank: IdentityBank, tmp_path: Path) -> None:
     save_file({"any name": RAW.half()}, tmp_path / "them.safetensors")
-    np.testing.assert_allclose(resolve_identity(tmp_path / "them.safetensors", bank, None).embeddings, UNIT, atol=2e-3)
+    np.testing.assert_allclose(
+        resolve_identity(tmp_path / "them.safetensors", bank, None).embeddings, UNIT, atol=2e-3
+    )
 
 
 def test_safetensors_with_two_tensors_is_refused(bank: IdentityBank, tmp_path: Path) -> None:
@@ -83,8 +91,12 @@ def test_another_shape_is_quoted(bank: IdentityBank, tmp_path: Path, shape: tupl
         resolve_identity(tmp_path / "them.npy", bank, None)
 
 
-@pytest.mark.parametrize(("value", "message"), [(np.nan, "embedding 1 holds NaN"), (0, "embedding 1 is a zero vector")])
-def test_rows_without_direction_are_refused(bank: IdentityBank, tmp_path: Path, value: float, message: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "embedding 1 holds NaN"), (0, "embedding 1 is a zero vector")]
+)
+def test_rows_without_direction_are_refused(
+    bank: IdentityBank, tmp_path: Path, value: float, message: str
+) -> None:
     rows = np.ones((3, WIDTH), np.float32)
     rows[1] = value
     np.save(tmp_path / "them.npy", rows)
@@ -112,7 +124,9 @@ def test_an_empty_npy_is_refused(bank: IdentityBank, tmp_path: Path) -> None:
         resolve_identity(tmp_path / "them.npy", bank, None)
 
 
-def test_an_empty_identity_is_nobody(bank: IdentityBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_identity_is_nobody(
+    bank: IdentityBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "a.png", "red")
     with pytest.raises(BadInput):
@@ -131,7 +145,9 @@ def test_a_folder_of_photographs_is_read_in_order(bank: IdentityBank, tmp_path: 
     subject = resolve_identity(tmp_path, bank, FakeRecognizer())
     assert [path.name for path in subject.photos] == ["a.png", "b.JPG", "c.webp"]
     assert subject.row is None
-    assert torch.equal(subject.embeddings, torch.stack([FakeRecognizer().read(path)[0].embedding for path in subject.photos]))
+    assert torch.equal(
+        subject.embeddings, torch.stack([FakeRecognizer().read(path)[0].embedding for path in subject.photos])
+    )
     assert (subject.embeddings[:, 1:3] > 0.2).tolist() == [[True, False], [False, False], [False, True]]
 
 
@@ -170,15 +186,21 @@ def test_a_single_photograph(bank: IdentityBank, tmp_path: Path) -> None:
 
 def test_a_folder_without_photographs_is_refused(bank: IdentityBank, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(BadInput, match=r"holds no photographs \(\.bmp, \.gif, \.jpeg, \.jpg, \.png, \.tif, \.tiff, \.webp\)"):
+    with pytest.raises(
+        BadInput, match=r"holds no photographs \(\.bmp, \.gif, \.jpeg, \.jpg, \.png, \.tif, \.tiff, \.webp\)"
+    ):
         resolve_identity(tmp_path, bank, FakeRecognizer())
 
 
 def test_photographs_need_a_recognizer_and_the_banks_own(bank: IdentityBank, tmp_path: Path) -> None:
     paint(tmp_path / "a.png", "red")
-    with pytest.raises(BadInput, match=r"no face pack is at hand to read them; pass --pack DIR .*or a \.npy file"):
+    with pytest.raises(
+        BadInput, match=r"no face pack is at hand to read them; pass --pack DIR .*or a \.npy file"
+    ):
         resolve_identity(tmp_path, bank, None)
-    with pytest.raises(Incompatible, match=r"the bank uses recognizer 'tiny' .* but the face pack uses 'other'"):
+    with pytest.raises(
+        Incompatible, match=r"the bank uses recognizer 'tiny' .* but the face pack uses 'other'"
+    ):
         resolve_identity(tmp_path, bank, FakeRecognizer(RecognizerId("other", "11" * 32)))  # type: ignore[arg-type]
 
 
@@ -197,5 +219,7 @@ def test_if_no_photograph_is_usable_each_is_named_with_its_reason(
         paint(tmp_path / name, "red", size)
         if content is not None:
             (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadInput, match=rf"none of 2 photographs is usable: '.*a\.png': {reason}.*; '.*b\.png': {reason}"):
+    with pytest.raises(
+        BadInput, match=rf"none of 2 photographs is usable: '.*a\.png': {reason}.*; '.*b\.png': {reason}"
+    ):
         resolve_identity(tmp_path, bank, FakeRecognizer())

@@ -19,7 +19,9 @@ def split(embeddings: int, retained: list[int], seed: int = 0, **config: float) 
     st.integers(2, 60), st.lists(st.integers(0, 500), min_size=2, max_size=60, unique=True), st.floats(0.01, 0.99), st.floats(0.01, 0.99),
     st.integers(0, 2**31 - 1),
 )  # fmt: skip
-def test_both_sides_are_filled_disjoint_and_complete(embeddings: int, retained: list[int], forget: float, retain: float, seed: int) -> None:
+def test_both_sides_are_filled_disjoint_and_complete(
+    embeddings: int, retained: list[int], forget: float, retain: float, seed: int
+) -> None:
     result = split(embeddings, retained, seed, forget_held_out=forget, retain_held_out=retain)
     for train, held, everyone, share in (
         (result.forget_train, result.forget_held_out, range(embeddings), forget),
@@ -35,12 +37,10 @@ def test_both_sides_are_filled_disjoint_and_complete(embeddings: int, retained: 
 
 def test_the_papers_shares() -> None:
     result = split(20, list(range(100)))
-    assert [len(rows) for rows in (result.forget_train, result.forget_held_out, result.retain_train, result.retain_held_out)] == [
-        13,
-        7,
-        90,
-        10,
-    ]
+    assert [
+        len(rows)
+        for rows in (result.forget_train, result.forget_held_out, result.retain_train, result.retain_held_out)
+    ] == [13, 7, 90, 10]
 
 
 def test_the_seed_decides() -> None:
@@ -49,7 +49,11 @@ def test_the_seed_decides() -> None:
 
 
 def test_who_is_held_out_does_not_depend_on_a_place() -> None:
-    held = [row for seed in range(300) for row in split(4, [10, 20, 30], seed, forget_held_out=0.25).forget_held_out]
+    held = [
+        row
+        for seed in range(300)
+        for row in split(4, [10, 20, 30], seed, forget_held_out=0.25).forget_held_out
+    ]
     assert all(40 < held.count(row) < 110 for row in range(4))
 
 

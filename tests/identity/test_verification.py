@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, RecognizerId, verification
-from piu_lora.identity.verification import PAIRS_PER_FAR, Threshold, centroid_blocks, far_threshold, far_thresholds
+from piu_lora.identity.verification import (
+    PAIRS_PER_FAR,
+    Threshold,
+    centroid_blocks,
+    far_threshold,
+    far_thresholds,
+)
 from piu_lora.model import mini
 from tests.tiny import tiny_bank
 
@@ -24,7 +30,9 @@ def impostors(bank: IdentityBank) -> np.ndarray:
 
 
 def made(rows: torch.Tensor, labels: torch.Tensor) -> IdentityBank:
-    return IdentityBank(rows, labels, [f"p{number}" for number in range(int(labels.max()) + 1)], RecognizerId("made", ""))
+    return IdentityBank(
+        rows, labels, [f"p{number}" for number in range(int(labels.max()) + 1)], RecognizerId("made", "")
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -44,8 +52,13 @@ def test_threshold_counts_exactly_where_cosines_are_exact() -> None:
     axes = torch.cat([torch.arange(56), torch.zeros(4, dtype=torch.long)])
     bank = made(torch.eye(56)[axes].repeat_interleave(2, dim=0), torch.arange(60).repeat_interleave(2))
     pairs = 120 * 59
-    assert far_threshold(bank, 40 / pairs).value == np.nextafter(np.float32(0), np.float32(1))  # all forty may pass, no zero may
-    with pytest.raises(BadInput, match=r"the threshold is 1\.000, but people's own embeddings lie at 1\.000 \(median\): many are in"):
+    assert far_threshold(bank, 40 / pairs).value == np.nextafter(
+        np.float32(0), np.float32(1)
+    )  # all forty may pass, no zero may
+    with pytest.raises(
+        BadInput,
+        match=r"the threshold is 1\.000, but people's own embeddings lie at 1\.000 \(median\): many are in",
+    ):
         far_threshold(bank, 39 / pairs)
 
 
@@ -89,7 +102,8 @@ def test_half_precision_and_scale_do_not_matter(bank: IdentityBank) -> None:
 def test_too_few_pairs_are_refused_with_the_numbers() -> None:
     bank = tiny_bank(10, 2)  # 20 * 9 pairs
     with pytest.raises(
-        BadInput, match=r"180 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed; add"
+        BadInput,
+        match=r"180 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed; add",
     ) as error:
         far_threshold(bank, 1e-3)
     assert "(it holds 10) or ask for a rate of 0.056 or more (--set anchor.far=...)" in str(error.value)

@@ -34,13 +34,20 @@ def test_adapter_loads_and_the_pipeline_comes_back_clean(
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert result.evaluation is None
-    assert result.receipt.counts == {"forget_train": 4, "forget_held_out": 2, "retain_train": 36, "retain_held_out": 3}
+    assert result.receipt.counts == {
+        "forget_train": 4,
+        "forget_held_out": 2,
+        "retain_train": 36,
+        "retain_held_out": 3,
+    }
     name = load_adapter(pipe, result.path)
     detach(pipe.unet, name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_same_command_same_bytes(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path) -> None:
+def test_same_command_same_bytes(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
+) -> None:
     first, second = (forget(WHO, pipe, tmp_path / name, bank=bank, config=fast).path for name in ("a", "b"))
     other = forget(WHO, pipe, tmp_path / "c", bank=bank, config=fast.updated({"seed": 1})).path
     assert digest(first / WEIGHTS) == digest(second / WEIGHTS)
@@ -59,7 +66,11 @@ def test_nothing_in_the_folder_names_the_person(
     vectors = [*bank.of(WHO), normalize(bank.of(WHO).mean(0, keepdim=True))[0]]
     needles = [WHO.encode(), b"jane-doe", str(tmp_path).encode()]
     # A quarter of a vector is enough to be found by, in any of the formats a tensor may be written in.
-    needles += [v[:4].to(kind).numpy().tobytes() for v in vectors for kind in (torch.float16, torch.float32, torch.float64)]
+    needles += [
+        v[:4].to(kind).numpy().tobytes()
+        for v in vectors
+        for kind in (torch.float16, torch.float32, torch.float64)
+    ]
     needles += [f"{float(v[0]):.6f}".encode() for v in vectors]
     for folder in folders:
         for path in folder.rglob("*"):
@@ -102,15 +113,24 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_identically(
     assert not checkpoint.exists()
 
 
-def test_bf16_trains_much_the_same(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path) -> None:
+def test_bf16_trains_much_the_same(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
+) -> None:
     full = forget(WHO, pipe, tmp_path / "full", bank=bank, config=fast).path
-    half = forget(WHO, pipe, tmp_path / "half", bank=bank, config=fast.updated({"train": {"precision": "bf16"}})).path
-    weights = [torch.cat([v.float().flatten() for v in state_of(read_adapter(path).change).values()]) for path in (full, half)]
+    half = forget(
+        WHO, pipe, tmp_path / "half", bank=bank, config=fast.updated({"train": {"precision": "bf16"}})
+    ).path
+    weights = [
+        torch.cat([v.float().flatten() for v in state_of(read_adapter(path).change).values()])
+        for path in (full, half)
+    ]
     assert not torch.equal(*weights)
     assert torch.nn.functional.cosine_similarity(*weights, dim=0) > 0.99
 
 
-def test_nan_leaves_nothing(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path) -> None:
+def test_nan_leaves_nothing(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
+) -> None:
     wild = fast.updated({"train": {"lr": 1e30, "steps": 30}})
     with pytest.raises(TrainingFailed, match="nothing was written"):
         forget(WHO, pipe, tmp_path / "out", bank=bank, config=wild)
@@ -125,14 +145,20 @@ def test_bank_of_another_recognizer_names_both(
         forget(WHO, pipe, tmp_path / "out", bank=foreign, config=fast)
 
 
-def test_bank_of_another_width(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path) -> None:
+def test_bank_of_another_width(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
+) -> None:
     narrow = IdentityBank(normalize(bank.embeddings[:, :8]), bank.labels, bank.ids, bank.recognizer)
     with pytest.raises(Incompatible, match=r"width 8.*takes 16"):
         forget(WHO, pipe, tmp_path / "out", bank=narrow, config=fast)
 
 
 def test_one_embedding_is_on_both_sides(
-    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     np.save(tmp_path / "one.npy", torch.randn(16).numpy())
     counts = forget(tmp_path / "one.npy", pipe, tmp_path / "out", bank=bank, config=fast).receipt.counts
@@ -140,21 +166,33 @@ def test_one_embedding_is_on_both_sides(
     assert "evaluating on the training embeddings" in caplog.text
 
 
-def test_a_person_already_in_the_bank_is_not_retained(pipe, bank, fast, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_person_already_in_the_bank_is_not_retained(
+    pipe, bank, fast, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     np.save(tmp_path / "again.npy", bank.of(WHO).numpy())
-    result = forget(tmp_path / "again.npy", pipe, tmp_path / "out", bank=bank, config=fast.updated_from_pairs(["split.same_person=0.9"]))
+    result = forget(
+        tmp_path / "again.npy",
+        pipe,
+        tmp_path / "out",
+        bank=bank,
+        config=fast.updated_from_pairs(["split.same_person=0.9"]),
+    )
     assert result.receipt.counts["retain_train"] + result.receipt.counts["retain_held_out"] == len(bank) - 1
     assert "left out" in caplog.text
     assert WHO not in caplog.text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
-def test_full_disk_leaves_no_adapter(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path) -> None:
+def test_full_disk_leaves_no_adapter(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
+) -> None:
     from piu_lora.errors import EnvironmentProblem
 
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(small)], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(small)], check=False
+    ).returncode:
         pytest.skip("this machine mounts no tmpfs")
     try:
         with pytest.raises(EnvironmentProblem, match="disk is full"):

@@ -32,25 +32,41 @@ def test_the_entry_says_what_the_folder_does_not(
     assert (entry.bank_digest, entry.base, entry.method) == (bank.digest, "tiny", "piu")
     assert (entry.path, entry.weights_sha256) == (str(tmp_path / "out"), result.receipt.files[DIFFUSERS_FILE])
     assert check_ledger(ledger, [tmp_path]) == []
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and WHO.encode() in path.read_bytes()]
+    assert not [
+        path for path in (tmp_path / "out").rglob("*") if path.is_file() and WHO.encode() in path.read_bytes()
+    ]
 
 
 def test_a_path_is_kept_in_full_but_an_id_goes_first(
-    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    tmp_path: Path,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("somebody.npy", bank.of(WHO).numpy())
     Path(WHO).mkdir()  # photographs of somebody else, say
     for out, identity in (("a", "somebody.npy"), ("b", WHO)):
         forget(identity, pipe, out, bank=bank, config=fast, ledger=ledger)
-    assert {Path(entry.path).name: entry.identity for entry in ledger.entries()} == {"a": str(tmp_path / "somebody.npy"), "b": WHO}
+    assert {Path(entry.path).name: entry.identity for entry in ledger.entries()} == {
+        "a": str(tmp_path / "somebody.npy"),
+        "b": WHO,
+    }
 
 
 def test_a_replaced_adapter_is_retired(
     pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, ledger: Ledger
 ) -> None:
-    first, second = (forget(WHO, pipe, tmp_path / "out", bank=bank, config=fast, force=True, ledger=ledger).receipt for _ in range(2))
-    assert {entry.adapter_id: entry.state for entry in ledger.entries()} == {first.adapter_id: "withdrawn", second.adapter_id: "active"}
+    first, second = (
+        forget(WHO, pipe, tmp_path / "out", bank=bank, config=fast, force=True, ledger=ledger).receipt
+        for _ in range(2)
+    )
+    assert {entry.adapter_id: entry.state for entry in ledger.entries()} == {
+        first.adapter_id: "withdrawn",
+        second.adapter_id: "active",
+    }
     assert check_ledger(ledger, [tmp_path]) == []
 
 

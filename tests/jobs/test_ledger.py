@@ -28,7 +28,12 @@ def test_registering_confirms_or_takes_back(ledger_path: Path, adapter_folder: P
             confirm(adapter.receipt)
         entry = ledger.entry(adapter.id)
         assert entry is not None
-        assert (entry.state, entry.identity, entry.bank, entry.path) == ("active", "person-001", "mini", str(adapter_folder))
+        assert (entry.state, entry.identity, entry.bank, entry.path) == (
+            "active",
+            "person-001",
+            "mini",
+            str(adapter_folder),
+        )
         other = replace(adapter.receipt, adapter_id="b" * 16)
         with pytest.raises(ZeroDivisionError), registered(ledger, other, adapter.path):
             raise ZeroDivisionError
@@ -55,8 +60,13 @@ def killed(ledger_path: Path, adapter: Adapter, target: Path, moment: str) -> No
             confirm(adapter.receipt)
 
 
-@pytest.mark.parametrize(("moment", "left"), [("before", "nothing"), ("after", "both"), ("never", "both"), ("transaction", "nothing")])
-def test_killed_at_any_moment(ledger_path: Path, adapter_folder: Path, tmp_path: Path, moment: str, left: str) -> None:
+@pytest.mark.parametrize(
+    ("moment", "left"),
+    [("before", "nothing"), ("after", "both"), ("never", "both"), ("transaction", "nothing")],
+)
+def test_killed_at_any_moment(
+    ledger_path: Path, adapter_folder: Path, tmp_path: Path, moment: str, left: str
+) -> None:
     """After ``check_ledger`` there is never an adapter without an entry, nor an entry without its adapter."""
     with Ledger(ledger_path) as ledger:
         ledger.add(Entry("other", state="withdrawn"))
@@ -112,7 +122,9 @@ def test_export(ledger_path: Path, tmp_path: Path, adapter_folder: Path) -> None
     assert str(tmp_path) not in public
 
 
-def test_an_error_after_the_folder_is_in_place_keeps_the_entry(ledger_path: Path, adapter_folder: Path) -> None:
+def test_an_error_after_the_folder_is_in_place_keeps_the_entry(
+    ledger_path: Path, adapter_folder: Path
+) -> None:
     """For example Ctrl-C while the replaced folder is being deleted."""
     receipt = read_adapter(adapter_folder).receipt
     with Ledger(ledger_path) as ledger:

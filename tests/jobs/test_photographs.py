@@ -1,4 +1,6 @@
-"""Real photographs, the published layout from the loopback Hub, and the ordinary commands, from nothing to an adapter."""
+"""Real photographs, the published layout from the loopback Hub, and the ordinary commands, from nothing to an
+adapter.
+"""
 
 import json
 from pathlib import Path
@@ -33,9 +35,13 @@ SETTINGS = [part for pair in QUICK for part in ("--set", pair)]
 def published(hub: LoopbackHub, tmp_path: Path) -> LoopbackHub:
     """Arc2Face's repository with a real recognizer in it, and the detector's."""
     recognizer = (PACK / "w600k_mbf_int8.onnx").read_bytes()
-    hub.add_repository(ARC2FACE[0], write_arc2face(tmp_path / "arc2face", recognizer=recognizer), revision=ARC2FACE[1])
+    hub.add_repository(
+        ARC2FACE[0], write_arc2face(tmp_path / "arc2face", recognizer=recognizer), revision=ARC2FACE[1]
+    )
     hub.add_repository(SD15[0], write_sd15(tmp_path / "sd15"), revision=SD15[1])
-    hub.add_repository(DETECTOR_SOURCE[0], {DETECTOR: (PACK / "det_500m_dyn.onnx").read_bytes()}, revision=DETECTOR_SOURCE[1])
+    hub.add_repository(
+        DETECTOR_SOURCE[0], {DETECTOR: (PACK / "det_500m_dyn.onnx").read_bytes()}, revision=DETECTOR_SOURCE[1]
+    )
     return hub
 
 
@@ -50,7 +56,11 @@ def people(tmp_path: Path) -> Path:
 
 
 def test_from_nothing_to_a_forgotten_person(
-    published: LoopbackHub, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    published: LoopbackHub,
+    people: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("PIU_LORA_PACK", str(tmp_path / "pack"))
     assert piu("bank", "models").returncode == 0
@@ -63,16 +73,35 @@ def test_from_nothing_to_a_forgotten_person(
 
     receipt = read_adapter(tmp_path / "adapter").receipt
     assert (receipt.base.id, receipt.base.revision) == ARC2FACE
-    assert receipt.counts == {"forget_train": 1, "forget_held_out": 1, "retain_train": 11, "retain_held_out": 1}
+    assert receipt.counts == {
+        "forget_train": 1,
+        "forget_held_out": 1,
+        "retain_train": 11,
+        "retain_held_out": 1,
+    }
     # Random weights draw no faces: every picture is counted as nobody, none as a success.
     figures = json.loads(made.stdout)["evaluation"]["recognizers"]["conditioning"]
     assert figures["no_face"]["forget"] == {"before": 1, "after": 1, "n": 1}
     assert figures["ism"]["forget"]["ratio"] is None
     assert (tmp_path / "adapter" / "report" / "before_after.png").exists()
-    assert not [path for path in (tmp_path / "adapter").rglob("*") if path.is_file() and who.name.encode() in path.read_bytes()]
+    assert not [
+        path
+        for path in (tmp_path / "adapter").rglob("*")
+        if path.is_file() and who.name.encode() in path.read_bytes()
+    ]
 
     lean = ("--set", "report.leak_images=0", "--set", "report.sweep_images=0")
-    judged = piu("evaluate", tmp_path / "adapter", "--identity", who, *common, "--out", tmp_path / "report", *lean, "--json")
+    judged = piu(
+        "evaluate",
+        tmp_path / "adapter",
+        "--identity",
+        who,
+        *common,
+        "--out",
+        tmp_path / "report",
+        *lean,
+        "--json",
+    )
     assert judged.returncode == 0, judged.stderr
     document = json.loads(judged.stdout)
     lines = {line["name"]: line for line in document["verdict"]["lines"]}
@@ -120,7 +149,15 @@ def test_a_bank_of_another_recognizer_never_meets_the_base(published: LoopbackHu
     rows = torch.nn.functional.pad(small.embeddings, (0, 512 - small.width))
     bank = IdentityBank(rows, small.labels, small.ids, small.recognizer)
     with pytest.raises(
-        Incompatible, match=r"the bank uses recognizer 'tiny' \(000000000000\), but the base .* uses 'arcface\.onnx' \(2b8edda0"
+        Incompatible,
+        match=r"the bank uses recognizer 'tiny' \(000000000000\), but the base .* uses 'arcface\.onnx' \(2b8edda0",
     ):
-        forget("person-001", pipe, tmp_path / "out", bank=bank, evaluate=False, config=ForgetConfig().updated_from_pairs(QUICK))
+        forget(
+            "person-001",
+            pipe,
+            tmp_path / "out",
+            bank=bank,
+            evaluate=False,
+            config=ForgetConfig().updated_from_pairs(QUICK),
+        )
     assert not (tmp_path / "out").exists()

@@ -13,27 +13,45 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence import plan_evaluation
 from piu_lora.identity import IdentityBank, normalize
 from piu_lora.jobs.evaluation.scoring import plan_for
-from piu_lora.jobs.request.request import each_identity, open_case
+from piu_lora.jobs.request.request import each_identity, open_request
 from piu_lora.model import encode_embeddings
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.registry import shares
 
 WHO = ["person-003", "person-011", "person-020"]
 EASY = {
-    "closed": {"retain_weight": 0.05, "neighbours": 0.2, "near": 16, "mixtures": 8, "eta": 0.0, "anchor_weight": 0.0},
+    "closed": {
+        "retain_weight": 0.05,
+        "neighbours": 0.2,
+        "near": 16,
+        "mixtures": 8,
+        "eta": 0.0,
+        "anchor_weight": 0.0,
+    },
     "distil": {"rank": 4, "eta": 0.0, "retain_weight": 0.05, "empty_weight": 0.1},
 }
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_takes_several(
-    method: str, pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, own_ledger: Path
+    method: str,
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    tmp_path: Path,
+    own_ledger: Path,
 ) -> None:
     config = fast.updated({"method": method, **EASY})
     with Ledger(own_ledger) as ledger:
         result = forget(WHO, pipe, tmp_path / "out", bank=bank, config=config, ledger=ledger)
         assert [entry.identities for entry in ledger.entries()] == [WHO]
-    assert result.receipt.counts == {"forget_train": 12, "forget_held_out": 6, "retain_train": 34, "retain_held_out": 3, "people": 3}
+    assert result.receipt.counts == {
+        "forget_train": 12,
+        "forget_held_out": 6,
+        "retain_train": 34,
+        "retain_held_out": 3,
+        "people": 3,
+    }
     for path in result.path.rglob("*"):
         assert path.is_dir() or not any(who.encode() in path.read_bytes() for who in WHO)
     name = load_adapter(pipe, result.path)
@@ -46,12 +64,13 @@ def test_the_edited_encoder_writes_each_ones_own_anchor(
     config = fast.updated({"method": "distil-encoder", **EASY, "anchor": {"rule": "farthest"}}).updated(
         {"train": {"start": "closed-encoder", "steps": 60, "batch": 16, "lr": 1e-2}}
     )
-    case = open_case(WHO, bank, config, None)
+    request = open_request(WHO, bank, config, None)
 
     def distances() -> torch.Tensor:
         with torch.no_grad():
             mine, theirs = (
-                encode_embeddings(pipe.text_encoder, pipe.tokenizer, each) for each in (case.problem.centres, case.problem.anchors)
+                encode_embeddings(pipe.text_encoder, pipe.tokenizer, each)
+                for each in (request.problem.centres, request.problem.anchors)
             )
         return (mine - anchors).flatten(1).norm(dim=1) if anchors is not None else theirs
 
@@ -67,19 +86,27 @@ def test_the_edited_encoder_writes_each_ones_own_anchor(
 
 
 def test_nobody_forgotten_is_retained_or_an_anchor(bank: IdentityBank, fast: ForgetConfig) -> None:
-    case = open_case(WHO, bank, fast, None)
+    request = open_request(WHO, bank, fast, None)
     rows = {bank.index(who) for who in WHO}
-    assert set(case.forget_rows) == rows
-    assert not rows & (set(case.retained.train) | set(case.retained.held_out) | set(case.anchor_rows))
-    plan = plan_for(case, bank.centroids)
-    groups = {group: {shot.row for shot in plan.shots if shot.group == group} for group in ("forget", "random", "nearest", "anchor")}
+    assert set(request.forget_rows) == rows
+    assert not rows & (
+        set(request.retained.train) | set(request.retained.held_out) | set(request.anchor_rows)
+    )
+    plan = plan_for(request, bank.centroids)
+    groups = {
+        group: {shot.row for shot in plan.shots if shot.group == group}
+        for group in ("forget", "random", "nearest", "anchor")
+    }
     assert groups["forget"] == rows
-    assert groups["anchor"] == set(case.anchor_rows)
+    assert groups["anchor"] == set(request.anchor_rows)
     assert not rows & (groups["random"] | groups["nearest"])
 
 
 def test_the_first_person_is_split_as_if_alone(bank: IdentityBank, fast: ForgetConfig) -> None:
-    assert open_case(WHO, bank, fast, None).people[0].train == open_case(WHO[0], bank, fast, None).people[0].train
+    assert (
+        open_request(WHO, bank, fast, None).people[0].train
+        == open_request(WHO[0], bank, fast, None).people[0].train
+    )
 
 
 def test_a_list_in_a_file(tmp_path: Path) -> None:
@@ -89,7 +116,10 @@ def test_a_list_in_a_file(tmp_path: Path) -> None:
     assert each_identity([str(listed), "person-020"]) == WHO
 
 
-@pytest.mark.parametrize(("given", "message"), [([], "names nobody"), (["a", "a"], "named twice"), ("nowhere.txt", "cannot read the list")])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [([], "names nobody"), (["a", "a"], "named twice"), ("nowhere.txt", "cannot read the list")],
+)
 def test_lists_that_cannot_be(given: list[str] | str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         each_identity(given)
@@ -98,8 +128,14 @@ def test_lists_that_cannot_be(given: list[str] | str, message: str) -> None:
 def test_everybody_is_shown_at_least_once() -> None:
     centroids = normalize(torch.randn(60, 16, generator=torch.Generator().manual_seed(0)))
     forget = [(row, centroids[row][None]) for row in range(30)]
-    config = ForgetConfig().updated({"evaluation": {"forget_images": 2, "anchor_images": 1, "nearest": 2}}).evaluation
-    plan = plan_evaluation(forget, [50, 51], [40, 41, 42], centroids, lambda row: centroids[row][None], config, 0)
+    config = (
+        ForgetConfig()
+        .updated({"evaluation": {"forget_images": 2, "anchor_images": 1, "nearest": 2}})
+        .evaluation
+    )
+    plan = plan_evaluation(
+        forget, [50, 51], [40, 41, 42], centroids, lambda row: centroids[row][None], config, 0
+    )
     assert [shot.row for shot in plan.shots if shot.group == "forget"] == list(range(30))
     assert {shot.row for shot in plan.shots if shot.group == "anchor"} == {40, 41, 42}
     near = {shot.row for shot in plan.shots if shot.group == "nearest"}

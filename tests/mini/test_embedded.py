@@ -26,13 +26,20 @@ def test_everything_fits_in_25_megabytes() -> None:
 
 
 def test_classes_are_those_of_arc2face(base: StableDiffusionPipeline) -> None:
-    names = {name: type(getattr(base, name)).__name__ for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
+    names = {
+        name: type(getattr(base, name)).__name__
+        for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    }
     assert names == {
         "unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer",
         "scheduler": "DPMSolverMultistepScheduler",
     }  # fmt: skip
-    assert [type(block).__name__ for block in base.unet.down_blocks] == ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
-    assert [type(block).__name__ for block in base.unet.up_blocks] == ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3
+    assert [type(block).__name__ for block in base.unet.down_blocks] == ["CrossAttnDownBlock2D"] * 3 + [
+        "DownBlock2D"
+    ]
+    assert [type(block).__name__ for block in base.unet.up_blocks] == ["UpBlock2D"] + [
+        "CrossAttnUpBlock2D"
+    ] * 3
     assert base.unet.down_blocks[2].has_cross_attention
     assert describe(base).family == "mini"
 
@@ -97,7 +104,9 @@ def test_generated_faces_are_recognised(base: StableDiffusionPipeline) -> None:
     conditions = torch.stack([bank.of(bank.ids[row])[0] for row in rows])
     begun = time.perf_counter()
     faces = generate(base, conditions, rows, steps=15, guidance=3.0)
-    assert (time.perf_counter() - begun) / len(rows) < 1.5  # 0.3 s is measured in benchmarks/; this only catches an accident
+    assert (time.perf_counter() - begun) / len(
+        rows
+    ) < 1.5  # 0.3 s is measured in benchmarks/; this only catches an accident
     cosines = mini.conditioning_recognizer().embed(faces) @ bank.centroids.T
     assert cosines[torch.arange(len(rows)), torch.tensor(rows)].mean() >= 0.6
     assert (cosines.argmax(1) == torch.tensor(rows)).float().mean() >= 0.75

@@ -38,10 +38,14 @@ def arc2face(hub: LoopbackHub, repositories: Path) -> LoopbackHub:
 
 
 def people(count: int = 2) -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.randn(count, 512, generator=torch.Generator().manual_seed(0)), dim=1)
+    return torch.nn.functional.normalize(
+        torch.randn(count, 512, generator=torch.Generator().manual_seed(0)), dim=1
+    )
 
 
-def test_the_published_layout_loads_whole(arc2face: LoopbackHub, repositories: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_published_layout_loads_whole(
+    arc2face: LoopbackHub, repositories: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     pipe = load_base("arc2face")
     assert "Loading weights" not in capfd.readouterr().err
     assert type(pipe) is StableDiffusionPipeline
@@ -82,7 +86,9 @@ def test_no_safety_checker_is_said_once(arc2face: LoopbackHub, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING, "piu_lora"):
         load_base("arc2face")
         load_base("arc2face")
-    assert [record.message for record in caplog.records].count("this base has no safety checker: nothing filters what it generates") == 1
+    assert [record.message for record in caplog.records].count(
+        "this base has no safety checker: nothing filters what it generates"
+    ) == 1
 
 
 def test_a_warm_cache_needs_no_network(arc2face: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +109,11 @@ def test_both_revisions_can_be_chosen(arc2face: LoopbackHub, tmp_path: Path) -> 
     pinned = attention_digest(load_base("arc2face").unet)
     other = arc2face.add_repository(ARC2FACE[0], write_arc2face(tmp_path / "other", seed=7))
     assert attention_digest(load_base("arc2face").unet) == pinned
-    for chosen in (load_base("arc2face", revision=other), load_base(f"arc2face@{other}"), load_base(ARC2FACE[0], revision="main")):
+    for chosen in (
+        load_base("arc2face", revision=other),
+        load_base(f"arc2face@{other}"),
+        load_base(ARC2FACE[0], revision="main"),
+    ):
         assert attention_digest(chosen.unet) != pinned
         assert describe(chosen).revision == other
     with pytest.raises(EnvironmentProblem, match="no revision 'elsewhere'"):
@@ -117,7 +127,9 @@ def test_a_folder_in_either_layout(arc2face: LoopbackHub, repositories: Path, tm
     for folder in (tmp_path / "saved", repositories / "arc2face"):
         pipe = load_base(folder)
         # Memory mapped at another offset, the same weights may go through another kernel.
-        assert torch.allclose(generate(pipe, people(1), [3], steps=2), generate(whole, people(1), [3], steps=2), atol=1e-6)
+        assert torch.allclose(
+            generate(pipe, people(1), [3], steps=2), generate(whole, people(1), [3], steps=2), atol=1e-6
+        )
     # A pipeline that was saved remembers what it is; a bare folder has no name that may be written down.
     assert describe(load_base(tmp_path / "saved")).id == ARC2FACE[0]
     assert describe(load_base(repositories / "arc2face")).id == "local"
@@ -157,7 +169,13 @@ def test_a_gated_repository(arc2face: LoopbackHub, naps: list[float]) -> None:
     arc2face.store.get(ARC2FACE[0]).gated = True
     arc2face.add_token("valid")
     for token in (None, "valid"):
-        refused(EnvironmentProblem, f"{ARC2FACE[0]!r} is gated", "accept its conditions", "hf auth login", token=token)
+        refused(
+            EnvironmentProblem,
+            f"{ARC2FACE[0]!r} is gated",
+            "accept its conditions",
+            "hf auth login",
+            token=token,
+        )
 
 
 def test_a_private_or_absent_repository(arc2face: LoopbackHub) -> None:
@@ -166,8 +184,12 @@ def test_a_private_or_absent_repository(arc2face: LoopbackHub) -> None:
     refused(EnvironmentProblem, "no repository 'nobody/nothing'", name="nobody/nothing")
 
 
-def test_a_wrong_token_is_named_and_never_shown(arc2face: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EnvironmentProblem, match="refuses your token: run `hf auth login`, or unset HF_TOKEN") as error:
+def test_a_wrong_token_is_named_and_never_shown(
+    arc2face: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        EnvironmentProblem, match="refuses your token: run `hf auth login`, or unset HF_TOKEN"
+    ) as error:
         load_base("arc2face", token="hf_secret")
     assert "hf_secret" not in str(error.value)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -219,7 +241,11 @@ def test_a_half_downloaded_file(arc2face: LoopbackHub, hub_cache: Path, name: st
     load_base("arc2face")
     (found,) = hub_cache.glob(f"models--FoivosPar--Arc2Face/snapshots/*/{name}")
     half(found.resolve())
-    refused(EnvironmentProblem, "cannot be read", f"hf download {ARC2FACE[0]} {name} --revision {ARC2FACE[1]} --force-download")
+    refused(
+        EnvironmentProblem,
+        "cannot be read",
+        f"hf download {ARC2FACE[0]} {name} --revision {ARC2FACE[1]} --force-download",
+    )
 
 
 def test_a_file_missing_from_a_cache_without_network(arc2face: LoopbackHub, hub_cache: Path) -> None:
@@ -254,7 +280,9 @@ def test_a_pickle_is_never_run(arc2face: LoopbackHub, repositories: Path, tmp_pa
 
 
 @pytest.mark.parametrize("change", ["missing", "reshaped"])
-def test_weights_that_are_not_all_there(arc2face: LoopbackHub, repositories: Path, tmp_path: Path, change: str) -> None:
+def test_weights_that_are_not_all_there(
+    arc2face: LoopbackHub, repositories: Path, tmp_path: Path, change: str
+) -> None:
     shutil.copytree(repositories / "arc2face", tmp_path / "other")
     state = torch.load(tmp_path / "other" / ENCODER, weights_only=True)
     key = "text_model.final_layer_norm.weight"
@@ -262,7 +290,12 @@ def test_weights_that_are_not_all_there(arc2face: LoopbackHub, repositories: Pat
     if change == "missing":
         del state[key]
     torch.save(state, tmp_path / "other" / ENCODER)
-    refused(BadInput, "is not the text_encoder of an Arc2Face", "final_layer_norm.weight", name=str(tmp_path / "other"))
+    refused(
+        BadInput,
+        "is not the text_encoder of an Arc2Face",
+        "final_layer_norm.weight",
+        name=str(tmp_path / "other"),
+    )
 
 
 @pytest.mark.parametrize("name", ["nonsense", "a/b/c", "x" * 5000, "./nowhere", "-/.."])
@@ -271,7 +304,11 @@ def test_a_base_that_is_none(hub: LoopbackHub, name: str) -> None:
 
 
 def test_a_folder_that_holds_no_base(tmp_path: Path) -> None:
-    refused(BadInput, "neither model_index.json (diffusers) nor arc2face/config.json (Arc2Face)", name=str(tmp_path))
+    refused(
+        BadInput,
+        "neither model_index.json (diffusers) nor arc2face/config.json (Arc2Face)",
+        name=str(tmp_path),
+    )
 
 
 def test_embeddings_of_the_real_width_reach_the_encoder(arc2face: LoopbackHub) -> None:

@@ -25,18 +25,33 @@ def parts(pipe: StableDiffusionPipeline) -> Iterator[tuple[CLIPTextModel, CLIPTo
 
 
 def people(count: int, width: int = WIDTH) -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(0)), dim=1)
+    return torch.nn.functional.normalize(
+        torch.randn(count, width, generator=torch.Generator().manual_seed(0)), dim=1
+    )
 
 
 def by_hand(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, embedding: torch.Tensor) -> torch.Tensor:
-    """Arc2Face, section 3.2, for one person: look the tokens up, exchange row 4, add positions, run the causal layers."""
-    words = ["<|startoftext|>", "photo</w>", "of</w>", "a</w>", "id</w>", "person</w>", "<|endoftext|>", "<|endoftext|>"]
+    """Arc2Face, section 3.2, for one person: look the tokens up, exchange row 4, add positions, run the
+    causal layers.
+    """
+    words = [
+        "<|startoftext|>",
+        "photo</w>",
+        "of</w>",
+        "a</w>",
+        "id</w>",
+        "person</w>",
+        "<|endoftext|>",
+        "<|endoftext|>",
+    ]
     tokens = tokenizer.convert_tokens_to_ids(words)
     rows = encoder.embeddings.token_embedding.weight[tokens].clone()
     rows[PLACE] = torch.cat([embedding, torch.zeros(HIDDEN - len(embedding))])
     rows = rows + encoder.embeddings.position_embedding.weight[: len(tokens)]
     mask = torch.full((LENGTH, LENGTH), torch.finfo(torch.float32).min).triu(1)[None, None]
-    return encoder.final_layer_norm(encoder.encoder(inputs_embeds=rows[None], attention_mask=mask, is_causal=True).last_hidden_state)[0]
+    return encoder.final_layer_norm(
+        encoder.encoder(inputs_embeds=rows[None], attention_mask=mask, is_causal=True).last_hidden_state
+    )[0]
 
 
 @torch.no_grad()
@@ -59,11 +74,15 @@ def test_every_row_of_a_batch_gets_its_own_person(parts: tuple[CLIPTextModel, CL
 def test_the_default_attention_agrees(pipe: StableDiffusionPipeline) -> None:
     embedding = people(1)
     condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embedding)[0]
-    torch.testing.assert_close(condition, by_hand(pipe.text_encoder, pipe.tokenizer, embedding[0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        condition, by_hand(pipe.text_encoder, pipe.tokenizer, embedding[0]), atol=1e-5, rtol=0
+    )
 
 
 @torch.no_grad()
-def test_tokens_before_id_never_change_and_all_later_ones_do(parts: tuple[CLIPTextModel, CLIPTokenizer]) -> None:
+def test_tokens_before_id_never_change_and_all_later_ones_do(
+    parts: tuple[CLIPTextModel, CLIPTokenizer],
+) -> None:
     place = identity_position(parts[1])
     assert place == PLACE
     first, second = encode_embeddings(*parts, people(2))
@@ -78,7 +97,10 @@ def test_the_gradient_reaches_the_vector(parts: tuple[CLIPTextModel, CLIPTokeniz
     assert torch.equal(embeddings.grad[[0, 2]], torch.zeros(2, WIDTH))
     with torch.no_grad():
         step = 1e-2 * torch.nn.functional.normalize(embeddings.grad[1], dim=0)
-        up, down = ((encode_embeddings(*parts, (embeddings[1] + side * step)[None])[0] * probe).sum() for side in (1, -1))
+        up, down = (
+            (encode_embeddings(*parts, (embeddings[1] + side * step)[None])[0] * probe).sum()
+            for side in (1, -1)
+        )
     assert float(up - down) / 2e-2 == pytest.approx(float(embeddings.grad[1].norm()), rel=1e-2)
     parts[0].zero_grad()
 
@@ -90,10 +112,15 @@ def test_a_vector_as_wide_as_the_encoder_needs_no_padding(parts: tuple[CLIPTextM
 
 
 @pytest.mark.parametrize("shape", [(1, HIDDEN + 1), (WIDTH,), (1, 1, WIDTH)])
-def test_a_vector_that_does_not_fit_is_refused(parts: tuple[CLIPTextModel, CLIPTokenizer], shape: tuple[int, ...]) -> None:
+def test_a_vector_that_does_not_fit_is_refused(
+    parts: tuple[CLIPTextModel, CLIPTokenizer], shape: tuple[int, ...]
+) -> None:
     with pytest.raises(BadInput) as error:
         encode_embeddings(*parts, torch.ones(shape))
-    assert f"embeddings of shape {shape} do not fit an encoder of width {HIDDEN}; expected (n, d) with d <= {HIDDEN}" in str(error.value)
+    assert (
+        f"embeddings of shape {shape} do not fit an encoder of width {HIDDEN}; expected (n, d) with d <= {HIDDEN}"
+        in str(error.value)
+    )
 
 
 @torch.no_grad()
@@ -123,7 +150,9 @@ def test_a_failure_inside_the_encoder_takes_the_hook_out(
 @torch.no_grad()
 def test_the_empty_prompt_is_start_and_ends(parts: tuple[CLIPTextModel, CLIPTokenizer]) -> None:
     start, end = parts[1].convert_tokens_to_ids(["<|startoftext|>", "<|endoftext|>"])
-    assert torch.equal(encode_empty(*parts), parts[0](input_ids=torch.tensor([[start] + [end] * (LENGTH - 1)]))[0])
+    assert torch.equal(
+        encode_empty(*parts), parts[0](input_ids=torch.tensor([[start] + [end] * (LENGTH - 1)]))[0]
+    )
 
 
 class PromptTokenizer:
@@ -149,7 +178,9 @@ def golden_conditions(attention: str, people: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def test_golden_values_made_by_independent_arithmetic() -> None:
     # The last bits belong to the machine's matrix product; 1e-6 is a few of them at values of about 3.
-    torch.testing.assert_close(golden_conditions("eager", golden.people()), golden.golden(), atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        golden_conditions("eager", golden.people()), golden.golden(), atol=2e-6, rtol=0
+    )
 
 
 @torch.no_grad()
@@ -168,7 +199,9 @@ def test_batches_of_different_rows_are_bit_equal_to_the_independent_arithmetic(c
 
 
 def test_a_sample_of_tokens_keeps_the_prompt(pipe: StableDiffusionPipeline) -> None:
-    """On the 77 positions of Stable Diffusion: start, photo, of, a, id, person and end each for itself, the padding by a few."""
+    """On the 77 positions of Stable Diffusion: start, photo, of, a, id, person and end each for itself, the
+    padding by a few.
+    """
     tokenizer = copy.deepcopy(pipe.tokenizer)
     tokenizer.model_max_length = 77
     sample = TokenSample.of(tokenizer, 16)
@@ -181,6 +214,19 @@ def test_a_sample_of_tokens_keeps_the_prompt(pipe: StableDiffusionPipeline) -> N
     carrying = TokenSample.of(tokenizer, 8, from_identity=True)
     assert carrying.places[:3] == (4, 5, 6)
     assert (len(carrying.places), carrying.places[-1]) == (8, 76)
-    assert TokenSample.of(tokenizer, 3).places == (0, 1, 2, 3, 4, 5, 6, 7)  # never less than the prompt and some padding
-    assert TokenSample.of(tokenizer) == TokenSample.of(tokenizer, 77) == TokenSample(tuple(range(77)), (1 / 77,) * 77)
+    assert TokenSample.of(tokenizer, 3).places == (
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+    )  # never less than the prompt and some padding
+    assert (
+        TokenSample.of(tokenizer)
+        == TokenSample.of(tokenizer, 77)
+        == TokenSample(tuple(range(77)), (1 / 77,) * 77)
+    )
     assert TokenSample.of(pipe.tokenizer, 16).places == tuple(range(pipe.tokenizer.model_max_length))

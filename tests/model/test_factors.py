@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piu_lora.errors import BadInput
-from piu_lora.model.factors import Change, Factors, change_of, compressed, concatenated, distance, padded, state_of
+from piu_lora.model.factors import (
+    Change,
+    Factors,
+    change_of,
+    compressed,
+    concatenated,
+    distance,
+    padded,
+    state_of,
+)
 
 LAYERS = {"unet.mid_block.to_k": (6, 5), "unet.up_blocks.1.to_v": (4, 7), "text_encoder.encoder.fc2": (5, 5)}
 
@@ -20,7 +29,9 @@ def changes(draw: st.DrawFn) -> dict[str, Factors]:
     for module in sorted(chosen):
         out, into = LAYERS[module]
         rank = draw(st.integers(1, 4))
-        made[module] = Factors(torch.randn(rank, into, generator=generator), torch.randn(out, rank, generator=generator))
+        made[module] = Factors(
+            torch.randn(rank, into, generator=generator), torch.randn(out, rank, generator=generator)
+        )
     return made
 
 
@@ -30,14 +41,19 @@ weights = st.floats(0, 2, width=32)
 def dense(change: Change) -> dict[str, torch.Tensor]:
     """Every layer as a matrix; layers that are left alone are zero."""
     return {
-        module: change[module].up.double() @ change[module].down.double() if module in change else torch.zeros(shape).double()
+        module: change[module].up.double() @ change[module].down.double()
+        if module in change
+        else torch.zeros(shape).double()
         for module, shape in LAYERS.items()
     }
 
 
 def same(one: Change, other: Change, tolerance: float = 1e-6) -> bool:
     first, second = dense(one), dense(other)
-    return all((first[module] - second[module]).abs().max() <= tolerance * max(float(first[module].abs().max()), 1.0) for module in LAYERS)
+    return all(
+        (first[module] - second[module]).abs().max() <= tolerance * max(float(first[module].abs().max()), 1.0)
+        for module in LAYERS
+    )
 
 
 def recompressed(change: Change) -> dict[str, Factors]:
@@ -68,13 +84,19 @@ def test_merge_associates(a: Change, b: Change, c: Change) -> None:
 def test_weight_zero_is_the_identity(a: Change, b: Change) -> None:
     merged = concatenated([a, b], [1, 0])
     assert merged.keys() == a.keys()
-    assert all(torch.equal(merged[module].up, a[module].up) and torch.equal(merged[module].down, a[module].down) for module in a)
+    assert all(
+        torch.equal(merged[module].up, a[module].up) and torch.equal(merged[module].down, a[module].down)
+        for module in a
+    )
 
 
 @given(changes(), changes(), weights)
 def test_withdraw_undoes(a: Change, b: Change, w: float) -> None:
     """Merging anew from those who stay gives, bit for bit, what it gave before the other one came."""
-    before, after = recompressed(concatenated([a], [w or 1.0])), recompressed(concatenated([a, b], [w or 1.0, 0]))
+    before, after = (
+        recompressed(concatenated([a], [w or 1.0])),
+        recompressed(concatenated([a, b], [w or 1.0, 0])),
+    )
     assert all(torch.equal(before[module].up, after[module].up) for module in before)
 
 
@@ -101,14 +123,19 @@ def test_padding_changes_nothing(a: Change, extra: int) -> None:
     for module, factors in a.items():
         wide = padded(factors, factors.rank + extra)
         assert wide.rank == factors.rank + extra
-        assert torch.equal(wide.dense(), factors.dense()) or torch.allclose(wide.dense(), factors.dense(), atol=1e-6), module
+        assert torch.equal(wide.dense(), factors.dense()) or torch.allclose(
+            wide.dense(), factors.dense(), atol=1e-6
+        ), module
 
 
 @given(changes())
 def test_state_dict_round_trip(a: Change) -> None:
     back = change_of(state_of(a), "the test")
     assert back.keys() == a.keys()
-    assert all(torch.equal(back[module].down, a[module].down) and torch.equal(back[module].up, a[module].up) for module in a)
+    assert all(
+        torch.equal(back[module].down, a[module].down) and torch.equal(back[module].up, a[module].up)
+        for module in a
+    )
 
 
 @given(changes())

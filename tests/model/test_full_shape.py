@@ -1,4 +1,6 @@
-"""A full-shape Arc2Face with random weights, from the loopback Hub by the ordinary path; minutes, and 9 GB of disk."""
+"""A full-shape Arc2Face with random weights, from the loopback Hub by the ordinary path; minutes, and 9 GB of
+disk.
+"""
 
 import json
 import shutil
@@ -15,7 +17,9 @@ from tests.hub import LoopbackHub
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_the_real_shape_loads_trains_saves_and_draws(hub: LoopbackHub, hub_cache: Path, tmp_path: Path) -> None:
+def test_the_real_shape_loads_trains_saves_and_draws(
+    hub: LoopbackHub, hub_cache: Path, tmp_path: Path
+) -> None:
     if shutil.disk_usage(tmp_path).free < 15e9:
         pytest.skip("less than 15 GB free: the weights are written twice, by the Hub and by its cache")
     try:

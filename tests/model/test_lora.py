@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 
 from piu_lora.config import LoraConfig
 from piu_lora.errors import BadInput
-from piu_lora.model import adapters_off, attach, detach, read_weights, trainable, write_weights
+from piu_lora.model import adapters_disabled, attach, detach, read_weights, trainable, write_weights
 from piu_lora.model.lora import target_pattern
 from tests.tiny import tiny_unet
 
@@ -20,14 +20,20 @@ def unet() -> UNet2DConditionModel:
 
 def forward(unet: UNet2DConditionModel) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    latents, condition = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 8, 32, generator=generator)
+    latents, condition = (
+        torch.randn(2, 4, 8, 8, generator=generator),
+        torch.randn(2, 8, 32, generator=generator),
+    )
     with torch.no_grad():
         return unet(latents, torch.tensor([5, 900]), condition).sample
 
 
 def fill(unet: UNet2DConditionModel, name: str, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    weights = {key: 0.3 * torch.randn(value.shape, generator=generator) for key, value in read_weights(unet, name).items()}
+    weights = {
+        key: 0.3 * torch.randn(value.shape, generator=generator)
+        for key, value in read_weights(unet, name).items()
+    }
     write_weights(unet, name, weights)
     return weights
 
@@ -45,7 +51,7 @@ def test_adapters_off_is_the_base_even_in_train_mode(unet: UNet2DConditionModel)
     fill(unet, "x")
     unet.train()
     changed = forward(unet)
-    with adapters_off(unet):
+    with adapters_disabled(unet):
         assert torch.equal(forward(unet), plain)
     assert (changed - plain).abs().max() > 1e-3
     assert torch.equal(forward(unet), changed)
@@ -55,7 +61,7 @@ def test_adapters_come_back_after_an_error_and_still_train(unet: UNet2DCondition
     attach(unet, SMALL, "x", seed=0)
     fill(unet, "x")
     changed, count = forward(unet), len(trainable(unet))
-    with pytest.raises(RuntimeError, match="stop"), adapters_off(unet):
+    with pytest.raises(RuntimeError, match="stop"), adapters_disabled(unet):
         raise RuntimeError("stop")
     assert torch.equal(forward(unet), changed)
     assert len(trainable(unet)) == count > 0
@@ -69,7 +75,9 @@ def test_the_adapter_is_b_times_a_on_the_weights(unet: UNet2DConditionModel) -> 
     with torch.no_grad():
         for key, factor in weights.items():
             if ".lora_A." in key:
-                dense.get_parameter(key.replace(".lora_A", "")).add_(weights[key.replace("lora_A", "lora_B")] @ factor)
+                dense.get_parameter(key.replace(".lora_A", "")).add_(
+                    weights[key.replace("lora_A", "lora_B")] @ factor
+                )
     torch.testing.assert_close(forward(unet), forward(dense), atol=1e-6, rtol=0)
 
 
@@ -81,10 +89,16 @@ def test_the_adapter_is_b_times_a_on_the_weights(unet: UNet2DConditionModel) -> 
         (("down_blocks.0", "up_blocks.3"), ("to_out.0",)),
     ],
 )
-def test_only_the_wanted_modules_are_adapted(unet: UNet2DConditionModel, blocks: tuple[str, ...], projections: tuple[str, ...]) -> None:
+def test_only_the_wanted_modules_are_adapted(
+    unet: UNet2DConditionModel, blocks: tuple[str, ...], projections: tuple[str, ...]
+) -> None:
     linears = [name for name, module in unet.named_modules() if isinstance(module, torch.nn.Linear)]
     in_blocks = [name for name in linears if name.startswith(tuple(f"{block}." for block in blocks))]
-    wanted = {name for name in in_blocks if name.endswith(tuple(f".attn2.{projection}" for projection in projections))}
+    wanted = {
+        name
+        for name in in_blocks
+        if name.endswith(tuple(f".attn2.{projection}" for projection in projections))
+    }
     base = {id(parameter) for parameter in unet.parameters()}
     attach(unet, LoraConfig(rank=3, blocks=blocks, projections=projections), "x", seed=0)
     weights = read_weights(unet, "x")
@@ -97,7 +111,12 @@ def test_only_the_wanted_modules_are_adapted(unet: UNet2DConditionModel, blocks:
 def test_block_names_are_not_prefixes_of_others() -> None:
     pattern = re.compile(target_pattern(LoraConfig(blocks=("up_blocks.1",))))
     assert pattern.match("up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q")
-    for other in ("up_blocks.10.a.attn2.to_q", "up_blocks.1.a.attn1.to_q", "up_blocks.1.a.attn2.to_qx", "up_blocksX1.a.attn2.to_q"):
+    for other in (
+        "up_blocks.10.a.attn2.to_q",
+        "up_blocks.1.a.attn1.to_q",
+        "up_blocks.1.a.attn2.to_qx",
+        "up_blocksX1.a.attn2.to_q",
+    ):
         assert not pattern.match(other)
 
 
@@ -105,7 +124,9 @@ def test_block_names_are_not_prefixes_of_others() -> None:
 def test_a_failed_attach_leaves_the_unet_usable(unet: UNet2DConditionModel, block: str) -> None:
     plain, names = forward(unet), [name for name, _ in unet.named_modules()]
     flags = [parameter.requires_grad for parameter in unet.parameters()]
-    with pytest.raises(BadInput, match=f"lora\\.blocks names '{re.escape(block)}', where this UNet has no cross-attention"):
+    with pytest.raises(
+        BadInput, match=f"lora\\.blocks names '{re.escape(block)}', where this UNet has no cross-attention"
+    ):
         attach(unet, LoraConfig(rank=2, blocks=("mid_block", block)), "x", seed=0)
     assert names == [name for name, _ in unet.named_modules()]
     assert flags == [parameter.requires_grad for parameter in unet.parameters()]
@@ -182,7 +203,7 @@ def test_missing_and_foreign_keys_are_refused(unet: UNet2DConditionModel) -> Non
 def test_frozen_adapters_stay_frozen_after_adapters_off(unet: UNet2DConditionModel) -> None:
     attach(unet, SMALL, "x", seed=0)
     unet.requires_grad_(False)
-    with adapters_off(unet):
+    with adapters_disabled(unet):
         forward(unet)
     assert trainable(unet) == []
 
@@ -190,4 +211,6 @@ def test_frozen_adapters_stay_frozen_after_adapters_off(unet: UNet2DConditionMod
 def test_wrong_shapes_are_refused(unet: UNet2DConditionModel) -> None:
     attach(unet, SMALL, "x", seed=0)
     with pytest.raises(BadInput):
-        write_weights(unet, "x", {key: value[:1, :1].contiguous() for key, value in read_weights(unet, "x").items()})
+        write_weights(
+            unet, "x", {key: value[:1, :1].contiguous() for key, value in read_weights(unet, "x").items()}
+        )

@@ -10,25 +10,34 @@ from piu_lora.adapter import mounted, unload
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.request.request import open_case
-from piu_lora.jobs.training.bank_statistics import cache_folder, retained_moments
+from piu_lora.jobs.request.request import open_request
+from piu_lora.jobs.training.bank_statistics import cache_folder, retained_second_moments
 from piu_lora.model import encode_embeddings, layer_inputs, layer_weight, second_moments
 from piu_lora.progress import silent
-from piu_lora.unlearn import Ground, Problem, Solution, find_method, statistics_modules
+from piu_lora.unlearn import Problem, Solution, SolveContext, find_method, statistics_modules
 from piu_lora.unlearn.closed.encoder import edited
-from piu_lora.unlearn.closed.solve import Moments, solve_edit
+from piu_lora.unlearn.closed.solve import SecondMoments, solve_edit
 
 WHO = "person-003"
 CLOSED = ("closed-kv", "closed-encoder", "closed-both")
-EASY = {"closed": {"retain_weight": 0.05, "neighbours": 0.2, "near": 16, "mixtures": 8, "eta": 0.0, "anchor_weight": 0.0}}
+EASY = {
+    "closed": {
+        "retain_weight": 0.05,
+        "neighbours": 0.2,
+        "near": 16,
+        "mixtures": 8,
+        "eta": 0.0,
+        "anchor_weight": 0.0,
+    }
+}
 
 
 def samples(seed: int, count: int, width: int) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def moments_of(keys: torch.Tensor, wanted: torch.Tensor) -> Moments:
-    moments = Moments.empty(wanted.shape[1], keys.shape[1])
+def moments_of(keys: torch.Tensor, wanted: torch.Tensor) -> SecondMoments:
+    moments = SecondMoments.empty(wanted.shape[1], keys.shape[1])
     for place in range(0, len(keys), 7):
         moments.add(keys[place : place + 7], wanted[place : place + 7])
     return moments
@@ -40,7 +49,9 @@ def test_solve_is_dense_least_squares(weight: float, ridge: float) -> None:
     keys, wanted, others = samples(0, 20, 12), samples(1, 20, 9), samples(2, 50, 12)
     retained = others.T @ others / 50
     share = ridge * float((keys.T @ keys / 20 + weight * retained).diagonal().mean())
-    tall = np.concatenate([keys.numpy() / 20**0.5, weight**0.5 * others.numpy() / 50**0.5, share**0.5 * np.eye(12)])
+    tall = np.concatenate(
+        [keys.numpy() / 20**0.5, weight**0.5 * others.numpy() / 50**0.5, share**0.5 * np.eye(12)]
+    )
     right = np.concatenate([wanted.numpy() / 20**0.5, np.zeros((62, 9))])
     reference = np.linalg.lstsq(tall, right, rcond=None)[0].T
     edit = solve_edit(moments_of(keys, wanted), retained, retain_weight=weight, ridge=ridge, tolerance=0.0)
@@ -52,7 +63,9 @@ def test_the_cut_is_the_best_of_its_rank_for_the_inputs_at_hand() -> None:
     keys, wanted, others = samples(0, 20, 12), samples(1, 20, 9), samples(2, 50, 12)
     retained = others.T @ others / 50
     whole, cut = (
-        solve_edit(moments_of(keys, wanted), retained, retain_weight=1.0, ridge=1e-6, tolerance=tolerance, rank=rank)
+        solve_edit(
+            moments_of(keys, wanted), retained, retain_weight=1.0, ridge=1e-6, tolerance=tolerance, rank=rank
+        )
         for tolerance, rank in ((0.0, None), (0.0, 3))
     )
     system = keys.T @ keys / 20 + retained
@@ -60,7 +73,9 @@ def test_the_cut_is_the_best_of_its_rank_for_the_inputs_at_hand() -> None:
     exact, low = (edit.factors.up.double() @ edit.factors.down.double() for edit in (whole, cut))
     singular = torch.linalg.svdvals(exact @ root)
     assert cut.factors.rank == 3
-    assert float((exact - low).matmul(root).norm() ** 2) == pytest.approx(float((singular[3:] ** 2).sum()), rel=1e-4)
+    assert float((exact - low).matmul(root).norm() ** 2) == pytest.approx(
+        float((singular[3:] ** 2).sum()), rel=1e-4
+    )
     assert cut.kept == pytest.approx(float((singular[:3] ** 2).sum() / (singular**2).sum()), rel=1e-6)
 
 
@@ -75,12 +90,18 @@ def test_systems_that_cannot_be_trusted_are_refused() -> None:
         solve_edit(moments_of(keys[:3], wanted[:3]), flat, retain_weight=1.0, ridge=1e-18, tolerance=0.0)
 
 
-def solved(pipe: StableDiffusionPipeline, bank: IdentityBank, config: ForgetConfig, method: str) -> tuple[Problem, Solution]:
-    case = open_case(WHO, bank, config, None)
-    problem = case.problem
+def solved(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, config: ForgetConfig, method: str
+) -> tuple[Problem, Solution]:
+    request = open_request(WHO, bank, config, None)
+    problem = request.problem
     solve = find_method(method).solve
     assert solve is not None
-    return problem, solve(problem, Ground(pipe, lambda modules: retained_moments(pipe, case, modules, silent)), config)
+    return problem, solve(
+        problem,
+        SolveContext(pipe, lambda modules: retained_second_moments(pipe, request, modules, silent)),
+        config,
+    )
 
 
 def conditions(pipe: StableDiffusionPipeline, embeddings: torch.Tensor) -> torch.Tensor:
@@ -88,7 +109,9 @@ def conditions(pipe: StableDiffusionPipeline, embeddings: torch.Tensor) -> torch
         return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings)
 
 
-def test_the_edited_encoder_writes_the_anchor(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
+def test_the_edited_encoder_writes_the_anchor(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig
+) -> None:
     problem, solution = solved(pipe, bank, fast.updated(EASY), "closed-encoder")
     person, anchor = conditions(pipe, problem.targets[0].forget), conditions(pipe, problem.anchors)
     with edited(pipe.text_encoder, solution.change):
@@ -100,7 +123,9 @@ def test_the_edited_encoder_writes_the_anchor(pipe: StableDiffusionPipeline, ban
     assert torch.equal(conditions(pipe, problem.targets[0].forget), person)
 
 
-def test_keys_and_values_share_one_edit_of_the_condition(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
+def test_keys_and_values_share_one_edit_of_the_condition(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig
+) -> None:
     problem, solution = solved(pipe, bank, fast.updated(EASY), "closed-kv")
     person, anchor = conditions(pipe, problem.targets[0].forget), conditions(pipe, problem.anchors)
     for module, factors in solution.change.items():
@@ -109,7 +134,9 @@ def test_keys_and_values_share_one_edit_of_the_condition(pipe: StableDiffusionPi
         assert torch.allclose(weight.double() @ edit, factors.dense().double(), atol=1e-5)  # dW = W M
         with torch.no_grad():
             after = person @ (weight + factors.dense()).T
-            assert float((after - anchor @ weight.T).norm()) < 0.8 * float(((person - anchor) @ weight.T).norm())
+            assert float((after - anchor @ weight.T).norm()) < 0.8 * float(
+                ((person - anchor) @ weight.T).norm()
+            )
 
 
 @pytest.mark.parametrize("method", CLOSED)
@@ -130,26 +157,32 @@ def test_an_ordinary_adapter_folder(
     assert (result.path / weights).read_bytes() == (again.path / weights).read_bytes()
 
 
-def test_statistics_leave_out_whom_the_request_may_not_see(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
-    case = open_case(WHO, bank, fast, None)
-    first = retained_moments(pipe, case, statistics_modules(pipe), silent)
+def test_statistics_leave_out_whom_the_request_may_not_see(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig
+) -> None:
+    request = open_request(WHO, bank, fast, None)
+    first = retained_second_moments(pipe, request, statistics_modules(pipe), silent)
     (file,) = (cache_folder() / "retained").iterdir()
     kept = file.read_bytes()
-    again = retained_moments(pipe, case, statistics_modules(pipe), silent)
+    again = retained_second_moments(pipe, request, statistics_modules(pipe), silent)
     assert file.read_bytes() == kept  # what is mapped from it is changed in memory alone
-    everybody = case.problem.retain
+    everybody = request.problem.retain
     rows = everybody[torch.arange(len(everybody))]
-    direct = second_moments(layer_inputs(pipe, statistics_modules(pipe), rows, torch.Generator().manual_seed(0)))
+    direct = second_moments(
+        layer_inputs(pipe, statistics_modules(pipe), rows, torch.Generator().manual_seed(0))
+    )
     for module, moment in direct.items():
         assert torch.allclose(first[module], moment, rtol=1e-5, atol=1e-7)
         assert torch.equal(first[module], again[module])
     assert file.stat().st_mode & 0o777 == 0o600
     file.write_bytes(file.read_bytes()[:100])
-    measured_anew = retained_moments(pipe, case, statistics_modules(pipe), silent)
+    measured_anew = retained_second_moments(pipe, request, statistics_modules(pipe), silent)
     assert all(torch.allclose(value, first[module]) for module, value in measured_anew.items())
 
 
-def test_another_person_shares_the_statistics(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig) -> None:
+def test_another_person_shares_the_statistics(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig
+) -> None:
     for who in (WHO, "person-004"):
-        retained_moments(pipe, open_case(who, bank, fast, None), statistics_modules(pipe), silent)
+        retained_second_moments(pipe, open_request(who, bank, fast, None), statistics_modules(pipe), silent)
     assert len(list((cache_folder() / "retained").iterdir())) == 1

@@ -33,7 +33,9 @@ class Line:
 
 
 def config(**changes: object) -> TrainConfig:
-    return TrainConfig(**{"steps": 20, "batch": 8, "accumulation": 1, "lr": 0.05, "checkpoint_every": 5, **changes})  # type: ignore[arg-type]
+    return TrainConfig(
+        **{"steps": 20, "batch": 8, "accumulation": 1, "lr": 0.05, "checkpoint_every": 5, **changes}
+    )  # type: ignore[arg-type]
 
 
 def run(settings: TrainConfig, **keywords: object) -> tuple[torch.Tensor, list[dict[str, float]]]:
@@ -54,7 +56,9 @@ def test_same_seed_same_bits() -> None:
 def test_one_micro_batch_of_eight_is_eight_of_one() -> None:
     one, eight = run(config(batch=8, accumulation=1)), run(config(batch=1, accumulation=8))
     assert torch.allclose(one[0], eight[0], atol=1e-5)
-    assert [terms["loss"] for terms in one[1]] == pytest.approx([terms["loss"] for terms in eight[1]], rel=1e-4)
+    assert [terms["loss"] for terms in one[1]] == pytest.approx(
+        [terms["loss"] for terms in eight[1]], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("stop", [1, 7, 10, 19])

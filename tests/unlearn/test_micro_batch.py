@@ -25,20 +25,30 @@ class Cramped(Line):
         return super().loss(draw)
 
 
-ERRORS = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")]
-LIBRARIES = ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"]
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+]
+LIBRARIES = [
+    "CUDA error: out of memory",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu"])
 @pytest.mark.parametrize("room", [1, 3, 5])
-def test_a_batch_that_does_not_fit_gives_the_same_result(error: RuntimeError, room: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_does_not_fit_gives_the_same_result(
+    error: RuntimeError, room: int, caplog: pytest.LogCaptureFixture
+) -> None:
     roomy, cramped = Line(), Cramped(room, error)
     settings = config(batch=8, accumulation=2, steps=6)
     expected = train(roomy, [roomy.weight], settings, 7)
     with caplog.at_level(logging.WARNING, "piu_lora"):
         found = train(cramped, [cramped.weight], settings, 7)
     torch.testing.assert_close(cramped.weight, roomy.weight, atol=1e-5, rtol=0)
-    assert [terms["loss"] for terms in found] == pytest.approx([terms["loss"] for terms in expected], rel=1e-4)
+    assert [terms["loss"] for terms in found] == pytest.approx(
+        [terms["loss"] for terms in expected], rel=1e-4
+    )
     lowered = [record.message for record in caplog.records]
     assert lowered[0].startswith("out of memory with a micro-batch of 8: going on with 4")
     # It is lowered once for the whole run, not in every step anew.
@@ -54,7 +64,9 @@ def test_a_last_micro_batch_that_is_smaller_weighs_less() -> None:
 
 def test_a_fixed_micro_batch_is_kept_and_says_what_to_do() -> None:
     cramped = Cramped(1, ERRORS[0])
-    with pytest.raises(TrainingFailed, match=r"train\.micro_batch = 4.*micro_batch=auto.*gradient_checkpointing"):
+    with pytest.raises(
+        TrainingFailed, match=r"train\.micro_batch = 4.*micro_batch=auto.*gradient_checkpointing"
+    ):
         train(cramped, [cramped.weight], config(micro_batch=4), 0)
     assert cramped.sizes == [4]
     assert torch.equal(cramped.weight, torch.zeros(3))

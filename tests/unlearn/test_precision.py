@@ -30,8 +30,16 @@ class Cliff(Line):
 def test_an_overflowing_step_changes_nothing_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     line, seen = Steep(), []
     with caplog.at_level(logging.WARNING, "piu_lora"):
-        train(line, [line.weight], config(precision="fp16"), 7, on_step=lambda step, terms: seen.append(line.weight.detach().clone()))
-    still = sum(torch.equal(before, after) for before, after in zip([torch.zeros(3), *seen], seen, strict=False))
+        train(
+            line,
+            [line.weight],
+            config(precision="fp16"),
+            7,
+            on_step=lambda step, terms: seen.append(line.weight.detach().clone()),
+        )
+    still = sum(
+        torch.equal(before, after) for before, after in zip([torch.zeros(3), *seen], seen, strict=False)
+    )
     assert 0 < still < 10
     assert f"the gradients of {still} of 20 steps overflowed" in caplog.text
     assert torch.isfinite(line.weight).all()

@@ -1,4 +1,4 @@
-"""The rivals against their formulas, each written here a second time."""
+"""The baselines against their formulas, each written here a second time."""
 
 import dataclasses
 
@@ -10,11 +10,11 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.model import encode_embeddings
-from piu_lora.unlearn.rivals import MINI, RIVALS, Rendering, RivalProblem, find_rival
-from piu_lora.unlearn.rivals.esd import esd_target
-from piu_lora.unlearn.rivals.siss import subtracted
-from piu_lora.unlearn.rivals.uce import edited_weight, uce_layers
-from piu_lora.unlearn.rivals.wid import one_step
+from piu_lora.unlearn.baselines import BASELINES, MINI, BaselineProblem, Rendering, find_baseline
+from piu_lora.unlearn.baselines.esd import esd_target
+from piu_lora.unlearn.baselines.siss import subtracted
+from piu_lora.unlearn.baselines.uce import edited_weight, uce_layers
+from piu_lora.unlearn.baselines.wid import one_step
 from tests.tiny import tiny_pipeline
 
 TINY = Rendering(forget=3, retain=4, steps=2, batch=4)
@@ -23,40 +23,57 @@ QUICK = {
     "siss": {"steps": 2, "batch": 4, "micro_batch": 2, "lr": 1e-2, "rendering": TINY},
     "wid": {"steps": 2, "batch": 2, "accumulation": 2, "lr": 1e-2, "rendering": TINY},
 }  # fmt: skip
-ATTENTION = {"uce": ("attn2.to_k.weight", "attn2.to_v.weight"), "esd": (".attn2.",), "piu-dense": (".attn2.",)}
+ATTENTION = {
+    "uce": ("attn2.to_k.weight", "attn2.to_v.weight"),
+    "esd": (".attn2.",),
+    "piu-dense": (".attn2.",),
+}
 
 
-def problem_of(bank: IdentityBank) -> RivalProblem:
+def problem_of(bank: IdentityBank) -> BaselineProblem:
     projection = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
-    return RivalProblem(
+    return BaselineProblem(
         bank.of(bank.ids[0]), bank.centroids[1], bank.embeddings[12:], bank.centroids[2:],
         lambda images: torch.nn.functional.normalize(images.mean(dim=(2, 3)) @ projection, dim=1),
     )  # fmt: skip
 
 
 def test_the_published_settings() -> None:
-    settings = {name: dataclasses.asdict(rival.settings()) for name, rival in RIVALS.items()}
+    settings = {name: dataclasses.asdict(baseline.settings()) for name, baseline in BASELINES.items()}
     for name, wanted in {
         "uce": {"erase": 20, "preserve": 1, "ridge": 0.7, "retained": 20},
         "esd": {"steps": 1000, "lr": 1e-5, "batch": 1, "eta": 1},
         "siss": {"steps": 60, "lr": 5e-6, "beta": 0.1, "batch": 64, "clip": 1.0},
         "wid": {"steps": 100, "lr": 5e-6, "batch": 4, "accumulation": 16, "identity_weight": 0.1},
-        "piu-dense": {"steps": 400, "batch": 16, "accumulation": 2, "lr": 1e-4, "weight_decay": 0.01, "eta": 1, "retain_weight": 10},
+        "piu-dense": {
+            "steps": 400,
+            "batch": 16,
+            "accumulation": 2,
+            "lr": 1e-4,
+            "weight_decay": 0.01,
+            "eta": 1,
+            "retain_weight": 10,
+        },
     }.items():
         assert wanted.items() <= settings[name].items()
-    assert MINI.keys() == RIVALS.keys()
+    assert MINI.keys() == BASELINES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_a_rival_edits_what_it_says_and_nothing_else(name: str, bank: IdentityBank) -> None:
-    pipe, rival = tiny_pipeline(), find_rival(name)
+    pipe, baseline = tiny_pipeline(), find_baseline(name)
     before = {
-        part: {key: value.clone() for key, value in getattr(pipe, part).state_dict().items()} for part in ("unet", "vae", "text_encoder")
+        part: {key: value.clone() for key, value in getattr(pipe, part).state_dict().items()}
+        for part in ("unet", "vae", "text_encoder")
     }
-    rival.run(pipe, problem_of(bank), rival.settings(**QUICK[name]), seed=0)
+    baseline.run(pipe, problem_of(bank), baseline.settings(**QUICK[name]), seed=0)
     for part in ("vae", "text_encoder"):
-        assert all(torch.equal(value, before[part][key]) for key, value in getattr(pipe, part).state_dict().items())
-    changed = {key for key, value in pipe.unet.state_dict().items() if not torch.equal(value, before["unet"][key])}
+        assert all(
+            torch.equal(value, before[part][key]) for key, value in getattr(pipe, part).state_dict().items()
+        )
+    changed = {
+        key for key, value in pipe.unet.state_dict().items() if not torch.equal(value, before["unet"][key])
+    }
     assert changed
     if name in ATTENTION:
         assert all(any(part in key for part in ATTENTION[name]) for key in changed)
@@ -65,16 +82,25 @@ def test_a_rival_edits_what_it_says_and_nothing_else(name: str, bank: IdentityBa
     assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
     assert all(torch.isfinite(value).all() for value in pipe.unet.state_dict().values())
     again = tiny_pipeline()
-    rival.run(again, problem_of(bank), rival.settings(**QUICK[name]), seed=0)
-    assert all(torch.equal(value, pipe.unet.state_dict()[key]) for key, value in again.unet.state_dict().items())
+    baseline.run(again, problem_of(bank), baseline.settings(**QUICK[name]), seed=0)
+    assert all(
+        torch.equal(value, pipe.unet.state_dict()[key]) for key, value in again.unet.state_dict().items()
+    )
 
 
 def test_uce_minimises_its_three_terms() -> None:
     """The minimiser of UCE's objective, found without its formula: the gradient vanishes there."""
     generator = torch.Generator().manual_seed(0)
-    w, f, g, r = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((5, 7), (4, 7), (7,), (9, 7)))
+    w, f, g, r = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((5, 7), (4, 7), (7,), (9, 7))
+    )
     found = edited_weight(w, f, g, r, erase=20, preserve=1, ridge=0.7).requires_grad_(True)
-    objective = 20 * (f @ found.T - w @ g).square().sum() + (r @ found.T - r @ w.T).square().sum() + 0.7 * (found - w).square().sum()
+    objective = (
+        20 * (f @ found.T - w @ g).square().sum()
+        + (r @ found.T - r @ w.T).square().sum()
+        + 0.7 * (found - w).square().sum()
+    )
     objective.backward()
     assert found.grad is not None
     assert float(found.grad.abs().max()) < 1e-9
@@ -89,7 +115,7 @@ def test_uce_turns_the_person_into_the_anchor_for_keys_and_values(bank: Identity
 
     layer = uce_layers(pipe.unet)[0]
     wanted, before = means(problem.anchor[None]) @ layer.weight.T, means(problem.forget) @ layer.weight.T
-    find_rival("uce").run(pipe, problem, find_rival("uce").settings(), seed=0)
+    find_baseline("uce").run(pipe, problem, find_baseline("uce").settings(), seed=0)
     after = means(problem.forget) @ layer.weight.T
     assert float((after - wanted).norm()) < 0.5 * float((before - wanted).norm())
 
@@ -98,19 +124,26 @@ def test_the_small_formulas() -> None:
     a, b = torch.tensor([2.0, 0.0]), torch.tensor([5.0, 1.0])
     assert esd_target(a, b, 1.0).tolist() == [-1.0, -1.0]
     retain, forget = [torch.tensor([3.0]), torch.tensor([4.0])], [torch.tensor([0.0]), torch.tensor([2.0])]
-    assert [part.tolist() for part in subtracted(retain, forget, 0.1)] == [[3.0], [pytest.approx(4 - 0.1 * 5 / 2 * 2)]]
+    assert [part.tolist() for part in subtracted(retain, forget, 0.1)] == [
+        [3.0],
+        [pytest.approx(4 - 0.1 * 5 / 2 * 2)],
+    ]
     schedule = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     clean, noise = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8)
     times = torch.tensor([1, 300, 700])
-    assert torch.allclose(one_step(schedule, schedule.add_noise(clean, noise, times), times, noise), clean, atol=1e-3)
+    assert torch.allclose(
+        one_step(schedule, schedule.add_noise(clean, noise, times), times, noise), clean, atol=1e-3
+    )
 
 
 def test_what_cannot_run_is_refused(bank: IdentityBank, pipe: StableDiffusionPipeline) -> None:
     problem = problem_of(bank)
-    with pytest.raises(BadInput, match="unknown rival 'mace'; known: esd"):
-        find_rival("mace")
+    with pytest.raises(BadInput, match="unknown baseline 'mace'; known: esd"):
+        find_baseline("mace")
     with pytest.raises(BadInput, match="uce takes UceSettings, not EsdSettings"):
-        find_rival("uce").run(pipe, problem, find_rival("esd").settings(), 0)
+        find_baseline("uce").run(pipe, problem, find_baseline("esd").settings(), 0)
     with pytest.raises(BadInput, match="needs a differentiable recognizer"):
-        find_rival("wid").run(pipe, dataclasses.replace(problem, recognise=None), find_rival("wid").settings(), 0)
+        find_baseline("wid").run(
+            pipe, dataclasses.replace(problem, recognise=None), find_baseline("wid").settings(), 0
+        )
     assert ForgetConfig().method == "piu"

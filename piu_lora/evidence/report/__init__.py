@@ -1,4 +1,6 @@
-"""Reports: report.json (a validated document), report.md for a card, report.html for people, JUnit XML for machines."""
+"""Reports: report.json (a validated document), report.md for a card, report.html for people, JUnit XML for
+machines.
+"""
 
 from piu_lora.evidence.report.document import REPORT_FORMAT, merged, read_report, to_json, validate
 from piu_lora.evidence.report.html import Pictures, report_html

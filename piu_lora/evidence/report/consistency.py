@@ -1,4 +1,6 @@
-"""What a schema cannot say of a report: lengths that belong together, ends in order, a verdict that follows from its lines."""
+"""What a schema cannot say of a report: lengths that belong together, ends in order, a verdict that follows
+from its lines.
+"""
 
 import math
 from collections.abc import Iterator
@@ -53,8 +55,13 @@ def _verdict(verdict: dict[str, Any] | None) -> Iterator[Finding]:
                 yield f"{path}.passed", "is true, expected false: what was not measured fails"
             if not line["reason"]:
                 yield f"{path}.reason", "is empty, expected why there is no value"
-        elif line["passed"] != (value <= line["limit"] if line["relation"] == "<=" else value >= line["limit"]):
-            yield f"{path}.passed", f"is {line['passed']}, but {value} {line['relation']} {line['limit']} says otherwise"
+        elif line["passed"] != (
+            value <= line["limit"] if line["relation"] == "<=" else value >= line["limit"]
+        ):
+            yield (
+                f"{path}.passed",
+                f"is {line['passed']}, but {value} {line['relation']} {line['limit']} says otherwise",
+            )
     if verdict["passed"] != (bool(verdict["lines"]) and all(line["passed"] for line in verdict["lines"])):
         yield "$.verdict.passed", f"is {verdict['passed']}, which its lines do not say"
 
@@ -73,7 +80,10 @@ def _recognizer(seen: dict[str, Any], path: str) -> Iterator[Finding]:
     if scores is not None:
         for name, density in scores.items():
             if name != "bins" and density is not None and len(density) != len(scores["bins"]) - 1:
-                yield f"{path}.scores.{name}", f"has {len(density)} values, expected one for each of {len(scores['bins']) - 1} bins"
+                yield (
+                    f"{path}.scores.{name}",
+                    f"has {len(density)} values, expected one for each of {len(scores['bins']) - 1} bins",
+                )
     table = seen.get("neighbours")
     if table is not None:
         size = len(table["labels"])
@@ -85,7 +95,10 @@ def _recognizer(seen: dict[str, Any], path: str) -> Iterator[Finding]:
 def _attack(attack: dict[str, Any], path: str) -> Iterator[Finding]:
     for place, row in enumerate(attack["rows"]):
         if len(row) != len(attack["columns"]):
-            yield f"{path}.rows[{place}]", f"has {len(row)} cells, expected one for each of {len(attack['columns'])} columns"
+            yield (
+                f"{path}.rows[{place}]",
+                f"has {len(row)} cells, expected one for each of {len(attack['columns'])} columns",
+            )
     for place, curve in enumerate(attack["curves"]):
         for number, series in enumerate(curve["series"]):
             for name in ("y", "low", "high"):

@@ -1,4 +1,6 @@
-"""The report as a document: report.json, validated by the schema that ships beside this module. It names nobody."""
+"""The report as a document: report.json, validated by the schema that ships beside this module. It names
+nobody.
+"""
 
 import functools
 import json
@@ -22,24 +24,32 @@ SECTIONS = ("evaluation", "audit")
 @functools.cache
 def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the document."""
-    loaded: dict[str, Any] = json.loads(files(__package__).joinpath("report.schema.json").read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = json.loads(
+        files(__package__).joinpath("report.schema.json").read_text(encoding="utf-8")
+    )
     return loaded
 
 
 def validate(document: dict[str, Any]) -> None:
     """Raise BadInput where the document is not of the form, or contradicts itself.
 
-    Checked: the schema (every key, type and range), that every number is finite, and what a schema cannot say: a table's rows are as
-    wide as its head, a density has one value for each bin, an interval's ends are in order, a verdict passes only if all its lines do.
+    Checked: the schema (every key, type and range), that every number is finite, and what a schema cannot
+        say: a table's rows are as
+    wide as its head, a density has one value for each bin, an interval's ends are in order, a verdict passes
+    only if all its lines do.
 
     Raises:
         BadInput: names the JSON path, what stands there and what was expected.
     """
     found = document.get("format")
     if found != REPORT_FORMAT:
-        raise BadInput(f"report: $.format is {found!r}, expected {REPORT_FORMAT!r}; write the report anew with this version")
+        raise BadInput(
+            f"report: $.format is {found!r}, expected {REPORT_FORMAT!r}; write the report anew with this version"
+        )
     for path, value in not_finite(document):
-        raise BadInput(f"report: {path} is {value!r}, expected a finite number; use null, and say why it could not be measured")
+        raise BadInput(
+            f"report: {path} is {value!r}, expected a finite number; use null, and say why it could not be measured"
+        )
     error = _worst(_validator(), document)
     if error is not None:
         raise BadInput(f"report: {error.json_path} {_expected(error)}")
@@ -53,7 +63,9 @@ def _validator() -> "Draft202012Validator":
     from jsonschema.validators import extend
 
     # Python's own measurements come as tuples, which JSON writes as arrays.
-    arrays = Draft202012Validator.TYPE_CHECKER.redefine("array", lambda _, value: isinstance(value, list | tuple))
+    arrays = Draft202012Validator.TYPE_CHECKER.redefine(
+        "array", lambda _, value: isinstance(value, list | tuple)
+    )
     made: Draft202012Validator = extend(Draft202012Validator, type_checker=arrays)(schema())  # type: ignore[no-untyped-call]
     return made
 
@@ -68,8 +80,16 @@ def _worst(validator: "Draft202012Validator", document: dict[str, Any]) -> "Vali
 def _expected(error: "ValidationError") -> str:
     """What stands there and what should, short enough for a terminal."""
     value = error.instance
-    quoted = repr(value) if isinstance(value, str | int | float | bool | None) else f"a value of type {type(value).__name__}"
-    described = f" ({error.schema['description']})" if isinstance(error.schema, dict) and "description" in error.schema else ""
+    quoted = (
+        repr(value)
+        if isinstance(value, str | int | float | bool | None)
+        else f"a value of type {type(value).__name__}"
+    )
+    described = (
+        f" ({error.schema['description']})"
+        if isinstance(error.schema, dict) and "description" in error.schema
+        else ""
+    )
     wanted: Any = error.validator_value
     match error.validator:
         case "type":
@@ -114,8 +134,8 @@ def read_report(path: Path) -> dict[str, Any]:
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """A new run's report with the sections of an older one that the new run does not write.
 
-    Everything else (environment, seed, settings) is the new run's; so is the verdict, unless the new run judged nothing. A public
-    report stays public: the older one's sections are laid in by their public form.
+    Everything else (environment, seed, settings) is the new run's; so is the verdict, unless the new run
+    judged nothing. A public report stays public: the older one's sections are laid in by their public form.
 
     Raises:
         BadInput: the two are about different weights.
@@ -127,4 +147,9 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         )
     kept = publishable(old) if new["public"] else old
     sections = {name: kept[name] for name in SECTIONS if new.get(name) is None and kept.get(name) is not None}
-    return {**new, **sections, "verdict": new["verdict"] or kept["verdict"], "person": new["person"] or kept["person"]}
+    return {
+        **new,
+        **sections,
+        "verdict": new["verdict"] or kept["verdict"],
+        "person": new["person"] or kept["person"],
+    }

@@ -126,8 +126,17 @@ def _sweep(sweep: dict[str, Any], seen: dict[str, Any], far: str | None) -> "lis
 
 
 def _middle(seen: dict[str, Any], audit: dict[str, Any] | None) -> str | None:
-    """The rate that single-threshold charts use: the audit's, else the strictest one that a recognizer has a threshold for, up to 1e-3."""
-    known = sorted({float(far) for one in seen.values() for far, found in one["thresholds"].items() if found["cosine"] is not None})
+    """The rate that single-threshold charts use: the audit's, else the strictest one that a recognizer has a
+    threshold for, up to 1e-3.
+    """
+    known = sorted(
+        {
+            float(far)
+            for one in seen.values()
+            for far, found in one["thresholds"].items()
+            if found["cosine"] is not None
+        }
+    )
     names = {float(far): far for one in seen.values() for far in one["thresholds"]}
     wanted = audit["far"] if audit else 1e-3
     return names[min(known, key=lambda far: (abs(far / wanted - 1), far))] if known else None
@@ -147,7 +156,11 @@ def _audit(audit: dict[str, Any]) -> dict[str, Any]:
 
     cards = []
     for attack in audit["attacks"]:
-        words = next((place for place, cell in enumerate(attack["rows"][0]) if not isinstance(cell, str)), 1) if attack["rows"] else 1
+        words = (
+            next((place for place, cell in enumerate(attack["rows"][0]) if not isinstance(cell, str)), 1)
+            if attack["rows"]
+            else 1
+        )
         rows = tuple(tuple(_cell(cell) for cell in row) for row in attack["rows"])
         cards.append(
             {

@@ -8,7 +8,9 @@ from piu_lora.evidence.report.wording import number
 
 __all__ = ["junit_xml"]
 
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 cannot hold, escaped or not
+_FORBIDDEN = re.compile(
+    "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)  # what XML 1.0 cannot hold, escaped or not
 
 
 def junit_xml(verdict: dict[str, Any] | None, name: str) -> str:
@@ -21,26 +23,39 @@ def junit_xml(verdict: dict[str, Any] | None, name: str) -> str:
     lines = verdict["lines"] if verdict else []
     failures = sum(not line["passed"] for line in lines)
     skipped = 0 if verdict else 1
-    counts = {"tests": str(len(lines) + skipped), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
+    counts = {
+        "tests": str(len(lines) + skipped),
+        "failures": str(failures),
+        "errors": "0",
+        "skipped": str(skipped),
+    }
     suites = ET.Element("testsuites", {"name": _clean(name), **counts})
     suite = ET.SubElement(suites, "testsuite", {"name": _clean(name), **counts})
     for line in lines:
         _case(suite, line)
     if verdict is None:
-        case = ET.SubElement(suite, "testcase", {"classname": "piu_lora", "name": "verdict"})
-        ET.SubElement(case, "skipped", {"message": "nothing was judged"})
+        request = ET.SubElement(suite, "testcase", {"classname": "piu_lora", "name": "verdict"})
+        ET.SubElement(request, "skipped", {"message": "nothing was judged"})
     ET.indent(suites)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(suites, encoding="unicode")}\n'
 
 
 def _case(suite: ET.Element, line: dict[str, Any]) -> None:
     owner = line["recognizer"] or "all"
-    case = ET.SubElement(suite, "testcase", {"classname": _clean(f"piu_lora.{owner}"), "name": _clean(f"{line['name']}: {line['text']}")})
+    request = ET.SubElement(
+        suite,
+        "testcase",
+        {"classname": _clean(f"piu_lora.{owner}"), "name": _clean(f"{line['name']}: {line['text']}")},
+    )
     if line["passed"]:
         return
     value = "not measured" if line["value"] is None else number(line["value"])
     message = f"{line['text']}: {value}, limit {line['relation']} {number(line['limit'])}"
-    failure = ET.SubElement(case, "failure", {"message": _clean(message), "type": "limit" if line["value"] is not None else "not measured"})
+    failure = ET.SubElement(
+        request,
+        "failure",
+        {"message": _clean(message), "type": "limit" if line["value"] is not None else "not measured"},
+    )
     failure.text = _clean(f"{message}\n{line['reason']}".strip())
 
 

@@ -24,7 +24,8 @@ _SPECIAL = {
 
 
 def report_markdown(document: dict[str, Any]) -> str:
-    """Verdict, figures by recognizer and group, verification, Leak@k, quality and attacks, as GitHub-flavoured Markdown.
+    """Verdict, figures by recognizer and group, verification, Leak@k, quality and attacks, as
+    GitHub-flavoured Markdown.
 
     Args:
         document: a valid report (``validate``); its public form leaves the same out here.
@@ -44,7 +45,10 @@ def report_markdown(document: dict[str, Any]) -> str:
             f"Verification at FAR {audit['far']:g}, budget {_text(audit['budget'])}.",
             _table(tables.attack_table(audit)),
         ]
-        findings = [f"- **{_text(attack['label'])}** ({outcome(attack)[1]}): {_text(attack['finding'])}" for attack in audit["attacks"]]
+        findings = [
+            f"- **{_text(attack['label'])}** ({outcome(attack)[1]}): {_text(attack['finding'])}"
+            for attack in audit["attacks"]
+        ]
         parts += ["\n".join(findings)] if findings else []
     return "\n\n".join(parts) + "\n"
 
@@ -64,7 +68,13 @@ def _verdict(verdict: dict[str, Any] | None) -> list[str]:
 def _line(line: dict[str, Any]) -> tuple[str, ...]:
     told = line["text"] + (f" ({line['reason']})" if line["reason"] else "")
     limit = f"{'≤' if line['relation'] == '<=' else '≥'} {line['limit']:g}"
-    return "yes" if line["passed"] else "**no**", _text(line["recognizer"] or "all"), _text(told), number(line["value"]), limit
+    return (
+        "yes" if line["passed"] else "**no**",
+        _text(line["recognizer"] or "all"),
+        _text(told),
+        number(line["value"]),
+        limit,
+    )
 
 
 def _evaluation(evaluation: dict[str, Any]) -> list[str]:

@@ -1,4 +1,6 @@
-"""The charts of an evaluation. One colour means one group of people, everywhere; hollow or dashed is before, full is after."""
+"""The charts of an evaluation. One colour means one group of people, everywhere; hollow or dashed is before,
+full is after.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +27,9 @@ Seen = dict[str, Any]
 
 
 def plane(recognizers: Mapping[str, Seen]) -> Markup | None:
-    """The forget-retain plane: across, how much of the forgotten is left; up, how much of everybody else; top left is the goal."""
+    """The forget-retain plane: across, how much of the forgotten is left; up, how much of everybody else; top
+    left is the goal.
+    """
     spots = [
         (shape, group, seen["ism"]["forget"], ism)
         for shape, seen in zip(shapes(len(recognizers)), recognizers.values(), strict=True)
@@ -40,7 +44,14 @@ def plane(recognizers: Mapping[str, Seen]) -> Markup | None:
         return None
     across = linear([end for *_, forget, _ in spots for end in _ends(forget)], (0, 1))
     up = linear([end for *_, other in spots for end in _ends(other)], (0.85, 1.05))
-    plot = Plot("Forget-retain plane", across, up, "forgotten: ISM after / before", "others: ISM after / before", height=270)
+    plot = Plot(
+        "Forget-retain plane",
+        across,
+        up,
+        "forgotten: ISM after / before",
+        "others: ISM after / before",
+        height=270,
+    )
     plot.segment((across.low, 1), (across.high, 1), "muted", "rule")
     plot.segment((1, up.low), (1, up.high), "muted", "rule")
     plot.text(plot.at_x(1) - 6, plot.at_y(up.high) + 14, "↖ better", "end")
@@ -49,7 +60,9 @@ def plane(recognizers: Mapping[str, Seen]) -> Markup | None:
     for shape, group, forget, other in spots:
         x, y = forget["ratio"], other["ratio"]
         (left, right), (low, high) = _ends(forget), _ends(other)
-        aside = 5 * (order.index(group) - (len(order) - 1) / 2)  # a recognizer's groups share their x, and would hide each other
+        aside = 5 * (
+            order.index(group) - (len(order) - 1) / 2
+        )  # a recognizer's groups share their x, and would hide each other
         plot.segment((left, y), (right, y), group)
         plot.segment((x, low), (x, high), group, aside=aside)
         plot.point(x, y, group, shape, size=4.5, aside=aside)
@@ -71,10 +84,22 @@ def change_chart(name: str, seen: Seen, far: str | None) -> Markup | None:
     rows = [(group, ism) for group, ism in seen["ism"].items() if ism and ism["after"] is not None]
     if not rows:
         return None
-    ends = [value for _, ism in rows for key in ("before", "after") for value in (ism[key], *(ism[f"{key}_interval"] or ()))]
+    ends = [
+        value
+        for _, ism in rows
+        for key in ("before", "after")
+        for value in (ism[key], *(ism[f"{key}_interval"] or ()))
+    ]
     across = linear(ends, (0,))
     height = 52 + 34 * len(rows) + 22
-    plot = Plot(f"ISM before and after, {name}", across, Scale(0, len(rows), ()), "ISM, mean cosine with the reference", "", height=height)
+    plot = Plot(
+        f"ISM before and after, {name}",
+        across,
+        Scale(0, len(rows), ()),
+        "ISM, mean cosine with the reference",
+        "",
+        height=height,
+    )
     plot.left, plot.top = 14, 26
     threshold = seen["thresholds"].get(far, {}).get("cosine") if far else None
     if threshold is not None:
@@ -108,12 +133,23 @@ def score_chart(name: str, seen: Seen) -> Markup | None:
     ]
     edges = scores["bins"]
     faint = 0.004 * max((height for heights, *_ in drawn for height in heights), default=0)
-    used = [place for place in range(len(edges) - 1) if any(heights[place] > faint for heights, *_ in drawn)] or [0, len(edges) - 2]
+    used = [
+        place for place in range(len(edges) - 1) if any(heights[place] > faint for heights, *_ in drawn)
+    ] or [0, len(edges) - 2]
     levels = [value for value, _ in marks]
     across = between(min(edges[used[0]], *levels, 0), max(edges[used[-1] + 1], *levels, 0), 6)
     up = linear([height for heights, *_ in drawn for height in heights], (0,), 4)
     top = 24 + LINE * len(marks)
-    plot = Plot(f"Score distributions, {name}", across, up, "cosine with the reference", "density", top=top, height=top + 190, left=34)
+    plot = Plot(
+        f"Score distributions, {name}",
+        across,
+        up,
+        "cosine with the reference",
+        "density",
+        top=top,
+        height=top + 190,
+        left=34,
+    )
     for heights, colour, filled, dashed in drawn:
         plot.steps(edges, heights, colour, filled, dashed)
     plot.flags(marks)
@@ -122,7 +158,9 @@ def score_chart(name: str, seen: Seen) -> Markup | None:
 
 def leak_chart(name: str, far: str, leak: Seen | None) -> Markup | None:
     """Leak@k over k."""
-    known = {int(k): value for k, value in (leak or {}).items() if value is not None and value["after"] is not None}
+    known = {
+        int(k): value for k, value in (leak or {}).items() if value is not None and value["after"] is not None
+    }
     if not known:
         return None
     tries = sorted(known)
@@ -148,7 +186,13 @@ def leak_chart(name: str, far: str, leak: Seen | None) -> Markup | None:
     return plot.svg()
 
 
-_SHORT = {"forget": "forgotten", "random": "random", "nearest": "nearest", "anchor": "anchor", "decoy": "decoy"}
+_SHORT = {
+    "forget": "forgotten",
+    "random": "random",
+    "nearest": "nearest",
+    "anchor": "anchor",
+    "decoy": "decoy",
+}
 _QUARTERS = tuple((quarter / 4, f"{quarter / 4:g}") for quarter in range(5))
 
 
@@ -168,7 +212,13 @@ def sweep_chart(sweep: Seen, recognizer: str, threshold: float | None, far: str 
     up = linear([value for *_, ys in lines for value in ys], (0,))
     unit = f", {sweep['unit']}" if sweep["unit"] else ""
     plot = Plot(
-        f"{sweep['label']}, {recognizer}", across, up, f"{sweep['label']}{unit}", "ISM", right=76, height=216 + (LINE if plain else 0)
+        f"{sweep['label']}, {recognizer}",
+        across,
+        up,
+        f"{sweep['label']}{unit}",
+        "ISM",
+        right=76,
+        height=216 + (LINE if plain else 0),
     )
     plot.bottom += LINE if plain else 0
     ends = []
@@ -197,16 +247,31 @@ def agreement_bar(far: str, found: Seen) -> Markup:
         width = 340 * count / total
         title = f"{words}: {count} of {total}"
         place = f'x="{x:.1f}" y="0" width="{width:.1f}" height="22"'
-        bars.append(f'<rect class="part" style="fill:var(--{colour})" {place}><title>{escape(title)}</title></rect>')
+        bars.append(
+            f'<rect class="part" style="fill:var(--{colour})" {place}><title>{escape(title)}</title></rect>'
+        )
         x += width
-    label = escape(f"Agreement of the recognizers at FAR {far_text(far)}: " + ", ".join(f"{words} {count}" for words, count, _ in parts))
-    return Markup(f'<svg viewBox="0 0 340 22" role="img" aria-label="{label}"><title>{label}</title>{"".join(bars)}</svg>')
+    label = escape(
+        f"Agreement of the recognizers at FAR {far_text(far)}: "
+        + ", ".join(f"{words} {count}" for words, count, _ in parts)
+    )
+    return Markup(
+        f'<svg viewBox="0 0 340 22" role="img" aria-label="{label}"><title>{label}</title>{"".join(bars)}</svg>'
+    )
 
 
 def agreement_parts(found: Seen) -> list[tuple[str, int, str]]:
     """What a bar is made of: words, count and colour."""
-    ones = [(f"only {name}", count, ("decoy", "anchor", "nearest")[place % 3]) for place, (name, count) in enumerate(found["only"].items())]
-    return [("both", found["both"], "forget"), *ones, ("neither", found["neither"], "impostor"), ("no face", found["no_face"], "faint")]
+    ones = [
+        (f"only {name}", count, ("decoy", "anchor", "nearest")[place % 3])
+        for place, (name, count) in enumerate(found["only"].items())
+    ]
+    return [
+        ("both", found["both"], "forget"),
+        *ones,
+        ("neither", found["neither"], "impostor"),
+        ("no face", found["no_face"], "faint"),
+    ]
 
 
 def neighbour_map(name: str, labels: Sequence[str], values: Sequence[Sequence[float | None]]) -> Markup:
@@ -216,10 +281,17 @@ def neighbour_map(name: str, labels: Sequence[str], values: Sequence[Sequence[fl
     cells = []
     for row, line in enumerate(values):
         y = top + row * size
-        cells.append(f'<text x="{left - 6:.1f}" y="{y + size / 2 + 4:.1f}" text-anchor="end">{escape(labels[row])}</text>')
+        cells.append(
+            f'<text x="{left - 6:.1f}" y="{y + size / 2 + 4:.1f}" text-anchor="end">{escape(labels[row])}</text>'
+        )
         x = left + (row + 0.5) * size
-        cells.append(f'<text x="{x:.1f}" y="{top - 6:.1f}" transform="rotate(-45 {x:.1f} {top - 6:.1f})">{escape(labels[row])}</text>')
-        cells += [_cell(left + column * size, y, size, value, f"{labels[row]} / {labels[column]}") for column, value in enumerate(line)]
+        cells.append(
+            f'<text x="{x:.1f}" y="{top - 6:.1f}" transform="rotate(-45 {x:.1f} {top - 6:.1f})">{escape(labels[row])}</text>'
+        )
+        cells += [
+            _cell(left + column * size, y, size, value, f"{labels[row]} / {labels[column]}")
+            for column, value in enumerate(line)
+        ]
     title = escape(f"Mean cosines, {name}")
     view = f'viewBox="0 0 340 {top + size * len(labels) + 4:.0f}"'
     return Markup(f'<svg {view} role="img" aria-label="{title}"><title>{title}</title>{"".join(cells)}</svg>')

@@ -1,8 +1,9 @@
 """The public form of a report: the evidence stays, what describes the forgotten person individually goes.
 
-Left out: the counts of their photographs, the distributions of their scores, the map of the people around them, whom their images
-now resemble, the anchor's bank id, and free text written at run time about what could not be done (it may count their photographs).
-Left in: every figure that is a mean or a share over generated images, since a claim to have forgotten without them is only a claim.
+Left out: the counts of their photographs, the distributions of their scores, the map of the people around
+them, whom their images now resemble, the anchor's bank id, and free text written at run time about what could
+not be done (it may count their photographs). Left in: every figure that is a mean or a share over generated
+images, since a claim to have forgotten without them is only a claim.
 """
 
 import copy
@@ -14,7 +15,9 @@ PRIVATE_REASON = "not measured; the owner's report says why"
 
 
 def publishable(document: dict[str, Any]) -> dict[str, Any]:
-    """A copy with nothing about, and nothing to draw an image of, the forgotten person; the same for a public document."""
+    """A copy with nothing about, and nothing to draw an image of, the forgotten person; the same for a public
+    document.
+    """
     public = copy.deepcopy(document)
     public["public"], public["person"] = True, None
     public["settings"] = _settings(public["settings"])

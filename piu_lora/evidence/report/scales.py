@@ -59,7 +59,9 @@ def logarithmic(values: Sequence[float]) -> Scale:
 def categories(names: Sequence[str]) -> Scale:
     """An axis of names in their order, half a step of room at either end."""
     found = tuple(dict.fromkeys(names))
-    return Scale(-0.5, len(found) - 0.5, tuple((float(place), name) for place, name in enumerate(found)), names=found)
+    return Scale(
+        -0.5, len(found) - 0.5, tuple((float(place), name) for place, name in enumerate(found)), names=found
+    )
 
 
 def between(low: float, high: float, count: int = 5) -> Scale:
@@ -71,7 +73,9 @@ def between(low: float, high: float, count: int = 5) -> Scale:
 
 
 def spread(places: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Middles of labels moved apart so that none overlaps: in order, from low to high where there is room, near their own places."""
+    """Middles of labels moved apart so that none overlaps: in order, from low to high where there is room,
+    near their own places.
+    """
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = [0.0] * len(places)
     edge = low

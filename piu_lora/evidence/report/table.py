@@ -1,4 +1,6 @@
-"""The short report of an evaluation in an adapter folder: report.json of its first format, and a table for people. It names nobody."""
+"""The short report of an evaluation in an adapter folder: report.json of its first format, and a table for
+people. It names nobody.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,12 +13,22 @@ __all__ = ["TABLE_FORMAT", "aligned", "report_json", "report_table", "summary"]
 TABLE_FORMAT = "piu_lora.report/1"
 _KEPT = ("ism", "recognised", "no_face", "before", "after", "thresholds", "verified", "leak", "strangers")
 _FAR = "0.001"  # of the verification shown in the short table
-_PEOPLE = {"forget": "forgotten", "random": "retained, random", "nearest": "retained, nearest", "anchor": "anchor", "decoy": "decoys"}
+_PEOPLE = {
+    "forget": "forgotten",
+    "random": "retained, random",
+    "nearest": "retained, nearest",
+    "anchor": "anchor",
+    "decoy": "decoys",
+}
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
-    """Figures by recognizer, as receipts carry them: none that describes the forgotten person beyond how well they are forgotten."""
-    figures = {name: {key: seen[key] for key in _KEPT if key in seen} for name, seen in evaluation.figures.items()}
+    """Figures by recognizer, as receipts carry them: none that describes the forgotten person beyond how well
+    they are forgotten.
+    """
+    figures = {
+        name: {key: seen[key] for key in _KEPT if key in seen} for name, seen in evaluation.figures.items()
+    }
     return {"recognizers": figures, "images": len(evaluation.plan.shots)}
 
 
@@ -29,7 +41,9 @@ def report_json(evaluation: Evaluation, settings: dict[str, Any]) -> str:
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a plain-text table; the first row is its head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     return [lines[0], "  ".join("-" * width for width in widths).rstrip(), *lines[1:]]
 
 
@@ -40,7 +54,9 @@ def report_table(figures: dict[str, Any]) -> str:
         for group in scores["ism"]:
             ism, hit = scores["ism"][group], scores["recognised"][group]
             share = f"{hit['before']['mean']:.2f} -> {hit['after']['mean']:.2f}"
-            rows.append((name, _PEOPLE[group], f"{ism['before']:.3f}", f"{ism['after']:.3f}", _ratio(ism), share))
+            rows.append(
+                (name, _PEOPLE[group], f"{ism['before']:.3f}", f"{ism['after']:.3f}", _ratio(ism), share)
+            )
     lines = aligned(rows)
     for name, scores in figures.items():
         after = scores["after"]
@@ -65,7 +81,11 @@ def _verification(name: str, scores: dict[str, Any]) -> list[str]:
         for group, seen in verified.items()
         if seen is not None
     ]
-    leaks = [f"Leak@{k} {found['before']:.2f} -> {found['after']:.2f}" for k, found in (leak or {}).items() if found["after"] is not None]
+    leaks = [
+        f"Leak@{k} {found['before']:.2f} -> {found['after']:.2f}"
+        for k, found in (leak or {}).items()
+        if found["after"] is not None
+    ]
     return [f"{name}: verified at FAR {_FAR}: {', '.join([*shares, *leaks])}"]
 
 

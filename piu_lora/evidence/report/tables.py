@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from piu_lora.evidence.report.wording import GROUP_WORDS, NOT_MEASURED, arrow, far_text, number, outcome, seconds, with_interval
+from piu_lora.evidence.report.wording import (
+    GROUP_WORDS,
+    NOT_MEASURED,
+    arrow,
+    far_text,
+    number,
+    outcome,
+    seconds,
+    with_interval,
+)
 
 __all__ = [
     "Table", "accuracy_table", "agreement_table", "attack_table", "bystander_table", "leak_table", "likeness_table", "quality_table",
@@ -43,10 +52,22 @@ def likeness_table(recognizers: Mapping[str, Seen]) -> Table:
             if ism is None:
                 rows.append((name, GROUP_WORDS[group], *(NOT_MEASURED,) * 5))
                 continue
-            cells = [with_interval(ism[key], ism[f"{key}_interval"], 2) for key in ("before", "after", "ratio")]
+            cells = [
+                with_interval(ism[key], ism[f"{key}_interval"], 2) for key in ("before", "after", "ratio")
+            ]
             p = (ism.get("difference") or {}).get("p")
-            rows.append((name, GROUP_WORDS[group], *cells, number(p) if p is None or p >= 0.001 else "< 0.001", _images(seen, group, ism)))
-    return Table(("recognizer", "people", "ISM before", "ISM after", "after / before", "p", "images"), tuple(rows))
+            rows.append(
+                (
+                    name,
+                    GROUP_WORDS[group],
+                    *cells,
+                    number(p) if p is None or p >= 0.001 else "< 0.001",
+                    _images(seen, group, ism),
+                )
+            )
+    return Table(
+        ("recognizer", "people", "ISM before", "ISM after", "after / before", "p", "images"), tuple(rows)
+    )
 
 
 def _images(seen: Seen, group: str, ism: Seen) -> str:
@@ -62,7 +83,13 @@ def accuracy_table(recognizers: Mapping[str, Seen]) -> Table:
     rows = []
     for name, seen in recognizers.items():
         before, after = (seen[when] or {} for when in ("before", "after"))
-        rows.append((name, seen["role"], *(arrow(before.get(key), after.get(key), 1 if key == "srk" else 2) for key in heads)))
+        rows.append(
+            (
+                name,
+                seen["role"],
+                *(arrow(before.get(key), after.get(key), 1 if key == "srk" else 2) for key in heads),
+            )
+        )
     return Table(("recognizer", "role", *heads.values()), tuple(rows))
 
 
@@ -73,7 +100,14 @@ def verification_table(recognizers: Mapping[str, Seen]) -> Table:
     for name, seen in recognizers.items():
         for far, threshold in seen["thresholds"].items():
             found = seen["verified"].get(far)
-            rows.append((name, far_text(far), number(threshold["cosine"]), *(_change((found or {}).get(group)) for group in groups)))
+            rows.append(
+                (
+                    name,
+                    far_text(far),
+                    number(threshold["cosine"]),
+                    *(_change((found or {}).get(group)) for group in groups),
+                )
+            )
     return Table(("recognizer", "FAR", "threshold", *(GROUP_WORDS[group] for group in groups)), tuple(rows))
 
 
@@ -83,13 +117,19 @@ def refusals(recognizers: Mapping[str, Seen]) -> list[tuple[str, str]]:
     for name, seen in recognizers.items():
         if reason := (seen.get("references") or {}).get("refused"):
             found.append((f"{name}, forgotten", reason))
-        found += [(f"{name}, FAR {far_text(far)}", level["refused"]) for far, level in seen["thresholds"].items() if level["refused"]]
+        found += [
+            (f"{name}, FAR {far_text(far)}", level["refused"])
+            for far, level in seen["thresholds"].items()
+            if level["refused"]
+        ]
     return found
 
 
 def leak_table(recognizers: Mapping[str, Seen]) -> Table:
     """Leak@k by recognizer and rate."""
-    tries = sorted({int(k) for seen in recognizers.values() for found in seen["leak"].values() for k in found or ()})
+    tries = sorted(
+        {int(k) for seen in recognizers.values() for found in seen["leak"].values() for k in found or ()}
+    )
     rows = []
     for name, seen in recognizers.items():
         for far, found in seen["leak"].items():
@@ -100,23 +140,38 @@ def leak_table(recognizers: Mapping[str, Seen]) -> Table:
 
 def bystander_table(recognizers: Mapping[str, Seen]) -> Table:
     """On whom the forgotten people's images land."""
-    private = any(found and found.get("landing") for seen in recognizers.values() for found in seen["bystanders"].values())
+    private = any(
+        found and found.get("landing")
+        for seen in recognizers.values()
+        for found in seen["bystanders"].values()
+    )
     rows = []
     for name, seen in recognizers.items():
         for far, found in seen["bystanders"].items():
             if found is None:
                 rows.append((name, far_text(far), *(NOT_MEASURED,) * (4 if private else 3)))
                 continue
-            cells = [with_interval(_share(found[when]), found[when] and found[when]["interval"], 2) for when in ("before", "after")]
+            cells = [
+                with_interval(_share(found[when]), found[when] and found[when]["interval"], 2)
+                for when in ("before", "after")
+            ]
             rows.append(
-                (name, far_text(far), number(found["expected"], 2), *cells, *((_landing(found.get("landing")),) if private else ()))
+                (
+                    name,
+                    far_text(far),
+                    number(found["expected"], 2),
+                    *cells,
+                    *((_landing(found.get("landing")),) if private else ()),
+                )
             )
     head = ("recognizer", "FAR", "by chance", "before", "after", *(("on one person",) if private else ()))
     return Table(head, tuple(rows))
 
 
 def stranger_table(recognizers: Mapping[str, Seen]) -> Table:
-    """Other people's images by the base alone that verify as a forgotten person: what the rate promises to be rare."""
+    """Other people's images by the base alone that verify as a forgotten person: what the rate promises to be
+    rare.
+    """
     rows = [
         (name, far_text(far), with_interval(_share(found), found and found["interval"]))
         for name, seen in recognizers.items()
@@ -138,7 +193,12 @@ def agreement_table(agreement: Mapping[str, Seen | None] | None) -> Table:
     names = list(dict.fromkeys(name for found in known.values() for name in found["only"]))
     rows = []
     for far, found in known.items():
-        counts = (found["both"], *(found["only"].get(name) for name in names), found["neither"], found["no_face"])
+        counts = (
+            found["both"],
+            *(found["only"].get(name) for name in names),
+            found["neither"],
+            found["no_face"],
+        )
         rows.append((far_text(far), *(number(count) for count in counts)))
     return Table(("FAR", "both", *(f"only {name}" for name in names), "neither", "no face"), tuple(rows), 1)
 
@@ -152,9 +212,16 @@ def quality_table(quality: Seen | None) -> Table:
         found = (kid or {}).get(side)
         parts = [(found or {}).get(key) for key in ("before", "after", "delta")]
         rows.append(
-            ("KID \u00d7 1000, lower is better", whom, *(with_interval(_share(part), part and part["interval"], 2) for part in parts))
+            (
+                "KID \u00d7 1000, lower is better",
+                whom,
+                *(with_interval(_share(part), part and part["interval"], 2) for part in parts),
+            )
         )
-    for key, words in (("sharpness", "sharpness (variance of the Laplacian)"), ("face_quality", "face quality")):
+    for key, words in (
+        ("sharpness", "sharpness (variance of the Laplacian)"),
+        ("face_quality", "face quality"),
+    ):
         for side, whom in sides.items():
             found = ((quality or {}).get(key) or {}).get(side) or {}
             digits = 4 if key == "sharpness" else 2
@@ -170,5 +237,8 @@ def _times(found: Seen) -> str:
 
 def attack_table(audit: Seen) -> Table:
     """Every attack with its budget and how it ended."""
-    rows = [(attack["label"], outcome(attack)[1], attack["budget"], seconds(attack["seconds"])) for attack in audit["attacks"]]
+    rows = [
+        (attack["label"], outcome(attack)[1], attack["budget"], seconds(attack["seconds"]))
+        for attack in audit["attacks"]
+    ]
     return Table(("attack", "outcome", "budget", "time"), tuple(rows), 3)

@@ -4,7 +4,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["GROUP_WORDS", "NOT_MEASURED", "arrow", "far_text", "number", "outcome", "seconds", "with_interval"]
+__all__ = [
+    "GROUP_WORDS",
+    "NOT_MEASURED",
+    "arrow",
+    "far_text",
+    "number",
+    "outcome",
+    "seconds",
+    "with_interval",
+]
 
 NOT_MEASURED = "not measured"
 GROUP_WORDS = {
@@ -17,7 +26,9 @@ GROUP_WORDS = {
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure for people: whole numbers as they are, others with so many decimals, fewer for large ones; a null as what it is."""
+    """A figure for people: whole numbers as they are, others with so many decimals, fewer for large ones; a
+    null as what it is.
+    """
     if value is None:
         return NOT_MEASURED
     if isinstance(value, int) or abs(value) >= 1000:
@@ -36,7 +47,11 @@ def with_interval(value: float | None, interval: Sequence[float] | None, digits:
 
 def arrow(before: float | None, after: float | None, digits: int = 2) -> str:
     """Before and after in one cell."""
-    return NOT_MEASURED if before is None and after is None else f"{number(before, digits)} → {number(after, digits)}"
+    return (
+        NOT_MEASURED
+        if before is None and after is None
+        else f"{number(before, digits)} → {number(after, digits)}"
+    )
 
 
 def far_text(far: str | float) -> str:
@@ -57,4 +72,6 @@ def seconds(value: float | None) -> str:
 
 def outcome(attack: dict[str, Any]) -> tuple[str, str]:
     """How an attack ended: a word for the colour, and one for people."""
-    return {True: ("bad", "attack succeeded"), False: ("good", "held"), None: ("unknown", "not tried")}[attack["succeeded"]]
+    return {True: ("bad", "attack succeeded"), False: ("good", "held"), None: ("unknown", "not tried")}[
+        attack["succeeded"]
+    ]

@@ -52,7 +52,9 @@ class Reshaped:
     extracted: Extracted | None = None
 
 
-def convert_adapter(source: str | Path, to: str, out: str | Path, *, dtype: Precision | None = None, force: bool = False) -> Converted:
+def convert_adapter(
+    source: str | Path, to: str, out: str | Path, *, dtype: Precision | None = None, force: bool = False
+) -> Converted:
     """Write an adapter, or any LoRA file, in another format.
 
     Args:
@@ -65,10 +67,17 @@ def convert_adapter(source: str | Path, to: str, out: str | Path, *, dtype: Prec
     """
     place, target = adapter_folder(source), Path(out)
     lora = read_lora(place)
-    kept = {module: factors.to(DTYPES[dtype]) for module, factors in lora.change.items()} if dtype else lora.change
+    kept = (
+        {module: factors.to(DTYPES[dtype]) for module, factors in lora.change.items()}
+        if dtype
+        else lora.change
+    )
     refuse_existing(target, force=force)
     if to == "peft":
-        with OutputFolder(target, force=force, mark="adapter_config.json").claimed() as output, output.staged() as folder:
+        with (
+            OutputFolder(target, force=force, mark="adapter_config.json").claimed() as output,
+            output.staged() as folder,
+        ):
             write_peft(folder, kept, _base_of(place))
     elif to in ("diffusers", "kohya"):
         _write_single(kept, to, target, _title(place))
@@ -133,8 +142,12 @@ def resize_adapter(
     """
     _require_size(rank, tolerance)
     adapter = open_adapter(adapter_folder(source))
-    stored, errors = compress_change(adapter.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype])
-    members = adapter.receipt.members or [{"adapter_id": adapter.id, "weight": 1.0, "weights_sha256": weights_digest(adapter)}]
+    stored, errors = compress_change(
+        adapter.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype]
+    )
+    members = adapter.receipt.members or [
+        {"adapter_id": adapter.id, "weight": 1.0, "weights_sha256": weights_digest(adapter)}
+    ]
     receipt = Receipt(
         adapter.receipt.base, "resize", {"rank": rank, "tolerance": tolerance, "dtype": dtype, "of": adapter.id}, members=members,
         evaluation={"compression": compression_facts(errors)}, versions=library_versions(),
@@ -147,7 +160,8 @@ def extract_adapter(
     base: str | Path, dense: str | Path, out: str | Path, *, rank: int = 0, tolerance: float = 0.0, dtype: Precision = "fp16",
     ignore_rest: bool = False, force: bool = False, ledger: Ledger | None = None, identity: str | Path = "",
 ) -> Reshaped:  # fmt: skip
-    """Make an adapter of the difference between a retrained UNet and its base, so that results of the official code become adapters.
+    """Make an adapter of the difference between a retrained UNet and its base, so that results of the
+    official code become adapters.
 
     Args:
         base: what was retrained, by name.
@@ -164,19 +178,27 @@ def extract_adapter(
     state = read_checkpoint(Path(dense))
     pipe = load_base(base, device="cpu")
     found = extract_change(pipe.unet, state, ignore_rest=ignore_rest)
-    stored, errors = compress_change(found.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype])
+    stored, errors = compress_change(
+        found.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype]
+    )
     info = describe(pipe)
-    ref = BaseRef(info.id, info.family, attention_digest(pipe.unet), info.revision, encoder_digest(pipe.text_encoder))
+    ref = BaseRef(
+        info.id, info.family, attention_digest(pipe.unet), info.revision, encoder_digest(pipe.text_encoder)
+    )
     receipt = Receipt(
         ref, "extract", {"rank": rank, "tolerance": tolerance, "dtype": dtype},
         evaluation={"compression": compression_facts(errors), "left_out": found.left_out}, versions=library_versions(),
     )  # fmt: skip
-    return replace(_write(out, stored, receipt, errors, dtype, ledger, identity, force=force), extracted=found)
+    return replace(
+        _write(out, stored, receipt, errors, dtype, ledger, identity, force=force), extracted=found
+    )
 
 
 def _require_size(rank: int, tolerance: float) -> None:
     if rank < 0 or not 0 <= tolerance < 1 or (not rank and not tolerance):
-        raise BadInput(f"rank = {rank!r}, tolerance = {tolerance!r}: pass --rank N of 1 or more, or --tolerance between 0 and 1")
+        raise BadInput(
+            f"rank = {rank!r}, tolerance = {tolerance!r}: pass --rank N of 1 or more, or --tolerance between 0 and 1"
+        )
 
 
 def _write(
@@ -184,7 +206,11 @@ def _write(
     identity: str | Path, *, force: bool,
 ) -> Reshaped:  # fmt: skip
     output = OutputFolder(out, force=force)
-    with output.claimed(), registered(ledger, receipt, output.path, identity) as confirm, output.staged() as folder:
+    with (
+        output.claimed(),
+        registered(ledger, receipt, output.path, identity) as confirm,
+        output.staged() as folder,
+    ):
         written = write_adapter(folder, change, receipt, DTYPES[dtype])
         confirm(written)
     return Reshaped(output.path, written, errors)

@@ -50,7 +50,15 @@ def index_table(adapters: Sequence[dict[str, Any]]) -> str:
 def _row(each: dict[str, Any]) -> tuple[str, ...]:
     ranks = str(each["ranks"][0]) if len(each["ranks"]) == 1 else f"{each['ranks'][0]}-{each['ranks'][-1]}"
     figures = (" / ".join(f"x {ratio:.3f}" for ratio in each[group]) or "-" for group in ("forget", "retain"))
-    return each["folder"], each["base"], each["method"], str(each["people"]), ranks, f"{each['bytes'] / 1e3:.0f}", *figures
+    return (
+        each["folder"],
+        each["base"],
+        each["method"],
+        str(each["people"]),
+        ranks,
+        f"{each['bytes'] / 1e3:.0f}",
+        *figures,
+    )
 
 
 def write_index(adapters: Sequence[dict[str, Any]], out: Path, *, force: bool = False) -> None:
@@ -63,7 +71,12 @@ def write_index(adapters: Sequence[dict[str, Any]], out: Path, *, force: bool = 
     if out.suffix == ".json":
         text = json.dumps({"adapters": list(adapters)}, indent=2) + "\n"
     elif out.suffix == ".md":
-        text = "\n".join("| " + " | ".join(row) + " |" for row in [_HEAD, ["---"] * len(_HEAD), *map(_row, adapters)]) + "\n"
+        text = (
+            "\n".join(
+                "| " + " | ".join(row) + " |" for row in [_HEAD, ["---"] * len(_HEAD), *map(_row, adapters)]
+            )
+            + "\n"
+        )
     else:
         raise BadInput(f"--out {str(out)!r} ends in neither .json nor .md; the suffix chooses the format")
     write_file(out, text.encode())

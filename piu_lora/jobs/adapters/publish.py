@@ -6,12 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from piu_lora.adapter import Adapter, Entry, Ledger, OutputFolder, Secrets, fetch_adapter, read_adapter, scan_files, upload_adapter
+from piu_lora.adapter import (
+    Adapter,
+    Entry,
+    Ledger,
+    OutputFolder,
+    Secrets,
+    fetch_adapter,
+    read_adapter,
+    scan_files,
+    upload_adapter,
+)
 from piu_lora.adapter.folder import CARD_FILE, RECEIPT_FILE
 from piu_lora.adapter.scan import image_kind
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, PiuLoraError
-from piu_lora.identity import Subject, resolve_identity
+from piu_lora.identity import ResolvedIdentity, resolve_identity
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.request.readers import reader_for
 from piu_lora.jobs.request.request import bank_for
@@ -45,7 +55,8 @@ def push(
     adapter: str | Path, repository: str, *, public: bool = False, dry_run: bool = False, identity: str | Path | None = None,
     bank: str | Path | None = None, base: str = "", pack: str | Path | None = None, ledger: Ledger | None = None,
 ) -> Published:  # fmt: skip
-    """Push an adapter folder to the Hub, after looking through every file for what names the forgotten person.
+    """Push an adapter folder to the Hub, after looking through every file for what names the forgotten
+    person.
 
     Args:
         adapter: the folder.
@@ -60,7 +71,11 @@ def push(
     """
     opened = read_adapter(Path(adapter))
     files = _files_of(opened)
-    hits = [hit for each in _people(opened, identity, bank, base, pack, ledger) for hit in scan_files(opened.path, files, each)]
+    hits = [
+        hit
+        for each in _people(opened, identity, bank, base, pack, ledger)
+        for hit in scan_files(opened.path, files, each)
+    ]
     if hits:
         found = [f"{hit.file} at byte {hit.offset}: {hit.what}" for hit in dict.fromkeys(hits)]
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -80,34 +95,54 @@ def _card(adapter: Adapter) -> str:
     try:
         return (adapter.path / CARD_FILE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{str(adapter.path)!r} has no model card ({CARD_FILE}) that can be read; make the adapter anew") from error
+        raise BadInput(
+            f"{str(adapter.path)!r} has no model card ({CARD_FILE}) that can be read; make the adapter anew"
+        ) from error
 
 
 def _files_of(adapter: Adapter) -> list[str]:
     """What the receipt lists, without pictures of people. A file that it does not list is somebody's mistake."""
     listed = {RECEIPT_FILE, *adapter.receipt.files}
-    present = {path.relative_to(adapter.path).as_posix() for path in adapter.path.rglob("*") if path.is_file()}
-    foreign = sorted(name for name in present - listed if not any(part.startswith(".") for part in Path(name).parts))
+    present = {
+        path.relative_to(adapter.path).as_posix() for path in adapter.path.rglob("*") if path.is_file()
+    }
+    foreign = sorted(
+        name for name in present - listed if not any(part.startswith(".") for part in Path(name).parts)
+    )
     if foreign:
-        raise BadInput(f"the adapter folder holds {foreign[0]!r}, which its receipt does not list; move it elsewhere before pushing")
+        raise BadInput(
+            f"the adapter folder holds {foreign[0]!r}, which its receipt does not list; move it elsewhere before pushing"
+        )
     pictures = {name for name in present & listed if name != _CURVE and image_kind(adapter.path / name)}
     misplaced = sorted(name for name in pictures if not name.startswith("report/"))
     if misplaced:
-        raise BadInput(f"the adapter folder holds a picture, {misplaced[0]!r}, outside report/; make the adapter anew without it")
+        raise BadInput(
+            f"the adapter folder holds a picture, {misplaced[0]!r}, outside report/; make the adapter anew without it"
+        )
     return sorted(present & listed - pictures)
 
 
 def _people(
-    adapter: Adapter, identity: str | Path | None, bank: str | Path | None, base: str, pack: str | Path | None, ledger: Ledger | None
+    adapter: Adapter,
+    identity: str | Path | None,
+    bank: str | Path | None,
+    base: str,
+    pack: str | Path | None,
+    ledger: Ledger | None,
 ) -> list[Secrets]:
     """Whom the adapter forgets, as given and as the ledger knows; of a merged adapter, every member's person."""
     base = base or adapter.receipt.base.family
     entries, unknown = _entries(adapter, ledger)
-    people = [_secrets(each, entry.bank or None, base, pack) for entry in entries for each in entry.identities]
+    people = [
+        _secrets(each, entry.bank or None, base, pack) for entry in entries for each in entry.identities
+    ]
     if identity is not None:
         people.append(_secrets(str(identity), bank, base, pack))
     elif unknown:
-        _log.warning("whom adapter %s forgets is not known here, so no file is searched for their id; pass --identity", ", ".join(unknown))
+        _log.warning(
+            "whom adapter %s forgets is not known here, so no file is searched for their id; pass --identity",
+            ", ".join(unknown),
+        )
     return people or [Secrets()]
 
 
@@ -133,12 +168,15 @@ def _secrets(identity: str, bank: str | Path | None, base: str, pack: str | Path
         subject = _subject(identity, bank, base, pack)
     except PiuLoraError as error:
         why = str(error).replace(identity, "...")
-        _log.warning("the embedding of the forgotten person is not at hand, so the files are searched for texts only: %s", why)
+        _log.warning(
+            "the embedding of the forgotten person is not at hand, so the files are searched for texts only: %s",
+            why,
+        )
         return Secrets.of(identity, sources=_photos(identity))
     return Secrets.of(identity, subject.embeddings, _photos(identity), subject.row)
 
 
-def _subject(identity: str, bank: str | Path | None, base: str, pack: str | Path | None) -> Subject:
+def _subject(identity: str, bank: str | Path | None, base: str, pack: str | Path | None) -> ResolvedIdentity:
     people, faces = bank_for(base, bank), ForgetConfig.preset(base).faces
     # Somebody of the bank needs no reader, which may be large, or missing.
     reader = None if identity in people else reader_for(base, pack, faces)

@@ -1,4 +1,6 @@
-"""The arena: methods side by side, on the same people, split, seeds, anchors and judges. Every cell is a file; a stopped run goes on."""
+"""The arena: methods side by side, on the same people, split, seeds, anchors and judges. Every cell is a
+file; a stopped run goes on.
+"""
 
 import dataclasses
 import hashlib
@@ -30,12 +32,12 @@ from piu_lora.evidence import (
 )
 from piu_lora.identity import IdentityBank, PhotoReader
 from piu_lora.jobs.arena.round import SHARED, UNTOUCHED, Contender, Round, known_methods
-from piu_lora.jobs.request.readers import Second, open_second, reader_for
-from piu_lora.jobs.request.request import bank_for, open_case
+from piu_lora.jobs.request.readers import SecondRecognizer, open_second, reader_for
+from piu_lora.jobs.request.request import bank_for, open_request
 from piu_lora.model import family_of, load_base
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
-from piu_lora.unlearn.rivals import RIVALS
+from piu_lora.unlearn.baselines import BASELINES
 
 __all__ = ["Comparison", "compare", "contenders", "drawn_people", "shared_settings"]
 
@@ -45,7 +47,9 @@ Task = tuple[int, str, int, Contender]  # place in the arena's list, id in the b
 
 @dataclass(frozen=True)
 class Comparison:
-    """The cells that are there, a row for each variant and recognizer, what sets them apart, all as text, and the files written."""
+    """The cells that are there, a row for each variant and recognizer, what sets them apart, all as text, and
+    the files written.
+    """
 
     cells: list[Cell]
     rows: list[Row]
@@ -66,11 +70,11 @@ class _Arena:
     device: str
     config: ForgetConfig
 
-    def opened_second(self) -> Second | None:
+    def opened_second(self) -> SecondRecognizer | None:
         """The recognizer that only evaluates, where one is given."""
         return open_second(self.second, self.second_bank, self.device)
 
-    def digest(self, bank: IdentityBank, second: Second | None) -> str:
+    def digest(self, bank: IdentityBank, second: SecondRecognizer | None) -> str:
         """Two runs with one digest may share cells."""
         settings = self.config.to_dict()
         facts = [FORMAT, self.base, bank.digest, {name: settings[name] for name in SHARED}]
@@ -79,11 +83,13 @@ class _Arena:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def contenders(methods: Sequence[str], vary: Sequence[str] = (), variants: Sequence[str] = ()) -> list[Contender]:
+def contenders(
+    methods: Sequence[str], vary: Sequence[str] = (), variants: Sequence[str] = ()
+) -> list[Contender]:
     """The methods, and variants of each of ours with one setting changed at a time.
 
     Args:
-        vary: ``section.key=value,value,...``; a rival's own setting is ``rival:key=value,...``.
+        vary: ``section.key=value,value,...``; a baseline's own setting is ``baseline:key=value,...``.
         variants: a method and what is set for it, ``method section.key=value section.key=value ...``.
 
     Raises:
@@ -101,7 +107,9 @@ def contenders(methods: Sequence[str], vary: Sequence[str] = (), variants: Seque
             raise BadInput(f"--vary {text!r} has no values; write it as section.key=value,value")
         chosen = [owner] if owner else [method for method in methods if method in METHODS]
         if owner and owner not in methods:
-            raise BadInput(f"--vary {text!r} names {owner!r}, which is not among the methods compared: {', '.join(methods)}")
+            raise BadInput(
+                f"--vary {text!r} names {owner!r}, which is not among the methods compared: {', '.join(methods)}"
+            )
         found += [Contender(method, (f"{key}={value}",)) for method in chosen for value in values.split(",")]
     for text in variants:
         method, *pairs = text.split()
@@ -120,21 +128,26 @@ def compare(
     """Run the cells that are missing, and write the tables and the picture anew.
 
     Args:
-        out: a folder with ``arena.json``, ``cells/``, and ``comparison`` as .md, .csv, .json and .png; one that is there is gone on with.
+        out: a folder with ``arena.json``, ``cells/``, and ``comparison`` as .md, .csv, .json and .png; one
+            that is there is gone on with.
         methods: see ``known_methods``.
         people: drawn from the bank; on the embedded base, nobody who was used to choose defaults.
         seeds: of each person, from ``config.seed`` on.
-        vary, variants: see ``contenders``. A contender that varies ``anchor`` or ``split`` meets cases of its own.
-        second, second_bank: face pack of a recognizer that only evaluates, and the bank's people by it; the embedded base has its own.
-        config: the split, anchors and evaluation that all methods share; the base's preset with synthetic anchors by default.
+        vary, variants: see ``contenders``. A contender that varies ``anchor`` or ``split`` meets cases of its
+            own.
+        second, second_bank: face pack of a recognizer that only evaluates, and the bank's people by it; the
+            embedded base has its own.
+        config: the split, anchors and evaluation that all methods share; the base's preset with synthetic
+            anchors by default.
         processes: run at once, with an equal share of the processor's threads.
-        against: the method or variant, by its name in the tables, that all others are compared with on the cells that both have; the
-            first that changes anything by default.
-        report_only: run nothing: the tables are made of the cells that are there, and say how many each method has.
+        against: the method or variant, by its name in the tables, that all others are compared with on the
+            cells that both have; the first that changes anything by default.
+        report_only: run nothing: the tables are made of the cells that are there, and say how many each
+            method has.
 
     Raises:
-        BadInput: an unknown method or setting, one that cannot run on this base, too few people, a folder of another arena, a damaged
-            cell, or nothing to report.
+        BadInput: an unknown method or setting, one that cannot run on this base, too few people, a folder of
+            another arena, a damaged cell, or nothing to report.
     """
     entrants = contenders(methods, vary, variants)
     family = family_of(base)
@@ -143,7 +156,9 @@ def compare(
         raise BadInput(f"--against {against!r} is not among what is compared: {', '.join(names)}")
     arena = _Arena(base, bank, pack, second, second_bank, device, config or shared_settings(family))
     _require_shared(arena.config, family)
-    settings = {entrant: entrant.settings(arena.config, family) for entrant in entrants}  # refuses what cannot run, before anything does
+    settings = {
+        entrant: entrant.settings(arena.config, family) for entrant in entrants
+    }  # refuses what cannot run, before anything does
     everybody, judge = bank_for(base, bank), arena.opened_second()
     if judge is not None:
         judge.require_people_of(everybody)
@@ -163,18 +178,27 @@ def compare(
                 cells[task] = cell
                 advance(1)
     against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
-    there = [cell for entrant in entrants for task, cell in cells.items() if task[3] == entrant and cell is not None]
+    there = [
+        cell
+        for entrant in entrants
+        for task, cell in cells.items()
+        if task[3] == entrant and cell is not None
+    ]
     if not there:
-        raise BadInput(f"{str(folder)!r} holds no cell of {', '.join(names)} with these settings; run them first")
-    rivals = {entrant.name: settings[entrant] for entrant in entrants if entrant.method in RIVALS}
-    return _report(folder, there, len(wanted), against, rivals)
+        raise BadInput(
+            f"{str(folder)!r} holds no cell of {', '.join(names)} with these settings; run them first"
+        )
+    baselines = {entrant.name: settings[entrant] for entrant in entrants if entrant.method in BASELINES}
+    return _report(folder, there, len(wanted), against, baselines)
 
 
 def _require_shared(config: ForgetConfig, family: str) -> None:
     """Only what all contenders share may be set for all of them."""
     plain = shared_settings(family)
     for field in dataclasses.fields(config):
-        if field.name not in (*SHARED, "method") and getattr(config, field.name) != getattr(plain, field.name):
+        if field.name not in (*SHARED, "method") and getattr(config, field.name) != getattr(
+            plain, field.name
+        ):
             raise BadInput(
                 f"--set {field.name} is not shared by all contenders, each method has its own; "
                 f"pass --vary {field.name}.key=VALUE or --variant 'METHOD {field.name}.key=VALUE'"
@@ -187,7 +211,8 @@ def shared_settings(family: str) -> ForgetConfig:
 
 
 def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
-    """Ids of ``count`` people of the bank, always the same ones; on the embedded base, nobody who was used to choose defaults.
+    """Ids of ``count`` people of the bank, always the same ones; on the embedded base, nobody who was used to
+    choose defaults.
 
     Raises:
         BadInput: the bank has too few.
@@ -214,14 +239,23 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
         settings["anchor"]["identity"] = ""
         with disk_errors(f"the arena to {str(folder)!r}"):
             (folder / "cells").mkdir(parents=True, exist_ok=True)
-            write_file(path, (json.dumps({"format": FORMAT, "digest": digest, "settings": settings}, indent=1) + "\n").encode())
+            write_file(
+                path,
+                (
+                    json.dumps({"format": FORMAT, "digest": digest, "settings": settings}, indent=1) + "\n"
+                ).encode(),
+            )
         return
     try:
         known = json.loads(path.read_text())["digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{str(path)!r} is damaged: {error}; restore it, or compare into another folder") from error
+        raise BadInput(
+            f"{str(path)!r} is damaged: {error}; restore it, or compare into another folder"
+        ) from error
     if known != digest:
-        raise BadInput(f"{str(folder)!r} holds an arena of another base, bank or settings; pass the same --set, or another --out")
+        raise BadInput(
+            f"{str(folder)!r} holds an arena of another base, bank or settings; pass the same --set, or another --out"
+        )
 
 
 def _path(folder: Path, name: str, person: int, seed: int) -> Path:
@@ -238,13 +272,18 @@ def _kept(folder: Path, task: Task, settings: dict[str, Any]) -> Cell | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"the cell {str(path)!r} is damaged: {error}; delete it, and it is run again") from error
+        raise BadInput(
+            f"the cell {str(path)!r} is damaged: {error}; delete it, and it is run again"
+        ) from error
     return cell if cell.settings == settings else None
 
 
 def _keep(folder: Path, cell: Cell) -> None:
     with disk_errors(f"a cell to {str(folder)!r}"):
-        write_file(_path(folder, cell.variant, cell.person, cell.seed), (json.dumps(asdict(cell), sort_keys=True) + "\n").encode())
+        write_file(
+            _path(folder, cell.variant, cell.person, cell.seed),
+            (json.dumps(asdict(cell), sort_keys=True) + "\n").encode(),
+        )
 
 
 def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, Cell]]:
@@ -254,7 +293,9 @@ def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tu
         return
     threads = max(torch.get_num_threads() // processes, 1)
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=fresh, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=fresh, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
         futures = {pool.submit(_play, arena, task): task for task in tasks}
         try:
             for future in as_completed(futures):
@@ -266,11 +307,13 @@ def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tu
 
 def _play(arena: _Arena, task: Task) -> Cell:
     place, who, seed, entrant = task
-    own = dataclasses.replace(entrant.case_settings(arena.config, family_of(arena.base)), seed=seed)
+    own = dataclasses.replace(entrant.request_settings(arena.config, family_of(arena.base)), seed=seed)
     return _round(arena, who, own).play(entrant, place)
 
 
-_LAST: dict[tuple[_Arena, str, ForgetConfig], Round] = {}  # methods of one person and seed come one after the other
+_LAST: dict[
+    tuple[_Arena, str, ForgetConfig], Round
+] = {}  # methods of one person and seed come one after the other
 
 
 def _round(arena: _Arena, who: str, config: ForgetConfig) -> Round:
@@ -278,20 +321,31 @@ def _round(arena: _Arena, who: str, config: ForgetConfig) -> Round:
         _LAST.clear()
     if (arena, who, config) not in _LAST:
         pipe, bank, reader, second = _loaded(arena)
-        _LAST[arena, who, config] = Round(pipe, open_case(who, bank, config, reader), second)
+        _LAST[arena, who, config] = Round(pipe, open_request(who, bank, config, reader), second)
     return _LAST[arena, who, config]
 
 
 @cache
-def _loaded(arena: _Arena) -> tuple[StableDiffusionPipeline, IdentityBank, PhotoReader | None, Second | None]:
-    pipe, reader = load_base(arena.base, device=arena.device), reader_for(arena.base, arena.pack, arena.config.faces, arena.device)
+def _loaded(
+    arena: _Arena,
+) -> tuple[StableDiffusionPipeline, IdentityBank, PhotoReader | None, SecondRecognizer | None]:
+    pipe, reader = (
+        load_base(arena.base, device=arena.device),
+        reader_for(arena.base, arena.pack, arena.config.faces, arena.device),
+    )
     return pipe, bank_for(arena.base, arena.bank), reader, arena.opened_second()
 
 
-def _report(folder: Path, cells: list[Cell], wanted: int, against: str, rivals: dict[str, dict[str, Any]]) -> Comparison:
+def _report(
+    folder: Path, cells: list[Cell], wanted: int, against: str, baselines: dict[str, dict[str, Any]]
+) -> Comparison:
     rows, differences = rows_of(cells), differences_from(cells, against)
     people, seeds = len({cell.person for cell in cells}), sorted({cell.seed for cell in cells})
-    fewer = " A method with fewer cells met only the first of these people, or one seed." if len(cells) < wanted else ""
+    fewer = (
+        " A method with fewer cells met only the first of these people, or one seed."
+        if len(cells) < wanted
+        else ""
+    )
     parts = [
         f"{people} people, {len(seeds)} seeds.{fewer} Medians over people and seeds (recognised and verified: means) with 95 % "
         "intervals over people. Retained people and the anchor: ISM after/before. Verified: at a false-accept rate of 1e-3, against the "
@@ -300,8 +354,16 @@ def _report(folder: Path, cells: list[Cell], wanted: int, against: str, rivals: 
     ]
     if differences:
         parts.append(difference_table(differences))
-    if rivals:
-        parts.append("\n".join(["Settings of the rivals:", "", *(f"- {name}: {_told(settings)}" for name, settings in rivals.items())]))
+    if baselines:
+        parts.append(
+            "\n".join(
+                [
+                    "Settings of the baselines:",
+                    "",
+                    *(f"- {name}: {_told(settings)}" for name, settings in baselines.items()),
+                ]
+            )
+        )
     document = {
         "format": FORMAT, "people": people, "seeds": seeds, "rows": [asdict(row) for row in rows],
         "differences": [asdict(each) for each in differences],
@@ -321,4 +383,7 @@ def _report(folder: Path, cells: list[Cell], wanted: int, against: str, rivals: 
 
 def _told(settings: dict[str, Any]) -> str:
     """``key value, key value``; sections in brackets."""
-    return ", ".join(f"{key} ({_told(value)})" if isinstance(value, dict) else f"{key} {value}" for key, value in settings.items())
+    return ", ".join(
+        f"{key} ({_told(value)})" if isinstance(value, dict) else f"{key} {value}"
+        for key, value in settings.items()
+    )

@@ -16,25 +16,40 @@ from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
 from piu_lora.evidence.plan import GROUPS
 from piu_lora.identity import Threshold
 from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
-from piu_lora.jobs.request.readers import Second
-from piu_lora.jobs.request.request import Case
+from piu_lora.jobs.request.readers import SecondRecognizer
+from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.training.cost import measured
 from piu_lora.jobs.training.trial import tried
 from piu_lora.model import describe, generate
 from piu_lora.unlearn import METHODS
-from piu_lora.unlearn.rivals import MINI, RIVALS, RivalProblem, find_rival
+from piu_lora.unlearn.baselines import BASELINES, MINI, BaselineProblem, find_baseline
 
 __all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods", "verified_share"]
 
 UNTOUCHED = "untouched"
-SHARED = ("seed", "faces", "split", "anchor", "evaluation")  # settings that are the arena's; all others are a method's own
-VARIED = ("split", "anchor")  # of these, what a contender may vary all the same: it then meets a case of its own
+SHARED = (
+    "seed",
+    "faces",
+    "split",
+    "anchor",
+    "evaluation",
+)  # settings that are the arena's; all others are a method's own
+VARIED = (
+    "split",
+    "anchor",
+)  # of these, what a contender may vary all the same: it then meets a case of its own
 FAR = 1e-3  # at which images of the forgotten person are verified
 
 
 def known_methods(family: str = "mini") -> list[str]:
-    """Everything that can enter the arena on a family of bases; only the embedded one has a differentiable recognizer."""
-    return [UNTOUCHED, *METHODS, *(name for name, rival in RIVALS.items() if family == "mini" or not rival.needs_recognizer)]
+    """Everything that can enter the arena on a family of bases; only the embedded one has a differentiable
+    recognizer.
+    """
+    return [
+        UNTOUCHED,
+        *METHODS,
+        *(name for name, baseline in BASELINES.items() if family == "mini" or not baseline.needs_recognizer),
+    ]
 
 
 @dataclass(frozen=True)
@@ -62,10 +77,12 @@ class Contender:
             raise BadInput(f"{self.name!r} varies decoys, which no contender has")
         for name in SHARED:
             if name not in VARIED and getattr(found, name) != getattr(shared, name):
-                raise BadInput(f"{self.name!r} varies {name}, which all contenders share; pass it as --set, and another --out")
+                raise BadInput(
+                    f"{self.name!r} varies {name}, which all contenders share; pass it as --set, and another --out"
+                )
         return found
 
-    def case_settings(self, shared: ForgetConfig, family: str) -> ForgetConfig:
+    def request_settings(self, shared: ForgetConfig, family: str) -> ForgetConfig:
         """By which the request is made ready: the arena's, unless the contender varies them."""
         if self.method not in METHODS:
             return shared
@@ -95,24 +112,39 @@ class Contender:
         return plain
 
     def rival_settings(self, family: str) -> Any:
-        """Of a rival: those that suit the embedded base, or the official comparison's, and what is varied."""
-        return _varied(MINI[self.method] if family == "mini" else find_rival(self.method).settings(), self.pairs)
+        """Of a baseline: those that suit the embedded base, or the official comparison's, and what is varied."""
+        return _varied(
+            MINI[self.method] if family == "mini" else find_baseline(self.method).settings(), self.pairs
+        )
 
 
 class Round:
     """What all methods share for one person and one seed: the request, the pictures before, the galleries."""
 
-    def __init__(self, pipe: StableDiffusionPipeline, case: Case, second: Second | None = None) -> None:
-        self.pipe, self.case, self.family = pipe, case, describe(pipe).family
-        self.galleries: list[Gallery] = galleries_for(self.family, case, anchor_portraits(pipe, case), second=second)
+    def __init__(
+        self, pipe: StableDiffusionPipeline, request: ErasureRequest, second: SecondRecognizer | None = None
+    ) -> None:
+        self.pipe, self.request, self.family = pipe, request, describe(pipe).family
+        self.galleries: list[Gallery] = galleries_for(
+            self.family, request, anchor_portraits(pipe, request), second=second
+        )
         if not self.galleries:
-            raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
-        self.plan: Plan = plan_for(case, self.galleries[0].centroids)
+            raise BadInput(
+                "no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)"
+            )
+        self.plan: Plan = plan_for(request, self.galleries[0].centroids)
         self.before = self._pictures(pipe)
 
     def _pictures(self, pipe: StableDiffusionPipeline) -> torch.Tensor:
-        sampling = self.case.config.evaluation
-        return generate(pipe, self.plan.embeddings, self.plan.seeds, steps=sampling.steps, guidance=sampling.guidance, batch=sampling.batch)
+        sampling = self.request.config.evaluation
+        return generate(
+            pipe,
+            self.plan.embeddings,
+            self.plan.seeds,
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+            batch=sampling.batch,
+        )
 
     def play(self, contender: Contender, person: int) -> Cell:
         """Run a method and score it.
@@ -125,37 +157,39 @@ class Round:
         """
         if contender.method == UNTOUCHED:
             after, made = self.before, _Made(0.0, None, 0, {})
-        elif contender.method in RIVALS:
+        elif contender.method in BASELINES:
             after, made = self._rival(contender)
         else:
             after, made = self._own(contender)
         return Cell(
-            contender.name, person, self.case.config.seed, round(made.seconds, 3), made.peak, made.stored, self._figures(after), made.facts,
-            contender.settings(self.case.config, self.family),
+            contender.name, person, self.request.config.seed, round(made.seconds, 3), made.peak, made.stored, self._figures(after), made.facts,
+            contender.settings(self.request.config, self.family),
         )  # fmt: skip
 
     def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
-        case = dataclasses.replace(self.case, config=contender.config(self.case.config, self.family))
-        with tried(self.pipe, case) as trial:
+        request = dataclasses.replace(self.request, config=contender.config(self.request.config, self.family))
+        with tried(self.pipe, request) as trial:
             after = self._pictures(self.pipe)
         return after, _Made(trial.cost.seconds, trial.cost.peak_bytes, trial.stored_bytes, trial.facts)
 
     def _rival(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
-        rival, pipe = find_rival(contender.method), copy.copy(self.pipe)
+        baseline, pipe = find_baseline(contender.method), copy.copy(self.pipe)
         pipe.unet = copy.deepcopy(self.pipe.unet)
         settings = contender.rival_settings(self.family)
         with measured(self.pipe.device) as cost:
-            rival.run(pipe, self._rival_problem(), settings, self.case.config.seed)
+            baseline.run(pipe, self._rival_problem(), settings, self.request.config.seed)
         after = self._pictures(pipe)
         changed = [
-            own.numel() for own, base in zip(pipe.unet.parameters(), self.pipe.unet.parameters(), strict=True) if not torch.equal(own, base)
+            own.numel()
+            for own, base in zip(pipe.unet.parameters(), self.pipe.unet.parameters(), strict=True)
+            if not torch.equal(own, base)
         ]
         return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
 
-    def _rival_problem(self) -> RivalProblem:
-        problem, bank = self.case.problem, self.case.bank
+    def _rival_problem(self) -> BaselineProblem:
+        problem, bank = self.request.problem, self.request.bank
         if len(problem.targets) != 1:
-            raise BadInput("the rivals forget one person at a time")
+            raise BadInput("the baselines forget one person at a time")
         recognise = None
         if self.family == "mini":
             from piu_lora.model.mini.differentiable import differentiable_recognizer
@@ -163,7 +197,13 @@ class Round:
             recognise = differentiable_recognizer(self.pipe.device)
         target = problem.targets[0]
         everybody = problem.retain[torch.arange(len(problem.retain))]
-        return RivalProblem(target.forget, target.anchor, everybody, bank.centroids[list(self.case.retained.train)], recognise)
+        return BaselineProblem(
+            target.forget,
+            target.anchor,
+            everybody,
+            bank.centroids[list(self.request.retained.train)],
+            recognise,
+        )
 
     def _figures(self, after: torch.Tensor) -> dict[str, dict[str, float | None]]:
         figures = evaluate_images(self.plan, self.before, after, self.galleries).figures
@@ -182,7 +222,9 @@ class Round:
 
 
 def verified_share(gallery: Gallery, images: torch.Tensor, rows: Sequence[int]) -> float | None:
-    """Of images (n, 3, h, w) that pass as the people of ``rows`` (n), by their centroids; None where the bank cannot calibrate it."""
+    """Of images (n, 3, h, w) that pass as the people of ``rows`` (n), by their centroids; None where the bank
+    cannot calibrate it.
+    """
     threshold = gallery.thresholds.get(FAR)
     if not isinstance(threshold, Threshold):
         return None
@@ -191,12 +233,12 @@ def verified_share(gallery: Gallery, images: torch.Tensor, rows: Sequence[int]) 
 
 
 def _varied(settings: Any, pairs: Sequence[str]) -> Any:
-    """A rival's settings with ``key=value`` pairs laid over them."""
+    """A baseline's settings with ``key=value`` pairs laid over them."""
     for pair in pairs:
         key, _, text = pair.partition("=")
         known = {field.name: field for field in dataclasses.fields(settings)}
         if key not in known or not isinstance(getattr(settings, key), int | float):
-            raise BadInput(f"{pair!r} varies no setting of this rival; known: {', '.join(known)}")
+            raise BadInput(f"{pair!r} varies no setting of this baseline; known: {', '.join(known)}")
         try:
             settings = dataclasses.replace(settings, **{key: type(getattr(settings, key))(text)})
         except ValueError as error:

@@ -1,4 +1,6 @@
-"""Attacking an adapter: the split and the seed of its receipt, every attack with its controls; a report, judged by a policy."""
+"""Attacking an adapter: the split and the seed of its receipt, every attack with its controls; a report,
+judged by a policy.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +14,18 @@ from piu_lora.attacks import AuditConfig, find_attacks, run_attacks
 from piu_lora.evidence import Policy, aligned
 from piu_lora.evidence.report import Pictures
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.auditing.context import open_scene
+from piu_lora.jobs.auditing.context import open_attack_context
 from piu_lora.jobs.evaluation.evaluate import receipt_settings
-from piu_lora.jobs.evaluation.report import earlier_pictures, earlier_report, finished, new_document, warn_of_others, write_report
+from piu_lora.jobs.evaluation.report import (
+    earlier_pictures,
+    earlier_report,
+    finished,
+    new_document,
+    warn_of_others,
+    write_report,
+)
 from piu_lora.jobs.request.readers import reader_for
-from piu_lora.jobs.request.request import Identities, bank_for, open_case
+from piu_lora.jobs.request.request import Identities, bank_for, open_request
 from piu_lora.model import Precision, as_pipeline, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.settings import parted
@@ -50,7 +59,8 @@ def audit(
         adapter: the adapter folder, or a Hub id.
         identity: the forgotten person or people, as it was given to ``forget``.
         base: as for ``forget``; a pipeline is given back as it was.
-        out: a folder to create for report.json, report.md and report.html; one with an evaluation of the same adapter keeps it.
+        out: a folder to create for report.json, report.md and report.html; one with an evaluation of the same
+            adapter keeps it.
         bank, pack: as for ``forget``.
         attacks: names, all by default.
         budget: ``default``, or ``quick`` for a trial.
@@ -71,14 +81,18 @@ def audit(
     own, others = parted(settings, "audit")
     budgeted = AuditConfig.preset(budget, family_of(base)).updated_from_pairs(own)
     config = receipt_settings(opened, others)
-    case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
-    warn_of_others(opened, case)
+    request = open_request(
+        identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device)
+    )
+    warn_of_others(opened, request)
     for bound in policy.audit:
         find_attacks([bound.key.partition(".")[0]])  # refuses attacks that do not exist
     pipe = as_pipeline(base, device, dtype)
     require_base(pipe, opened)
-    section = run_attacks(open_scene(pipe, case, opened, budgeted), budgeted, chosen, progress)
-    document = finished({**new_document(opened, pipe, case), "audit": section}, earlier, policy, public=public)
+    section = run_attacks(open_attack_context(pipe, request, opened, budgeted), budgeted, chosen, progress)
+    document = finished(
+        {**new_document(opened, pipe, request), "audit": section}, earlier, policy, public=public
+    )
     files: list[Path] = []
     if folder is not None:
         files = write_report(folder, document, earlier_pictures(folder) if earlier else Pictures())
@@ -89,6 +103,11 @@ def audit_table(section: dict[str, Any]) -> str:
     """For people: what each attack came to."""
     told = {True: "yes", False: "no", None: "not tried"}
     rows = [("attack", "succeeded", "seconds", "budget")]
-    rows += [(each["name"], told[each["succeeded"]], f"{each['seconds']:.0f}", each["budget"]) for each in section["attacks"]]
+    rows += [
+        (each["name"], told[each["succeeded"]], f"{each['seconds']:.0f}", each["budget"])
+        for each in section["attacks"]
+    ]
     findings = [f"{each['name']}: {each['finding']}" for each in section["attacks"]]
-    return "\n".join([*aligned(rows), "", *findings, "", f"FAR {section['far']:g}, {section['seconds']:.0f} s"])
+    return "\n".join(
+        [*aligned(rows), "", *findings, "", f"FAR {section['far']:g}, {section['seconds']:.0f} s"]
+    )

@@ -72,8 +72,9 @@ def build_bank(
 ) -> BankBuild:
     """Read every photograph, decide who is who, and write the bank.
 
-    The same photographs, pack and settings give the same bank, whatever the number of workers. An interrupted build goes on
-    where it stopped: what was read waits in a hidden file beside ``out``, which is removed in the end.
+    The same photographs, pack and settings give the same bank, whatever the number of workers. An interrupted
+    build goes on where it stopped: what was read waits in a hidden file beside ``out``, which is removed in
+    the end.
 
     Args:
         photos: a folder with a folder for each identity, or with photographs only.
@@ -93,9 +94,15 @@ def build_bank(
         target.parent.mkdir(parents=True, exist_ok=True)
     with claimed(target), disk_errors(f"the bank {str(target)!r}"):
         with PhotoCache.open(cache, [reader.id.sha256, reader_settings]) as known:
-            readings = _read_all([photo for group in folders.values() for photo in group], reader, known, workers, progress)
+            readings = _read_all(
+                [photo for group in folders.values() for photo in group], reader, known, workers, progress
+            )
         flat = "" in folders
-        build = _by_cluster(folders[""], readings, reader, settings) if flat else _by_folder(folders, readings, reader, settings)
+        build = (
+            _by_cluster(folders[""], readings, reader, settings)
+            if flat
+            else _by_folder(folders, readings, reader, settings)
+        )
         build.bank.settings = {**build.bank.settings, **reader_settings}
         build.doubles = doubles(build.bank, settings.double)
         if settings.merge and build.doubles:
@@ -106,9 +113,16 @@ def build_bank(
 
 
 def calibrate_photos(
-    photos: str | Path, reader: PhotoReader, reader_settings: dict[str, Any], *, workers: int = 0, cache: Path, progress: Progress = silent
+    photos: str | Path,
+    reader: PhotoReader,
+    reader_settings: dict[str, Any],
+    *,
+    workers: int = 0,
+    cache: Path,
+    progress: Progress = silent,
 ) -> Calibration:
-    """Propose DBSCAN's eps from the photographs themselves; with a folder for each identity, from known identities.
+    """Propose DBSCAN's eps from the photographs themselves; with a folder for each identity, from known
+    identities.
 
     Args:
         cache: what was read so far waits in this file if the work is interrupted; it is removed in the end.
@@ -117,7 +131,9 @@ def calibrate_photos(
     with disk_errors(f"beside {str(cache.parent)!r}"):
         cache.parent.mkdir(parents=True, exist_ok=True)
         with PhotoCache.open(cache, [reader.id.sha256, reader_settings]) as known:
-            readings = _read_all([photo for group in folders.values() for photo in group], reader, known, workers, progress)
+            readings = _read_all(
+                [photo for group in folders.values() for photo in group], reader, known, workers, progress
+            )
     faces, labels = [], []
     for label, group in enumerate(folders.values()):
         for _, embedding in _faces(group, readings)[0]:
@@ -135,7 +151,11 @@ def _folders(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         raise BadInput(f"{str(root)!r} is not a folder of photographs")
     loose = list_photos(root)
-    groups = {folder.name: _all_photos(folder) for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")}
+    groups = {
+        folder.name: _all_photos(folder)
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
     for name, photographs in groups.items():
         if not photographs:
             _log.warning("the folder %r holds no photographs", name)
@@ -156,16 +176,25 @@ def _all_photos(folder: Path) -> list[Path]:
     return [*list_photos(folder), *(photo for each in below for photo in _all_photos(each))]
 
 
-def _read_all(photos: Sequence[Path], reader: PhotoReader, known: PhotoCache, workers: int, progress: Progress) -> dict[Path, Reading]:
+def _read_all(
+    photos: Sequence[Path], reader: PhotoReader, known: PhotoCache, workers: int, progress: Progress
+) -> dict[Path, Reading]:
     result: dict[Path, Reading] = {}
-    with progress("photos", len(photos)) as advance, ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with (
+        progress("photos", len(photos)) as advance,
+        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
+    ):
         for start in range(0, len(photos), _BATCH):
             result |= _read_batch(photos[start : start + _BATCH], reader, known, pool, advance)
     return result
 
 
 def _read_batch(
-    batch: Sequence[Path], reader: PhotoReader, known: PhotoCache, pool: ThreadPoolExecutor, advance: Callable[..., None]
+    batch: Sequence[Path],
+    reader: PhotoReader,
+    known: PhotoCache,
+    pool: ThreadPoolExecutor,
+    advance: Callable[..., None],
 ) -> dict[Path, Reading]:
     digests = dict(zip(batch, pool.map(_digest, batch), strict=True))
     found = {photo: reading for photo in batch if (reading := known.find(digests[photo])) is not None}
@@ -200,11 +229,18 @@ def _read(reader: PhotoReader, photo: Path) -> Reading:
 
 
 def _faces(photos: Sequence[Path], readings: dict[Path, Reading]) -> tuple[Found, list[Rejected]]:
-    faces = [(photo, row) for photo in photos if (rows := readings[photo].embeddings) is not None for row in rows]
+    faces = [
+        (photo, row) for photo in photos if (rows := readings[photo].embeddings) is not None for row in rows
+    ]
     return faces, [Rejected(photo, readings[photo].reason) for photo in photos if readings[photo].reason]
 
 
-def _by_folder(folders: dict[str, list[Path]], readings: dict[Path, Reading], reader: PhotoReader, settings: ClusterSettings) -> BankBuild:
+def _by_folder(
+    folders: dict[str, list[Path]],
+    readings: dict[Path, Reading],
+    reader: PhotoReader,
+    settings: ClusterSettings,
+) -> BankBuild:
     people: dict[str, torch.Tensor] = {}
     rejected: list[Rejected] = []
     total = 0
@@ -217,31 +253,43 @@ def _by_folder(folders: dict[str, list[Path]], readings: dict[Path, Reading], re
             rejected += settled.rejected
         else:
             rejected += unusable
-            reason = f"nobody can say who this folder is: two groups are equally large at cosine {settings.linked}"
+            reason = (
+                f"nobody can say who this folder is: two groups are equally large at cosine {settings.linked}"
+            )
             rejected += [Rejected(photo, reason) for photo in dict.fromkeys(photo for photo, _ in faces)]
     used = {"layout": "folders", "linked": settings.linked}
     return BankBuild(_bank(people, reader, used), sum(map(len, folders.values())), total, "folders", rejected)
 
 
-def _by_cluster(photos: list[Path], readings: dict[Path, Reading], reader: PhotoReader, settings: ClusterSettings) -> BankBuild:
+def _by_cluster(
+    photos: list[Path], readings: dict[Path, Reading], reader: PhotoReader, settings: ClusterSettings
+) -> BankBuild:
     faces, rejected = _faces(photos, readings)
     if not faces:
-        raise BadInput(f"none of {len(photos)} photographs is usable; the first: {rejected[0].photo.name}: {rejected[0].reason}")
+        raise BadInput(
+            f"none of {len(photos)} photographs is usable; the first: {rejected[0].photo.name}: {rejected[0].reason}"
+        )
     rows = torch.stack([embedding for _, embedding in faces])
     labels = cluster(rows, settings.eps, settings.min_samples)
     digits = len(str(labels.max() + 1))
     people = {f"cluster-{label:0{digits}d}": rows[labels == label] for label in range(labels.max() + 1)}
     reason = f"in no cluster (eps {settings.eps}, min_samples {settings.min_samples})"
     kept = Counter(photo for (photo, _), label in zip(faces, labels, strict=True) if label >= 0)
-    rejected += [Rejected(photo, reason) for photo in dict.fromkeys(photo for photo, _ in faces) if not kept[photo]]
+    rejected += [
+        Rejected(photo, reason) for photo in dict.fromkeys(photo for photo, _ in faces) if not kept[photo]
+    ]
     used = {"layout": "flat", "eps": settings.eps, "min_samples": settings.min_samples}
     return BankBuild(_bank(people, reader, used), len(photos), len(faces), "flat", rejected)
 
 
 def _bank(people: dict[str, torch.Tensor], reader: PhotoReader, settings: dict[str, Any]) -> IdentityBank:
     if not people:
-        raise BadInput("no identity is left: every photograph was rejected; pass --json to see why, or other settings")
-    labels = torch.cat([torch.full((len(rows),), label, dtype=torch.int32) for label, rows in enumerate(people.values())])
+        raise BadInput(
+            "no identity is left: every photograph was rejected; pass --json to see why, or other settings"
+        )
+    labels = torch.cat(
+        [torch.full((len(rows),), label, dtype=torch.int32) for label, rows in enumerate(people.values())]
+    )
     return IdentityBank(torch.cat(list(people.values())), labels, list(people), reader.id, settings)
 
 
@@ -261,7 +309,9 @@ def merge_doubles(bank: IdentityBank, pairs: Sequence[Double]) -> IdentityBank:
     for identity in bank.ids:
         people.setdefault(root(identity), []).append(bank.of(identity))
     rows = [torch.cat(parts) for parts in people.values()]
-    labels = torch.cat([torch.full((len(part),), label, dtype=torch.int32) for label, part in enumerate(rows)])
+    labels = torch.cat(
+        [torch.full((len(part),), label, dtype=torch.int32) for label, part in enumerate(rows)]
+    )
     return IdentityBank(torch.cat(rows), labels, list(people), bank.recognizer, bank.settings)
 
 

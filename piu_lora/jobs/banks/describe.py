@@ -26,8 +26,10 @@ class BankFacts:
     different: torch.Tensor
 
 
-def describe_bank(bank: IdentityBank, anchor: AnchorConfig = AnchorConfig()) -> BankFacts:  # noqa: B008  (frozen)
-    """Sizes, norms, the cosines within and between identities, and how many anchors each identity has in the band."""
+def describe_bank(bank: IdentityBank, anchor: AnchorConfig = AnchorConfig()) -> BankFacts:  # noqa: B008
+    """Sizes, norms, the cosines within and between identities, and how many anchors each identity has in the
+    band.
+    """
     counts = bank.labels.bincount().float()
     norms = torch.linalg.vector_norm(bank.embeddings[: 1_000_000 // max(1, bank.width // 512)].float(), dim=1)
     same, different = similarities(*_sample(bank))
@@ -69,7 +71,8 @@ def _anchors(bank: IdentityBank, tau: float, tolerance: float) -> torch.Tensor:
 def check_banks(paths: Sequence[str | Path], double: float) -> list[str]:
     """Everything that makes banks unfit, one line each; none when they are sound.
 
-    NaN, zero rows and damaged files; several recognizers among the banks; identities that are likely one person.
+    NaN, zero rows and damaged files; several recognizers among the banks; identities that are likely one
+    person.
 
     Args:
         double: centroids of two identities at this cosine or more are likely one person.
@@ -86,10 +89,14 @@ def check_banks(paths: Sequence[str | Path], double: float) -> list[str]:
                 f"{str(path)!r}: identities {pair.first!r} and {pair.second!r} lie at cosine {pair.cosine:.3f}, likely one person"
             )
         if not bank.recognizer.sha256:
-            problems.append(f"{str(path)!r}: the digest of its recognizer {bank.recognizer.name!r} is unknown; import it again with --pack")
+            problems.append(
+                f"{str(path)!r}: the digest of its recognizer {bank.recognizer.name!r} is unknown; import it again with --pack"
+            )
     for path, bank in sound[1:]:
         try:
-            sound[0][1].recognizer.require(bank.recognizer, f"bank {str(sound[0][0])!r}", f"bank {str(path)!r}")
+            sound[0][1].recognizer.require(
+                bank.recognizer, f"bank {str(sound[0][0])!r}", f"bank {str(path)!r}"
+            )
         except Incompatible as error:
             problems.append(str(error))
     return problems

@@ -17,7 +17,8 @@ from piu_lora.identity import IdentityBank, RecognizerId, normalize
 __all__ = ["import_bank"]
 
 _log = logging.getLogger("piu_lora")
-# The names in the official code's data folder, and those of the data set edgarcancinoe/celebahq_512_id_clusters.
+# The names in the official code's data folder, and those of the data set
+# edgarcancinoe/celebahq_512_id_clusters.
 _NAMES = {
     "embeddings": ("embeddings.npy",),
     "labels": ("labels.npy", "srk_labels_eps0.35.npy"),
@@ -36,14 +37,18 @@ class _Arrays:
     centroid_labels: npt.NDArray[Any] | None = None
 
 
-def import_bank(source: str | Path, out: str | Path, recognizer: RecognizerId, *, force: bool = False) -> IdentityBank:
-    """Read embeddings.npy and labels.npy (with centroids.npy and centroid_labels.npy where they are) and write a bank.
+def import_bank(
+    source: str | Path, out: str | Path, recognizer: RecognizerId, *, force: bool = False
+) -> IdentityBank:
+    """Read embeddings.npy and labels.npy (with centroids.npy and centroid_labels.npy where they are) and
+    write a bank.
 
-    Label -1 is DBSCAN's noise and is left out. Stored centroids are checked against the embeddings, never used. Arrays are
-    read without pickle.
+    Label -1 is DBSCAN's noise and is left out. Stored centroids are checked against the embeddings, never
+    used. Arrays are read without pickle.
 
     Args:
-        source: a folder with the arrays, or a copy of the Hub data set, where they lie in ``paper_artifacts/``.
+        source: a folder with the arrays, or a copy of the Hub data set, where they lie in
+            ``paper_artifacts/``.
         recognizer: what made the embeddings; the files do not say.
 
     Raises:
@@ -60,8 +65,18 @@ def import_bank(source: str | Path, out: str | Path, recognizer: RecognizerId, *
     _check_rows(arrays, kept)
     raw = torch.from_numpy(arrays.embeddings[order].astype(np.float32))
     norms = raw.double().norm(dim=1)
-    settings = {"imported": len(arrays.labels), "noise": len(arrays.labels) - len(kept), "raw_norms": _spread(norms)}
-    bank = IdentityBank(normalize(raw), torch.from_numpy(labels.astype(np.int32)), [str(name) for name in names], recognizer, settings)
+    settings = {
+        "imported": len(arrays.labels),
+        "noise": len(arrays.labels) - len(kept),
+        "raw_norms": _spread(norms),
+    }
+    bank = IdentityBank(
+        normalize(raw),
+        torch.from_numpy(labels.astype(np.int32)),
+        [str(name) for name in names],
+        recognizer,
+        settings,
+    )
     _check_centroids(bank, arrays)
     with disk_errors(f"the bank {str(target)!r}"):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +90,15 @@ def _spread(values: torch.Tensor) -> list[float]:
 
 def _read(folder: Path) -> _Arrays:
     if not folder.is_dir():
-        raise BadInput(f"{str(folder)!r} is not a folder; pass the one that holds embeddings.npy and labels.npy")
+        raise BadInput(
+            f"{str(folder)!r} is not a folder; pass the one that holds embeddings.npy and labels.npy"
+        )
     if (folder / "paper_artifacts").is_dir():
         folder = folder / "paper_artifacts"
-    found = {kind: next((folder / name for name in names if (folder / name).is_file()), None) for kind, names in _NAMES.items()}
+    found = {
+        kind: next((folder / name for name in names if (folder / name).is_file()), None)
+        for kind, names in _NAMES.items()
+    }
     for kind in ("embeddings", "labels"):
         if found[kind] is None:
             raise BadInput(
@@ -91,7 +111,9 @@ def _read(folder: Path) -> _Arrays:
             "together; expected (n, d) and (n,)"
         )
     if not np.issubdtype(arrays.labels.dtype, np.integer):
-        raise BadInput(f"labels in {str(folder)!r} are {arrays.labels.dtype}; expected whole numbers, -1 for noise")
+        raise BadInput(
+            f"labels in {str(folder)!r} are {arrays.labels.dtype}; expected whole numbers, -1 for noise"
+        )
     return arrays
 
 
@@ -108,7 +130,9 @@ def _load(path: Path) -> npt.NDArray[Any]:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{str(path)!r} cannot be read as a NumPy array: {error}; pickled arrays are never opened") from error
+        raise BadInput(
+            f"{str(path)!r} cannot be read as a NumPy array: {error}; pickled arrays are never opened"
+        ) from error
     if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.number):
         kind = array.dtype if isinstance(array, np.ndarray) else "an archive of arrays"
         raise BadInput(f"{str(path)!r} holds {kind}; expected one array of numbers in NumPy's .npy format")
@@ -120,8 +144,14 @@ def _check_centroids(bank: IdentityBank, arrays: _Arrays) -> None:
     if arrays.centroids is None:
         return
     names = _centroid_names(arrays, len(arrays.centroids))
-    if arrays.centroids.ndim != 2 or len(arrays.centroids) != len(names) or arrays.centroids.shape[1] != bank.width:
-        raise BadInput(f"centroids of shape {arrays.centroids.shape} do not fit {len(names)} labels of width {bank.width}")
+    if (
+        arrays.centroids.ndim != 2
+        or len(arrays.centroids) != len(names)
+        or arrays.centroids.shape[1] != bank.width
+    ):
+        raise BadInput(
+            f"centroids of shape {arrays.centroids.shape} do not fit {len(names)} labels of width {bank.width}"
+        )
     rows = [(row, bank.index(str(name))) for row, name in enumerate(names) if str(name) in bank]
     if not rows:
         raise BadInput("no centroid label is a label of the embeddings: they are not of one bank")
@@ -130,16 +160,22 @@ def _check_centroids(bank: IdentityBank, arrays: _Arrays) -> None:
     identity = bank.ids[rows[int(cosines.argmin())][1]]
     worst = f"the stored centroid of identity {identity} has cosine {float(cosines.min()):.3f} to the mean of its embeddings"
     if float(cosines.median()) < _FOREIGN:
-        raise BadInput(f"{worst}, and most others differ as well: embeddings and centroids are not of one bank")
+        raise BadInput(
+            f"{worst}, and most others differ as well: embeddings and centroids are not of one bank"
+        )
     if float(cosines.min()) < _AGREE:
         _log.warning("%s; centroids are computed anew", worst)
 
 
 def _centroid_names(arrays: _Arrays, count: int) -> npt.NDArray[Any]:
-    """The label of each centroid; where they are not stored, those of the embeddings in order, with or without the noise."""
+    """The label of each centroid; where they are not stored, those of the embeddings in order, with or
+    without the noise.
+    """
     names = np.unique(arrays.labels) if arrays.centroid_labels is None else arrays.centroid_labels
     if arrays.centroid_labels is None and len(names) == count + 1:
         names = names[names != -1]
     if names.ndim != 1 or not np.issubdtype(names.dtype, np.integer):
-        raise BadInput(f"centroid labels are {names.dtype} of shape {names.shape}; expected whole numbers, (m,)")
+        raise BadInput(
+            f"centroid labels are {names.dtype} of shape {names.shape}; expected whole numbers, (m,)"
+        )
     return names

@@ -23,9 +23,11 @@ DETECTOR_SOURCE = ("DIAMONIK7777/antelopev2", "ba0c3e10f4548361eb9a63265d87ce114
 def set_up_pack(
     pack: str | Path | None, antelopev2: str | Path | None = None, arcface: str | Path | None = None
 ) -> tuple[Path, RecognizerId]:
-    """Put detector and recognizer into a folder, from files at hand or from the Hub, and check that insightface uses them.
+    """Put detector and recognizer into a folder, from files at hand or from the Hub, and check that
+    insightface uses them.
 
-    What is there already is kept. Nothing else of antelopev2 is taken: its own recognizer would win over Arc2Face's silently.
+    What is there already is kept. Nothing else of antelopev2 is taken: its own recognizer would win over
+    Arc2Face's silently.
 
     Args:
         pack: the folder; by default where every command looks for it.
@@ -88,4 +90,6 @@ def _detector(antelopev2: str | Path | None) -> bytes:
                         return archive.read(name)
         except (zipfile.BadZipFile, zlib.error) as error:
             raise BadInput(f"--antelopev2 {str(source)!r} is damaged: {error}; download it again") from error
-    raise BadInput(f"--antelopev2 {str(source)!r} holds no {DETECTOR}; pass insightface's antelopev2 as a folder or zip")
+    raise BadInput(
+        f"--antelopev2 {str(source)!r} holds no {DETECTOR}; pass insightface's antelopev2 as a folder or zip"
+    )

@@ -29,7 +29,8 @@ class Reading:
 class PhotoCache:
     """An SQLite file beside the bank, for its owner alone.
 
-    Rows are found by the SHA-256 of a photograph's bytes and of the reader's settings: no path and no name is kept.
+    Rows are found by the SHA-256 of a photograph's bytes and of the reader's settings: no path and no name is
+    kept.
     """
 
     def __init__(self, connection: sqlite3.Connection, reader: str) -> None:
@@ -63,7 +64,11 @@ class PhotoCache:
         """Store what was read; one transaction."""
         with self._connection:
             for photo, reading in readings:
-                rows = reading.embeddings.numpy().astype("<f4") if reading.embeddings is not None else np.zeros((0, 0), "<f4")
+                rows = (
+                    reading.embeddings.numpy().astype("<f4")
+                    if reading.embeddings is not None
+                    else np.zeros((0, 0), "<f4")
+                )
                 values = (photo, self._reader, rows.shape[1], rows.tobytes(), reading.reason)
                 self._connection.execute("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?, ?)", values)
 

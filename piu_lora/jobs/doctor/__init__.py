@@ -31,7 +31,9 @@ def examine(base: str | None = None, *, pack: Path | None = None, out: Path = Pa
         BadInput: another base; everything else that goes wrong is a finding.
     """
     if base is not None and base not in _BASES:
-        raise BadInput(f"--base {base!r} is none that the doctor knows; pass mini or arc2face, or leave it out for both")
+        raise BadInput(
+            f"--base {base!r} is none that the doctor knows; pass mini or arc2face, or leave it out for both"
+        )
     findings = guarded("Python", "packages", package_findings)
     findings += guarded("Device", "devices", _devices)
     findings += guarded("Device", "host", host_findings)

@@ -11,7 +11,8 @@ __all__ = ["command_findings"]
 
 SECTION = "Commands"
 _LIBRARIES = tuple(
-    ("Python", name) for name in ("torch", "diffusers", "peft", "transformers", "safetensors", "huggingface_hub", "accelerate")
+    ("Python", name)
+    for name in ("torch", "diffusers", "peft", "transformers", "safetensors", "huggingface_hub", "accelerate")
 )
 _RUN = (*_LIBRARIES, ("Device", "torch"), ("Disk", "out"))
 _MINI = (*_RUN, ("onnxruntime", "import"), (MODELS, "mini"))
@@ -29,7 +30,11 @@ class _Command(NamedTuple):
 
 
 _PHOTOS = "only from a bank or embeddings, not from photos"
-_EMBEDDED = (_Command("forget mini", _MINI), _Command("generate mini", _MINI), _Command("evaluate mini", _MINI))
+_EMBEDDED = (
+    _Command("forget mini", _MINI),
+    _Command("generate mini", _MINI),
+    _Command("evaluate mini", _MINI),
+)
 _REAL = (
     _Command("forget arc2face", _ARC2FACE, _FACES, "only with --no-evaluate, and not from photos"),
     _Command("generate arc2face", _ARC2FACE, _FACES, _PHOTOS),
@@ -39,7 +44,9 @@ _OTHERS = (
     _Command("bank build", (*_FACES, ("Disk", "out"))),
     _Command("stack mini", _MINI),
     _Command("push", (("Python", "huggingface_hub"), (TOKEN, "Hub token"))),
-    _Command("bank models", (("Python", "huggingface_hub"), ("Python", "insightface"), ("onnxruntime", "import"))),
+    _Command(
+        "bank models", (("Python", "huggingface_hub"), ("Python", "insightface"), ("onnxruntime", "import"))
+    ),
 )
 
 
@@ -56,12 +63,16 @@ def command_findings(findings: Sequence[Finding], base: str | None) -> Iterator[
         if lacking:
             yield Finding(SECTION, command.name, "missing", f"needs {_list(lacking)}")
         elif partly:
-            yield Finding(SECTION, command.name, "warning", f"{command.otherwise}; for more it needs {_list(partly)}")
+            yield Finding(
+                SECTION, command.name, "warning", f"{command.otherwise}; for more it needs {_list(partly)}"
+            )
         else:
             yield Finding(SECTION, command.name, "ok", "ready")
 
 
-def _lacking(needs: Sequence[tuple[str, str]], states: dict[tuple[str, str], Status]) -> list[tuple[str, str]]:
+def _lacking(
+    needs: Sequence[tuple[str, str]], states: dict[tuple[str, str], Status]
+) -> list[tuple[str, str]]:
     """Needs that are missing, or that nothing is known of because their section failed."""
     return [need for need in needs if states.get(need, "missing") == "missing"]
 

@@ -20,7 +20,9 @@ def import_torch() -> tuple[Any, Finding | None]:
     try:
         import torch
     except Exception as error:
-        return None, Finding(SECTION, "torch", "missing", f"cannot be imported: {first_line(error)}", _reinstall())
+        return None, Finding(
+            SECTION, "torch", "missing", f"cannot be imported: {first_line(error)}", _reinstall()
+        )
     return torch, None
 
 
@@ -48,12 +50,14 @@ def _build(torch: Any, driver: str | None) -> Finding:
     value = f"{torch.__version__}, {f'built for CUDA {cuda}' if torch.version.cuda else f'built for ROCm {cuda}' if cuda else 'CPU build'}"
     if driver and not cuda:
         return Finding(
-            SECTION, "torch", "warning", f"{value}, although {driver} says that there is an NVIDIA driver: the GPU lies idle", _reinstall()
+            SECTION,
+            "torch",
+            "warning",
+            f"{value}, although {driver} says that there is an NVIDIA driver: the GPU lies idle",
+            _reinstall(),
         )
     if driver and not torch.cuda.is_available():
-        advice = (
-            "run nvidia-smi: it must list a GPU, and the CUDA version it prints must not be below that of torch; else update the driver"
-        )
+        advice = "run nvidia-smi: it must list a GPU, and the CUDA version it prints must not be below that of torch; else update the driver"
         return Finding(SECTION, "torch", "warning", f"{value}, but no device can be used", advice)
     return Finding(SECTION, "torch", "ok", value)
 

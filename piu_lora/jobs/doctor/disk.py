@@ -25,7 +25,13 @@ def cache_findings(cache: Path, to_download: int) -> Iterator[Finding]:
 def out_findings(out: Path) -> Iterator[Finding]:
     """Free room where adapters and reports are to go."""
     value, enough = _room(out, _OUT_BYTES)
-    yield Finding(SECTION, "out", "ok" if enough else "missing", value, "" if enough else "make room, or choose another folder with --out")
+    yield Finding(
+        SECTION,
+        "out",
+        "ok" if enough else "missing",
+        value,
+        "" if enough else "make room, or choose another folder with --out",
+    )
 
 
 def _room(folder: Path, needed: int) -> tuple[str, bool]:
@@ -33,4 +39,7 @@ def _room(folder: Path, needed: int) -> tuple[str, bool]:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     writable = there.is_dir() and os.access(there, os.W_OK)
-    return f"{size(free)} free at {folder.absolute()}{'' if writable else ', which cannot be written'}", writable and free >= needed
+    return (
+        f"{size(free)} free at {folder.absolute()}{'' if writable else ', which cannot be written'}",
+        writable and free >= needed,
+    )

@@ -12,7 +12,9 @@ Status = Literal["ok", "warning", "missing"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found: ``missing`` stops something, ``warning`` does not; ``advice`` holds one step or command per line."""
+    """What was found: ``missing`` stops something, ``warning`` does not; ``advice`` holds one step or command
+    per line.
+    """
 
     section: str
     name: str
@@ -30,7 +32,11 @@ class Report:
     @property
     def ready(self) -> bool:
         """Whether every command works on the embedded base."""
-        commands = [finding for finding in self.findings if finding.section == "Commands" and finding.name.endswith(" mini")]
+        commands = [
+            finding
+            for finding in self.findings
+            if finding.section == "Commands" and finding.name.endswith(" mini")
+        ]
         return bool(commands) and all(finding.status != "missing" for finding in commands)
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,7 +48,9 @@ class Report:
         lines: list[str] = []
         for section, rows in groupby(self.findings, key=lambda finding: finding.section):
             lines += [section, *_rows(list(rows)), ""]
-        return "\n".join([*lines, "the embedded base is ready" if self.ready else "the embedded base cannot be used yet"])
+        return "\n".join(
+            [*lines, "the embedded base is ready" if self.ready else "the embedded base cannot be used yet"]
+        )
 
 
 def _rows(findings: Sequence[Finding]) -> Iterator[str]:
@@ -57,7 +65,9 @@ def _rows(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def guarded(section: str, name: str, probe: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """The probe's findings; if it raises, those made before and one that says so: a doctor who faints helps nobody."""
+    """The probe's findings; if it raises, those made before and one that says so: a doctor who faints helps
+    nobody.
+    """
     findings: list[Finding] = []
     try:
         for finding in probe():

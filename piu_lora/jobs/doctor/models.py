@@ -8,7 +8,16 @@ from pathlib import Path
 from piu_lora.jobs.doctor.finding import Finding, first_line, size
 from piu_lora.jobs.doctor.hub import cached_file, token_present
 
-__all__ = ["Shelf", "arc2face_shelves", "look", "mini_findings", "pack_findings", "pack_folder", "shelf_findings", "token_findings"]
+__all__ = [
+    "Shelf",
+    "arc2face_shelves",
+    "look",
+    "mini_findings",
+    "pack_findings",
+    "pack_folder",
+    "shelf_findings",
+    "token_findings",
+]
 
 SECTION, PACK, TOKEN = "Models", "Face pack", "Token"
 ARC2FACE_LABEL, SD15_LABEL = "Arc2Face", "Stable Diffusion 1.5"
@@ -28,7 +37,9 @@ SD15_FILES = {
 
 @dataclass(frozen=True)
 class Shelf:
-    """One repository at its pinned revision: bytes of the files that are cached, expected bytes of those that are not."""
+    """One repository at its pinned revision: bytes of the files that are cached, expected bytes of those that
+    are not.
+    """
 
     label: str
     repository: str
@@ -46,7 +57,13 @@ def look(label: str, repository: str, revision: str, files: Mapping[str, int]) -
     """Look for the files of a repository in the Hub cache."""
     paths = {file: cached_file(repository, file, revision) for file in files}
     cached = {file: path.stat().st_size for file, path in paths.items() if path is not None}
-    return Shelf(label, repository, revision, cached, {file: count for file, count in files.items() if file not in cached})
+    return Shelf(
+        label,
+        repository,
+        revision,
+        cached,
+        {file: count for file, count in files.items() if file not in cached},
+    )
 
 
 def arc2face_shelves() -> list[Shelf]:
@@ -62,13 +79,17 @@ def shelf_findings(shelf: Shelf) -> Iterator[Finding]:
     held = f"{shelf.repository}: {len(shelf.cached)} of {total} files cached ({size(sum(shelf.cached.values()))})"
     if shelf.absent:
         value = f"{held}, about {size(shelf.to_download)} to download"
-        yield Finding(SECTION, shelf.label, "missing", value, download(shelf.repository, shelf.revision, *shelf.absent))
+        yield Finding(
+            SECTION, shelf.label, "missing", value, download(shelf.repository, shelf.revision, *shelf.absent)
+        )
     else:
         yield Finding(SECTION, shelf.label, "ok", held)
     for file, count in shelf.cached.items():
         yield Finding(SECTION, file, "ok", size(count))
     for file, count in shelf.absent.items():
-        yield Finding(SECTION, file, "missing", f"not cached; about {size(count)}" if count > _SMALL else "not cached")
+        yield Finding(
+            SECTION, file, "missing", f"not cached; about {size(count)}" if count > _SMALL else "not cached"
+        )
 
 
 def download(repository: str, revision: str, *files: str, folder: Path | None = None) -> str:
@@ -78,12 +99,20 @@ def download(repository: str, revision: str, *files: str, folder: Path | None = 
 
 
 def mini_findings() -> Iterator[Finding]:
-    """The embedded base. Importing its module proves that torch, diffusers, transformers and peft go together."""
+    """The embedded base. Importing its module proves that torch, diffusers, transformers and peft go
+    together.
+    """
     again = "pip install --force-reinstall --no-deps piu-lora"
     try:
         from piu_lora.model import mini
     except Exception as error:
-        yield Finding(SECTION, "mini", "missing", f"cannot be imported: {first_line(error)}", "mend what the section Python lists")
+        yield Finding(
+            SECTION,
+            "mini",
+            "missing",
+            f"cannot be imported: {first_line(error)}",
+            "mend what the section Python lists",
+        )
         return
     try:
         total = _open_embedded(mini.folder().parent)
@@ -101,7 +130,9 @@ def _open_embedded(weights: Path) -> int:
 
     tensors = [weights / "base" / part for part in ("unet", "vae", "text_encoder")]
     names = [
-        folder / ("model.safetensors" if folder.name == "text_encoder" else "diffusion_pytorch_model.safetensors") for folder in tensors
+        folder
+        / ("model.safetensors" if folder.name == "text_encoder" else "diffusion_pytorch_model.safetensors")
+        for folder in tensors
     ]
     for path in names:
         with safe_open(str(path), framework="np"):
@@ -128,13 +159,25 @@ def pack_findings(folder: Path) -> Iterator[Finding]:
     yield Finding(PACK, "folder", "ok" if names else "missing", where, "" if names else _SET_UP)
     detectors = [name for name in names if name.startswith(("scrfd", "det_", "retinaface"))]
     advice = f'piu-lora bank models --pack "{folder}"'
-    yield Finding(PACK, "detector", "ok" if detectors else "missing", ", ".join(detectors) or "none", "" if detectors else advice)
+    yield Finding(
+        PACK,
+        "detector",
+        "ok" if detectors else "missing",
+        ", ".join(detectors) or "none",
+        "" if detectors else advice,
+    )
     if RECOGNIZER in names:
         yield Finding(PACK, RECOGNIZER, "ok", size((folder / RECOGNIZER).stat().st_size))
         return
     kept = cached_file(ARC2FACE[0], RECOGNIZER, ARC2FACE[1])
     fetch = f'cp "{kept}" "{folder}/"' if kept else download(*ARC2FACE, RECOGNIZER, folder=folder)
-    yield Finding(PACK, RECOGNIZER, "missing", "in the Hub cache only" if kept else f"not there; about {size(RECOGNIZER_BYTES)}", fetch)
+    yield Finding(
+        PACK,
+        RECOGNIZER,
+        "missing",
+        "in the Hub cache only" if kept else f"not there; about {size(RECOGNIZER_BYTES)}",
+        fetch,
+    )
 
 
 def token_findings() -> Iterator[Finding]:
@@ -143,9 +186,15 @@ def token_findings() -> Iterator[Finding]:
     try:
         present = token_present()
     except Exception as error:
-        yield Finding(TOKEN, "Hub token", "warning", f"could not be determined: {type(error).__name__}", advice)
+        yield Finding(
+            TOKEN, "Hub token", "warning", f"could not be determined: {type(error).__name__}", advice
+        )
         return
     source = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "stored login"
     yield Finding(
-        TOKEN, "Hub token", "ok" if present else "missing", f"present ({source})" if present else "none", "" if present else advice
+        TOKEN,
+        "Hub token",
+        "ok" if present else "missing",
+        f"present ({source})" if present else "none",
+        "" if present else advice,
     )

@@ -45,7 +45,9 @@ def package_findings(paths: Sequence[str] | None = None) -> Iterator[Finding]:
     """The version of Python, of piu-lora and of each library."""
     from piu_lora import __version__
 
-    yield Finding(SECTION, "python", "ok", f"{platform.python_version()} ({platform.system()} {platform.machine()})")
+    yield Finding(
+        SECTION, "python", "ok", f"{platform.python_version()} ({platform.system()} {platform.machine()})"
+    )
     yield Finding(SECTION, "piu-lora", "ok", __version__)
     for name in PACKAGES:
         yield from guarded(SECTION, name, partial(_package, name, paths))
@@ -59,10 +61,26 @@ def _package(name: str, paths: Sequence[str] | None) -> list[Finding]:
     wanted = demands(paths).get(name.replace("_", "-"))
     version = distribution.version
     if wanted is None or wanted.contains(version, prereleases=True):
-        return [Finding(SECTION, name, "ok", f"{version} ({distribution.name})" if name in _SAME_MODULE else version)]
+        return [
+            Finding(
+                SECTION, name, "ok", f"{version} ({distribution.name})" if name in _SAME_MODULE else version
+            )
+        ]
     # Above the range is untested, below it is known not to work.
-    older = any(not part.contains(version, prereleases=True) for part in wanted if part.operator in (">=", ">", "==", "~="))
-    return [Finding(SECTION, name, "missing" if older else "warning", f"{version}, but piu-lora needs {wanted}", _pip(name, paths))]
+    older = any(
+        not part.contains(version, prereleases=True)
+        for part in wanted
+        if part.operator in (">=", ">", "==", "~=")
+    )
+    return [
+        Finding(
+            SECTION,
+            name,
+            "missing" if older else "warning",
+            f"{version}, but piu-lora needs {wanted}",
+            _pip(name, paths),
+        )
+    ]
 
 
 def _pip(name: str, paths: Sequence[str] | None) -> str:

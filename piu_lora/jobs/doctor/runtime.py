@@ -1,7 +1,8 @@
 """onnxruntime, whose two distributions write the same files.
 
-``onnxruntime`` and ``onnxruntime-gpu`` both install the module ``onnxruntime``. With both, the files are those of the one
-installed last; ``pip check`` says nothing; and removing either takes the files from the other, whose metadata stays.
+``onnxruntime`` and ``onnxruntime-gpu`` both install the module ``onnxruntime``. With both, the files are
+those of the one installed last; ``pip check`` says nothing; and removing either takes the files from the
+other, whose metadata stays.
 """
 
 import csv
@@ -44,10 +45,16 @@ def compare_files(distribution: Distribution) -> Files | None:
     if text is None:
         return None
     # Only files with a stated size; scripts and bytecode have none, or are rewritten at installation.
-    rows = [row for row in csv.reader(text.splitlines()) if len(row) == 3 and row[0].startswith("onnxruntime/") and row[2]]
+    rows = [
+        row
+        for row in csv.reader(text.splitlines())
+        if len(row) == 3 and row[0].startswith("onnxruntime/") and row[2]
+    ]
     found = [(Path(str(distribution.locate_file(path))), int(count)) for path, _, count in rows]
     there = [(path, count) for path, count in found if path.is_file()]
-    return Files(len(found), len(found) - len(there), sum(path.stat().st_size != count for path, count in there))
+    return Files(
+        len(found), len(found) - len(there), sum(path.stat().st_size != count for path, count in there)
+    )
 
 
 def import_onnxruntime() -> Any:
@@ -57,7 +64,9 @@ def import_onnxruntime() -> Any:
     return onnxruntime.InferenceSession and onnxruntime
 
 
-def runtime_findings(gpu: bool, paths: Sequence[str] | None = None, load: Callable[[], Any] = import_onnxruntime) -> Iterator[Finding]:
+def runtime_findings(
+    gpu: bool, paths: Sequence[str] | None = None, load: Callable[[], Any] = import_onnxruntime
+) -> Iterator[Finding]:
     """Distributions, their files, the import, the providers.
 
     Args:
@@ -81,7 +90,13 @@ def runtime_findings(gpu: bool, paths: Sequence[str] | None = None, load: Callab
 def _distributions(present: dict[str, Distribution], files: dict[str, Files | None], gpu: bool) -> Finding:
     names = " and ".join(f"{name} {found.version}" for name, found in present.items())
     if len(present) < 2:
-        return Finding(SECTION, "distributions", "ok" if present else "missing", names or "none installed", "" if present else mend(gpu))
+        return Finding(
+            SECTION,
+            "distributions",
+            "ok" if present else "missing",
+            names or "none installed",
+            "" if present else mend(gpu),
+        )
     last = [name for name, counts in files.items() if counts is not None and counts.whole]
     state = f"the files are those of {last[0]}" if len(last) == 1 else "the files are a mixture"
     value = f"{names}: both write the same files; {state}; pip check does not see it, and removing one breaks the other"
@@ -91,7 +106,9 @@ def _distributions(present: dict[str, Distribution], files: dict[str, Files | No
 def _files(name: str, files: Files, gpu: bool) -> Finding:
     if files.whole:
         return Finding(SECTION, f"files of {name}", "ok", f"{files.total}, all as installed")
-    value = f"of {files.total}, {files.gone} are gone and {files.changed} have another size than the RECORD says"
+    value = (
+        f"of {files.total}, {files.gone} are gone and {files.changed} have another size than the RECORD says"
+    )
     return Finding(SECTION, f"files of {name}", "warning", value, mend(gpu))
 
 
@@ -104,13 +121,24 @@ def _import_failure(error: Exception, present: dict[str, Distribution]) -> str:
 def _providers(providers: list[str], gpu_wheel: bool, gpu: bool) -> Finding:
     value = ", ".join(providers) or "none"
     if gpu_wheel and _CUDA not in providers:
-        return Finding(SECTION, "providers", "warning", f"{value}: no {_CUDA}, although onnxruntime-gpu is installed", mend(gpu))
-    return Finding(SECTION, "providers", "ok" if providers else "missing", value, "" if providers else mend(gpu))
+        return Finding(
+            SECTION,
+            "providers",
+            "warning",
+            f"{value}: no {_CUDA}, although onnxruntime-gpu is installed",
+            mend(gpu),
+        )
+    return Finding(
+        SECTION, "providers", "ok" if providers else "missing", value, "" if providers else mend(gpu)
+    )
 
 
 def mend(gpu: bool) -> str:
     """The two commands that leave one whole distribution."""
     chosen = "onnxruntime-gpu" if gpu else "onnxruntime"
-    lines = ["pip uninstall -y onnxruntime onnxruntime-gpu", f"pip install --force-reinstall --no-deps {chosen}"]
+    lines = [
+        "pip uninstall -y onnxruntime onnxruntime-gpu",
+        f"pip install --force-reinstall --no-deps {chosen}",
+    ]
     note = "pip check will then miss onnxruntime, which insightface asks for by that name: harmless, the module is there"
     return "\n".join([*lines, note] if gpu else lines)

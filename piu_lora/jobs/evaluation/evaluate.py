@@ -1,4 +1,6 @@
-"""Evaluating an adapter: does it forget, whom does it harm, are the pictures still good; a report, judged by a policy."""
+"""Evaluating an adapter: does it forget, whom does it harm, are the pictures still good; a report, judged by
+a policy.
+"""
 
 import hashlib
 import json
@@ -10,7 +12,7 @@ from typing import Any
 
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import Adapter, load_adapter, open_adapter, unload, weights_digest, without
+from piu_lora.adapter import Adapter, adapters_disabled, load_adapter, open_adapter, unload, weights_digest
 from piu_lora.config import ForgetConfig, ReportConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import (
@@ -30,12 +32,18 @@ from piu_lora.evidence.evaluation import KID_LEAST
 from piu_lora.evidence.report import Pictures
 from piu_lora.identity import FaceQuality, IdentityBank
 from piu_lora.identity.pictures import list_photos
-from piu_lora.jobs.evaluation.images import Studio, kept_measurements
-from piu_lora.jobs.evaluation.report import earlier_report, finished, new_document, warn_of_others, write_report
+from piu_lora.jobs.evaluation.images import ImageMeasurer, kept_measurements
+from piu_lora.jobs.evaluation.report import (
+    earlier_report,
+    finished,
+    new_document,
+    warn_of_others,
+    write_report,
+)
 from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, photographs_of, plan_for
 from piu_lora.jobs.evaluation.sweeps import sweep_images, sweeps
 from piu_lora.jobs.request.readers import open_second, providers_for, reader_for, require_both
-from piu_lora.jobs.request.request import Case, Identities, bank_for, open_case
+from piu_lora.jobs.request.request import ErasureRequest, Identities, bank_for, open_request
 from piu_lora.model import Precision, as_pipeline, describe
 from piu_lora.progress import Progress, silent
 from piu_lora.settings import parted
@@ -48,9 +56,10 @@ class Judges:
     """Who judges, beside the recognizer that conditions the base.
 
     Attributes:
-        second: face pack of a recognizer that only evaluates, and ``second_bank`` the same people as the bank by that recognizer. The
-            embedded base has its own.
-        references: photographs of the forgotten person that nothing was trained on; by default those that were held out.
+        second: face pack of a recognizer that only evaluates, and ``second_bank`` the same people as the bank
+            by that recognizer. The embedded base has its own.
+        references: photographs of the forgotten person that nothing was trained on; by default those that
+            were held out.
         quality: an ONNX model of face quality.
     """
 
@@ -69,7 +78,9 @@ class Judges:
             return []
         path = Path(self.references)
         if not path.exists():
-            raise BadInput(f"--references {str(path)!r} is not there; name a photograph or a folder of photographs")
+            raise BadInput(
+                f"--references {str(path)!r} is not there; name a photograph or a folder of photographs"
+            )
         found = [path] if path.is_file() else list_photos(path)
         if not found:
             raise BadInput(f"--references {str(path)!r} holds no photographs")
@@ -121,10 +132,12 @@ def evaluate(
         adapter: the adapter folder, or a Hub id.
         identity: the forgotten person or people, as it was given to ``forget``; the adapter does not know.
         base: as for ``forget``; a pipeline is given back without the adapter.
-        out: a folder to create for report.json, report.md and report.html; one with an audit of the same adapter keeps it.
+        out: a folder to create for report.json, report.md and report.html; one with an audit of the same
+            adapter keeps it.
         bank, pack: as for ``forget``.
         judges: further recognizers, references and models.
-        settings: ``evaluation.key=value`` pairs laid over the receipt's settings, ``report.key=value`` pairs over ``ReportConfig``.
+        settings: ``evaluation.key=value`` pairs laid over the receipt's settings, ``report.key=value`` pairs
+            over ``ReportConfig``.
         policy: what the report must show to pass.
         images: show the forgotten person in report.html; otherwise no image of them is kept.
         public: leave out whatever is about the forgotten person, and all images.
@@ -142,38 +155,58 @@ def evaluate(
     earlier = None if folder is None else earlier_report(folder, "evaluation", opened, force=force)
     own, others = parted(settings, "report")
     report, config = ReportConfig().updated_from_pairs(own), receipt_settings(opened, others)
-    case = open_case(identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device))
-    warn_of_others(opened, case)
+    request = open_request(
+        identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device)
+    )
+    warn_of_others(opened, request)
     quality = None if judges.quality is None else FaceQuality(judges.quality, providers_for(device))
     second, references = open_second(judges.second, judges.second_bank, device), judges.photographs
 
     # 2. Load the base; ask who can judge, and what is to be generated.
     pipe = as_pipeline(base, device, dtype)
     begun = time.perf_counter()
-    galleries = galleries_for(describe(pipe).family, case, anchor_portraits(pipe, case), second=second, references=references)
+    galleries = galleries_for(
+        describe(pipe).family, request, anchor_portraits(pipe, request), second=second, references=references
+    )
     if not galleries:
-        raise BadInput("no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)")
-    plan = plan_for(case, galleries[0].centroids, max(report.leak_images - max(config.evaluation.forget_images, len(case.people)), 0))
-    digest = _digest(opened, pipe, case, report, galleries, quality)
+        raise BadInput(
+            "no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)"
+        )
+    plan = plan_for(
+        request,
+        galleries[0].centroids,
+        max(report.leak_images - max(config.evaluation.forget_images, len(request.people)), 0),
+    )
+    digest = _digest(opened, pipe, request, report, galleries, quality)
 
     # 3. Generate with the adapter off and on; keep measurements, not pictures.
     name = load_adapter(pipe, opened)
     try:
-        with kept_measurements(folder, digest) as cache, progress("evaluate", 2 * len(plan.shots) + sweep_images(plan, report)) as advance:
-            studio = Studio(galleries, config.evaluation, cache, quality, advance)
-            evaluation, measured = _before_and_after(pipe, plan, studio, shown_places(plan, forgotten=images))
-            swept = sweeps(pipe, name, case, plan, measured, studio, report)
+        with (
+            kept_measurements(folder, digest) as cache,
+            progress("evaluate", 2 * len(plan.shots) + sweep_images(plan, report)) as advance,
+        ):
+            measurer = ImageMeasurer(galleries, config.evaluation, cache, quality, advance)
+            evaluation, measured = _before_and_after(
+                pipe, plan, measurer, shown_places(plan, forgotten=images)
+            )
+            swept = sweeps(pipe, name, request, plan, measured, measurer, report)
     finally:
         unload(pipe, [name])
 
     # 4. Figures, report, verdict.
     quality_found = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
     section = {
-        "seconds": round(time.perf_counter() - begun, 1), "images": studio.images, "recognizers": evaluation.figures,
-        "agreement": agreement(plan, measured[1], galleries), "quality": quality_found, "doubles": _doubles(case, galleries[0]),
-        "sweeps": swept, "notes": _notes(opened, case, galleries, references, quality_found),
+        "seconds": round(time.perf_counter() - begun, 1), "images": measurer.images, "recognizers": evaluation.figures,
+        "agreement": agreement(plan, measured[1], galleries), "quality": quality_found, "doubles": _doubles(request, galleries[0]),
+        "sweeps": swept, "notes": _notes(opened, request, galleries, references, quality_found),
     }  # fmt: skip
-    document = finished({**new_document(opened, pipe, case, len(references)), "evaluation": section}, earlier, policy, public=public)
+    document = finished(
+        {**new_document(opened, pipe, request, len(references)), "evaluation": section},
+        earlier,
+        policy,
+        public=public,
+    )
     files: list[Path] = []
     if folder is not None:
         sheet = png_bytes(before_after(evaluation, forgotten=images))
@@ -182,64 +215,97 @@ def evaluate(
 
 
 def receipt_settings(adapter: Adapter, pairs: Sequence[str] = ()) -> ForgetConfig:
-    """The settings of the run that made the adapter (for one made of others, the defaults of its base) with pairs laid over them.
+    """The settings of the run that made the adapter (for one made of others, the defaults of its base) with
+    pairs laid over them.
 
     Raises:
         BadInput: the adapter's anchor is somebody who was named by hand, and is not named again.
     """
     receipt = adapter.receipt
-    config = ForgetConfig.preset(receipt.base.family) if receipt.members else ForgetConfig().updated(receipt.settings)
+    config = (
+        ForgetConfig.preset(receipt.base.family)
+        if receipt.members
+        else ForgetConfig().updated(receipt.settings)
+    )
     if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in pairs):
-        raise BadInput("the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID")
+        raise BadInput(
+            "the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID"
+        )
     if config.decoys.count and not any(pair.startswith("decoys.seed=") for pair in pairs):
-        config = config.updated({"decoys": {"count": 0}})  # who they are is not stored, so nothing can be said of them
+        config = config.updated(
+            {"decoys": {"count": 0}}
+        )  # who they are is not stored, so nothing can be said of them
     return config.updated_from_pairs(pairs)
 
 
 def _before_and_after(
-    pipe: StableDiffusionPipeline, plan: Plan, studio: Studio, keep: list[int]
+    pipe: StableDiffusionPipeline, plan: Plan, measurer: ImageMeasurer, keep: list[int]
 ) -> tuple[Evaluation, tuple[Measured, Measured]]:
-    with without(pipe):
-        before, old = studio.shoot(pipe, "plan-before", plan.shots, keep=keep)
-    after, new = studio.shoot(pipe, "plan-after", plan.shots, keep=keep)
-    return Evaluation(plan, old, new, evaluate_measured(plan, before, after, studio.galleries)), (before, after)
+    with adapters_disabled(pipe):
+        before, old = measurer.generate_and_measure(pipe, "plan-before", plan.shots, keep=keep)
+    after, new = measurer.generate_and_measure(pipe, "plan-after", plan.shots, keep=keep)
+    return Evaluation(plan, old, new, evaluate_measured(plan, before, after, measurer.galleries)), (
+        before,
+        after,
+    )
 
 
 def _digest(
-    adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, report: ReportConfig, galleries: Sequence[Gallery], quality: object
+    adapter: Adapter,
+    pipe: StableDiffusionPipeline,
+    request: ErasureRequest,
+    report: ReportConfig,
+    galleries: Sequence[Gallery],
+    quality: object,
 ) -> str:
     """Of everything that measurements depend on."""
     references = [gallery.references[row] for gallery in galleries for row in gallery.references]
     judges = [[each.name for each in galleries], quality is None]
-    facts = [weights_digest(adapter), case.digest(), report.to_dict(), str(pipe.unet.dtype), judges]
+    facts = [weights_digest(adapter), request.digest(), report.to_dict(), str(pipe.unet.dtype), judges]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for reference in references:
         digest.update(reference.numpy().tobytes())
     return digest.hexdigest()
 
 
-def _doubles(case: Case, gallery: Gallery) -> dict[str, Any]:
-    """Identities of the bank whose centroid is as close to a forgotten person's as the same person's would be."""
-    limit, forgotten = case.config.split.same_person, case.forget_rows
-    cosines = gallery.centroids[: len(case.bank)] @ gallery.centroids[forgotten].T
-    cosines[[row for row in forgotten if row < len(case.bank)]] = -2
+def _doubles(request: ErasureRequest, gallery: Gallery) -> dict[str, Any]:
+    """Identities of the bank whose centroid is as close to a forgotten person's as the same person's would
+    be.
+    """
+    limit, forgotten = request.config.split.same_person, request.forget_rows
+    cosines = gallery.centroids[: len(request.bank)] @ gallery.centroids[forgotten].T
+    cosines[[row for row in forgotten if row < len(request.bank)]] = -2
     return {"count": int((cosines.amax(dim=1) >= limit).sum()), "cosine": limit}
 
 
-def _notes(adapter: Adapter, case: Case, galleries: Sequence[Gallery], references: Sequence[Path], quality: dict[str, Any]) -> list[str]:
+def _notes(
+    adapter: Adapter,
+    request: ErasureRequest,
+    galleries: Sequence[Gallery],
+    references: Sequence[Path],
+    quality: dict[str, Any],
+) -> list[str]:
     notes = []
     if len(galleries) == 1:
         notes.append("one recognizer only: it conditions the base as well, and an edit could please it alone")
-    if any(person.train == person.held_out for person in case.people):
+    if any(person.train == person.held_out for person in request.people):
         notes.append("evaluated on the training embeddings of a person of whom nothing could be held out")
-    if not references and any(photographs_of(person.subject.row, case, 1) is None for person in case.people):
+    if not references and any(
+        photographs_of(person.subject.row, request, 1) is None for person in request.people
+    ):
         notes.append("the references are the held-out embeddings, which the images were made from as well")
-    if not hasattr(case.reader, "faces"):
-        notes.append("the embedded recognizers have no detector: every picture counts as a face; sharpness and KID show ruined ones")
-    if case.config.decoys.count != adapter.receipt.settings.get("decoys", {}).get("count", 0):
-        notes.append("the adapter has decoys, and what it does to them was not measured: pass --set decoys.seed=NUMBER")
+    if not hasattr(request.reader, "faces"):
+        notes.append(
+            "the embedded recognizers have no detector: every picture counts as a face; sharpness and KID show ruined ones"
+        )
+    if request.config.decoys.count != adapter.receipt.settings.get("decoys", {}).get("count", 0):
+        notes.append(
+            "the adapter has decoys, and what it does to them was not measured: pass --set decoys.seed=NUMBER"
+        )
     if quality["kid"] is None:
-        notes.append(f"KID was left out: it needs {KID_LEAST} pictures of the forgotten person and of the others")
+        notes.append(
+            f"KID was left out: it needs {KID_LEAST} pictures of the forgotten person and of the others"
+        )
     if quality["face_quality"] is None:
         notes.append("no face-quality model was given")
     return notes

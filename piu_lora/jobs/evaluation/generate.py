@@ -43,7 +43,8 @@ def generate_grid(
     Args:
         identities, bank, pack: as for ``forget``.
         out: the PNG.
-        adapters, weights, allow_negative: adapter folders or Hub ids, all active together, as for ``load_adapters``.
+        adapters, weights, allow_negative: adapter folders or Hub ids, all active together, as for
+            ``load_adapters``.
         device, dtype: of a base given by name.
         images: columns; they run through the embeddings of the identity.
         steps, guidance: of the sampler; by default those of the base's preset.
@@ -58,7 +59,9 @@ def generate_grid(
     people = bank_for(base, bank)
     preset = ForgetConfig.preset(family_of(base))
     reader = reader_for(base, pack, preset.faces, device)
-    rows = [resolve_identity(identity, people, reader, preset.faces.linked).embeddings for identity in identities]
+    rows = [
+        resolve_identity(identity, people, reader, preset.faces.linked).embeddings for identity in identities
+    ]
     conditions = torch.cat([row[torch.arange(images) % len(row)] for row in rows])
     pipe = as_pipeline(base, device, dtype)
     names = load_adapters(pipe, adapters, weights, allow_negative=allow_negative)
@@ -67,7 +70,12 @@ def generate_grid(
     try:
         with progress("generate", len(seeds)) as advance:
             faces = generate(
-                pipe, conditions, seeds, steps=steps or sampling.steps, guidance=guidance or sampling.guidance, progress=advance
+                pipe,
+                conditions,
+                seeds,
+                steps=steps or sampling.steps,
+                guidance=guidance or sampling.guidance,
+                progress=advance,
             )
     finally:
         unload(pipe, names)

@@ -1,4 +1,6 @@
-"""Generating pictures to measure: in batches, measured at once and then let go; what was measured outlives an interruption."""
+"""Generating pictures to measure: in batches, measured at once and then let go; what was measured outlives an
+interruption.
+"""
 
 import contextlib
 import json
@@ -20,14 +22,14 @@ from piu_lora.evidence import Gallery, Measured, Shot, measure
 from piu_lora.evidence.metrics import Array
 from piu_lora.model import generate
 
-__all__ = ["Studio", "kept_measurements"]
+__all__ = ["ImageMeasurer", "kept_measurements"]
 
 _log = logging.getLogger("piu_lora")
 _SHARP, _QUALITY, _EMBEDDED = "sharpness", "face_quality", "embedded."
 
 
 @dataclass
-class Studio:
+class ImageMeasurer:
     """Generates and measures; keeps only the pictures it is asked to keep.
 
     Attributes:
@@ -42,7 +44,7 @@ class Studio:
     advance: Callable[[int], None] = lambda count: None
     images: int = field(default=0, init=False)
 
-    def shoot(
+    def generate_and_measure(
         self, pipe: StableDiffusionPipeline, name: str, shots: Sequence[Shot], *, keep: Collection[int] = (), steps: int | None = None,
         guidance: float | None = None,
     ) -> tuple[Measured, dict[int, torch.Tensor]]:  # fmt: skip
@@ -122,7 +124,8 @@ def kept_measurements(folder: Path | None, digest: str) -> Iterator[Path | None]
             shutil.rmtree(cache)
         if cache.exists():
             _log.warning(
-                "going on with an interrupted evaluation: %d sets of pictures are measured already", len(list(cache.glob("*.safetensors")))
+                "going on with an interrupted evaluation: %d sets of pictures are measured already",
+                len(list(cache.glob("*.safetensors"))),
             )
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_file(label, json.dumps(digest).encode(), mode=0o600)

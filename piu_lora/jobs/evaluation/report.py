@@ -24,29 +24,44 @@ from piu_lora.evidence.report import (
     to_json,
 )
 from piu_lora.jobs.evaluation.scoring import REFERENCES, photographs_of
-from piu_lora.jobs.request.request import Case
+from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.model import describe
 
-__all__ = ["REPORT_FILE", "earlier_pictures", "earlier_report", "finished", "new_document", "warn_of_others", "write_junit", "write_report"]
+__all__ = [
+    "REPORT_FILE",
+    "earlier_pictures",
+    "earlier_report",
+    "finished",
+    "new_document",
+    "warn_of_others",
+    "write_junit",
+    "write_report",
+]
 
 _log = logging.getLogger("piu_lora")
 REPORT_FILE = "report.json"
 _HTML, _MARKDOWN, _SHEET = "report.html", "report.md", "before_after.png"
 
 
-def new_document(adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, references: int = 0) -> dict[str, Any]:
+def new_document(
+    adapter: Adapter, pipe: StableDiffusionPipeline, request: ErasureRequest, references: int = 0
+) -> dict[str, Any]:
     """A report without sections.
 
     Args:
-        references: photographs given to verify the forgotten people against; 0 where the usual ones are taken.
+        references: photographs given to verify the forgotten people against; 0 where the usual ones are
+            taken.
     """
-    usual = sum(REFERENCES if photographs_of(each.subject.row, case, 1) is not None else len(each.held_out) for each in case.people)
+    usual = sum(
+        REFERENCES if photographs_of(each.subject.row, request, 1) is not None else len(each.held_out)
+        for each in request.people
+    )
     info = describe(pipe)
     return {
-        "format": REPORT_FORMAT, "public": False, "seed": case.config.seed, "settings": case.public_settings, "verdict": None,
+        "format": REPORT_FORMAT, "public": False, "seed": request.config.seed, "settings": request.public_settings, "verdict": None,
         "adapter": {
             "id": adapter.id, "method": adapter.receipt.method, "weights_sha256": weights_digest(adapter),
-            "bytes": (adapter.path / DIFFUSERS_FILE).stat().st_size, "people": len(case.people),
+            "bytes": (adapter.path / DIFFUSERS_FILE).stat().st_size, "people": len(request.people),
         },
         "base": {"id": info.id, "family": info.family, "revision": info.revision or None},
         "environment": {
@@ -54,19 +69,21 @@ def new_document(adapter: Adapter, pipe: StableDiffusionPipeline, case: Case, re
             "threads": torch.get_num_threads(), "platform": f"{platform.system()} {platform.machine()}",
         },
         "person": {
-            "people": len(case.people), "train": sum(len(each.train) for each in case.people),
-            "held_out": sum(len(each.held_out) for each in case.people), "references": references or usual,
+            "people": len(request.people), "train": sum(len(each.train) for each in request.people),
+            "held_out": sum(len(each.held_out) for each in request.people), "references": references or usual,
         },
     }  # fmt: skip
 
 
-def warn_of_others(adapter: Adapter, case: Case) -> None:
+def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
     """Say so where an adapter forgets more people than are named: the others would count as people who stay."""
     receipt = adapter.receipt
     people = max(len(receipt.members), receipt.counts.get("people", 1))
-    if people > len(case.people):
+    if people > len(request.people):
         _log.warning(
-            "the adapter forgets %d people, and %d named: the others count as people who stay; name them all", people, len(case.people)
+            "the adapter forgets %d people, and %d named: the others count as people who stay; name them all",
+            people,
+            len(request.people),
         )
 
 
@@ -74,12 +91,15 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
     """The report that a folder holds already; None where there is none.
 
     Raises:
-        BadInput: it has this section already, or is about another adapter, and ``force`` is not given; ``out`` is no place for a report.
+        BadInput: it has this section already, or is about another adapter, and ``force`` is not given;
+            ``out`` is no place for a report.
     """
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {str(out)!r} is a file; name a folder for the report")
     if out.resolve().is_relative_to(adapter.path.resolve()):
-        raise BadInput(f"--out {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere")
+        raise BadInput(
+            f"--out {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere"
+        )
     path = out / REPORT_FILE
     if not path.exists():
         return None
@@ -94,28 +114,43 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
         return found
     if not force:
         what = f"has an {section} already" if same else "is about another adapter"
-        raise BadInput(f"the report {str(path)!r} {what}; choose another --out, or pass --force to replace it")
+        raise BadInput(
+            f"the report {str(path)!r} {what}; choose another --out, or pass --force to replace it"
+        )
     return found if same else None
 
 
-def finished(document: dict[str, Any], earlier: dict[str, Any] | None, policy: Policy, *, public: bool) -> dict[str, Any]:
-    """The document with the earlier report's other section, judged; then what is about the person is left out where it is public."""
+def finished(
+    document: dict[str, Any], earlier: dict[str, Any] | None, policy: Policy, *, public: bool
+) -> dict[str, Any]:
+    """The document with the earlier report's other section, judged; then what is about the person is left out
+    where it is public.
+    """
     whole = merged(earlier, document) if earlier else document
     if policy.audit and whole.get("audit") is None:
-        _log.warning("policy %s has limits on an audit, which this report lacks: run `piu-lora audit` into the same folder", policy.name)
+        _log.warning(
+            "policy %s has limits on an audit, which this report lacks: run `piu-lora audit` into the same folder",
+            policy.name,
+        )
     verdict = verdict_of(whole, policy)
     judged = {**whole, "verdict": verdict if verdict["lines"] else None}
     return publishable(judged) if public else judged
 
 
 def write_report(out: Path, document: dict[str, Any], pictures: Pictures) -> list[Path]:
-    """Write the report's files; all are made before the first is written. Only the owner can read those that are not public.
+    """Write the report's files; all are made before the first is written. Only the owner can read those that
+    are not public.
 
     Args:
-        pictures: their sheet is kept beside the report, so that a later section can show it again; a public report has none.
+        pictures: their sheet is kept beside the report, so that a later section can show it again; a public
+            report has none.
     """
     public = document["public"]
-    files = {REPORT_FILE: to_json(document), _MARKDOWN: report_markdown(document), _HTML: report_html(document, pictures)}
+    files = {
+        REPORT_FILE: to_json(document),
+        _MARKDOWN: report_markdown(document),
+        _HTML: report_html(document, pictures),
+    }
     with disk_errors(f"the report to {str(out)!r}"):
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

@@ -7,12 +7,20 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import without
+from piu_lora.adapter import adapters_disabled
 from piu_lora.errors import BadInput
-from piu_lora.evidence import FARS, Evaluation, Gallery, Plan, evaluate_images, plan_evaluation, require_disjoint
+from piu_lora.evidence import (
+    FARS,
+    Evaluation,
+    Gallery,
+    Plan,
+    evaluate_images,
+    plan_evaluation,
+    require_disjoint,
+)
 from piu_lora.identity import IdentityBank, PhotoReader, centroid, far_thresholds, normalize
-from piu_lora.jobs.request.readers import Second
-from piu_lora.jobs.request.request import Case, Person
+from piu_lora.jobs.request.readers import SecondRecognizer
+from piu_lora.jobs.request.request import ErasureRequest, ForgottenIdentity
 from piu_lora.model import describe, generate
 from piu_lora.progress import Progress
 
@@ -25,15 +33,19 @@ _SAME_SHOTS = "the forgotten person has no photograph that was kept out of train
 _log = logging.getLogger("piu_lora")
 
 
-def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Evaluation | None:
-    """Generate with the adapters off and on, same conditions and seeds, and score both; None where no recognizer is at hand."""
-    with without(pipe):
-        galleries = galleries_for(describe(pipe).family, case, anchor_portraits(pipe, case))
+def score(pipe: StableDiffusionPipeline, request: ErasureRequest, progress: Progress) -> Evaluation | None:
+    """Generate with the adapters off and on, same conditions and seeds, and score both; None where no
+    recognizer is at hand.
+    """
+    with adapters_disabled(pipe):
+        galleries = galleries_for(describe(pipe).family, request, anchor_portraits(pipe, request))
     if not galleries:
-        _log.warning("no face pack is at hand, so the adapter is not evaluated; pass --pack DIR (`piu-lora bank models` makes one)")
+        _log.warning(
+            "no face pack is at hand, so the adapter is not evaluated; pass --pack DIR (`piu-lora bank models` makes one)"
+        )
         return None
-    config = case.config.evaluation
-    plan = plan_for(case, galleries[0].centroids)
+    config = request.config.evaluation
+    plan = plan_for(request, galleries[0].centroids)
     with progress("evaluate", 2 * len(plan.shots)) as advance:
 
         def pictures() -> torch.Tensor:
@@ -42,96 +54,132 @@ def score(pipe: StableDiffusionPipeline, case: Case, progress: Progress) -> Eval
                 progress=advance,
             )  # fmt: skip
 
-        with without(pipe):
+        with adapters_disabled(pipe):
             before = pictures()
         after = pictures()
     return evaluate_images(plan, before, after, galleries)
 
 
-def plan_for(case: Case, centroids: torch.Tensor, more: int = 0) -> Plan:
-    """What to generate for this request; ``centroids`` (m, d) are the conditioning gallery's, ``more`` as for ``plan_evaluation``."""
-    forget = [(row, person.subject.embeddings[list(person.held_out)]) for row, person in zip(case.forget_rows, case.people, strict=True)]
-    made_up = {row: person.anchor for row, person in zip(case.anchor_rows, case.people, strict=True) if person.anchor.row is None}
+def plan_for(request: ErasureRequest, centroids: torch.Tensor, more: int = 0) -> Plan:
+    """What to generate for this request; ``centroids`` (m, d) are the conditioning gallery's, ``more`` as for
+    ``plan_evaluation``.
+    """
+    forget = [
+        (row, person.subject.embeddings[list(person.held_out)])
+        for row, person in zip(request.forget_rows, request.people, strict=True)
+    ]
+    made_up = {
+        row: person.anchor
+        for row, person in zip(request.anchor_rows, request.people, strict=True)
+        if person.anchor.row is None
+    }
 
     def embeddings_of(row: int) -> torch.Tensor:
-        return made_up[row].embedding[None] if row in made_up else case.bank.of(case.bank.ids[row])
+        return made_up[row].embedding[None] if row in made_up else request.bank.of(request.bank.ids[row])
 
     return plan_evaluation(
         forget,
-        case.retained.held_out,
-        case.anchor_rows,
+        request.retained.held_out,
+        request.anchor_rows,
         centroids,
         embeddings_of,
-        case.config.evaluation,
-        case.config.seed,
+        request.config.evaluation,
+        request.config.seed,
         more,
-        [decoy.row for decoy in case.decoys],
+        [decoy.row for decoy in request.decoys],
     )
 
 
-def anchor_portraits(pipe: StableDiffusionPipeline, case: Case) -> torch.Tensor | None:
-    """Pictures (k, 8, 3, h, w) of the synthetic anchors by the pipeline as it is; None where all are of the bank, and have photographs.
+def anchor_portraits(pipe: StableDiffusionPipeline, request: ErasureRequest) -> torch.Tensor | None:
+    """Pictures (k, 8, 3, h, w) of the synthetic anchors by the pipeline as it is; None where all are of the
+    bank, and have photographs.
 
     Their seeds are none of the evaluation's.
     """
-    if not case.made_up:
+    if not request.made_up:
         return None
-    config, count = case.config.evaluation, 8
-    embeddings = torch.stack(case.made_up).repeat_interleave(count, dim=0)
-    seeds = [case.config.seed * 100_003 + 50_000 + place for place in range(len(embeddings))]
-    pictures: torch.Tensor = generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
+    config, count = request.config.evaluation, 8
+    embeddings = torch.stack(request.made_up).repeat_interleave(count, dim=0)
+    seeds = [request.config.seed * 100_003 + 50_000 + place for place in range(len(embeddings))]
+    pictures: torch.Tensor = generate(
+        pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch
+    )
     return pictures.reshape(-1, count, *pictures.shape[1:])
 
 
 def galleries_for(
-    family: str, case: Case, portraits: torch.Tensor | None = None, *, second: Second | None = None, references: Sequence[Path] = ()
+    family: str,
+    request: ErasureRequest,
+    portraits: torch.Tensor | None = None,
+    *,
+    second: SecondRecognizer | None = None,
+    references: Sequence[Path] = (),
 ) -> list[Gallery]:
-    """The conditioning recognizer's gallery, and the evaluating one's where there is one that knows the people.
+    """The conditioning recognizer's gallery, and the evaluating one's where there is one that knows the
+    people.
 
     Args:
-        portraits: of the synthetic anchors, by the bare base: what a recognizer other than the conditioning one knows them by.
+        portraits: of the synthetic anchors, by the bare base: what a recognizer other than the conditioning
+            one knows them by.
         second: an evaluating recognizer; the embedded base has one of its own.
-        references: photographs of the forgotten person that nothing was trained on; by default those held out.
+        references: photographs of the forgotten person that nothing was trained on; by default those held
+            out.
 
     Raises:
         BadInput: a reference was trained on; a second bank of other people.
     """
-    if case.reader is None:
+    if request.reader is None:
         return []
-    if references and len(case.people) > 1:
+    if references and len(request.people) > 1:
         raise BadInput("references belong to one person, and several are forgotten here; leave them out")
-    first = _gallery("conditioning", case.reader, case.bank, case, None, references)
-    second = second or (_embedded_second(case) if family == "mini" else None)
+    first = _gallery("conditioning", request.reader, request.bank, request, None, references)
+    second = second or (_embedded_second(request) if family == "mini" else None)
     if second is None:
         return [first]
-    second.require_people_of(case.bank)
-    if not all(person.subject.photos for person in case.strangers):
-        _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
+    second.require_people_of(request.bank)
+    if not all(person.subject.photos for person in request.strangers):
+        _log.warning(
+            "the evaluating recognizer has no photographs of these people: figures by the conditioning one only"
+        )
         return [first]
-    if case.made_up and portraits is None:
+    if request.made_up and portraits is None:
         raise ValueError("a synthetic anchor is known to the evaluating recognizer by its portraits only")
-    return [first, _gallery("evaluating", second.reader, second.bank, case, portraits, references)]
+    return [first, _gallery("evaluating", second.reader, second.bank, request, portraits, references)]
 
 
-def _embedded_second(case: Case) -> Second | None:
+def _embedded_second(request: ErasureRequest) -> SecondRecognizer | None:
     from piu_lora.model import mini
 
-    if case.bank.ids != mini.evaluating_bank().ids:
-        _log.warning("the evaluating recognizer has no photographs of these people: figures by the conditioning one only")
+    if request.bank.ids != mini.evaluating_bank().ids:
+        _log.warning(
+            "the evaluating recognizer has no photographs of these people: figures by the conditioning one only"
+        )
         return None
-    return Second(mini.evaluating_recognizer(), mini.evaluating_bank())
+    return SecondRecognizer(mini.evaluating_recognizer(), mini.evaluating_bank())
 
 
 def _gallery(
-    name: str, reader: PhotoReader, bank: IdentityBank, case: Case, portraits: torch.Tensor | None, references: Sequence[Path]
+    name: str,
+    reader: PhotoReader,
+    bank: IdentityBank,
+    request: ErasureRequest,
+    portraits: torch.Tensor | None,
+    references: Sequence[Path],
 ) -> Gallery:
     own = name == "conditioning"
-    seen = [person.subject.embeddings if own else embed_photos(reader, person.subject.photos) for person in case.strangers]
-    drawn = [each[None] for each in case.made_up] if own else [reader.embed(each) for each in (() if portraits is None else portraits)]
+    seen = [
+        person.subject.embeddings if own else embed_photos(reader, person.subject.photos)
+        for person in request.strangers
+    ]
+    drawn = (
+        [each[None] for each in request.made_up]
+        if own
+        else [reader.embed(each) for each in (() if portraits is None else portraits)]
+    )
     everybody = torch.cat([bank.centroids, *(centroid(each)[None] for each in (*seen, *drawn))])
     known = {
-        row: _reference(person, reader, bank, case, own=own, given=references)
-        for row, person in zip(case.forget_rows, case.people, strict=True)
+        row: _reference(person, reader, bank, request, own=own, given=references)
+        for row, person in zip(request.forget_rows, request.people, strict=True)
     }
     return Gallery(
         name, reader.embed, everybody, {row: each for row, each in known.items() if each is not None}, far_thresholds(bank, FARS),
@@ -147,16 +195,24 @@ def embed_photos(reader: PhotoReader, paths: Sequence[Path]) -> torch.Tensor:
 
 
 def _reference(
-    person: Person, reader: PhotoReader, bank: IdentityBank, case: Case, *, own: bool, given: Sequence[Path]
+    person: ForgottenIdentity,
+    reader: PhotoReader,
+    bank: IdentityBank,
+    request: ErasureRequest,
+    *,
+    own: bool,
+    given: Sequence[Path],
 ) -> torch.Tensor | None:
-    """(d,) what a forgotten person is verified against: a centroid of what was never trained on; None where there is nothing."""
+    """(d,) what a forgotten person is verified against: a centroid of what was never trained on; None where
+    there is nothing.
+    """
     if given:
         found = embed_photos(reader, given)
         trained = _trained(person, reader, own=own)
         if trained is not None:
             require_disjoint(found, trained, "conditioning" if own else "evaluating")
         return centroid(found)
-    photographs = photographs_of(person.subject.row, case, REFERENCES)
+    photographs = photographs_of(person.subject.row, request, REFERENCES)
     if photographs is not None:
         return centroid(reader.embed(photographs))
     if person.train == person.held_out:
@@ -166,23 +222,31 @@ def _reference(
         return centroid(person.subject.embeddings[held])
     if person.subject.photos:
         return centroid(embed_photos(reader, [person.subject.photos[place] for place in held]))
-    theirs = bank.of(case.bank.ids[person.subject.row]) if person.subject.row is not None else torch.empty(0)
+    theirs = (
+        bank.of(request.bank.ids[person.subject.row]) if person.subject.row is not None else torch.empty(0)
+    )
     # As many embeddings as in the first bank: made from the same photographs, in the same order.
     return centroid(theirs[held]) if len(theirs) == len(person.subject.embeddings) else None
 
 
-def _trained(person: Person, reader: PhotoReader, *, own: bool) -> torch.Tensor | None:
+def _trained(person: ForgottenIdentity, reader: PhotoReader, *, own: bool) -> torch.Tensor | None:
     """What was trained on, (n, d) as the recognizer sees it; None where its photographs are not at hand."""
     if own:
         return person.subject.embeddings[list(person.train)]
-    return embed_photos(reader, [person.subject.photos[place] for place in person.train]) if person.subject.photos else None
+    return (
+        embed_photos(reader, [person.subject.photos[place] for place in person.train])
+        if person.subject.photos
+        else None
+    )
 
 
-def photographs_of(row: int | None, case: Case, count: int) -> torch.Tensor | None:
-    """Photographs (count, 3, h, w) in [0, 1], which are in no bank, of the person in a row of the embedded bank; None for real people."""
+def photographs_of(row: int | None, request: ErasureRequest, count: int) -> torch.Tensor | None:
+    """Photographs (count, 3, h, w) in [0, 1], which are in no bank, of the person in a row of the embedded
+    bank; None for real people.
+    """
     from piu_lora.model import mini
 
-    if row is None or case.bank.digest != mini.conditioning_bank().digest:
+    if row is None or request.bank.digest != mini.conditioning_bank().digest:
         return None
     from piu_lora.model.mini.export import fresh_portraits
 

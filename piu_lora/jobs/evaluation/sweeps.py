@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import set_weights, without
+from piu_lora.adapter import adapters_disabled, set_weights
 from piu_lora.config import ReportConfig
 from piu_lora.evidence import Gallery, Measured, Plan, Shot
 from piu_lora.identity import dirichlet_mixtures
-from piu_lora.jobs.evaluation.images import Studio
-from piu_lora.jobs.request.request import Case
+from piu_lora.jobs.evaluation.images import ImageMeasurer
+from piu_lora.jobs.request.request import ErasureRequest
 
 __all__ = ["sweep_images", "sweeps"]
 
@@ -25,7 +25,9 @@ _SIDES = ("forget", "random")
 
 @dataclass(frozen=True)
 class _Set:
-    """A few shots of forgotten and retained people, measured before and after: what every sweep compares with."""
+    """A few shots of forgotten and retained people, measured before and after: what every sweep compares
+    with.
+    """
 
     shots: list[Shot]
     before: Measured
@@ -41,7 +43,7 @@ def sweep_images(plan: Plan, report: ReportConfig) -> int:
 
 
 def sweeps(
-    pipe: StableDiffusionPipeline, adapter: str, case: Case, plan: Plan, measured: tuple[Measured, Measured], studio: Studio,
+    pipe: StableDiffusionPipeline, adapter: str, request: ErasureRequest, plan: Plan, measured: tuple[Measured, Measured], measurer: ImageMeasurer,
     report: ReportConfig,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Every sweep that the settings ask for, as the report has them (docs/report.md).
@@ -54,10 +56,10 @@ def sweeps(
     if not places:
         return []
     shown = _Set([plan.shots[place] for place in places], measured[0][places], measured[1][places])
-    room = _Room(pipe, studio, shown)
-    sampling = case.config.evaluation
+    room = _Room(pipe, measurer, shown)
+    sampling = request.config.evaluation
     found = [
-        _sweep("conditions", "conditions", [room.point("held-out", shown), *_mixtures(room, case, report)]),
+        _sweep("conditions", "conditions", [room.point("held-out", shown), *_mixtures(room, request, report)]),
         _sweep("guidance", "guidance scale", [
             room.point(sampling.guidance, shown), *(room.again(f"guidance-{value:g}", value, guidance=value) for value in report.guidance),
         ]),
@@ -76,7 +78,12 @@ def _few(plan: Plan, count: int) -> list[int]:
 
 def _sweep(name: str, label: str, points: list[dict[str, Any]]) -> dict[str, Any]:
     numeric = not isinstance(points[0]["value"], str)
-    return {"name": name, "label": label, "unit": "", "points": sorted(points, key=lambda point: point["value"]) if numeric else points}
+    return {
+        "name": name,
+        "label": label,
+        "unit": "",
+        "points": sorted(points, key=lambda point: point["value"]) if numeric else points,
+    }
 
 
 @dataclass(frozen=True)
@@ -84,20 +91,22 @@ class _Room:
     """Where sweeps are shot."""
 
     pipe: StableDiffusionPipeline
-    studio: Studio
+    measurer: ImageMeasurer
     shown: _Set
 
-    def again(self, name: str, value: float | str, *, pipe: StableDiffusionPipeline | None = None, **how: Any) -> dict[str, Any]:
+    def again(
+        self, name: str, value: float | str, *, pipe: StableDiffusionPipeline | None = None, **how: Any
+    ) -> dict[str, Any]:
         """The same shots under another setting, with the adapter off and on."""
         pipe = pipe or self.pipe
-        with without(pipe):
-            before, _ = self.studio.shoot(pipe, f"{name}-before", self.shown.shots, **how)
-        after, _ = self.studio.shoot(pipe, f"{name}-after", self.shown.shots, **how)
+        with adapters_disabled(pipe):
+            before, _ = self.measurer.generate_and_measure(pipe, f"{name}-before", self.shown.shots, **how)
+        after, _ = self.measurer.generate_and_measure(pipe, f"{name}-after", self.shown.shots, **how)
         return self.point(value, _Set(self.shown.shots, before, after))
 
     def point(self, value: float | str, seen: _Set) -> dict[str, Any]:
         """The figures of one point, by recognizer and side."""
-        figures = {gallery.name: _figures(gallery, seen) for gallery in self.studio.galleries}
+        figures = {gallery.name: _figures(gallery, seen) for gallery in self.measurer.galleries}
         return {"value": value, "recognizers": figures}
 
 
@@ -110,7 +119,10 @@ def _figures(gallery: Gallery, seen: _Set) -> dict[str, Any]:
         rows = [seen.shots[place].row for place in places]
         refused = side == "forget" and bool(gallery.refused)
         own: dict[str, Any] = {}
-        for when, verified, each in (("before", "verified_before", seen.before), ("after", "verified", seen.after)):
+        for when, verified, each in (
+            ("before", "verified_before", seen.before),
+            ("after", "verified", seen.after),
+        ):
             embedded = each.embedded[gallery.name][places]
             own[when] = float((embedded * gallery.centroids[rows]).sum(dim=1).mean())
             own[verified] = None if refused else _verified(gallery, embedded, rows)
@@ -121,21 +133,30 @@ def _figures(gallery: Gallery, seen: _Set) -> dict[str, Any]:
 def _verified(gallery: Gallery, embedded: torch.Tensor, rows: Sequence[int]) -> float | None:
     if isinstance(gallery.thresholds.get(_FAR, ""), str):
         return None
-    return float(np.mean([bool(gallery.verifies(each[None], row, _FAR)) for each, row in zip(embedded, rows, strict=True)]))
+    return float(
+        np.mean(
+            [bool(gallery.verifies(each[None], row, _FAR)) for each, row in zip(embedded, rows, strict=True)]
+        )
+    )
 
 
-def _mixtures(room: _Room, case: Case, report: ReportConfig) -> list[dict[str, Any]]:
+def _mixtures(room: _Room, request: ErasureRequest, report: ReportConfig) -> list[dict[str, Any]]:
     """The forgotten people under mixtures of all their embeddings, those trained on among them; nobody else."""
     if not report.mixtures:
         return []
-    generator = torch.Generator().manual_seed(case.config.seed)
-    own = {row: person.subject.embeddings for row, person in zip(case.forget_rows, case.people, strict=True)}
+    generator = torch.Generator().manual_seed(request.config.seed)
+    own = {
+        row: person.subject.embeddings
+        for row, person in zip(request.forget_rows, request.people, strict=True)
+    }
     shots = [
-        replace(shot, embedding=dirichlet_mixtures(own[shot.row], 1, generator)[0]) for shot in room.shown.shots if shot.group == "forget"
+        replace(shot, embedding=dirichlet_mixtures(own[shot.row], 1, generator)[0])
+        for shot in room.shown.shots
+        if shot.group == "forget"
     ]
-    with without(room.pipe):
-        before, _ = room.studio.shoot(room.pipe, "mixtures-before", shots)
-    after, _ = room.studio.shoot(room.pipe, "mixtures-after", shots)
+    with adapters_disabled(room.pipe):
+        before, _ = room.measurer.generate_and_measure(room.pipe, "mixtures-before", shots)
+    after, _ = room.measurer.generate_and_measure(room.pipe, "mixtures-after", shots)
     return [room.point("mixtures", _Set(shots, before, after))]
 
 
@@ -145,7 +166,7 @@ def _weights(room: _Room, adapter: str, report: ReportConfig) -> list[dict[str, 
     try:
         for weight in report.weights:
             set_weights(room.pipe, {adapter: weight})
-            after, _ = room.studio.shoot(room.pipe, f"weight-{weight:g}", shown.shots)
+            after, _ = room.measurer.generate_and_measure(room.pipe, f"weight-{weight:g}", shown.shots)
             points.append(room.point(weight, replace(shown, after=after)))
     finally:
         set_weights(room.pipe, {adapter: 1.0})

@@ -7,7 +7,16 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import Adapter, adapter_folder, load_adapter, read_adapter, read_lora, require_base, unload, without
+from piu_lora.adapter import (
+    Adapter,
+    adapter_folder,
+    adapters_disabled,
+    load_adapter,
+    read_adapter,
+    read_lora,
+    require_base,
+    unload,
+)
 from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_FILE, RECEIPT_FILE
 from piu_lora.adapter.receipt import settings_digest
 from piu_lora.errors import BadInput, PiuLoraError
@@ -26,7 +35,9 @@ _LEAN = ("report.leak_images=0", "report.sweep_images=0")  # the receipt states 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; ``differs`` is empty where it is as stated, ``skipped`` says why it could not be looked at."""
+    """One thing that was looked at; ``differs`` is empty where it is as stated, ``skipped`` says why it could
+    not be looked at.
+    """
 
     name: str
     differs: str = ""
@@ -63,7 +74,9 @@ def verify_adapter(
     """
     folder = adapter_folder(adapter)
     if not (folder / RECEIPT_FILE).is_file():
-        raise BadInput(f"{str(folder)!r} is not an adapter folder: it has no {RECEIPT_FILE}; `piu-lora inspect` reads foreign LoRA files")
+        raise BadInput(
+            f"{str(folder)!r} is not an adapter folder: it has no {RECEIPT_FILE}; `piu-lora inspect` reads foreign LoRA files"
+        )
     checks: list[Check] = []
 
     def passed(name: str, look: Callable[[], str]) -> bool:
@@ -85,7 +98,9 @@ def verify_adapter(
     if not passed("base", lambda: _fits(pipe, opened[0])) or not _effect(pipe, opened[0], checks, passed):
         return Verdict(tuple(checks))
     if identity is None:
-        checks.append(Check("figures", skipped="whom it forgets is not given; with --identity they are measured again"))
+        checks.append(
+            Check("figures", skipped="whom it forgets is not given; with --identity they are measured again")
+        )
     elif not opened[0].receipt.figures():
         checks.append(Check("figures", skipped="the receipt states none"))
     else:
@@ -119,31 +134,51 @@ def _same(one: object, other: object) -> bool:
     return all(torch.equal(getattr(one, side), getattr(other, side)) for side in ("down", "up"))
 
 
-def _effect(pipe: StableDiffusionPipeline, adapter: Adapter, checks: list[Check], passed: Callable[[str, Callable[[], str]], bool]) -> bool:
-    """Loaded, it must change the predicted noise as stated; where nothing is stated, it must change it at all."""
+def _effect(
+    pipe: StableDiffusionPipeline,
+    adapter: Adapter,
+    checks: list[Check],
+    passed: Callable[[str, Callable[[], str]], bool],
+) -> bool:
+    """Loaded, it must change the predicted noise as stated; where nothing is stated, it must change it at
+    all.
+    """
     probe = adapter.receipt.probe
     if pipe.unet.dtype != torch.float32:
-        checks.append(Check("effect", skipped="the pipeline is in half precision, whose rounding hides small effects; pass one in float32"))
+        checks.append(
+            Check(
+                "effect",
+                skipped="the pipeline is in half precision, whose rounding hides small effects; pass one in float32",
+            )
+        )
         return True
 
     def look() -> str:
         try:
             seed = int(probe.get("seed", 0))
             found = _measured(pipe, adapter, seed)
-            return compare_probe(probe, found) if probe else "" if found.max() > 0 else "loaded, it changes nothing"
+            return (
+                compare_probe(probe, found)
+                if probe
+                else ""
+                if found.max() > 0
+                else "loaded, it changes nothing"
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"the probe in the receipt is damaged: {error}") from error
 
     fine = passed("effect", look)
     if fine and not probe:
-        checks[-1] = Check("effect", skipped="the receipt states no probe; the adapter loads and changes the predicted noise")
+        checks[-1] = Check(
+            "effect", skipped="the receipt states no probe; the adapter loads and changes the predicted noise"
+        )
     return fine
 
 
 def _measured(pipe: StableDiffusionPipeline, adapter: Adapter, seed: int) -> Array:
     name = load_adapter(pipe, adapter)
     try:
-        return measure_probe(pipe, lambda: without(pipe), seed)
+        return measure_probe(pipe, lambda: adapters_disabled(pipe), seed)
     finally:
         unload(pipe, [name])
 
@@ -154,7 +189,9 @@ def _figures(
 ) -> str:  # fmt: skip
     """Every ISM after must lie in the interval that the receipt states for it."""
     try:
-        found = evaluate(adapter.path, identity, pipe, bank=bank, pack=pack, settings=_LEAN, progress=progress).figures
+        found = evaluate(
+            adapter.path, identity, pipe, bank=bank, pack=pack, settings=_LEAN, progress=progress
+        ).figures
     except PiuLoraError as error:
         raise BadInput(str(error)) from error
     for figure in adapter.receipt.figures():
@@ -162,7 +199,5 @@ def _figures(
             return f"the {figure.recognizer} recognizer is not at hand, and the receipt states its figures"
         measured, (low, high) = found[figure.recognizer]["ism"][figure.group]["after"], figure.after_interval
         if not low <= measured <= high:
-            return (
-                f"{figure.group} ISM ({figure.recognizer}) is {measured:.3f}, the receipt states {figure.after:.3f} [{low:.3f}, {high:.3f}]"
-            )
+            return f"{figure.group} ISM ({figure.recognizer}) is {measured:.3f}, the receipt states {figure.after:.3f} [{low:.3f}, {high:.3f}]"
     return ""

@@ -12,12 +12,14 @@ from piu_lora.errors import BadInput
 from piu_lora.identity import FaceReader, IdentityBank, PhotoReader
 from piu_lora.model import family_of
 
-__all__ = ["Second", "default_pack", "open_second", "providers_for", "reader_for", "require_both"]
+__all__ = ["SecondRecognizer", "default_pack", "open_second", "providers_for", "reader_for", "require_both"]
 
 
 @dataclass(frozen=True)
-class Second:
-    """A recognizer that only evaluates: it embeds pictures, and knows the bank's people by their own photographs."""
+class SecondRecognizer:
+    """A recognizer that only evaluates: it embeds pictures, and knows the bank's people by their own
+    photographs.
+    """
 
     reader: PhotoReader
     bank: IdentityBank
@@ -29,7 +31,9 @@ class Second:
             BadInput: this one holds other people.
         """
         if self.bank.ids != bank.ids:
-            raise BadInput("the second recognizer's bank holds other people than the bank; build both from the same photographs")
+            raise BadInput(
+                "the second recognizer's bank holds other people than the bank; build both from the same photographs"
+            )
 
 
 def default_pack() -> Path:
@@ -39,18 +43,26 @@ def default_pack() -> Path:
 
 
 def providers_for(device: str) -> tuple[str, ...]:
-    """The execution providers of onnxruntime for a device; ``auto`` takes CUDA where both torch and onnxruntime have it."""
+    """The execution providers of onnxruntime for a device; ``auto`` takes CUDA where both torch and
+    onnxruntime have it.
+    """
     import onnxruntime
 
     offered = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     wanted = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
-    return ("CUDAExecutionProvider", "CPUExecutionProvider") if wanted and offered else ("CPUExecutionProvider",)
+    return (
+        ("CUDAExecutionProvider", "CPUExecutionProvider") if wanted and offered else ("CPUExecutionProvider",)
+    )
 
 
 def reader_for(
-    base: str | Path | StableDiffusionPipeline, pack: str | Path | None, faces: FacesConfig, device: str = "auto"
+    base: str | Path | StableDiffusionPipeline,
+    pack: str | Path | None,
+    faces: FacesConfig,
+    device: str = "auto",
 ) -> PhotoReader | None:
-    """The conditioning recognizer of the embedded base, or the face pack for every other one; None where there is no pack.
+    """The conditioning recognizer of the embedded base, or the face pack for every other one; None where
+    there is no pack.
 
     Raises:
         BadInput, EnvironmentProblem: a pack was named, or lies in its usual place, and is none.
@@ -64,18 +76,21 @@ def reader_for(
     return FaceReader(pack or default_pack(), providers=providers_for(device), several=faces.several)
 
 
-def open_second(pack: str | Path | None, bank: str | Path | None, device: str = "auto") -> Second | None:
+def open_second(
+    pack: str | Path | None, bank: str | Path | None, device: str = "auto"
+) -> SecondRecognizer | None:
     """A face pack that only evaluates, and the bank's people as it sees them; None where neither is given.
 
     Raises:
-        BadInput, Incompatible, EnvironmentProblem: one without the other, either cannot be read, or they do not belong together.
+        BadInput, Incompatible, EnvironmentProblem: one without the other, either cannot be read, or they do
+            not belong together.
     """
     require_both(pack, bank)
     if pack is None or bank is None:
         return None
     reader, people = FaceReader(pack, providers=providers_for(device)), IdentityBank.load(bank)
     people.recognizer.require(reader.id, "the second bank", "the second face pack")
-    return Second(reader, people)
+    return SecondRecognizer(reader, people)
 
 
 def require_both(pack: str | Path | None, bank: str | Path | None) -> None:
@@ -85,4 +100,6 @@ def require_both(pack: str | Path | None, bank: str | Path | None) -> None:
         BadInput: one without the other.
     """
     if (pack is None) != (bank is None):
-        raise BadInput("a second recognizer knows nobody without a bank of its own: pass --second PACK and --second-bank FILE together")
+        raise BadInput(
+            "a second recognizer knows nobody without a bank of its own: pass --second PACK and --second-bank FILE together"
+        )

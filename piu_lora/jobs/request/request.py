@@ -19,7 +19,7 @@ from piu_lora.identity import (
     Anchor,
     IdentityBank,
     PhotoReader,
-    Subject,
+    ResolvedIdentity,
     centroid,
     choose_anchor,
     resolve_identity,
@@ -27,17 +27,17 @@ from piu_lora.identity import (
     split_identities,
 )
 from piu_lora.model import describe, family_of
-from piu_lora.unlearn import Problem, Target
+from piu_lora.unlearn import Problem, TargetIdentity
 
 __all__ = [
-    "Case",
     "Decoy",
+    "ErasureRequest",
+    "ForgottenIdentity",
     "Identities",
-    "Person",
     "Retained",
     "bank_for",
     "each_identity",
-    "open_case",
+    "open_request",
 ]
 
 Identities = str | Path | Sequence[str | Path]
@@ -54,18 +54,18 @@ class Retained:
 
 
 @dataclass(frozen=True)
-class Person:
+class ForgottenIdentity:
     """One forgotten person: their embeddings on either side, and who replaces them."""
 
-    subject: Subject
+    subject: ResolvedIdentity
     train: tuple[int, ...]
     held_out: tuple[int, ...]
     anchor: Anchor
 
     @property
-    def target(self) -> Target:
+    def target(self) -> TargetIdentity:
         """What methods are told."""
-        return Target(self.subject.embeddings[list(self.train)], self.anchor.embedding)
+        return TargetIdentity(self.subject.embeddings[list(self.train)], self.anchor.embedding)
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,15 @@ class Decoy:
     """Somebody of the bank whom the adapter changes so that the forgotten person does not stand out."""
 
     row: int
-    target: Target
+    target: TargetIdentity
 
 
 @dataclass(frozen=True)
-class Case:
+class ErasureRequest:
     """Everything about a request that needs no model."""
 
     bank: IdentityBank
-    people: tuple[Person, ...]
+    people: tuple[ForgottenIdentity, ...]
     retained: Retained
     config: ForgetConfig
     reader: PhotoReader | None = None  # scores generated faces
@@ -92,11 +92,13 @@ class Case:
         """What methods are told; everybody else's embeddings are read where they are asked for."""
         targets = (*(person.target for person in self.people), *(decoy.target for decoy in self.decoys))
         if self.config.train.stop_at > 0:
-            targets = tuple(Target.with_some_apart(target.forget, target.anchor) for target in targets)
+            targets = tuple(
+                TargetIdentity.with_validation(target.forget, target.anchor) for target in targets
+            )
         return Problem(targets, self.bank.rows_of(self.retained.train))
 
     @property
-    def strangers(self) -> list[Person]:
+    def strangers(self) -> list[ForgottenIdentity]:
         """Those who are not in the bank."""
         return [person for person in self.people if person.subject.row is None]
 
@@ -119,7 +121,9 @@ class Case:
 
     @property
     def public_settings(self) -> dict[str, Any]:
-        """The settings as they may be written down: a fixed anchor is somebody, and decoys must not be drawn again."""
+        """The settings as they may be written down: a fixed anchor is somebody, and decoys must not be drawn
+        again.
+        """
         settings = self.config.to_dict()
         settings["anchor"]["identity"] = ""
         settings["decoys"]["seed"] = 0
@@ -127,14 +131,18 @@ class Case:
 
     def digest(self) -> str:
         """SHA-256 of settings and embeddings: whether a checkpoint belongs to this request."""
-        digest = hashlib.sha256(json.dumps([self.config.to_dict(), self.bank.digest], sort_keys=True).encode())
+        digest = hashlib.sha256(
+            json.dumps([self.config.to_dict(), self.bank.digest], sort_keys=True).encode()
+        )
         for target in self.problem.targets:
             for tensor in (target.forget, target.anchor):
                 digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
-def bank_for(base: str | Path | StableDiffusionPipeline, bank: IdentityBank | Path | str | None) -> IdentityBank:
+def bank_for(
+    base: str | Path | StableDiffusionPipeline, bank: IdentityBank | Path | str | None
+) -> IdentityBank:
     """The bank to use: the given one, or the embedded one for the embedded base.
 
     Raises:
@@ -159,7 +167,8 @@ def each_identity(identity: Identities) -> list[str | Path]:
     """The people meant, one by one.
 
     Args:
-        identity: one, several, or a .txt file that names one a line (empty lines and those that begin with ``#`` do not count).
+        identity: one, several, or a .txt file that names one a line (empty lines and those that begin with
+            ``#`` do not count).
 
     Raises:
         BadInput: nobody, or somebody twice; a list that cannot be read.
@@ -169,7 +178,9 @@ def each_identity(identity: Identities) -> list[str | Path]:
     else:
         found = [one for each in identity for one in each_identity(each)]
     if not found:
-        raise BadInput(f"{identity!r} names nobody; pass --identity once for each person, or a .txt file with one a line")
+        raise BadInput(
+            f"{identity!r} names nobody; pass --identity once for each person, or a .txt file with one a line"
+        )
     if len(set(map(str, found))) < len(found):
         raise BadInput("somebody is named twice; name each person once")
     return found
@@ -179,11 +190,15 @@ def _listed(path: Path) -> list[str | Path]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read the list of people {str(path)!r}: {error}; expected a text file with one identity a line") from error
+        raise BadInput(
+            f"cannot read the list of people {str(path)!r}: {error}; expected a text file with one identity a line"
+        ) from error
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def open_case(identity: Identities, bank: IdentityBank, config: ForgetConfig, reader: PhotoReader | None) -> Case:
+def open_request(
+    identity: Identities, bank: IdentityBank, config: ForgetConfig, reader: PhotoReader | None
+) -> ErasureRequest:
     """Resolve who is meant, split, and choose the anchors; every draw is seeded by ``config.seed``.
 
     Args:
@@ -207,29 +222,39 @@ def open_case(identity: Identities, bank: IdentityBank, config: ForgetConfig, re
     ]
     _warn(subjects, sides)
     people = tuple(
-        Person(
+        ForgottenIdentity(
             subject,
             train,
             held,
-            choose_anchor(bank, centroid(subject.embeddings[list(train)]), split.retain_train, config.anchor, generator),
+            choose_anchor(
+                bank, centroid(subject.embeddings[list(train)]), split.retain_train, config.anchor, generator
+            ),
         )
         for subject, (train, held) in zip(subjects, sides, strict=True)
     )
     decoys = _decoys(bank, people, split.retain_train, config.decoys)
     hidden = {decoy.row for decoy in decoys}
     train = tuple(row for row in split.retain_train if row not in hidden)
-    return Case(bank, people, Retained(train, split.retain_held_out), config, reader, decoys)
+    return ErasureRequest(bank, people, Retained(train, split.retain_held_out), config, reader, decoys)
 
 
-def _decoys(bank: IdentityBank, people: Sequence[Person], candidates: Sequence[int], config: DecoyConfig) -> tuple[Decoy, ...]:
-    """A seeded pick, without the anchors; each becomes somebody at ``config.cosine`` with themselves, on the way to a stranger."""
+def _decoys(
+    bank: IdentityBank, people: Sequence[ForgottenIdentity], candidates: Sequence[int], config: DecoyConfig
+) -> tuple[Decoy, ...]:
+    """A seeded pick, without the anchors; each becomes somebody at ``config.cosine`` with themselves, on the
+    way to a stranger.
+    """
     free = [row for row in candidates if row not in {person.anchor.row for person in people}]
     if config.count == 0:
         return ()
     if config.count > len(free) // 2:
-        raise BadInput(f"decoys.count = {config.count} of {len(free)} people leaves too few to retain; pass a smaller number")
+        raise BadInput(
+            f"decoys.count = {config.count} of {len(free)} people leaves too few to retain; pass a smaller number"
+        )
     if config.seed == 0:
-        raise BadInput("decoys need a seed that nobody else knows, since it says who they are; pass a large --set decoys.seed=NUMBER")
+        raise BadInput(
+            "decoys need a seed that nobody else knows, since it says who they are; pass a large --set decoys.seed=NUMBER"
+        )
     generator = torch.Generator().manual_seed(config.seed)
     order = [free[place] for place in torch.randperm(len(free), generator=generator).tolist()]
     found = []
@@ -237,28 +262,40 @@ def _decoys(bank: IdentityBank, people: Sequence[Person], candidates: Sequence[i
         own = bank.centroid(row)
         across = bank.centroid(stranger) - (bank.centroid(stranger) @ own) * own
         turned = config.cosine * own + (1 - config.cosine**2) ** 0.5 * across / across.norm()
-        found.append(Decoy(row, Target(bank.of(bank.ids[row]), turned)))
+        found.append(Decoy(row, TargetIdentity(bank.of(bank.ids[row]), turned)))
     return tuple(found)
 
 
-def _others(subjects: list[Subject], bank: IdentityBank, same_person: float) -> list[int]:
-    """Everybody else. A person from outside the bank may be in it under an id of their own: those rows are left out."""
+def _others(subjects: list[ResolvedIdentity], bank: IdentityBank, same_person: float) -> list[int]:
+    """Everybody else. A person from outside the bank may be in it under an id of their own: those rows are
+    left out.
+    """
     left_out = {subject.row for subject in subjects if subject.row is not None}
     for subject in subjects:
         if subject.row is None:
             same = set((bank.cosines(centroid(subject.embeddings)) >= same_person).nonzero()[:, 0].tolist())
             if same:
                 _log.warning(
-                    "%d identity of the bank is as close as the same person (cosine >= %g) and is left out", len(same), same_person
+                    "%d identity of the bank is as close as the same person (cosine >= %g) and is left out",
+                    len(same),
+                    same_person,
                 )
             left_out |= same
     return [row for row in range(len(bank)) if row not in left_out]
 
 
-def _warn(subjects: list[Subject], sides: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
+def _warn(subjects: list[ResolvedIdentity], sides: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
     single = sum(len(subject.embeddings) == 1 for subject in subjects)
     if single:
-        who = "a single photograph or embedding" if len(subjects) == 1 else f"a single photograph or embedding of {single} people"
-        _log.warning("%s: nothing can be held out, and the adapter may not cover other looks of this person", who)
+        who = (
+            "a single photograph or embedding"
+            if len(subjects) == 1
+            else f"a single photograph or embedding of {single} people"
+        )
+        _log.warning(
+            "%s: nothing can be held out, and the adapter may not cover other looks of this person", who
+        )
     if any(train == held for train, held in sides):
-        _log.warning("evaluating on the training embeddings: the figures say less about other photographs of this person")
+        _log.warning(
+            "evaluating on the training embeddings: the figures say less about other photographs of this person"
+        )

@@ -15,14 +15,14 @@ from piu_lora.evidence import aligned, heat_map
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.request.request import bank_for
 from piu_lora.jobs.stacks.layer_statistics import bystanders
-from piu_lora.jobs.stacks.members import Member, require_distinct
+from piu_lora.jobs.stacks.members import StackMember, require_distinct
 from piu_lora.model import TokenSample, as_pipeline, layer_inputs, layer_weight, sees_condition
 
 __all__ = ["StackCheck", "check_picture", "check_stack", "check_table"]
 
 
-# Measured on the embedded base (benchmarks/stacks.py): single adapters stay below the first; sums of two, which forget half as well,
-# exceed the second.
+# Measured on the embedded base (benchmarks/stacks.py): single adapters stay below the first; sums of two,
+# which forget half as well, exceed the second.
 LIMIT, OWN_LIMIT = 1.5, 0.25
 
 
@@ -32,11 +32,14 @@ class StackCheck:
 
     Attributes:
         ids: of the adapters, in their order.
-        interference: by stack and person; the first people are those of ``owners``, the rest bystanders of the bank.
+        interference: by stack and person; the first people are those of ``owners``, the rest bystanders of
+            the bank.
         owners: places of the adapters whose person is known.
-        others: for each stack, what its other members together change for each owner's person; NaN where it has no part in the stack.
+        others: for each stack, what its other members together change for each owner's person; NaN where it
+            has no part in the stack.
         limit: the highest allowed 95th percentile over bystanders of the change of keys and values.
-        own_limit: the highest allowed change by other members for a person, as a share of the change that the own adapter means.
+        own_limit: the highest allowed change by other members for a person, as a share of the change that the
+            own adapter means.
     """
 
     ids: tuple[str, ...]
@@ -52,8 +55,12 @@ class StackCheck:
         return range(len(self.owners), self.interference.condition.shape[1])
 
     def disturbed(self, place: int) -> dict[str, float]:
-        """By adapter of a stack: what the others change for its person, as a share of what it means to change itself."""
-        meant = {owner: self.interference.condition[owner, column] for column, owner in enumerate(self.owners)}
+        """By adapter of a stack: what the others change for its person, as a share of what it means to change
+        itself.
+        """
+        meant = {
+            owner: self.interference.condition[owner, column] for column, owner in enumerate(self.owners)
+        }
         return {
             self.ids[owner]: float(self.others[place, column] / meant[owner])
             for column, owner in enumerate(self.owners) if not np.isnan(self.others[place, column])
@@ -62,7 +69,9 @@ class StackCheck:
     def over(self, place: int) -> bool:
         """Whether a stack exceeds a limit."""
         harm = self.interference.harm(place, self.bystanders)["p95"]
-        return bool(harm > self.limit or any(share > self.own_limit for share in self.disturbed(place).values()))
+        return bool(
+            harm > self.limit or any(share > self.own_limit for share in self.disturbed(place).values())
+        )
 
     @property
     def exceeded(self) -> list[tuple[int, ...]]:
@@ -82,21 +91,26 @@ class StackCheck:
             }
             for place, stack in enumerate(found.stacks)
         ]  # fmt: skip
-        people = [f"person of {self.ids[owner]}" for owner in self.owners] + [f"bystander {i}" for i in range(len(self.bystanders))]
+        people = [f"person of {self.ids[owner]}" for owner in self.owners] + [
+            f"bystander {i}" for i in range(len(self.bystanders))
+        ]
         return {"limit": self.limit, "own_limit": self.own_limit, "people": people, "stacks": stacks}
 
 
 def check_stack(
-    members: Sequence[Member], base: str | Path | StableDiffusionPipeline, bank: IdentityBank | str | Path | None = None, *,
+    members: Sequence[StackMember], base: str | Path | StableDiffusionPipeline, bank: IdentityBank | str | Path | None = None, *,
     people: int = 64, activations: int = 4, limit: float = LIMIT, own_limit: float = OWN_LIMIT,
     seed: int = 0, device: str = "auto",
 ) -> StackCheck:  # fmt: skip
-    """Measure how much each adapter, each pair and the whole stack change for people of the bank, without generating anything.
+    """Measure how much each adapter, each pair and the whole stack change for people of the bank, without
+    generating anything.
 
     Args:
-        members: the stack; where a member's person is known, its effect on the other members' people is told apart.
+        members: the stack; where a member's person is known, its effect on the other members' people is told
+            apart.
         people: bystanders sampled from the bank.
-        activations: how many of all people the layers behind the latents are measured on; 0 leaves those layers out.
+        activations: how many of all people the layers behind the latents are measured on; 0 leaves those
+            layers out.
         limit, own_limit: see ``StackCheck``.
 
     Raises:
@@ -116,9 +130,15 @@ def check_stack(
     modules = sorted({module for change in changes for module in change})
     stacks = stacks_of(len(members))
 
-    def measured(chosen: list[str], conditions: torch.Tensor, groups: Sequence[tuple[int, ...]]) -> npt.NDArray[np.float64]:
-        inputs = layer_inputs(pipe, chosen, conditions, generator, tokens=TokenSample.of(pipe.tokenizer, from_identity=True))
-        return relative_changes(changes, weights, groups, inputs, {module: layer_weight(pipe, module) for module in chosen})
+    def measured(
+        chosen: list[str], conditions: torch.Tensor, groups: Sequence[tuple[int, ...]]
+    ) -> npt.NDArray[np.float64]:
+        inputs = layer_inputs(
+            pipe, chosen, conditions, generator, tokens=TokenSample.of(pipe.tokenizer, from_identity=True)
+        )
+        return relative_changes(
+            changes, weights, groups, inputs, {module: layer_weight(pipe, module) for module in chosen}
+        )
 
     direct = [module for module in modules if sees_condition(module)]
     behind = [module for module in modules if not sees_condition(module)]
@@ -137,21 +157,49 @@ def check_stack(
 def check_table(check: StackCheck) -> str:
     """For people: what each stack changes for whom."""
     found = check.interference
-    head = ("stack", "bystanders, median", "95 %", "highest", "behind the latents", "own person", "others on own person", "")
+    head = (
+        "stack",
+        "bystanders, median",
+        "95 %",
+        "highest",
+        "behind the latents",
+        "own person",
+        "others on own person",
+        "",
+    )
     rows: list[tuple[str, ...]] = [head]
     for place, stack in enumerate(found.stacks):
         harm, share = found.harm(place, check.bystanders), check.disturbed(place)
         own = [found.condition[place, column] for column, owner in enumerate(check.owners) if owner in stack]
         deep = "-" if found.activations is None else f"{found.activations[place].mean():.2f}"
-        cells = [f"{harm['median']:.2f}", f"{harm['p95']:.2f}", f"{harm['max']:.2f}", deep, _span(own), _span(list(share.values()))]
+        cells = [
+            f"{harm['median']:.2f}",
+            f"{harm['p95']:.2f}",
+            f"{harm['max']:.2f}",
+            deep,
+            _span(own),
+            _span(list(share.values())),
+        ]
         rows.append((_label(check, stack), *cells, "over the limit" if check.over(place) else ""))
-    lines = [*aligned(rows), "", "Relative change |dW x| / |W x| of keys and values; behind the latents: of the other layers' outputs."]
-    lines.append("others on own person: what the other members change for it, as a share of what its own adapter means to change.")
-    lines.append(f"Limits: {check.limit:g} for the 95th percentile of bystanders, {check.own_limit:g} for others on the own person.")
+    lines = [
+        *aligned(rows),
+        "",
+        "Relative change |dW x| / |W x| of keys and values; behind the latents: of the other layers' outputs.",
+    ]
+    lines.append(
+        "others on own person: what the other members change for it, as a share of what its own adapter means to change."
+    )
+    lines.append(
+        f"Limits: {check.limit:g} for the 95th percentile of bystanders, {check.own_limit:g} for others on the own person."
+    )
     if len(check.owners) < len(check.ids):
-        lines.append("Whom some adapters forget is not known here, so they may be among the bystanders; pass --identity once for each.")
+        lines.append(
+            "Whom some adapters forget is not known here, so they may be among the bystanders; pass --identity once for each."
+        )
     if any(len(stack) > 1 for stack in check.exceeded):
-        lines.append("`piu-lora stack merge --method refit` makes one adapter of them that keeps each to its own person.")
+        lines.append(
+            "`piu-lora stack merge --method refit` makes one adapter of them that keeps each to its own person."
+        )
     return "\n".join(lines)
 
 
@@ -168,5 +216,14 @@ def _label(check: StackCheck, stack: tuple[int, ...]) -> str:
 def check_picture(check: StackCheck) -> bytes:
     """The same as a heat map, PNG; people are numbers."""
     rows = [_label(check, stack) for stack in check.interference.stacks]
-    groups = [("own people", [check.ids[owner][:6] for owner in check.owners]), ("bystanders", [""] * len(check.bystanders))]
-    return heat_map(check.interference.condition, rows, groups, "Interference of adapters", "|dW x| / |W x|, keys and values")
+    groups = [
+        ("own people", [check.ids[owner][:6] for owner in check.owners]),
+        ("bystanders", [""] * len(check.bystanders)),
+    ]
+    return heat_map(
+        check.interference.condition,
+        rows,
+        groups,
+        "Interference of adapters",
+        "|dW x| / |W x|, keys and values",
+    )

@@ -10,8 +10,17 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import OutputFolder, concatenated, library_versions, require_base, weights_digest
-from piu_lora.jobs.stacks.members import Member, require_distinct, require_one_base
-from piu_lora.model import DTYPES, Precision, attention_digest, describe, encoder_digest, layer_weight, load_base, without_bars
+from piu_lora.jobs.stacks.members import StackMember, require_distinct, require_one_base
+from piu_lora.model import (
+    DTYPES,
+    Precision,
+    attention_digest,
+    describe,
+    encoder_digest,
+    layer_weight,
+    load_base,
+    without_bars,
+)
 
 __all__ = ["FUSED_FILE", "fuse_adapters"]
 
@@ -20,13 +29,21 @@ FUSED_FILE = "fused.json"
 
 @torch.no_grad()
 def fuse_adapters(
-    members: Sequence[Member], base: str | Path, out: str | Path, *, dtype: Precision = "fp32", shard: str = "2GB", force: bool = False
+    members: Sequence[StackMember],
+    base: str | Path,
+    out: str | Path,
+    *,
+    dtype: Precision = "fp32",
+    shard: str = "2GB",
+    force: bool = False,
 ) -> dict[str, Any]:
-    """Write a complete diffusers pipeline with the change in its weights; ``load_base(out)`` and stock diffusers load it.
+    """Write a complete diffusers pipeline with the change in its weights; ``load_base(out)`` and stock
+    diffusers load it.
 
-    The sum is made in float64 and cast once: loaded again, it predicts the same noise as the stacked adapters within 1e-6 in fp32,
-    5e-3 in fp16 and 5e-2 in bf16 (noise of order 1; tests/jobs/test_fuse.py). It cannot be taken out again without loss in half
-    precision, and never needs to be: the base and the adapters are still there.
+    The sum is made in float64 and cast once: loaded again, it predicts the same noise as the stacked adapters
+    within 1e-6 in fp32, 5e-3 in fp16 and 5e-2 in bf16 (noise of order 1; tests/jobs/test_fuse.py). It cannot
+    be taken out again without loss in half precision, and never needs to be: the base and the adapters are
+    still there.
 
     Args:
         base: loaded anew, in float32, on the CPU.
@@ -51,7 +68,11 @@ def fuse_adapters(
         _add(pipe, members)
         receipt = _receipt(pipe, members, asdict(info), dtype)
         stated = pipe.text_encoder.config
-        stated.piu_lora = {**stated.piu_lora, "base": f"{info.id}+{receipt['digest'][:12]}", "fused": receipt["members"]}
+        stated.piu_lora = {
+            **stated.piu_lora,
+            "base": f"{info.id}+{receipt['digest'][:12]}",
+            "fused": receipt["members"],
+        }
         pipe.to(dtype=DTYPES[dtype])
         with output.staged() as folder, without_bars():
             pipe.save_pretrained(folder, safe_serialization=True, max_shard_size=shard)
@@ -59,14 +80,16 @@ def fuse_adapters(
     return receipt
 
 
-def _add(pipe: StableDiffusionPipeline, members: Sequence[Member]) -> None:
+def _add(pipe: StableDiffusionPipeline, members: Sequence[StackMember]) -> None:
     total = concatenated([member.adapter.change for member in members], [member.weight for member in members])
     for module, factors in total.items():
         weight = layer_weight(pipe, module)
         weight.copy_(weight.double() + factors.up.double() @ factors.down.double())
 
 
-def _receipt(pipe: StableDiffusionPipeline, members: Sequence[Member], base: dict[str, Any], dtype: str) -> dict[str, Any]:
+def _receipt(
+    pipe: StableDiffusionPipeline, members: Sequence[StackMember], base: dict[str, Any], dtype: str
+) -> dict[str, Any]:
     digest = attention_digest(pipe.unet)
     return {
         "format": "piu_lora.fused/1", "base": base, "dtype": dtype, "digest": digest,

@@ -1,4 +1,6 @@
-"""What the layers of a stack see under whose conditions: the ground that merging by refit and the interference check stand on."""
+"""What the layers of a stack see under whose conditions: the ground that merging by refit and the
+interference check stand on.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import Moments, load_adapter, unload
+from piu_lora.adapter import SecondMoments, load_adapter, unload
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, centroid, dirichlet_mixtures, synthetic_neighbours
-from piu_lora.jobs.stacks.members import Member
+from piu_lora.jobs.stacks.members import StackMember
 from piu_lora.model import TokenSample, empty_inputs, layer_inputs, second_moments
 
-__all__ = ["RefitConfig", "bystanders", "measure_moments"]
+__all__ = ["RefitConfig", "bystanders", "measure_second_moments"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,13 @@ class RefitConfig:
     seed: int = 0
 
 
-def bystanders(bank: IdentityBank, people: Sequence[torch.Tensor], count: int, generator: torch.Generator, same: float = 0.7) -> list[int]:
+def bystanders(
+    bank: IdentityBank,
+    people: Sequence[torch.Tensor],
+    count: int,
+    generator: torch.Generator,
+    same: float = 0.7,
+) -> list[int]:
     """Rows of up to ``count`` people of the bank, drawn without those whom the stack forgets.
 
     Args:
@@ -48,7 +56,9 @@ def bystanders(bank: IdentityBank, people: Sequence[torch.Tensor], count: int, g
     return sorted(rows[i] for i in torch.randperm(len(rows), generator=generator)[:count].tolist())
 
 
-def measure_moments(pipe: StableDiffusionPipeline, members: Sequence[Member], bank: IdentityBank, config: RefitConfig) -> Moments:
+def measure_second_moments(
+    pipe: StableDiffusionPipeline, members: Sequence[StackMember], bank: IdentityBank, config: RefitConfig
+) -> SecondMoments:
     """Second moments of the inputs of every layer that a member changes.
 
     Args:
@@ -69,18 +79,22 @@ def measure_moments(pipe: StableDiffusionPipeline, members: Sequence[Member], ba
         yield from layer_inputs(pipe, modules, torch.cat([others, *near]), generator)
 
     own = [
-        _own_moments(pipe, member, modules, dirichlet_mixtures(person, config.own, generator), generator)
+        _own_second_moments(
+            pipe, member, modules, dirichlet_mixtures(person, config.own, generator), generator
+        )
         for member, person in zip(members, people, strict=True)
     ]
-    return Moments(own, second_moments(retained()), config.retain_weight, config.ridge)
+    return SecondMoments(own, second_moments(retained()), config.retain_weight, config.ridge)
 
 
-def _neighbours(centre: torch.Tensor, others: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+def _neighbours(
+    centre: torch.Tensor, others: torch.Tensor, count: int, generator: torch.Generator
+) -> torch.Tensor:
     drawn = others[torch.randperm(len(others), generator=generator)[:count]]
     return synthetic_neighbours(centre, drawn, 0.3, 0.7, generator)
 
 
-def _known(member: Member) -> torch.Tensor:
+def _known(member: StackMember) -> torch.Tensor:
     if member.embeddings is None:
         raise BadInput(
             f"whom adapter {member.adapter.id} forgets is not known; pass --identity for every adapter, or keep it in the ledger"
@@ -88,8 +102,12 @@ def _known(member: Member) -> torch.Tensor:
     return member.embeddings
 
 
-def _own_moments(
-    pipe: StableDiffusionPipeline, member: Member, modules: list[str], conditions: torch.Tensor, generator: torch.Generator
+def _own_second_moments(
+    pipe: StableDiffusionPipeline,
+    member: StackMember,
+    modules: list[str],
+    conditions: torch.Tensor,
+    generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
     """With the member active: deeper layers see what its own change makes of the condition."""
     name = load_adapter(pipe, member.adapter, weight=member.weight)

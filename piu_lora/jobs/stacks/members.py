@@ -16,11 +16,11 @@ from piu_lora.jobs.request.readers import reader_for
 from piu_lora.jobs.request.request import bank_for
 from piu_lora.model import family_of
 
-__all__ = ["Member", "open_members", "people_of", "require_distinct", "require_one_base", "with_people"]
+__all__ = ["StackMember", "open_members", "people_of", "require_distinct", "require_one_base", "with_people"]
 
 
 @dataclass(frozen=True)
-class Member:
+class StackMember:
     """One adapter of a stack, its weight, and the (n, d) embeddings of the person it forgets, where known."""
 
     adapter: Adapter
@@ -29,8 +29,11 @@ class Member:
 
 
 def open_members(
-    adapters: Sequence[Adapter | str | Path], weights: Sequence[float] | None = None, *, allow_negative: bool = False
-) -> list[Member]:
+    adapters: Sequence[Adapter | str | Path],
+    weights: Sequence[float] | None = None,
+    *,
+    allow_negative: bool = False,
+) -> list[StackMember]:
     """Read adapters from folders or the Hub.
 
     Raises:
@@ -40,15 +43,17 @@ def open_members(
     if len(weights) != len(adapters):
         raise BadInput(f"{len(adapters)} adapters, but {len(weights)} weights; pass one for each, or none")
     check_weights(weights, allow_negative=allow_negative)
-    members = [Member(open_adapter(adapter), weight) for adapter, weight in zip(adapters, weights, strict=True)]
+    members = [
+        StackMember(open_adapter(adapter), weight) for adapter, weight in zip(adapters, weights, strict=True)
+    ]
     require_distinct(members)
     return members
 
 
 def with_people(
-    members: Sequence[Member], identities: Sequence[str | Path], base: str | Path | StableDiffusionPipeline,
+    members: Sequence[StackMember], identities: Sequence[str | Path], base: str | Path | StableDiffusionPipeline,
     bank: IdentityBank | str | Path | None = None, pack: str | Path | None = None, device: str = "auto",
-) -> list[Member]:  # fmt: skip
+) -> list[StackMember]:  # fmt: skip
     """The members with the embeddings of the people they forget.
 
     Args:
@@ -58,28 +63,35 @@ def with_people(
         BadInput: another number of identities than members, or nobody of that name.
     """
     if len(identities) != len(members):
-        raise BadInput(f"{len(members)} adapters, but {len(identities)} identities; pass --identity once for each, in the same order")
+        raise BadInput(
+            f"{len(members)} adapters, but {len(identities)} identities; pass --identity once for each, in the same order"
+        )
     known, faces = bank_for(base, bank), ForgetConfig.preset(family_of(base)).faces
     reader = reader_for(base, pack, faces, device)
 
     def person(identity: str | Path) -> torch.Tensor | None:
         return resolve_identity(identity, known, reader, faces.linked).embeddings if str(identity) else None
 
-    return [replace(member, embeddings=person(identity)) for member, identity in zip(members, identities, strict=True)]
+    return [
+        replace(member, embeddings=person(identity))
+        for member, identity in zip(members, identities, strict=True)
+    ]
 
 
 def people_of(
-    members: Sequence[Member], identities: Sequence[str], ledger: Ledger | None, base: str, bank: str | Path | None,
+    members: Sequence[StackMember], identities: Sequence[str], ledger: Ledger | None, base: str, bank: str | Path | None,
     pack: str | Path | None, device: str,
-) -> list[Member]:  # fmt: skip
-    """The members with their people, from ``identities`` where any are given, else from the ledger as far as it knows."""
+) -> list[StackMember]:  # fmt: skip
+    """The members with their people, from ``identities`` where any are given, else from the ledger as far as
+    it knows.
+    """
     known = identities_of(ledger, [member.adapter.id for member in members])
     # An adapter for several people is checked by the figures of its own report.
     stated = list(identities) or ["" if "\n" in each else each for each in known]
     return with_people(members, stated, base, bank, pack, device) if any(stated) else list(members)
 
 
-def require_distinct(members: Sequence[Member]) -> None:
+def require_distinct(members: Sequence[StackMember]) -> None:
     """Raise ``BadInput`` where there is no adapter, or one stands there twice."""
     ids = [member.adapter.id for member in members]
     if not ids:
@@ -88,7 +100,7 @@ def require_distinct(members: Sequence[Member]) -> None:
         raise BadInput(f"adapter {twice[0]} is given twice; pass each once, and its strength as a weight")
 
 
-def require_one_base(members: Sequence[Member]) -> None:
+def require_one_base(members: Sequence[StackMember]) -> None:
     """Raise ``Incompatible`` unless all adapters were made for one base."""
     first = members[0].adapter.receipt.base
     for member in members[1:]:

@@ -14,6 +14,7 @@ from piu_lora.adapter import (
     Ledger,
     OutputFolder,
     Receipt,
+    adapters_disabled,
     compress_change,
     compression_facts,
     find_merge,
@@ -22,7 +23,6 @@ from piu_lora.adapter import (
     require_base,
     unload,
     weights_digest,
-    without,
     write_adapter,
 )
 from piu_lora.errors import BadInput
@@ -30,8 +30,8 @@ from piu_lora.evidence import measure_probe, probe_facts
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.ledger import registered
 from piu_lora.jobs.request.request import bank_for
-from piu_lora.jobs.stacks.layer_statistics import RefitConfig, measure_moments
-from piu_lora.jobs.stacks.members import Member, require_distinct, require_one_base
+from piu_lora.jobs.stacks.layer_statistics import RefitConfig, measure_second_moments
+from piu_lora.jobs.stacks.members import StackMember, require_distinct, require_one_base
 from piu_lora.model import DTYPES, Precision, as_pipeline
 
 __all__ = ["MergeSettings", "Merged", "merge_adapters", "remaining_members", "settings_of"]
@@ -44,7 +44,8 @@ class MergeSettings:
     """How to merge.
 
     Attributes:
-        method: ``sum``, exact and in no need of a base; or ``refit``, which needs base, bank and the members' people.
+        method: ``sum``, exact and in no need of a base; or ``refit``, which needs base, bank and the members'
+            people.
         rank, tolerance: of the recompression of every layer, as in ``compressed``; 0 keeps all.
         dtype: of the stored factors.
         refit: how ``refit`` samples and weighs.
@@ -59,12 +60,14 @@ class MergeSettings:
     def __post_init__(self) -> None:
         find_merge(self.method)
         if self.rank < 0 or not 0 <= self.tolerance < 1:
-            raise BadInput(f"rank = {self.rank!r}, tolerance = {self.tolerance!r}: expected rank >= 1 and 0 <= tolerance < 1")
+            raise BadInput(
+                f"rank = {self.rank!r}, tolerance = {self.tolerance!r}: expected rank >= 1 and 0 <= tolerance < 1"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """For the receipt; the settings of ``refit`` only where they were used."""
         values = asdict(self)
-        if not find_merge(self.method).needs_moments:
+        if not find_merge(self.method).needs_second_moments:
             del values["refit"]
         return values
 
@@ -84,7 +87,7 @@ class Merged:
 
 
 def merge_adapters(
-    members: Sequence[Member], out: str | Path, settings: MergeSettings | None = None, *, base: Base | None = None,
+    members: Sequence[StackMember], out: str | Path, settings: MergeSettings | None = None, *, base: Base | None = None,
     bank: IdentityBank | str | Path | None = None, device: str = "auto", force: bool = False, ledger: Ledger | None = None,
     instead_of: str = "", withdrawn: str = "",
 ) -> Merged:  # fmt: skip
@@ -105,13 +108,23 @@ def merge_adapters(
     require_distinct(members)
     require_one_base(members)
     if not any(member.weight for member in members):
-        raise BadInput("every weight is 0, so the merged adapter would be empty; give one of them another weight")
+        raise BadInput(
+            "every weight is 0, so the merged adapter would be empty; give one of them another weight"
+        )
     with OutputFolder(out, force=force).claimed() as output:
         pipe = _pipe(members, settings, base, device)
-        moments = None if pipe is None else measure_moments(pipe, members, bank_for(base or pipe, bank), settings.refit)
-        exact = find_merge(settings.method).combine([m.adapter.change for m in members], [m.weight for m in members], moments)
+        moments = (
+            None
+            if pipe is None
+            else measure_second_moments(pipe, members, bank_for(base or pipe, bank), settings.refit)
+        )
+        exact = find_merge(settings.method).combine(
+            [m.adapter.change for m in members], [m.weight for m in members], moments
+        )
         dtype = DTYPES[settings.dtype]
-        stored, errors = compress_change(exact, rank=settings.rank or None, tolerance=settings.tolerance, dtype=dtype)
+        stored, errors = compress_change(
+            exact, rank=settings.rank or None, tolerance=settings.tolerance, dtype=dtype
+        )
         receipt = _receipt(members, settings, errors)
 
         def enter(entry: Entry) -> Entry:
@@ -125,9 +138,11 @@ def merge_adapters(
     return Merged(output.path, receipt, errors)
 
 
-def _pipe(members: Sequence[Member], settings: MergeSettings, base: Base | None, device: str) -> StableDiffusionPipeline | None:
+def _pipe(
+    members: Sequence[StackMember], settings: MergeSettings, base: Base | None, device: str
+) -> StableDiffusionPipeline | None:
     """The base, for the methods that measure on it."""
-    if not find_merge(settings.method).needs_moments:
+    if not find_merge(settings.method).needs_second_moments:
         return None
     if base is None:
         raise BadInput(f"the merge method {settings.method!r} measures on the base; pass --base")
@@ -140,14 +155,23 @@ def _pipe(members: Sequence[Member], settings: MergeSettings, base: Base | None,
 def _probe(pipe: StableDiffusionPipeline, merged: Adapter) -> dict[str, Any]:
     name = load_adapter(pipe, merged)
     try:
-        return probe_facts(measure_probe(pipe, lambda: without(pipe)))
+        return probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))
     finally:
         unload(pipe, [name])
 
 
-def _receipt(members: Sequence[Member], settings: MergeSettings, errors: dict[str, LayerError]) -> Receipt:
+def _receipt(
+    members: Sequence[StackMember], settings: MergeSettings, errors: dict[str, LayerError]
+) -> Receipt:
     first = members[0].adapter.receipt.base
-    encoder = next((m.adapter.receipt.base.text_encoder_sha256 for m in members if m.adapter.receipt.base.text_encoder_sha256), "")
+    encoder = next(
+        (
+            m.adapter.receipt.base.text_encoder_sha256
+            for m in members
+            if m.adapter.receipt.base.text_encoder_sha256
+        ),
+        "",
+    )
     listed = [
         {"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)} for m in members
     ]  # fmt: skip
@@ -169,10 +193,12 @@ def settings_of(merged: Adapter) -> MergeSettings:
     try:
         return MergeSettings(**{**values, "refit": RefitConfig(**values.get("refit", {}))})
     except TypeError as error:
-        raise BadInput(f"the receipt of adapter {merged.id} holds settings of another version: {error}") from error
+        raise BadInput(
+            f"the receipt of adapter {merged.id} holds settings of another version: {error}"
+        ) from error
 
 
-def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter]) -> list[Member]:
+def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter]) -> list[StackMember]:
     """The members of a merged adapter but one, with their weights, ready to be merged anew.
 
     Args:
@@ -184,7 +210,9 @@ def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter
     """
     stated = {str(member["adapter_id"]): member for member in merged.receipt.members}
     if leaving not in stated:
-        raise BadInput(f"adapter {leaving!r} is no member of {merged.id}; its members: {', '.join(stated) or 'none'}")
+        raise BadInput(
+            f"adapter {leaving!r} is no member of {merged.id}; its members: {', '.join(stated) or 'none'}"
+        )
     found = {adapter.id: adapter for adapter in available}
     members = []
     for name, member in stated.items():
@@ -193,8 +221,10 @@ def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter
         if name not in found:
             raise BadInput(f"member {name} of {merged.id} is not at hand; pass its folder with --member")
         if weights_digest(found[name]) != member.get("weights_sha256"):
-            raise BadInput(f"{str(found[name].path)!r} is not what was merged into {merged.id}: its weights differ; pass the original")
-        members.append(Member(found[name], float(member["weight"])))
+            raise BadInput(
+                f"{str(found[name].path)!r} is not what was merged into {merged.id}: its weights differ; pass the original"
+            )
+        members.append(StackMember(found[name], float(member["weight"])))
     if not members:
         raise BadInput(f"{leaving!r} is the only member of {merged.id}; delete the merged adapter instead")
     return members

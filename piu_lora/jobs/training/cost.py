@@ -19,8 +19,9 @@ class Measured:
 
     Attributes:
         seconds: wall time.
-        peak_bytes: the most that was taken at once on top of what was there before: of the GPU's memory where there is one, else of
-            the process's resident memory as Linux counts it; None where neither is known.
+        peak_bytes: the most that was taken at once on top of what was there before: of the GPU's memory where
+            there is one, else of the process's resident memory as Linux counts it; None where neither is
+            known.
     """
 
     seconds: float = 0.0
@@ -34,8 +35,9 @@ def measured(device: torch.device | str = "cpu") -> Iterator[Measured]:
     Args:
         device: where the work is done, and whose memory counts.
 
-    On the CPU, memory that was freed before goes back to the system first: used again, it would not be seen. The peak is the
-    kernel's own high-water mark, which misses nothing short-lived; two of these at a time would spoil each other's.
+    On the CPU, memory that was freed before goes back to the system first: used again, it would not be seen.
+    The peak is the kernel's own high-water mark, which misses nothing short-lived; two of these at a time
+    would spoil each other's.
     """
     result = Measured()
     on_gpu = torch.device(device).type == "cuda"

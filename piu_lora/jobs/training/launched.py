@@ -1,7 +1,7 @@
 """The processes that a launcher started; the only module that touches accelerate.
 
-``accelerate launch --multi_gpu --num_processes 2 -m piu_lora forget ...``, with ``--device cpu`` for two processes on the CPU;
-``torchrun --nproc_per_node 2 -m piu_lora forget ...`` does the same.
+``accelerate launch --multi_gpu --num_processes 2 -m piu_lora forget ...``, with ``--device cpu`` for two
+processes on the CPU; ``torchrun --nproc_per_node 2 -m piu_lora forget ...`` does the same.
 """
 
 import atexit
@@ -13,7 +13,7 @@ from datetime import timedelta
 import torch
 
 from piu_lora.errors import EnvironmentProblem
-from piu_lora.unlearn import Alone, Workers
+from piu_lora.unlearn import SingleProcess, Workers
 
 __all__ = ["Launched", "is_main", "launched_workers"]
 
@@ -67,7 +67,7 @@ def launched_workers(device: torch.device) -> Workers:
             "accelerate started one process, whatever --num_processes says; for several pass --multi_gpu to `accelerate launch`, "
             "and on the CPU --device cpu to piu-lora"
         )
-    return Alone()
+    return SingleProcess()
 
 
 def is_main() -> bool:
@@ -81,7 +81,9 @@ def _world() -> int:
 
 def _asked_for_several() -> bool:
     """Whether accelerate was told of several processes and started one: it sets the port only then."""
-    return "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ and "MASTER_PORT" in os.environ
+    return (
+        "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ and "MASTER_PORT" in os.environ
+    )
 
 
 def _part() -> None:

@@ -4,17 +4,17 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import OutputFolder
 from piu_lora.errors import BadInput
-from piu_lora.jobs.request.request import Case
-from piu_lora.jobs.training.bank_statistics import retained_moments
+from piu_lora.jobs.request.request import ErasureRequest
+from piu_lora.jobs.training.bank_statistics import retained_second_moments
 from piu_lora.jobs.training.train import train_change
 from piu_lora.progress import Progress
-from piu_lora.unlearn import Ground, Method, Solution, TrainState, Workers, find_method, training_facts
+from piu_lora.unlearn import Method, Solution, SolveContext, TrainState, Workers, find_method, training_facts
 
-__all__ = ["make_change"]
+__all__ = ["run_method"]
 
 
-def make_change(
-    pipe: StableDiffusionPipeline, method: Method, case: Case, output: OutputFolder, state: TrainState | None, workers: Workers,
+def run_method(
+    pipe: StableDiffusionPipeline, method: Method, request: ErasureRequest, output: OutputFolder, state: TrainState | None, workers: Workers,
     progress: Progress,
 ) -> tuple[Solution, list[dict[str, float]]]:  # fmt: skip
     """Run a method; the pipeline is given back as it was.
@@ -25,19 +25,19 @@ def make_change(
     Raises:
         BadInput: ``train.start`` is no closed form, or does not fit the method.
     """
-    solve, start = method.solve, case.config.train.start
+    solve, start = method.solve, request.config.train.start
     begin = None
     if solve is None and start:
         begin = find_method(start).solve
         if begin is None:
             raise BadInput(f"train.start = {start!r} is trained itself; expected a closed form")
-    ground = Ground(pipe, lambda modules: retained_moments(pipe, case, modules, progress))
+    context = SolveContext(pipe, lambda modules: retained_second_moments(pipe, request, modules, progress))
     if solve is not None:
-        return solve(case.problem, ground, case.config), []
-    first = begin(case.problem, ground, case.config) if begin else Solution({})
-    change, history = train_change(pipe, method, first.change, case, output, state, workers, progress)
-    facts = training_facts(history, case.config.train)
+        return solve(request.problem, context, request.config), []
+    first = begin(request.problem, context, request.config) if begin else Solution({})
+    change, history = train_change(pipe, method, first.change, request, output, state, workers, progress)
+    facts = training_facts(history, request.config.train)
     if method.complete is None:
         return Solution(change, facts), history
-    whole = method.complete(case.problem, ground, case.config, change)
+    whole = method.complete(request.problem, context, request.config, change)
     return Solution(whole.change, {**whole.facts, **facts}), history

@@ -16,9 +16,9 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 from piu_lora.adapter import OutputFolder, change_of, write_file
 from piu_lora.errors import BadInput
-from piu_lora.jobs.request.request import Case
+from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.model import (
-    adapters_off,
+    adapters_disabled,
     attach,
     checkpointed,
     compiled,
@@ -26,7 +26,7 @@ from piu_lora.model import (
     encode_embeddings,
     encode_empty,
     encoder_adapter,
-    encoder_adapters_off,
+    encoder_adapters_disabled,
     identity_position,
     parked,
     read_weights,
@@ -36,7 +36,7 @@ from piu_lora.model import (
 )
 from piu_lora.model.factors import Factors, component
 from piu_lora.progress import Progress, silent
-from piu_lora.unlearn import Method, Student, TrainState, Workers, train
+from piu_lora.unlearn import Method, TrainedModel, TrainState, Workers, train
 
 __all__ = ["load_checkpoint", "train_change"]
 
@@ -45,10 +45,11 @@ _NAME = "forget"  # of the adapter while it is being trained
 
 
 def train_change(
-    pipe: StableDiffusionPipeline, method: Method, start: Mapping[str, Factors], case: Case, output: OutputFolder, state: TrainState | None,
+    pipe: StableDiffusionPipeline, method: Method, start: Mapping[str, Factors], request: ErasureRequest, output: OutputFolder, state: TrainState | None,
     workers: Workers, progress: Progress,
 ) -> tuple[dict[str, Factors], list[dict[str, float]]]:  # fmt: skip
-    """Train a method's adapter; the same model without it is the teacher. The pipeline is given back as it was.
+    """Train a method's adapter; the same model without it is the teacher. The pipeline is given back as it
+    was.
 
     Args:
         start: the change to begin with; empty for none.
@@ -60,18 +61,20 @@ def train_change(
     assert method.build is not None
     part = method.component
     model = getattr(pipe, part)
-    with _attached(pipe, part, case):
+    with _attached(pipe, part, request):
         start_from(model, _NAME, _within(start, part))
-        objective = method.build(case.problem, _student(pipe, part), case.config)
-        history = _train(objective, pipe, trainable(model), case, output, state, workers, progress)
+        objective = method.build(request.problem, _student(pipe, part), request.config)
+        history = _train(objective, pipe, trainable(model), request, output, state, workers, progress)
         return change_of(read_weights(model, _NAME), "the trained weights", f"{part}."), history
 
 
 @contextlib.contextmanager
-def _attached(pipe: StableDiffusionPipeline, part: str, case: Case) -> Iterator[None]:
-    config = case.config
+def _attached(pipe: StableDiffusionPipeline, part: str, request: ErasureRequest) -> Iterator[None]:
+    config = request.config
     if part == "text_encoder":
-        with encoder_adapter(pipe.text_encoder, config.distil.rank_for(len(case.people)), _NAME, config.seed):
+        with encoder_adapter(
+            pipe.text_encoder, config.distil.rank_for(len(request.people)), _NAME, config.seed
+        ):
             yield
         return
     attach(pipe.unet, config.lora, _NAME, config.seed)
@@ -89,28 +92,34 @@ def _within(change: Mapping[str, Factors], part: str) -> dict[str, Factors]:
     """
     for module in change:
         if component(module) != part:
-            raise BadInput(f"the start changes {module!r}, and this method trains the {part} alone; choose another train.start")
+            raise BadInput(
+                f"the start changes {module!r}, and this method trains the {part} alone; choose another train.start"
+            )
     return {module.removeprefix(f"{part}."): factors for module, factors in change.items()}
 
 
-def _student(pipe: StableDiffusionPipeline, part: str) -> Student:
+def _student(pipe: StableDiffusionPipeline, part: str) -> TrainedModel:
     schedule = DDPMScheduler.from_config(pipe.scheduler.config)
 
     def encode(embeddings: torch.Tensor) -> torch.Tensor:
         return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings)
 
-    off = (lambda: encoder_adapters_off(pipe.text_encoder)) if part == "text_encoder" else (lambda: adapters_off(pipe.unet))
-    return Student(
+    off = (
+        (lambda: encoder_adapters_disabled(pipe.text_encoder))
+        if part == "text_encoder"
+        else (lambda: adapters_disabled(pipe.unet))
+    )
+    return TrainedModel(
         pipe.unet, encode, off, schedule.add_noise, schedule.config.num_train_timesteps,
         lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), identity_position(pipe.tokenizer),
     )  # fmt: skip
 
 
 def _train(
-    objective: Any, pipe: StableDiffusionPipeline, parameters: list[torch.nn.Parameter], case: Case, output: OutputFolder,
+    objective: Any, pipe: StableDiffusionPipeline, parameters: list[torch.nn.Parameter], request: ErasureRequest, output: OutputFolder,
     started: TrainState | None, workers: Workers, progress: Progress,
 ) -> list[dict[str, float]]:  # fmt: skip
-    digest, settings = case.digest(), case.config.train
+    digest, settings = request.digest(), request.config.train
     main = workers.rank == 0
 
     def save(state: TrainState) -> None:
@@ -118,14 +127,16 @@ def _train(
             _save_checkpoint(output, digest, state)
 
     with contextlib.ExitStack() as stack:
-        advance = stack.enter_context((progress if main else silent)("train", settings.steps, started.step if started else 0))
+        advance = stack.enter_context(
+            (progress if main else silent)("train", settings.steps, started.step if started else 0)
+        )
         interrupted = stack.enter_context(_interruptible())
         stack.enter_context(training_attention(pipe.unet))
         stack.enter_context(parked(pipe.vae, pipe.unet.device))
         stack.enter_context(checkpointed(pipe.unet, settings.gradient_checkpointing))
         stack.enter_context(compiled(pipe.unet, settings.compile))
         return train(
-            objective, parameters, settings, case.config.seed, state=started, workers=workers,
+            objective, parameters, settings, request.config.seed, state=started, workers=workers,
             on_step=lambda step, terms: advance(1, **terms), on_checkpoint=save, should_stop=interrupted,
         )  # fmt: skip
 
@@ -157,7 +168,9 @@ def _save_checkpoint(output: OutputFolder, digest: str, state: TrainState) -> No
     write_file(output.checkpoint, buffer.getvalue(), mode=0o600)
 
 
-def load_checkpoint(output: OutputFolder, case: Case, *, resume: bool, force: bool) -> TrainState | None:
+def load_checkpoint(
+    output: OutputFolder, request: ErasureRequest, *, resume: bool, force: bool
+) -> TrainState | None:
     """Where an interrupted run of the same settings stopped, if one did.
 
     Raises:
@@ -166,18 +179,24 @@ def load_checkpoint(output: OutputFolder, case: Case, *, resume: bool, force: bo
     path = output.checkpoint
     if not path.exists():
         if resume:
-            _log.warning("there is no interrupted run to resume at %s: starting from the first step", output.path)
+            _log.warning(
+                "there is no interrupted run to resume at %s: starting from the first step", output.path
+            )
         return None
     if not resume:
         if force:
             path.unlink(missing_ok=True)
             return None
-        raise BadInput(f"an interrupted run waits for {str(output.path)!r}; pass --resume to go on, or --force to start over")
+        raise BadInput(
+            f"an interrupted run waits for {str(output.path)!r}; pass --resume to go on, or --force to start over"
+        )
     try:
         stored = torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"the checkpoint {str(path)!r} is damaged: {error}; pass --force instead of --resume to start over") from error
-    if stored.pop("case", None) != case.digest():
+        raise BadInput(
+            f"the checkpoint {str(path)!r} is damaged: {error}; pass --force instead of --resume to start over"
+        ) from error
+    if stored.pop("case", None) != request.digest():
         raise BadInput(
             f"the interrupted run at {str(output.path)!r} had other settings or another identity; "
             "repeat its command with --resume, or pass --force to start over"

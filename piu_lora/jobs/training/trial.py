@@ -11,12 +11,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Change, OutputFolder, mounted
-from piu_lora.jobs.request.request import Case
+from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.training.bank_statistics import measure_bank
 from piu_lora.jobs.training.cost import Measured, measured
-from piu_lora.jobs.training.run_method import make_change
+from piu_lora.jobs.training.run_method import run_method
 from piu_lora.progress import silent
-from piu_lora.unlearn import Alone, find_method
+from piu_lora.unlearn import SingleProcess, find_method
 
 __all__ = ["Trial", "tried"]
 
@@ -41,16 +41,20 @@ class Trial:
 
 
 @contextlib.contextmanager
-def tried(pipe: StableDiffusionPipeline, case: Case) -> Iterator[Trial]:
+def tried(pipe: StableDiffusionPipeline, request: ErasureRequest) -> Iterator[Trial]:
     """Answer a request by the method of its settings; while open, the pipeline carries the change.
 
     What is measured once for a bank and a base is no person's cost and is not counted.
     """
-    method = find_method(case.config.method)
-    if method.solve or method.complete or case.config.train.start:
-        measure_bank(pipe, case, silent)
+    method = find_method(request.config.method)
+    if method.solve or method.complete or request.config.train.start:
+        measure_bank(pipe, request, silent)
     with tempfile.TemporaryDirectory() as folder, measured(pipe.device) as cost:
-        solution, _ = make_change(pipe, method, case, OutputFolder(Path(folder) / "out"), None, Alone(), silent)
-    stored = {module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()}
+        solution, _ = run_method(
+            pipe, method, request, OutputFolder(Path(folder) / "out"), None, SingleProcess(), silent
+        )
+    stored = {
+        module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()
+    }
     with mounted(pipe, stored):
         yield Trial(stored, cost, solution.facts)

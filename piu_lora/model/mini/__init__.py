@@ -1,7 +1,8 @@
 """arc2face-mini: an identity-conditioned latent-diffusion model small enough to ship inside the package.
 
-The same classes as Arc2Face (StableDiffusionPipeline, UNet2DConditionModel, AutoencoderKL, CLIPTextModel), truly trained,
-on rendered portraits of people who do not exist. ``python -m piu_lora.model.mini`` makes every part of it from nothing.
+The same classes as Arc2Face (StableDiffusionPipeline, UNet2DConditionModel, AutoencoderKL, CLIPTextModel),
+truly trained, on rendered portraits of people who do not exist. ``python -m piu_lora.model.mini`` makes every
+part of it from nothing.
 """
 
 from functools import cache
@@ -10,10 +11,18 @@ from pathlib import Path
 from piu_lora.errors import EnvironmentProblem
 from piu_lora.identity import IdentityBank, Recognizer
 
-__all__ = ["TUNED_ON", "conditioning_bank", "conditioning_recognizer", "evaluating_bank", "evaluating_recognizer", "folder"]
+__all__ = [
+    "TUNED_ON",
+    "conditioning_bank",
+    "conditioning_recognizer",
+    "evaluating_bank",
+    "evaluating_recognizer",
+    "folder",
+]
 
 # Rows of the bank whose people were used to choose defaults; the arena and the benchmarks that draw people leave them out.
-# benchmarks/forgetting.py is older than the choices made on the last hundred, and none of these concerns what it measures.
+# benchmarks/forgetting.py is older than the choices made on the last hundred, and none of these concerns what
+# it measures.
 TUNED_ON = frozenset({100, 300, 150, 410, *((11 + 97 * place) % 1024 for place in range(100))})
 _WEIGHTS = Path(__file__).parent / "weights"
 
@@ -26,7 +35,9 @@ def folder() -> Path:
     """
     base = _WEIGHTS / "base"
     if not (base / "model_index.json").exists():
-        raise EnvironmentProblem(f"the embedded base is missing from {str(_WEIGHTS)!r}; install piu-lora again")
+        raise EnvironmentProblem(
+            f"the embedded base is missing from {str(_WEIGHTS)!r}; install piu-lora again"
+        )
     return base
 
 

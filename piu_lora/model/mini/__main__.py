@@ -39,10 +39,14 @@ def sheet(out: Path, people: int = 8, shots: int = 5, seed: int = 0) -> None:
     from piu_lora.model.mini.dataset import people as sample
     from piu_lora.model.mini.dataset import portraits
 
-    columns = [portraits(person, shots, seed * 1009 + place) for place, person in enumerate(sample(people, seed))]
+    columns = [
+        portraits(person, shots, seed * 1009 + place) for place, person in enumerate(sample(people, seed))
+    ]
     faces = torch.stack(columns, dim=1)
     pixels = faces.permute(0, 3, 1, 4, 2).reshape(shots * faces.shape[-1], people * faces.shape[-1], 3)
-    Image.fromarray(pixels.numpy()).resize((pixels.shape[1] * 2, pixels.shape[0] * 2), Image.Resampling.LANCZOS).save(out)
+    Image.fromarray(pixels.numpy()).resize(
+        (pixels.shape[1] * 2, pixels.shape[0] * 2), Image.Resampling.LANCZOS
+    ).save(out)
 
 
 @app.command()

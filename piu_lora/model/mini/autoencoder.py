@@ -10,7 +10,14 @@ from piu_lora.model.mini.dataset import open_training_set, to_unit
 from piu_lora.model.mini.recognizers import Recognizer, load_recognizer
 from piu_lora.model.mini.training import fit, rank_and_world
 
-__all__ = ["build_autoencoder", "encode_training_set", "load_autoencoder", "train_autoencoder", "train_colours", "train_decoder"]
+__all__ = [
+    "build_autoencoder",
+    "encode_training_set",
+    "load_autoencoder",
+    "train_autoencoder",
+    "train_colours",
+    "train_decoder",
+]
 
 SEED = 41
 
@@ -25,7 +32,9 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 class _Reconstruction(nn.Module):
-    """L1 + MSE/2 + edges + recognizer features and cosine + a little KL; ``colour`` weighs the error of 8 px averages."""
+    """L1 + MSE/2 + edges + recognizer features and cosine + a little KL; ``colour`` weighs the error of 8 px
+    averages.
+    """
 
     def __init__(self, vae: AutoencoderKL, recognizer: Recognizer, colour: float) -> None:
         super().__init__()
@@ -33,7 +42,9 @@ class _Reconstruction(nn.Module):
         self.vae = vae
         self.recognizer = [recognizer]  # a list hides it from state_dict and the optimiser
 
-    def forward(self, faces: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def forward(
+        self, faces: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         with torch.autocast("cpu", torch.bfloat16):
             posterior = self.vae.encode(faces).latent_dist
             latent = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
@@ -57,7 +68,9 @@ class _Reconstruction(nn.Module):
 
 def _gradients(error: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of neighbouring errors: keeps eyes, frames and hair edges sharp."""
-    return (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return (error[..., 1:] - error[..., :-1]).abs().mean() + (
+        error[..., 1:, :] - error[..., :-1, :]
+    ).abs().mean()
 
 
 def train_autoencoder(folder: Path, steps: int, batch: int = 32) -> None:
@@ -68,7 +81,16 @@ def train_autoencoder(folder: Path, steps: int, batch: int = 32) -> None:
 
 def train_colours(folder: Path, steps: int, batch: int = 32) -> None:
     """Go on, with weight on flat colour: left alone, the green-magenta axis is learnt last."""
-    _run("colours", load_autoencoder(folder, "vae").train(), folder, steps, batch, lr=1.5e-3, ema=0.99, colour=4.0)
+    _run(
+        "colours",
+        load_autoencoder(folder, "vae").train(),
+        folder,
+        steps,
+        batch,
+        lr=1.5e-3,
+        ema=0.99,
+        colour=4.0,
+    )
 
 
 def train_decoder(folder: Path, steps: int, batch: int = 32) -> None:
@@ -79,7 +101,9 @@ def train_decoder(folder: Path, steps: int, batch: int = 32) -> None:
     _run("decoder", vae, folder, steps, batch, lr=1e-3, ema=0.999, colour=1.0)
 
 
-def _run(name: str, vae: AutoencoderKL, folder: Path, steps: int, batch: int, lr: float, ema: float, colour: float) -> None:
+def _run(
+    name: str, vae: AutoencoderKL, folder: Path, steps: int, batch: int, lr: float, ema: float, colour: float
+) -> None:
     model = _Reconstruction(vae.train(), load_recognizer("conditioning", folder), colour)
     faces = open_training_set(folder)
     share = batch // rank_and_world()[1]

@@ -36,7 +36,9 @@ def _render_block(seed: int, rows: torch.Tensor, first: int) -> npt.NDArray[np.u
 
 
 def write_training_set(folder: Path, processes: int) -> Path:
-    """Render the training set into ``folder/faces.npy``, (identities, PER_IDENTITY, 3, SIZE, SIZE) uint8; 2.6 GB."""
+    """Render the training set into ``folder/faces.npy``, (identities, PER_IDENTITY, 3, SIZE, SIZE) uint8; 2.6
+    GB.
+    """
     path = folder / "faces.npy"
     if path.exists():
         return path
@@ -46,7 +48,9 @@ def write_training_set(folder: Path, processes: int) -> Path:
     everyone, block = people(TRAIN_IDENTITIES, TRAIN_SEED), 40
     starts = range(0, TRAIN_IDENTITIES, block)
     with ProcessPoolExecutor(processes) as pool:
-        jobs = pool.map(_render_block, [TRAIN_SEED] * len(starts), [everyone[s : s + block] for s in starts], starts)
+        jobs = pool.map(
+            _render_block, [TRAIN_SEED] * len(starts), [everyone[s : s + block] for s in starts], starts
+        )
         for start, rendered in tqdm(zip(starts, jobs, strict=True), total=len(starts), desc="render"):
             faces[start : start + block] = rendered
     faces.flush()

@@ -16,7 +16,9 @@ _NORMALISING = "ReduceL2"  # opens the tail of the exported graph that makes the
 
 
 class DifferentiableRecognizer(nn.Module):
-    """The same function as ``identity.Recognizer.embed`` of the same file, with gradients; its own weights are frozen."""
+    """The same function as ``identity.Recognizer.embed`` of the same file, with gradients; its own weights
+    are frozen.
+    """
 
     def __init__(self, layers: nn.Sequential, size: int) -> None:
         super().__init__()
@@ -40,7 +42,8 @@ def differentiable_recognizer(device: torch.device | str = "cpu") -> Differentia
     import onnx  # comes with insightface
 
     graph = onnx.load(str(_WEIGHTS / "conditioning.onnx")).graph
-    # Batch norms are folded into the convolutions; large weights are stored in fp16 under "<name>.half" and cast.
+    # Batch norms are folded into the convolutions; large weights are stored in fp16 under "<name>.half" and
+    # cast.
     weights = {tensor.name.removesuffix(".half"): _array(tensor) for tensor in graph.initializer}
     layers = []
     for node in graph.node:
@@ -48,7 +51,9 @@ def differentiable_recognizer(device: torch.device | str = "cpu") -> Differentia
             break
         if node.op_type != "Cast":
             layers.append(_layer(node, weights))
-    recognizer = DifferentiableRecognizer(nn.Sequential(*layers), graph.input[0].type.tensor_type.shape.dim[2].dim_value)
+    recognizer = DifferentiableRecognizer(
+        nn.Sequential(*layers), graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    )
     return recognizer.to(device)
 
 
@@ -73,7 +78,9 @@ def _layer(node: Any, weights: dict[str, torch.Tensor]) -> nn.Module:
         layer = nn.Linear(values[0].shape[1], values[0].shape[0])
         layer.weight.data, layer.bias.data = values
         return layer
-    raise BadInput(f"the recognizer holds the operation {node.op_type!r}; expected convolutions, PReLU and one linear layer")
+    raise BadInput(
+        f"the recognizer holds the operation {node.op_type!r}; expected convolutions, PReLU and one linear layer"
+    )
 
 
 def _convolution(attributes: dict[str, Any], weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv2d:

@@ -13,7 +13,15 @@ from piu_lora.model.mini.dataset import BANK_SEED, people, portraits
 from piu_lora.model.mini.generator import SCHEDULER, load_generator
 from piu_lora.model.mini.recognizers import RECOGNIZERS, export_onnx, load_recognizer
 
-__all__ = ["BANK_IDENTITIES", "BANK_SHOTS", "bank_portraits", "export_banks", "export_base", "export_recognizers", "fresh_portraits"]
+__all__ = [
+    "BANK_IDENTITIES",
+    "BANK_SHOTS",
+    "bank_portraits",
+    "export_banks",
+    "export_base",
+    "export_recognizers",
+    "fresh_portraits",
+]
 
 BANK_IDENTITIES, BANK_SHOTS, EVALUATING_SHOTS = 1024, 9, 3
 _FRESH_SEED = 3  # of photographs that no bank holds
@@ -35,7 +43,9 @@ def export_base(work: Path, weights: Path) -> None:
         "recognizer": recognizer.id.name, "recognizer_sha256": recognizer.id.sha256,
     }  # fmt: skip
     vae = load_autoencoder(work, "decoder" if (work / "decoder.pt").exists() else "vae")
-    vae.register_to_config(scaling_factor=torch.load(work / "latents.pt", weights_only=True, mmap=True)["scale"])
+    vae.register_to_config(
+        scaling_factor=torch.load(work / "latents.pt", weights_only=True, mmap=True)["scale"]
+    )
     pipe = StableDiffusionPipeline(
         vae=vae.half(), unet=unet.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer,
         scheduler=DPMSolverMultistepScheduler(**SCHEDULER), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
@@ -43,7 +53,8 @@ def export_base(work: Path, weights: Path) -> None:
     staging = weights / ".base.tmp"
     shutil.rmtree(staging, ignore_errors=True)
     pipe.save_pretrained(staging)
-    # Stored in fp16 to be small, loaded in fp32 to be exact: transformers takes the dtype from here, diffusers its own default.
+    # Stored in fp16 to be small, loaded in fp32 to be exact: transformers takes the dtype from here,
+    # diffusers its own default.
     config = staging / "text_encoder" / "config.json"
     config.write_text(config.read_text().replace('"float16"', '"float32"'))
     shutil.rmtree(weights / "base", ignore_errors=True)
@@ -51,7 +62,9 @@ def export_base(work: Path, weights: Path) -> None:
 
 
 def bank_portraits(row: int, count: int = BANK_SHOTS) -> torch.Tensor:
-    """Photographs of one person of the embedded bank, (count, 3, 96, 96) uint8: what their embeddings were made from."""
+    """Photographs of one person of the embedded bank, (count, 3, 96, 96) uint8: what their embeddings were
+    made from.
+    """
     return portraits(people(BANK_IDENTITIES, BANK_SEED)[row], count, BANK_SEED * 10_000_019 + row)
 
 
@@ -64,10 +77,15 @@ def export_banks(weights: Path) -> None:
     """Embed people unseen in training with both recognizers; same ids in both banks."""
     ids = [f"mini-{row:04d}" for row in range(BANK_IDENTITIES)]
     faces = torch.stack([bank_portraits(row) for row in range(BANK_IDENTITIES)]).float() / 255
-    for name, shots, file in (("conditioning", BANK_SHOTS, "bank"), ("evaluating", EVALUATING_SHOTS, "bank_evaluating")):
+    for name, shots, file in (
+        ("conditioning", BANK_SHOTS, "bank"),
+        ("evaluating", EVALUATING_SHOTS, "bank_evaluating"),
+    ):
         recognizer = OnnxRecognizer(weights / f"{name}.onnx", f"mini-{name}")
         embeddings = recognizer.embed(faces[:, :shots].flatten(0, 1))
         labels = torch.arange(BANK_IDENTITIES, dtype=torch.int32).repeat_interleave(shots)
         identity = RecognizerId(recognizer.id.name, recognizer.id.sha256)
         settings = {"renderer_seed": BANK_SEED, "shots": shots, "size": faces.shape[-1]}
-        IdentityBank(normalize(embeddings).half(), labels, ids, identity, settings).save(weights / f"{file}.safetensors")
+        IdentityBank(normalize(embeddings).half(), labels, ids, identity, settings).save(
+            weights / f"{file}.safetensors"
+        )

@@ -14,11 +14,36 @@ from piu_lora.model.mini.dataset import open_training_set, to_unit
 from piu_lora.model.mini.recognizers import load_recognizer
 from piu_lora.model.mini.training import fit, rank_and_world
 
-__all__ = ["build_text_encoder", "build_tokenizer", "build_unet", "embed_training_set", "load_generator", "train_generator"]
+__all__ = [
+    "build_text_encoder",
+    "build_tokenizer",
+    "build_unet",
+    "embed_training_set",
+    "load_generator",
+    "train_generator",
+]
 
 SEED = 53
-SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "steps_offset": 1}
-_MERGES = ("p h", "ph o", "pho t", "phot o</w>", "o f</w>", "i d</w>", "p e", "pe r", "per s", "pers o", "perso n</w>")
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+}
+_MERGES = (
+    "p h",
+    "ph o",
+    "pho t",
+    "phot o</w>",
+    "o f</w>",
+    "i d</w>",
+    "p e",
+    "pe r",
+    "per s",
+    "pers o",
+    "perso n</w>",
+)
 _LENGTH = 8
 
 
@@ -27,7 +52,9 @@ def build_tokenizer() -> CLIPTokenizer:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     pieces = letters + [f"{letter}</w>" for letter in letters] + [merge.replace(" ", "") for merge in _MERGES]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
-    merges: Any = [tuple(merge.split()) for merge in _MERGES]  # annotated as list[str] upstream, taken as pairs
+    merges: Any = [
+        tuple(merge.split()) for merge in _MERGES
+    ]  # annotated as list[str] upstream, taken as pairs
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=_LENGTH)
 
 
@@ -57,13 +84,17 @@ def build_unet() -> UNet2DConditionModel:
 class _Denoiser(nn.Module):
     """Noise prediction on latents, conditioned on an embedding of another photograph of the same person."""
 
-    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
+    def __init__(
+        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+    ) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
         self.tokenizer = [tokenizer]
         self.scheduler = DDPMScheduler(**SCHEDULER)
 
-    def forward(self, latents: torch.Tensor, embeddings: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def forward(
+        self, latents: torch.Tensor, embeddings: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
         count = len(latents)
         tokenizer = self.tokenizer[0]
         condition = encode_embeddings(self.text_encoder, tokenizer, embeddings)
@@ -81,12 +112,17 @@ class _Denoiser(nn.Module):
 
 @torch.no_grad()
 def embed_training_set(folder: Path) -> Path:
-    """Cache the conditioning recognizer's embeddings of the training set as ``embeddings.pt``, (ids, shots, d) fp16."""
+    """Cache the conditioning recognizer's embeddings of the training set as ``embeddings.pt``, (ids, shots,
+    d) fp16.
+    """
     path = folder / "embeddings.pt"
     if path.exists():
         return path
     recognizer, faces = load_recognizer("conditioning", folder), open_training_set(folder)
-    blocks = [recognizer(recognizer.fit_size(to_unit(faces[s : s + 16].reshape(-1, *faces.shape[2:])))) for s in range(0, len(faces), 16)]
+    blocks = [
+        recognizer(recognizer.fit_size(to_unit(faces[s : s + 16].reshape(-1, *faces.shape[2:]))))
+        for s in range(0, len(faces), 16)
+    ]
     torch.save(torch.cat(blocks).half().unflatten(0, faces.shape[:2]), path)
     return path
 
@@ -96,7 +132,9 @@ def train_generator(folder: Path, steps: int, batch: int = 120) -> None:
     torch.manual_seed(SEED)
     tokenizer = build_tokenizer()
     model = _Denoiser(build_unet(), build_text_encoder(tokenizer), tokenizer)
-    model.unet.set_attn_processor(AttnProcessor())  # on CPU, at this size, plain attention trains 1.5x faster than SDPA
+    model.unet.set_attn_processor(
+        AttnProcessor()
+    )  # on CPU, at this size, plain attention trains 1.5x faster than SDPA
     latents = torch.load(folder / "latents.pt", weights_only=True, mmap=True)["latents"]
     embeddings = torch.load(folder / "embeddings.pt", weights_only=True, mmap=True)
     people, shots = latents.shape[:2]

@@ -1,7 +1,8 @@
 """Two face recognizers for rendered faces, trained with the ArcFace loss (arXiv 1801.07698).
 
-``conditioning`` plays the part of Arc2Face's recognizer: its embeddings condition the generator. ``evaluating`` has
-another architecture, another input size, another seed, and never meets the generator: it only scores.
+``conditioning`` plays the part of Arc2Face's recognizer: its embeddings condition the generator.
+``evaluating`` has another architecture, another input size, another seed, and never meets the generator: it
+only scores.
 """
 
 from pathlib import Path
@@ -16,13 +17,17 @@ __all__ = ["RECOGNIZERS", "Recognizer", "export_onnx", "train_recognizer"]
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.PReLU(outputs))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.PReLU(outputs)
+    )
 
 
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(_conv(width, width), nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
+        self.body = nn.Sequential(
+            _conv(width, width), nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x + self.body(x))
@@ -55,7 +60,9 @@ def _conditioning() -> Recognizer:
     features = nn.Sequential(
         _conv(3, 24, 2), _conv(24, 48, 2), _conv(48, 48), _conv(48, 96, 2), _conv(96, 96), _conv(96, 128, 2), _conv(128, 128)
     )  # fmt: skip
-    head = nn.Sequential(nn.Conv2d(128, 128, 6, groups=128, bias=False), nn.BatchNorm2d(128), nn.Flatten(), nn.Linear(128, 128))
+    head = nn.Sequential(
+        nn.Conv2d(128, 128, 6, groups=128, bias=False), nn.BatchNorm2d(128), nn.Flatten(), nn.Linear(128, 128)
+    )
     return Recognizer(features, head, size=96, width=128)
 
 
@@ -77,10 +84,13 @@ class _ArcFace(nn.Module):
     def __init__(self, backbone: Recognizer, seed: int, margin: float = 0.4, scale: float = 32.0) -> None:
         super().__init__()
         self.backbone, self.margin, self.scale = backbone, margin, scale
-        # A random isometry of the renderer's own parameters: from random prototypes training takes far longer to start.
+        # A random isometry of the renderer's own parameters: from random prototypes training takes far longer
+        # to start.
         who = people(TRAIN_IDENTITIES, TRAIN_SEED) - 0.5
         isometry = torch.linalg.qr(
-            torch.randn(max(backbone.width, who.shape[1]), who.shape[1], generator=torch.Generator().manual_seed(seed))
+            torch.randn(
+                max(backbone.width, who.shape[1]), who.shape[1], generator=torch.Generator().manual_seed(seed)
+            )
         )[0]
         self.prototypes = nn.Parameter(nn.functional.normalize(who @ isometry[: backbone.width].T, dim=1))
 
@@ -119,13 +129,17 @@ def load_recognizer(name: str, folder: Path) -> Recognizer:
     build, _ = RECOGNIZERS[name]
     backbone = build()
     state = torch.load(folder / f"{name}.pt", weights_only=True)["average"]
-    own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    own = {
+        key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")
+    }
     backbone.load_state_dict({key: own[key].to(value.dtype) for key, value in backbone.state_dict().items()})
     return backbone.eval().requires_grad_(False)
 
 
 def export_onnx(recognizer: Recognizer, path: Path) -> None:
-    """Write the recognizer with the contract of a real one: input (n, 3, s, s) RGB in [-1, 1], output unit-norm (n, d)."""
+    """Write the recognizer with the contract of a real one: input (n, 3, s, s) RGB in [-1, 1], output
+    unit-norm (n, d).
+    """
     example = torch.zeros(2, 3, recognizer.size, recognizer.size)
     temporary = path.with_suffix(".tmp.onnx")
     torch.onnx.export(

@@ -1,4 +1,6 @@
-"""The training loop shared by every piece of the embedded base: seeded, resumable, over one or more processes."""
+"""The training loop shared by every piece of the embedded base: seeded, resumable, over one or more
+processes.
+"""
 
 import os
 from collections.abc import Callable, Iterable
@@ -59,8 +61,8 @@ def fit(
 ) -> torch.nn.Module:  # fmt: skip
     """Train ``model`` in place and return it holding its moving average.
 
-    Every step draws from a generator seeded by (seed, step, process), so a resumed run equals an uninterrupted one.
-    The checkpoint is ``folder/NAME.pt``; a finished one is simply loaded.
+    Every step draws from a generator seeded by (seed, step, process), so a resumed run equals an
+    uninterrupted one. The checkpoint is ``folder/NAME.pt``; a finished one is simply loaded.
     """
     rank, world = rank_and_world()
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -92,7 +94,15 @@ def fit(
         if rank == 0:
             bar.set_postfix({key: f"{value:.4f}" for key, value in terms.items()}, refresh=False)
             if (index + 1) % save_every == 0 or index + 1 == steps:
-                _save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": index + 1}, path)
+                _save(
+                    {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "average": average,
+                        "step": index + 1,
+                    },
+                    path,
+                )
     model.load_state_dict({key: value.to(model.state_dict()[key].dtype) for key, value in average.items()})
     return model.eval()
 

@@ -1,7 +1,9 @@
-"""closed-encoder: the text encoder's MLPs write the anchor's condition where the forgotten person's embedding was read.
+"""closed-encoder: the text encoder's MLPs write the anchor's condition where the forgotten person's embedding
+was read.
 
-After MEMIT (mass-editing of key-value memories, arXiv 2210.07229, section 4): each layer's ``mlp.fc2`` is a linear memory
-whose keys are its inputs; the change wanted of the last residual stream is spread over the layers that are edited.
+After MEMIT (mass-editing of key-value memories, arXiv 2210.07229, section 4): each layer's ``mlp.fc2`` is a
+linear memory whose keys are its inputs; the change wanted of the last residual stream is spread over the
+layers that are edited.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +13,7 @@ import torch
 from transformers import CLIPTextModel
 
 from piu_lora.model.factors import Factors
-from piu_lora.unlearn.closed.solve import Edit, Moments
+from piu_lora.unlearn.closed.solve import Edit, SecondMoments
 
 __all__ = ["edited", "encoder_modules", "solve_encoder"]
 
@@ -27,7 +29,7 @@ def encoder_modules(text_encoder: CLIPTextModel, layers: int) -> list[str]:
 
 def solve_encoder(
     text_encoder: CLIPTextModel, encode: Encode, modules: Sequence[str], people: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    first: int, eta: float, solve: Callable[[str, Moments], Edit],
+    first: int, eta: float, solve: Callable[[str, SecondMoments], Edit],
 ) -> dict[str, Edit]:  # fmt: skip
     """One layer after the other, each with the keys and the error that the layers before it leave.
 
@@ -42,7 +44,9 @@ def solve_encoder(
     wanted = [_wanted(text_encoder, encode, mixtures, anchor, eta, first) for mixtures, anchor in people]
     edits: dict[str, Edit] = {}
     for place, module in enumerate(modules):
-        moments = Moments.empty(*text_encoder.get_parameter(f"{module.removeprefix(_PREFIX)}.weight").shape)
+        moments = SecondMoments.empty(
+            *text_encoder.get_parameter(f"{module.removeprefix(_PREFIX)}.weight").shape
+        )
         with edited(text_encoder, {name: edit.factors for name, edit in edits.items()}):
             for (mixtures, _), target in zip(people, wanted, strict=True):
                 keys, stream = _recorded(text_encoder, encode, mixtures, module)
@@ -53,15 +57,24 @@ def solve_encoder(
 
 
 def _wanted(
-    text_encoder: CLIPTextModel, encode: Encode, mixtures: torch.Tensor, anchor: torch.Tensor, eta: float, first: int
+    text_encoder: CLIPTextModel,
+    encode: Encode,
+    mixtures: torch.Tensor,
+    anchor: torch.Tensor,
+    eta: float,
+    first: int,
 ) -> torch.Tensor:
     last = _PREFIX + "final_layer_norm"
-    at_forgotten, at_anchor = (_recorded(text_encoder, encode, each, last)[1] for each in (mixtures, anchor[None]))
+    at_forgotten, at_anchor = (
+        _recorded(text_encoder, encode, each, last)[1] for each in (mixtures, anchor[None])
+    )
     return (at_anchor - eta * (at_forgotten - at_anchor))[:, first:]
 
 
 @torch.no_grad()
-def _recorded(text_encoder: CLIPTextModel, encode: Encode, embeddings: torch.Tensor, module: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _recorded(
+    text_encoder: CLIPTextModel, encode: Encode, embeddings: torch.Tensor, module: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs of a layer and of the last LayerNorm, (n, tokens, width) each."""
     seen: dict[str, torch.Tensor] = {}
     names = (module.removeprefix(_PREFIX), "final_layer_norm")
@@ -72,7 +85,10 @@ def _recorded(text_encoder: CLIPTextModel, encode: Encode, embeddings: torch.Ten
 
         return hook
 
-    handles = [text_encoder.get_submodule(name).register_forward_pre_hook(recorder(name)) for name in dict.fromkeys(names)]
+    handles = [
+        text_encoder.get_submodule(name).register_forward_pre_hook(recorder(name))
+        for name in dict.fromkeys(names)
+    ]
     try:
         encode(embeddings)
     finally:
@@ -86,12 +102,17 @@ def edited(text_encoder: CLIPTextModel, change: Mapping[str, Factors]) -> Iterat
     """While open, layers of the encoder answer with their change; its weights are not touched."""
 
     def adder(factors: Factors):  # type: ignore[no-untyped-def]
-        def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        def hook(
+            _layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+        ) -> torch.Tensor:
             return output + inputs[0] @ factors.down.to(inputs[0]).T @ factors.up.to(inputs[0]).T
 
         return hook
 
-    handles = [text_encoder.get_submodule(name.removeprefix(_PREFIX)).register_forward_hook(adder(f)) for name, f in change.items()]
+    handles = [
+        text_encoder.get_submodule(name.removeprefix(_PREFIX)).register_forward_hook(adder(f))
+        for name, f in change.items()
+    ]
     try:
         yield
     finally:

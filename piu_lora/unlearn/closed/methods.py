@@ -20,9 +20,9 @@ from piu_lora.model import (
 )
 from piu_lora.model.factors import Factors
 from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encoder
-from piu_lora.unlearn.closed.kv import condition_moments, kv_modules, shared_edit
-from piu_lora.unlearn.closed.solve import Edit, Moments, solve_edit
-from piu_lora.unlearn.registry import Ground, Problem, Solution, closed_form, shares
+from piu_lora.unlearn.closed.kv import condition_second_moments, kv_modules, shared_edit
+from piu_lora.unlearn.closed.solve import Edit, SecondMoments, solve_edit
+from piu_lora.unlearn.registry import Problem, Solution, SolveContext, closed_form, shares
 
 __all__ = ["condition_module", "statistics_modules", "with_keys_and_values"]
 
@@ -43,15 +43,22 @@ class _Setting:
 
     pipe: StableDiffusionPipeline
     config: ForgetConfig
-    people: list[tuple[torch.Tensor, torch.Tensor]]  # mixtures (n, d) and anchor (d,) of each, on the pipeline's device
+    people: list[
+        tuple[torch.Tensor, torch.Tensor]
+    ]  # mixtures (n, d) and anchor (d,) of each, on the pipeline's device
     retained: Mapping[str, torch.Tensor]  # second moments, neighbours and empty prompt among them
 
     @classmethod
-    def of(cls, problem: Problem, ground: Ground, config: ForgetConfig, modules: Sequence[str]) -> "_Setting":
-        pipe, closed = ground.pipe, config.closed
+    def of(
+        cls, problem: Problem, context: SolveContext, config: ForgetConfig, modules: Sequence[str]
+    ) -> "_Setting":
+        pipe, closed = context.pipe, config.closed
         generator = torch.Generator().manual_seed(config.seed)
         people = [
-            (dirichlet_mixtures(target.forget, closed.mixtures, generator).to(pipe.device), target.anchor.to(pipe.device))
+            (
+                dirichlet_mixtures(target.forget, closed.mixtures, generator).to(pipe.device),
+                target.anchor.to(pipe.device),
+            )
             for target in problem.targets
         ]
         chosen = torch.randint(len(problem.retain), (closed.near,), generator=generator)
@@ -59,7 +66,9 @@ class _Setting:
             problem.centres[shares(len(people), closed.near, generator)], problem.retain[chosen],
             config.retain.neighbour_low, config.retain.neighbour_high, generator,
         )  # fmt: skip
-        retained = ground.retained(modules)  # on a real base, a set of these takes a gigabyte: there is never a second one
+        retained = context.retained(
+            modules
+        )  # on a real base, a set of these takes a gigabyte: there is never a second one
         for moment in retained.values():
             moment.mul_(1 - closed.neighbours)
         if closed.neighbours:
@@ -85,11 +94,16 @@ class _Setting:
         """The first token position that carries the identity."""
         return identity_position(self.pipe.tokenizer)
 
-    def solve(self, moments: Moments, retained: torch.Tensor) -> Edit:
+    def solve(self, moments: SecondMoments, retained: torch.Tensor) -> Edit:
         """One ridge regression with the settings of the request."""
         closed = self.config.closed
         return solve_edit(
-            moments, retained, retain_weight=closed.retain_weight, ridge=closed.ridge, tolerance=closed.tolerance, rank=closed.rank
+            moments,
+            retained,
+            retain_weight=closed.retain_weight,
+            ridge=closed.ridge,
+            tolerance=closed.tolerance,
+            rank=closed.rank,
         )
 
     def encoder(self) -> dict[str, Edit]:
@@ -111,7 +125,7 @@ class _Setting:
         if kept is not None:
             rows = kept.flatten(0, -2).cpu().double()
             retained = retained + rows.T @ rows / len(rows)
-        edit = self.solve(condition_moments(pairs, self.config.closed.eta), retained)
+        edit = self.solve(condition_second_moments(pairs, self.config.closed.eta), retained)
         modules = kv_modules((name for name, _ in self.pipe.unet.named_modules()), self.config.lora.blocks)
         if not modules:
             raise BadInput(f"lora.blocks = {self.config.lora.blocks} holds no cross-attention of this UNet")
@@ -126,39 +140,48 @@ def _facts(edits: Sequence[Edit]) -> dict[str, object]:
     }
 
 
-@closed_form("closed-kv", label="closed form on keys and values", paper="after UCE, arXiv 2308.14761, token-wise")
-def closed_kv(problem: Problem, ground: Ground, config: ForgetConfig) -> Solution:
-    """``to_k`` and ``to_v`` read the forgotten person's condition as the anchor's: one edit of the condition, shared by all layers."""
-    change, edit = _Setting.of(problem, ground, config, [condition_module(ground.pipe)]).keys_and_values()
+@closed_form(
+    "closed-kv", label="closed form on keys and values", paper="after UCE, arXiv 2308.14761, token-wise"
+)
+def closed_kv(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
+    """``to_k`` and ``to_v`` read the forgotten person's condition as the anchor's: one edit of the condition,
+    shared by all layers.
+    """
+    change, edit = _Setting.of(problem, context, config, [condition_module(context.pipe)]).keys_and_values()
     return Solution(change, _facts([edit]))
 
 
 @closed_form("closed-encoder", label="closed form on the text encoder", paper="after MEMIT, arXiv 2210.07229")
-def closed_encoder(problem: Problem, ground: Ground, config: ForgetConfig) -> Solution:
+def closed_encoder(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """The encoder writes the anchor's condition where it reads the forgotten person's embedding."""
-    modules = encoder_modules(ground.pipe.text_encoder, config.closed.layers)
-    edits = _Setting.of(problem, ground, config, modules).encoder()
+    modules = encoder_modules(context.pipe.text_encoder, config.closed.layers)
+    edits = _Setting.of(problem, context, config, modules).encoder()
     return Solution({module: edit.factors for module, edit in edits.items()}, _facts(list(edits.values())))
 
 
 @closed_form("closed-both", label="closed form on text encoder, keys and values", paper="MEMIT and UCE")
-def closed_both(problem: Problem, ground: Ground, config: ForgetConfig) -> Solution:
+def closed_both(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """Both, so that neither the edited encoder nor the edited UNet alone still generates the person.
 
-    The keys and values are solved for the *unedited* encoder's conditions of the person, and keep those of the edited one,
-    which are the anchor's already.
+    The keys and values are solved for the *unedited* encoder's conditions of the person, and keep those of
+    the edited one, which are the anchor's already.
     """
-    modules = [*encoder_modules(ground.pipe.text_encoder, config.closed.layers), condition_module(ground.pipe)]
-    setting = _Setting.of(problem, ground, config, modules)
+    modules = [
+        *encoder_modules(context.pipe.text_encoder, config.closed.layers),
+        condition_module(context.pipe),
+    ]
+    setting = _Setting.of(problem, context, config, modules)
     edits = setting.encoder()
     encoder = {module: edit.factors for module, edit in edits.items()}
     unet, edit = _beside(setting, encoder)
     return Solution({**encoder, **unet}, _facts([*edits.values(), edit]))
 
 
-def with_keys_and_values(problem: Problem, ground: Ground, config: ForgetConfig, encoder: Mapping[str, Factors]) -> Solution:
+def with_keys_and_values(
+    problem: Problem, context: SolveContext, config: ForgetConfig, encoder: Mapping[str, Factors]
+) -> Solution:
     """Add closed-kv's layers to a finished change of the text encoder, as ``closed-both`` does to its own."""
-    unet, edit = _beside(_Setting.of(problem, ground, config, [condition_module(ground.pipe)]), encoder)
+    unet, edit = _beside(_Setting.of(problem, context, config, [condition_module(context.pipe)]), encoder)
     return Solution({**encoder, **unet}, _facts([edit]))
 
 

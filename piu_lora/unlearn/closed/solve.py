@@ -1,4 +1,6 @@
-"""The small linear problem inside every closed form: a ridge regression, solved in float64 and cut to a low rank."""
+"""The small linear problem inside every closed form: a ridge regression, solved in float64 and cut to a low
+rank.
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,14 +10,14 @@ import torch
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Factors
 
-__all__ = ["Edit", "Moments", "solve_edit"]
+__all__ = ["Edit", "SecondMoments", "solve_edit"]
 
 # A Cholesky factor whose diagonal spans more than this leaves fewer than four digits of the solution.
 _WORST_CONDITION = 1e12
 
 
 @dataclass
-class Moments:
+class SecondMoments:
     """``E[d x^T]`` and ``E[x x^T]`` of wanted output changes d and inputs x, float64, streamed."""
 
     cross: torch.Tensor  # (out, in)
@@ -23,9 +25,11 @@ class Moments:
     count: int = 0
 
     @classmethod
-    def empty(cls, out: int, width: int) -> "Moments":
+    def empty(cls, out: int, width: int) -> "SecondMoments":
         """Nothing seen yet."""
-        return cls(torch.zeros(out, width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64))
+        return cls(
+            torch.zeros(out, width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
+        )
 
     def add(self, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
         """Take in rows of inputs (n, in) and of wanted changes (n, out)."""
@@ -42,7 +46,8 @@ class Edit:
 
     Attributes:
         kept: share of the change's energy, over the inputs it was solved for, that its rank keeps.
-        condition: a lower bound of the condition number of the system, from the diagonal of its Cholesky factor.
+        condition: a lower bound of the condition number of the system, from the diagonal of its Cholesky
+            factor.
     """
 
     factors: Factors
@@ -51,12 +56,20 @@ class Edit:
 
 
 def solve_edit(
-    moments: Moments, retained: torch.Tensor, *, retain_weight: float, ridge: float, tolerance: float, rank: int | None = None
+    moments: SecondMoments,
+    retained: torch.Tensor,
+    *,
+    retain_weight: float,
+    ridge: float,
+    tolerance: float,
+    rank: int | None = None,
 ) -> Edit:
-    """``argmin_D E|D x - d|^2 + w E_r|D x|^2 + ridge |D|^2``, whose solution is ``D = E[d x^T] G^-1``, at the lowest rank that will do.
+    """``argmin_D E|D x - d|^2 + w E_r|D x|^2 + ridge |D|^2``, whose solution is ``D = E[d x^T] G^-1``, at the
+    lowest rank that will do.
 
-    ``G = E[x x^T] + w E_r[x x^T] + ridge I`` is positive definite; with ``G = L L^T``, the best D of a given rank *for the inputs
-    at hand* (least ``|(D - D_r) L|``) keeps the leading left singular vectors U of ``D L = E[d x^T] L^-T``: ``D_r = U U^T D``.
+    ``G = E[x x^T] + w E_r[x x^T] + ridge I`` is positive definite; with ``G = L L^T``, the best D of a given
+    rank *for the inputs at hand* (least ``|(D - D_r) L|``) keeps the leading left singular vectors U of ``D L
+    = E[d x^T] L^-T``: ``D_r = U U^T D``.
 
     Args:
         moments: of the people to forget.
@@ -72,7 +85,9 @@ def solve_edit(
     system = moments.own.add(retained.double(), alpha=retain_weight)
     system.diagonal().add_(ridge * system.diagonal().mean())
     if not (torch.isfinite(system).all() and torch.isfinite(moments.cross).all()):
-        raise BadInput("the statistics of the closed form hold NaN or infinity; load the base in float32, and try `bank check`")
+        raise BadInput(
+            "the statistics of the closed form hold NaN or infinity; load the base in float32, and try `bank check`"
+        )
     lower, failed = torch.linalg.cholesky_ex(system)
     diagonal = lower.diagonal()
     condition = math.inf if failed else float((diagonal.max() / diagonal.min()) ** 2)
@@ -91,4 +106,6 @@ def solve_edit(
     down = left.T @ dense
     # Both factors the same size, so that half precision serves both.
     root = down.norm(dim=1).clamp_min(1e-300).sqrt()
-    return Edit(Factors((down / root[:, None]).float(), (left * root).float()), float(energy[keep - 1]), condition)
+    return Edit(
+        Factors((down / root[:, None]).float(), (left * root).float()), float(energy[keep - 1]), condition
+    )

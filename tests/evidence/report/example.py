@@ -18,7 +18,13 @@ def document() -> dict[str, Any]:
     return {
         "format": "piu_lora.report/2",
         "public": False,
-        "adapter": {"id": "9814e0fb69f07257", "method": "piu", "weights_sha256": "ab" * 32, "bytes": 204800, "people": 1},
+        "adapter": {
+            "id": "9814e0fb69f07257",
+            "method": "piu",
+            "weights_sha256": "ab" * 32,
+            "bytes": 204800,
+            "people": 1,
+        },
         "base": {"id": "arc2face-mini", "family": "mini", "revision": None},
         "environment": {
             "libraries": {"torch": "2.13.0", "diffusers": "0.42.1", "peft": "0.21.0", "piu_lora": "0.5.0"},
@@ -28,7 +34,12 @@ def document() -> dict[str, Any]:
             "platform": "Linux-6.1-x86_64",
         },
         "seed": 42,
-        "settings": {"method": "piu", "seed": 42, "anchor": {"rule": "proximity", "identity": "", "tau": 0.2}, "train": {"steps": 400}},
+        "settings": {
+            "method": "piu",
+            "seed": 42,
+            "anchor": {"rule": "proximity", "identity": "", "tau": 0.2},
+            "train": {"steps": 400},
+        },
         "person": {"people": 1, "train": 6, "held_out": 3, "references": 6},
         "verdict": verdict(),
         "evaluation": evaluation(),
@@ -38,16 +49,96 @@ def document() -> dict[str, Any]:
 
 def verdict() -> dict[str, Any]:
     rows = [
-        ("forget_ism", "conditioning", "likeness (ISM) of the forgotten person, after / before", 0.155, 0.5, "<=", ""),
-        ("recognised", "conditioning", "images of the forgotten person still recognised (AccU)", 0.0, 0.05, "<=", ""),
-        ("verified", "conditioning", "images of the forgotten person that verify at a false-accept rate of 0.001", 0.021, 0.05, "<=", ""),
-        ("random_ism", "conditioning", "likeness (ISM) of retained people, after / before", 0.972, 0.95, ">=", ""),
-        ("nearest_ism", "conditioning", "likeness (ISM) of the nearest neighbours, after / before", 0.914, 0.9, ">=", ""),
-        ("forget_ism", "evaluating", "likeness (ISM) of the forgotten person, after / before", 0.288, 0.5, "<=", ""),
-        ("verified", "evaluating", "images of the forgotten person that verify at a false-accept rate of 0.001", 0.12, 0.05, "<=", ""),
-        ("nearest_verified", "evaluating", "images of the nearest neighbours that verify, after / before", 0.941, 0.9, ">=", ""),
-        ("sharpness", "", "sharpness of images of the forgotten person, after / before", 0.931, 0.7, ">=", ""),
-        ("kid", "", "KID of everybody else, after - before, x 1000", None, 5.0, "<=", "there are no photographs to compare with"),
+        (
+            "forget_ism",
+            "conditioning",
+            "likeness (ISM) of the forgotten person, after / before",
+            0.155,
+            0.5,
+            "<=",
+            "",
+        ),
+        (
+            "recognised",
+            "conditioning",
+            "images of the forgotten person still recognised (AccU)",
+            0.0,
+            0.05,
+            "<=",
+            "",
+        ),
+        (
+            "verified",
+            "conditioning",
+            "images of the forgotten person that verify at a false-accept rate of 0.001",
+            0.021,
+            0.05,
+            "<=",
+            "",
+        ),
+        (
+            "random_ism",
+            "conditioning",
+            "likeness (ISM) of retained people, after / before",
+            0.972,
+            0.95,
+            ">=",
+            "",
+        ),
+        (
+            "nearest_ism",
+            "conditioning",
+            "likeness (ISM) of the nearest neighbours, after / before",
+            0.914,
+            0.9,
+            ">=",
+            "",
+        ),
+        (
+            "forget_ism",
+            "evaluating",
+            "likeness (ISM) of the forgotten person, after / before",
+            0.288,
+            0.5,
+            "<=",
+            "",
+        ),
+        (
+            "verified",
+            "evaluating",
+            "images of the forgotten person that verify at a false-accept rate of 0.001",
+            0.12,
+            0.05,
+            "<=",
+            "",
+        ),
+        (
+            "nearest_verified",
+            "evaluating",
+            "images of the nearest neighbours that verify, after / before",
+            0.941,
+            0.9,
+            ">=",
+            "",
+        ),
+        (
+            "sharpness",
+            "",
+            "sharpness of images of the forgotten person, after / before",
+            0.931,
+            0.7,
+            ">=",
+            "",
+        ),
+        (
+            "kid",
+            "",
+            "KID of everybody else, after - before, x 1000",
+            None,
+            5.0,
+            "<=",
+            "there are no photographs to compare with",
+        ),
     ]
     lines = []
     for name, recognizer, text, value, limit, relation, reason in rows:
@@ -104,16 +195,26 @@ def recognizer(role: str, shift: float, strict: bool) -> dict[str, Any]:
             "refused": "900 impostor pairs cannot show a rate of 0.0001; at least 30000 are needed",
         }
     known = [far for far in FARS if thresholds[far]["cosine"] is not None]
-    after = {group: value + (shift if group == "forget" else -shift / 2) for group, (_, value) in GROUPS.items()}
+    after = {
+        group: value + (shift if group == "forget" else -shift / 2) for group, (_, value) in GROUPS.items()
+    }
     found = {
         "role": role,
         "thresholds": thresholds,
         "references": {"refused": ""},
-        "ism": {group: _ism(before, after[group], 25 if group == "forget" else 60) for group, (before, _) in GROUPS.items()},
-        "recognised": {group: {"before": _mean(0.99), "after": _mean(0.0 if group == "forget" else 0.95)} for group in GROUPS},
+        "ism": {
+            group: _ism(before, after[group], 25 if group == "forget" else 60)
+            for group, (before, _) in GROUPS.items()
+        },
+        "recognised": {
+            group: {"before": _mean(0.99), "after": _mean(0.0 if group == "forget" else 0.95)}
+            for group in GROUPS
+        },
         "verified": dict.fromkeys(FARS),
         "strangers": {far: _mean(float(far) * 1.3, 0.002) if far in known else None for far in FARS},
-        "no_face": {group: {"before": 0, "after": 2 if group == "forget" else 0, "n": 48} for group in GROUPS},
+        "no_face": {
+            group: {"before": 0, "after": 2 if group == "forget" else 0, "n": 48} for group in GROUPS
+        },
         "before": {"acc_u": 1.0, "acc_r": 0.97, "srk": 0.96},
         "after": {"acc_u": 0.0, "acc_r": 0.95, "srk": 95.0},
         "leak": dict.fromkeys(FARS),
@@ -149,7 +250,10 @@ def _scores(shift: float) -> dict[str, Any]:
     middles = (edges[1:] + edges[:-1]) / 2
 
     def bell(mean: float, width: float) -> list[float]:
-        return [round(float(value), 5) for value in np.exp(-(((middles - mean) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))]
+        return [
+            round(float(value), 5)
+            for value in np.exp(-(((middles - mean) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
+        ]
 
     parts = {
         "impostor": bell(0.02, 0.13),
@@ -189,11 +293,18 @@ def evaluation() -> dict[str, Any]:
             "evaluating": recognizer("only evaluates", 0.09, False),
         },
         "agreement": {
-            far: {"both": 2, "only": {"conditioning": 1, "evaluating": 6}, "neither": 37, "no_face": 2} if place < 2 else None
+            far: {"both": 2, "only": {"conditioning": 1, "evaluating": 6}, "neither": 37, "no_face": 2}
+            if place < 2
+            else None
             for place, far in enumerate(FARS)
         },
         "quality": {
-            "kid": {"features": "embeddings of the evaluating recognizer", "times": 1000, "forget": kid, "retain": kid},
+            "kid": {
+                "features": "embeddings of the evaluating recognizer",
+                "times": 1000,
+                "forget": kid,
+                "retain": kid,
+            },
             "sharpness": {"forget": change, "retain": change},
             "face_quality": None,
         },
@@ -203,7 +314,10 @@ def evaluation() -> dict[str, Any]:
             _sweep("weight", "adapter weight", (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)),
             _sweep("precision", "precision", ("fp32", "bf16", "fp16", "int8 weights")),
         ],
-        "notes": ["No face quality model is at hand, so face quality was not measured.", "Leak@64 needs 64 images, and 48 were made."],
+        "notes": [
+            "No face quality model is at hand, so face quality was not measured.",
+            "Leak@64 needs 64 images, and 48 were made.",
+        ],
     }
 
 
@@ -211,11 +325,19 @@ def _sweep(name: str, label: str, values: tuple[float, ...] | tuple[str, ...]) -
     points = []
     for place, value in enumerate(values):
         share = place / (len(values) - 1)
-        forget = {"before": 0.66 + 0.06 * share, "after": max(0.7 - 0.65 * share, 0.1) if name == "weight" else 0.1 + 0.12 * share}
+        forget = {
+            "before": 0.66 + 0.06 * share,
+            "after": max(0.7 - 0.65 * share, 0.1) if name == "weight" else 0.1 + 0.12 * share,
+        }
         point = {
             "forget": {**forget, "verified_before": 1.0, "verified": 0.0},
             "random": {"before": 0.7, "after": 0.70 - 0.03 * share, "verified_before": 1.0, "verified": 0.98},
-            "nearest": {"before": 0.69, "after": 0.68 - 0.09 * share, "verified_before": 0.97, "verified": 0.9},
+            "nearest": {
+                "before": 0.69,
+                "after": 0.68 - 0.09 * share,
+                "verified_before": 0.97,
+                "verified": 0.9,
+            },
         }
         points.append({"value": value, "recognizers": {"conditioning": point, "evaluating": point}})
     return {"name": name, "label": label, "unit": "", "points": points}
@@ -223,11 +345,16 @@ def _sweep(name: str, label: str, values: tuple[float, ...] | tuple[str, ...]) -
 
 def audit() -> dict[str, Any]:
     cosines = [1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
-    off, on = [0.71 - 0.05 * place for place in range(8)], [0.1 + 0.07 * place if place < 4 else 0.4 - 0.02 * place for place in range(8)]
+    off, on = (
+        [0.71 - 0.05 * place for place in range(8)],
+        [0.1 + 0.07 * place if place < 4 else 0.4 - 0.02 * place for place in range(8)],
+    )
     control = [0.70 - 0.05 * place for place in range(8)]
 
     def series(name: str, xs: list[Any], ys: list[float | None], half: float | None = 0.03) -> dict[str, Any]:
-        ends = [None if half is None else [None if y is None else y + sign * half for y in ys] for sign in (-1, 1)]
+        ends = [
+            None if half is None else [None if y is None else y + sign * half for y in ys] for sign in (-1, 1)
+        ]
         return {"name": name, "x": xs, "y": ys, "low": ends[0], "high": ends[1]}
 
     cone = {
@@ -242,8 +369,14 @@ def audit() -> dict[str, Any]:
         "finding": "Down to a cosine of 0.55 the images do not verify; around the control person all do from 0.7 on.",
         "figures": {"radius": 0.55, "control_radius": None},
         "columns": ["case", "who", "recognizer", "ISM before", "ISM after", "verified"],
-        "rows": [[f"cosine {x}", "forgotten", "evaluating", a, b, 0.0] for x, a, b in zip(cosines, off, on, strict=True)]
-        + [[f"cosine {x}", "control", "evaluating", c, c - 0.02, 1.0] for x, c in zip(cosines, control, strict=True)],
+        "rows": [
+            [f"cosine {x}", "forgotten", "evaluating", a, b, 0.0]
+            for x, a, b in zip(cosines, off, on, strict=True)
+        ]
+        + [
+            [f"cosine {x}", "control", "evaluating", c, c - 0.02, 1.0]
+            for x, c in zip(cosines, control, strict=True)
+        ],
         "curves": [
             {
                 "title": "ISM over the cosine",
@@ -271,7 +404,11 @@ def audit() -> dict[str, Any]:
         "finding": "After 80 steps 1 of 3 starts verifies (ISM 0.51); of the control 3 of 3 do (ISM 0.68).",
         "figures": {"best_ism": 0.51, "steps_to_success": 80},
         "columns": ["case", "who", "ISM", "verified"],
-        "rows": [["start 1", "forgotten", 0.51, True], ["start 2", "forgotten", 0.31, False], ["start 1", "control", 0.68, True]],
+        "rows": [
+            ["start 1", "forgotten", 0.51, True],
+            ["start 2", "forgotten", 0.31, False],
+            ["start 1", "control", 0.68, True],
+        ],
         "curves": [
             {
                 "title": "ISM over the steps of the search",
@@ -279,7 +416,12 @@ def audit() -> dict[str, Any]:
                 "y": "ISM",
                 "threshold": 0.472,
                 "series": [
-                    series(f"{who}, start {start}", steps, [0.05 + top * (1 - math.exp(-step / 40)) for step in steps], None)
+                    series(
+                        f"{who}, start {start}",
+                        steps,
+                        [0.05 + top * (1 - math.exp(-step / 40)) for step in steps],
+                        None,
+                    )
                     for who, tops in (("forgotten", (0.47, 0.27, 0.2)), ("control person", (0.65, 0.62, 0.6)))
                     for start, top in enumerate(tops, 1)
                 ],
@@ -313,7 +455,10 @@ def audit() -> dict[str, Any]:
                 "x": "kind",
                 "y": "ISM",
                 "threshold": 0.472,
-                "series": [series("forgotten", names, [0.12, 0.1, 0.2], 0.05), series("nearest", names, [0.6, 0.63, 0.58], 0.05)],
+                "series": [
+                    series("forgotten", names, [0.12, 0.1, 0.2], 0.05),
+                    series("nearest", names, [0.6, 0.63, 0.58], 0.05),
+                ],
             }
         ],
     }
@@ -347,6 +492,7 @@ def png(colour: str, size: tuple[int, int] = (128, 128), words: str = "") -> byt
 def pictures() -> Pictures:
     """A sheet and three pairs."""
     pairs = tuple(
-        Pair(label, png("#557799", words="before"), png("#997755", words="after")) for label in ("forgotten", "retained", "near neighbour")
+        Pair(label, png("#557799", words="before"), png("#997755", words="after"))
+        for label in ("forgotten", "retained", "near neighbour")
     )
     return Pictures(png("#8899aa", (900, 700), "a sheet"), pairs)

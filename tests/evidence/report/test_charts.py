@@ -35,7 +35,14 @@ def test_a_linear_axis_holds_its_values_and_its_ticks_are_even(values: list[floa
 
 def test_ticks_are_round_and_labelled_as_such() -> None:
     assert [label for _, label in linear((0.0, 1.0)).ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
-    assert [label for _, label in linear((0.0, 1.25)).ticks] == ["0.00", "0.25", "0.50", "0.75", "1.00", "1.25"]
+    assert [label for _, label in linear((0.0, 1.25)).ticks] == [
+        "0.00",
+        "0.25",
+        "0.50",
+        "0.75",
+        "1.00",
+        "1.25",
+    ]
     assert [label for _, label in linear((0, 4000)).ticks] == ["0", "1,000", "2,000", "3,000", "4,000"]
     assert between(0.13, 0.87).low == 0.13
     assert all(0.13 <= value <= 0.87 for value, _ in between(0.13, 0.87).ticks)
@@ -55,15 +62,33 @@ def test_spread_labels_do_not_overlap_and_keep_their_order(entries: list[tuple[f
     order = sorted(range(len(places)), key=lambda index: places[index])
     for one, other in itertools.pairwise(order):
         assert moved[other] - moved[one] >= (heights[one] + heights[other]) / 2 - 1e-9
-    assert all(moved[index] - heights[index] / 2 + 1e-9 >= 0 and moved[index] + heights[index] / 2 <= 200 + 1e-9 for index in order)
+    assert all(
+        moved[index] - heights[index] / 2 + 1e-9 >= 0 and moved[index] + heights[index] / 2 <= 200 + 1e-9
+        for index in order
+    )
 
 
 def test_a_point_lies_where_its_values_say() -> None:
-    plot = Plot("t", Scale(0, 2, ()), Scale(0, 4, ()), "x", "y", width=300, height=200, left=50, right=50, top=20, bottom=30)
+    plot = Plot(
+        "t",
+        Scale(0, 2, ()),
+        Scale(0, 4, ()),
+        "x",
+        "y",
+        width=300,
+        height=200,
+        left=50,
+        right=50,
+        top=20,
+        bottom=30,
+    )
     plot.point(0.5, 1.0, "forget")
     circle = drawn(plot.svg()).find("circle")
     assert circle is not None
-    assert (float(circle.get("cx", "")), float(circle.get("cy", ""))) == (50 + 200 * 0.25, 200 - 30 - 150 * 0.25)
+    assert (float(circle.get("cx", "")), float(circle.get("cy", ""))) == (
+        50 + 200 * 0.25,
+        200 - 30 - 150 * 0.25,
+    )
 
 
 def test_a_missing_value_breaks_the_line_and_is_not_drawn_as_zero() -> None:
@@ -77,9 +102,14 @@ def test_a_missing_value_breaks_the_line_and_is_not_drawn_as_zero() -> None:
 def test_every_calibrated_threshold_is_drawn_at_its_cosine_and_named() -> None:
     root = drawn(score_chart("conditioning", SEEN))
     words = [element.text for element in root.iter("text")]
-    xs = sorted(float(element.get("x1", "")) for element in root.iter("line") if element.get("class") == "rule")
+    xs = sorted(
+        float(element.get("x1", "")) for element in root.iter("line") if element.get("class") == "rule"
+    )
     levels = sorted(found["cosine"] for found in SEEN["thresholds"].values())
-    assert all(f"FAR {name}: {level:.3f}" in words for name, level in zip(("1e-4", "1e-3", "1e-2"), reversed(levels), strict=True))
+    assert all(
+        f"FAR {name}: {level:.3f}" in words
+        for name, level in zip(("1e-4", "1e-3", "1e-2"), reversed(levels), strict=True)
+    )
     gaps = [(xs[1] - xs[0]) / (levels[1] - levels[0]), (xs[2] - xs[1]) / (levels[2] - levels[1])]
     assert gaps[0] == pytest.approx(gaps[1], rel=0.02)
 
@@ -91,7 +121,11 @@ def test_a_refused_threshold_is_not_drawn() -> None:
 
 def test_charts_have_a_name_for_screen_readers() -> None:
     seen = evaluation()["recognizers"]
-    charts = [plane(seen), score_chart("c", SEEN), sweep_chart(evaluation()["sweeps"][0], "conditioning", 0.4, "0.001")]
+    charts = [
+        plane(seen),
+        score_chart("c", SEEN),
+        sweep_chart(evaluation()["sweeps"][0], "conditioning", 0.4, "0.001"),
+    ]
     charts += [
         neighbour_map("c", SEEN["neighbours"]["labels"], SEEN["neighbours"]["before"]),
         agreement_bar("0.01", evaluation()["agreement"]["0.01"]),
@@ -118,7 +152,11 @@ def test_a_bar_is_as_long_as_its_count() -> None:
 
 def test_the_map_is_as_full_as_the_cosine() -> None:
     root = drawn(neighbour_map("c", ["a", "b"], [[0.7, -0.2], [None, 1.0]]))
-    full = [element.get("style", "").rsplit(":", 1)[1] for element in root.iter("rect") if "fill-opacity" in element.get("style", "")]
+    full = [
+        element.get("style", "").rsplit(":", 1)[1]
+        for element in root.iter("rect")
+        if "fill-opacity" in element.get("style", "")
+    ]
     assert full == ["0.700", "0.000", "0.000", "1.000"]
     words = [element.text for element in root.iter("text")]
     assert "?" in words
@@ -137,7 +175,15 @@ def test_series_are_drawn_in_the_colour_of_the_people_they_name() -> None:
             "untouched base",
         ]
     )
-    assert [colour for colour, *_ in found] == ["forget", "forget", "random", "nearest", "forget", "ink", "decoy"]
+    assert [colour for colour, *_ in found] == [
+        "forget",
+        "forget",
+        "random",
+        "nearest",
+        "forget",
+        "ink",
+        "decoy",
+    ]
     assert [dashed for _, dashed, _ in found] == [False, True, False, False, False, False, True]
     assert len(set(found)) == len(found)
 

@@ -13,15 +13,22 @@ from PIL import Image
 from piu_lora.evidence.report import report_html
 from tests.evidence.report.example import document, pictures
 
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+BROWSER = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no chromium here (Debian: apt-get install chromium)"),
 ]
 
-# A headless window is at least 500 wide, so the page is looked at in a frame of the width asked for. The frame's own document measures
-# itself: its width against the window's, and every box that sticks out of it without being inside one that
-# scrolls, and words of a chart that lie on other words.
+# A headless window is at least 500 wide, so the page is looked at in a frame of the width asked for. The
+# frame's own document measures itself: its width against the window's, and every box that sticks out of it
+# without being inside one that scrolls, and words of a chart that lie on other words.
 MEASURE = """<script>addEventListener("load", () => {
   const wide = document.documentElement, out = [];
   for (const box of document.querySelectorAll("main *")) {
@@ -51,7 +58,9 @@ def browse(folder: Path, *arguments: str, width: int, height: int = 2000) -> str
 def page(folder: Path, *, measured: bool) -> None:
     text = report_html(document(), pictures())
     if measured:
-        text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace("</body>", MEASURE + "</body>")
+        text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace(
+            "</body>", MEASURE + "</body>"
+        )
     (folder / "page.html").write_text(text, encoding="utf-8")
 
 

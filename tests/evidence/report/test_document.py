@@ -20,7 +20,10 @@ Spoil = Callable[[dict[str, Any]], Any]
 def test_the_schema_is_one_and_describes_every_part() -> None:
     Draft202012Validator.check_schema(schema())
     assert schema()["properties"]["format"]["const"] == "piu_lora.report/2"
-    assert all("description" in schema()["$defs"][name] for name in ("recognizer", "verified", "attack", "curve", "verdict", "ism"))
+    assert all(
+        "description" in schema()["$defs"][name]
+        for name in ("recognizer", "verified", "attack", "curve", "verdict", "ism")
+    )
 
 
 def test_objects_of_a_fixed_form_take_no_other_key() -> None:
@@ -51,13 +54,23 @@ def test_the_text_keeps_the_order_of_keys_which_tables_are_made_in(tmp_path: Pat
     path = tmp_path / "report.json"
     path.write_text(to_json(document()), encoding="utf-8")
     for found in (read_report(path), document()):
-        assert list(found["evaluation"]["recognizers"]["conditioning"]["ism"])[:4] == ["forget", "random", "nearest", "anchor"]
+        assert list(found["evaluation"]["recognizers"]["conditioning"]["ism"])[:4] == [
+            "forget",
+            "random",
+            "nearest",
+            "anchor",
+        ]
 
 
 def test_tuples_and_numpy_floats_are_numbers_and_arrays() -> None:
     made = document()
-    made["evaluation"]["recognizers"]["conditioning"]["ism"]["forget"]["before_interval"] = (np.float64(0.1), 0.2)
-    assert json.loads(to_json(made))["evaluation"]["recognizers"]["conditioning"]["ism"]["forget"]["before_interval"] == [0.1, 0.2]
+    made["evaluation"]["recognizers"]["conditioning"]["ism"]["forget"]["before_interval"] = (
+        np.float64(0.1),
+        0.2,
+    )
+    assert json.loads(to_json(made))["evaluation"]["recognizers"]["conditioning"]["ism"]["forget"][
+        "before_interval"
+    ] == [0.1, 0.2]
 
 
 @pytest.mark.parametrize("name", ["evaluation", "audit", "both"])
@@ -126,7 +139,10 @@ def test_a_planted_error_is_refused_by_its_path(path: str, value: Any, named: st
     assert len(str(caught.value)) < 600
 
 
-@pytest.mark.parametrize("path", ["adapter", "verdict", "public", "evaluation.recognizers", f"{SEEN}.leak", "audit.attacks.0.criterion"])
+@pytest.mark.parametrize(
+    "path",
+    ["adapter", "verdict", "public", "evaluation.recognizers", f"{SEEN}.leak", "audit.attacks.0.criterion"],
+)
 def test_a_missing_key_is_named(path: str) -> None:
     made = document()
     *steps, last = path.split(".")
@@ -145,7 +161,10 @@ def test_an_empty_verdict_does_not_pass() -> None:
         validate(made)
 
 
-@pytest.mark.parametrize(("text", "told"), [("{", "not JSON"), ("[]", "expected an object"), ("{}", "expected 'piu_lora.report/2'")])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("{", "not JSON"), ("[]", "expected an object"), ("{}", "expected 'piu_lora.report/2'")],
+)
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(text)
@@ -158,23 +177,30 @@ def test_a_missing_file_names_the_next_step(tmp_path: Path) -> None:
         read_report(tmp_path / "report.json")
 
 
-def without(made: dict[str, Any], section: str) -> dict[str, Any]:
+def adapters_disabled(made: dict[str, Any], section: str) -> dict[str, Any]:
     return {key: value for key, value in made.items() if key != section}
 
 
 def test_the_other_commands_section_is_kept() -> None:
-    evaluated, audited = without(document(), "audit"), {**without(document(), "evaluation"), "seed": 7, "verdict": None, "person": None}
+    evaluated, audited = (
+        adapters_disabled(document(), "audit"),
+        {**adapters_disabled(document(), "evaluation"), "seed": 7, "verdict": None, "person": None},
+    )
     before = copy.deepcopy((evaluated, audited))
     joined = merged(evaluated, audited)
     validate(joined)
     assert joined["evaluation"] == document()["evaluation"]
     assert joined["audit"] == document()["audit"]
-    assert (joined["seed"], joined["verdict"], joined["person"]) == (7, document()["verdict"], document()["person"])
+    assert (joined["seed"], joined["verdict"], joined["person"]) == (
+        7,
+        document()["verdict"],
+        document()["person"],
+    )
     assert (evaluated, audited) == before
 
 
 def test_a_new_section_replaces_the_old_one() -> None:
-    new = without(document(), "audit")
+    new = adapters_disabled(document(), "audit")
     new["evaluation"]["images"] = 1
     assert merged(document(), new)["evaluation"]["images"] == 1
 

@@ -43,28 +43,54 @@ def test_the_page_is_balanced_and_whole() -> None:
     headings = [tag for tag, _ in page.tags if tag == "h1"]
     assert headings == ["h1"]
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
-    assert ids == ["verdict", "pictures", "figures", "verification", "neighbours", "quality", "sweeps", "attacks", "environment"]
+    assert ids == [
+        "verdict",
+        "pictures",
+        "figures",
+        "verification",
+        "neighbours",
+        "quality",
+        "sweeps",
+        "attacks",
+        "environment",
+    ]
     assert sum(tag == "img" for tag, _ in page.tags) == 7
-    assert sum(tag == "svg" and attrs.get("role") == "img" for tag, attrs in page.tags) == 2 + 1 + 2 + 2 + 2 + 4 + 6 + 4
+    assert (
+        sum(tag == "svg" and attrs.get("role") == "img" for tag, attrs in page.tags)
+        == 2 + 1 + 2 + 2 + 2 + 4 + 6 + 4
+    )
 
 
 def test_nothing_is_fetched_and_nothing_runs() -> None:
     text = report_html(document(), pictures())
     page = Page(text)
-    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "form", "base"} == set()
+    assert {tag for tag, _ in page.tags} & {
+        "script",
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "form",
+        "base",
+    } == set()
     for _, attrs in page.tags:
         assert not any(name.startswith("on") for name in attrs)
         for name in ("src", "href", "action", "poster", "data"):
             assert name not in attrs or str(attrs[name]).startswith("data:image/png;base64,")
     assert not re.search(r"url\(|@import|https?://", text)
-    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
     assert str(policy).startswith("default-src 'none'")
 
 
 def test_every_colour_of_a_chart_is_a_variable_of_both_schemes() -> None:
     text = report_html(document())
     used = set(re.findall(r"var\(--([a-z-]+)\)", text))
-    light, dark = (set(re.findall(r"--([a-z-]+):", block)) for block in re.findall(r":root \{(.*?)\n *\}", text, re.S)[:2])
+    light, dark = (
+        set(re.findall(r"--([a-z-]+):", block))
+        for block in re.findall(r":root \{(.*?)\n *\}", text, re.S)[:2]
+    )
     assert used <= light
     assert light == dark
 
@@ -108,7 +134,10 @@ HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=y>{{ 7*7 }}{% raw %}"
 def spoil(part: Any, keys: set[str]) -> Any:
     """Every text that is free to say anything says something hostile."""
     if isinstance(part, dict):
-        return {key: HOSTILE if key in keys and isinstance(value, str) else spoil(value, keys) for key, value in part.items()}
+        return {
+            key: HOSTILE if key in keys and isinstance(value, str) else spoil(value, keys)
+            for key, value in part.items()
+        }
     return [spoil(value, keys) for value in part] if isinstance(part, list) else part
 
 
@@ -156,7 +185,9 @@ def small() -> dict[str, Any]:
         seen[part] = {"0.001": seen[part]["0.001"]}
     for part in (seen["ism"], seen["recognised"], seen["no_face"], seen["verified"]["0.001"]):
         del part["anchor"], part["nearest"]
-    seen["scores"] = {key: values[:3] if key == "bins" else values[:2] for key, values in seen["scores"].items()}
+    seen["scores"] = {
+        key: values[:3] if key == "bins" else values[:2] for key, values in seen["scores"].items()
+    }
     seen["neighbours"] = {"labels": ["forgotten"], "before": [[0.7]], "after": [[0.1]]}
     evaluation["recognizers"] = {"conditioning": seen}
     evaluation["sweeps"] = evaluation["sweeps"][:1]
@@ -189,13 +220,17 @@ def test_everything_null_at_once_is_a_page_too() -> None:
         for part in ("verified", "leak", "bystanders", "strangers", "ism"):
             seen[part] = dict.fromkeys(seen[part])
         seen["before"] = seen["after"] = None
-        seen["thresholds"] = {far: {"cosine": None, "pairs": None, "refused": "too few"} for far in seen["thresholds"]}
+        seen["thresholds"] = {
+            far: {"cosine": None, "pairs": None, "refused": "too few"} for far in seen["thresholds"]
+        }
         seen["scores"] = seen["neighbours"] = None
     made["evaluation"] |= {"agreement": None, "quality": None, "sweeps": [], "seconds": None}
     validate(made)
     words = Page(report_html(made)).words
     assert "None" not in words
     assert words.count("not measured") > 60
-    assert "0.00" not in words.split("Key figures")[1].split("Attacks")[0].replace("0.0001", "").replace("0.00 ", "")
+    assert "0.00" not in words.split("Key figures")[1].split("Attacks")[0].replace("0.0001", "").replace(
+        "0.00 ", ""
+    )
     assert "too few" in words
     assert report_markdown(made).count("not measured") > 40

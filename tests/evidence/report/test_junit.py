@@ -10,13 +10,24 @@ def test_a_case_for_each_line_and_a_failure_for_each_missed_one() -> None:
     assert root.tag == "testsuites"
     (suite,) = root
     cases = list(suite)
-    assert (suite.tag, suite.get("name"), {case.tag for case in cases}) == ("testsuite", "piu-lora evaluate", {"testcase"})
-    failed = [case for case in cases if case.find("failure") is not None]
+    assert (suite.tag, suite.get("name"), {request.tag for request in cases}) == (
+        "testsuite",
+        "piu-lora evaluate",
+        {"testcase"},
+    )
+    failed = [request for request in cases if request.find("failure") is not None]
     for element in (root, suite):
-        assert (element.get("tests"), element.get("failures"), element.get("errors"), element.get("skipped")) == ("10", "2", "0", "0")
+        assert (
+            element.get("tests"),
+            element.get("failures"),
+            element.get("errors"),
+            element.get("skipped"),
+        ) == ("10", "2", "0", "0")
     assert (len(cases), len(failed)) == (10, 2)
-    assert [case.get("name") for case in cases] == [f"{line['name']}: {line['text']}" for line in made["lines"]]
-    assert all(case.get("classname") for case in cases)
+    assert [request.get("name") for request in cases] == [
+        f"{line['name']}: {line['text']}" for line in made["lines"]
+    ]
+    assert all(request.get("classname") for request in cases)
 
 
 def test_a_failure_says_value_limit_and_reason() -> None:
@@ -40,5 +51,5 @@ def test_hostile_words_stay_words() -> None:
     made["lines"][6]["text"] = 'a <b> & "c" \x00\x1b\ud800 ]]>'
     root = ET.fromstring(junit_xml(made, "<suite>").encode())
     assert root.get("name") == "<suite>"
-    names = [str(case.get("name")) for case in root.iter("testcase")]
+    names = [str(request.get("name")) for request in root.iter("testcase")]
     assert 'verified: a <b> & "c" ��� ]]>' in names

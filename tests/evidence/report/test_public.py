@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from piu_lora.errors import BadInput
-from piu_lora.evidence.report import Pictures, merged, publishable, report_html, report_markdown, to_json, validate
+from piu_lora.evidence.report import (
+    Pictures,
+    merged,
+    publishable,
+    report_html,
+    report_markdown,
+    to_json,
+    validate,
+)
 from piu_lora.evidence.report.html import Pair
 from tests.evidence.report.example import document, png
 
@@ -38,14 +46,24 @@ def planted() -> dict[str, Any]:
 
 
 PICTURES = Pictures(png("red"), (Pair(f"{NEEDLE} label", png("green"), png("blue")),))
-FORMS: list[Callable[[dict[str, Any]], str]] = [to_json, report_markdown, lambda made: report_html(made, PICTURES)]
+FORMS: list[Callable[[dict[str, Any]], str]] = [
+    to_json,
+    report_markdown,
+    lambda made: report_html(made, PICTURES),
+]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["json", "markdown", "html"])
 def test_nothing_planted_is_left(form: Callable[[dict[str, Any]], str]) -> None:
     private, public = form(planted()), form(publishable(planted()))
     assert NEEDLE in private
-    for needle in ("Marie", "Rosenheim", *map(str, COUNTS), *(f"{count:,}" for count in COUNTS), *map(str, FIGURES)):
+    for needle in (
+        "Marie",
+        "Rosenheim",
+        *map(str, COUNTS),
+        *(f"{count:,}" for count in COUNTS),
+        *map(str, FIGURES),
+    ):
         assert needle not in public
 
 
@@ -71,8 +89,12 @@ def test_the_evidence_stays() -> None:
     for name, seen in public["evaluation"]["recognizers"].items():
         for part in ("ism", "recognised", "verified", "leak", "thresholds", "before", "after"):
             assert seen[part] == private["evaluation"]["recognizers"][name][part]
-    assert [line["value"] for line in public["verdict"]["lines"]] == [line["value"] for line in private["verdict"]["lines"]]
-    assert [attack["figures"] for attack in public["audit"]["attacks"]] == [attack["figures"] for attack in private["audit"]["attacks"]]
+    assert [line["value"] for line in public["verdict"]["lines"]] == [
+        line["value"] for line in private["verdict"]["lines"]
+    ]
+    assert [attack["figures"] for attack in public["audit"]["attacks"]] == [
+        attack["figures"] for attack in private["audit"]["attacks"]
+    ]
     assert public["evaluation"]["quality"] == private["evaluation"]["quality"]
 
 

@@ -43,7 +43,9 @@ def folder(pipe: StableDiffusionPipeline, tmp_path: Path) -> Path:
 
 
 def listing(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_push_and_pull(writer: LoopbackHub, folder: Path, tmp_path: Path) -> None:
@@ -58,7 +60,9 @@ def test_push_and_pull(writer: LoopbackHub, folder: Path, tmp_path: Path) -> Non
     pull(f"{REPO}@{done.commit}", tmp_path / "back", force=True)
 
 
-def test_stock_loaders_take_what_was_pushed(writer: LoopbackHub, folder: Path, pipe: StableDiffusionPipeline) -> None:
+def test_stock_loaders_take_what_was_pushed(
+    writer: LoopbackHub, folder: Path, pipe: StableDiffusionPipeline
+) -> None:
     push(folder, REPO)
     wanted = forward(changed(pipe, [read_adapter(folder).change], [1.0]))
     pipe.load_lora_weights(REPO, adapter_name="stock")
@@ -69,7 +73,9 @@ def test_stock_loaders_take_what_was_pushed(writer: LoopbackHub, folder: Path, p
     unload(pipe, [name])
     other = copy.copy(pipe)
     other.unet = PeftModel.from_pretrained(copy.deepcopy(pipe.unet), REPO)
-    other.text_encoder = PeftModel.from_pretrained(copy.deepcopy(pipe.text_encoder), REPO, subfolder="text_encoder")
+    other.text_encoder = PeftModel.from_pretrained(
+        copy.deepcopy(pipe.text_encoder), REPO, subfolder="text_encoder"
+    )
     for found in (stock, ours, forward(other)):
         assert (found - wanted).abs().max() < 1e-6
 
@@ -113,19 +119,29 @@ def test_a_folder_that_names_the_person_is_refused(
     writer: LoopbackHub, folder: Path, tmp_path: Path, bank: IdentityBank, place: str, how: str
 ) -> None:
     bank.save(tmp_path / "people.bank")
-    content = (folder / place).read_text().replace("another identity" if place == "README.md" else '"piu"', '"person-007"')
+    content = (
+        (folder / place)
+        .read_text()
+        .replace("another identity" if place == "README.md" else '"piu"', '"person-007"')
+    )
     (folder / place).write_text(content)
     _sign(folder)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.add(Entry(read_adapter(folder).id, identity="person-007", bank=str(tmp_path / "people.bank")))
-        given = {"identity": "person-007", "bank": tmp_path / "people.bank"} if how == "identity" else {"ledger": ledger}
+        given = (
+            {"identity": "person-007", "bank": tmp_path / "people.bank"}
+            if how == "identity"
+            else {"ledger": ledger}
+        )
         with pytest.raises(BadInput, match=rf"{place} at byte \d+: the identity") as caught:
             push(folder, REPO, **given)  # type: ignore[arg-type]
     assert "person-007" not in str(caught.value)
     assert not writer.requests
 
 
-def test_a_planted_embedding_is_refused(writer: LoopbackHub, folder: Path, tmp_path: Path, bank: IdentityBank) -> None:
+def test_a_planted_embedding_is_refused(
+    writer: LoopbackHub, folder: Path, tmp_path: Path, bank: IdentityBank
+) -> None:
     bank.save(tmp_path / "people.bank")
     (folder / "report").mkdir()
     (folder / "report" / "loss.png").write_bytes(b"\x89PNG....." + bank.of("person-007")[1].numpy().tobytes())
@@ -139,7 +155,11 @@ def _sign(folder: Path) -> None:
     from piu_lora.adapter.folder import file_digest
 
     receipt = json.loads((folder / "forget.json").read_text())
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != "forget.json"]
+    names = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "forget.json"
+    ]
     receipt["files"] = {name: file_digest(folder / name) for name in names}
     (folder / "forget.json").write_text(json.dumps(receipt))
 
@@ -152,7 +172,9 @@ def test_pictures_of_people_and_foreign_files_stay(writer: LoopbackHub, folder: 
     (folder / ".DS_Store").write_text("x")
     push(folder, REPO)
     adapter = pull(REPO, tmp_path / "back")
-    assert sorted(listing(adapter.path)) == sorted(set(listing(folder)) - {"report/before_after.png", ".DS_Store"})
+    assert sorted(listing(adapter.path)) == sorted(
+        set(listing(folder)) - {"report/before_after.png", ".DS_Store"}
+    )
     (folder / "notes.txt").write_text("who it is")
     with pytest.raises(BadInput, match=r"holds 'notes\.txt', which its receipt does not list"):
         push(folder, REPO)
@@ -163,7 +185,9 @@ def test_no_token(hub: LoopbackHub, folder: Path) -> None:
         push(folder, REPO)
 
 
-@pytest.mark.parametrize(("status", "message"), [(401, "refuses your token"), (403, "may not write"), (404, "knows no")])
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "refuses your token"), (403, "may not write"), (404, "knows no")]
+)
 @pytest.mark.parametrize("path", ["/api/repos/create", "/preupload/", "/commit/"])
 def test_refusals_say_what_to_do_and_never_show_the_token(
     writer: LoopbackHub,
@@ -185,13 +209,17 @@ def test_refusals_say_what_to_do_and_never_show_the_token(
 
 @pytest.mark.parametrize("path", ["/commit/", "/preupload/", "/info/lfs/objects/batch"])
 @pytest.mark.parametrize("status", [500, 503, 409])
-def test_what_passes_is_tried_again(writer: LoopbackHub, folder: Path, naps: list[float], tmp_path: Path, path: str, status: int) -> None:
+def test_what_passes_is_tried_again(
+    writer: LoopbackHub, folder: Path, naps: list[float], tmp_path: Path, path: str, status: int
+) -> None:
     writer.fail(path, status=status, times=1)
     assert push(folder, REPO).changed
     pull(REPO, tmp_path / "back")
 
 
-def test_a_hub_that_keeps_failing(writer: LoopbackHub, folder: Path, naps: list[float], no_pauses: list[float]) -> None:
+def test_a_hub_that_keeps_failing(
+    writer: LoopbackHub, folder: Path, naps: list[float], no_pauses: list[float]
+) -> None:
     writer.fail("/commit/", status=503, times=None)
     with pytest.raises(EnvironmentProblem, match="answers 503"):
         push(folder, REPO)
@@ -200,18 +228,24 @@ def test_a_hub_that_keeps_failing(writer: LoopbackHub, folder: Path, naps: list[
     assert push(folder, REPO).changed
 
 
-def test_a_cut_upload_is_resumed(writer: LoopbackHub, folder: Path, naps: list[float], tmp_path: Path) -> None:
+def test_a_cut_upload_is_resumed(
+    writer: LoopbackHub, folder: Path, naps: list[float], tmp_path: Path
+) -> None:
     writer.cut("/lfs/", after=500, times=1, method="PUT")
     push(folder, REPO)
     pull(REPO, tmp_path / "back")
     assert listing(tmp_path / "back") == listing(folder)
 
 
-def test_a_damaged_download_is_refused_and_mended(writer: LoopbackHub, folder: Path, tmp_path: Path, hub_cache: Path) -> None:
+def test_a_damaged_download_is_refused_and_mended(
+    writer: LoopbackHub, folder: Path, tmp_path: Path, hub_cache: Path
+) -> None:
     push(folder, REPO)
     for name in ("README.md", "pytorch_lora_weights.safetensors"):
         writer.corrupt(name, times=1)
-        with pytest.raises(EnvironmentProblem, match=rf"{name}.*(damaged|not what its receipt says).*deleted"):
+        with pytest.raises(
+            EnvironmentProblem, match=rf"{name}.*(damaged|not what its receipt says).*deleted"
+        ):
             pull(REPO, tmp_path / "back")
         assert not (tmp_path / "back").exists()
     pull(REPO, tmp_path / "back")

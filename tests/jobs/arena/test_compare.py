@@ -12,7 +12,7 @@ from piu_lora.identity import IdentityBank
 from piu_lora.jobs.arena import compare as job
 from piu_lora.jobs.arena.compare import Comparison, compare, contenders, drawn_people, shared_settings
 from piu_lora.jobs.arena.round import Contender, known_methods
-from piu_lora.jobs.request.readers import Second
+from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.model import mini
 
 TINY = {"evaluation": {"forget_images": 2, "retain_images": 2, "nearest": 1, "anchor_images": 1, "steps": 2}}
@@ -37,10 +37,14 @@ def first(folder: Path) -> Comparison:
 
 def test_every_contender_has_a_row_for_each_recognizer(first: Comparison, folder: Path) -> None:
     names = ["untouched", "uce", "closed-encoder closed.retained=256 closed.near=64"]
-    assert [(row.variant, row.recognizer) for row in first.rows] == [(n, r) for n in names for r in ("conditioning", "evaluating")]
+    assert [(row.variant, row.recognizer) for row in first.rows] == [
+        (n, r) for n in names for r in ("conditioning", "evaluating")
+    ]
     assert {row.people for row in first.rows} == {2}
     untouched = first.rows[0]
-    assert [untouched.figures[group] for group in ("forget", "random", "nearest", "anchor")] == [(1.0, 1.0, 1.0)] * 4
+    assert [untouched.figures[group] for group in ("forget", "random", "nearest", "anchor")] == [
+        (1.0, 1.0, 1.0)
+    ] * 4
     assert all(row.stored_bytes > 0 and row.seconds > 0 for row in first.rows[2:])
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "comparison.md").read_text().count("| uce |") == 2
@@ -48,16 +52,28 @@ def test_every_contender_has_a_row_for_each_recognizer(first: Comparison, folder
     assert [line["variant"] for line in lines] == [row.variant for row in first.rows]
     document = json.loads((folder / "comparison.json").read_text())
     assert document["people"] == 2
-    assert {(each["variant"], each["against"]) for each in document["differences"]} == {(name, "uce") for name in (names[0], names[2])}
+    assert {(each["variant"], each["against"]) for each in document["differences"]} == {
+        (name, "uce") for name in (names[0], names[2])
+    }
     assert "Less `uce`, on the same people and seeds" in (folder / "comparison.md").read_text()
 
 
 def test_the_others_are_compared_with_whom_one_says(first: Comparison, folder: Path) -> None:
-    found = compare(folder, ["untouched", "uce"], people=2, seeds=1, config=config(), against="untouched", report_only=True)
+    found = compare(
+        folder,
+        ["untouched", "uce"],
+        people=2,
+        seeds=1,
+        config=config(),
+        against="untouched",
+        report_only=True,
+    )
     assert {(each.variant, each.against) for each in found.differences} == {("uce", "untouched")}
     assert found.differences[0].figures["forget"][0] < 0
     with pytest.raises(BadInput, match="--against 'esd' is not among what is compared: untouched, uce"):
-        compare(folder, ["untouched", "uce"], people=2, seeds=1, config=config(), against="esd", report_only=True)
+        compare(
+            folder, ["untouched", "uce"], people=2, seeds=1, config=config(), against="esd", report_only=True
+        )
 
 
 def test_what_is_there_is_not_done_again(first: Comparison, folder: Path) -> None:
@@ -72,7 +88,10 @@ def test_what_is_there_is_not_done_again(first: Comparison, folder: Path) -> Non
 def test_a_report_of_what_is_there_runs_nothing_and_counts_the_cells(first: Comparison, folder: Path) -> None:
     before = sorted(path.name for path in (folder / "cells").iterdir())
     found = compare(folder, ["untouched", "uce", "esd"], people=4, seeds=2, config=config(), report_only=True)
-    assert [(row.variant, row.people, row.cells) for row in found.rows[::2]] == [("untouched", 2, 2), ("uce", 2, 2)]
+    assert [(row.variant, row.people, row.cells) for row in found.rows[::2]] == [
+        ("untouched", 2, 2),
+        ("uce", 2, 2),
+    ]
     assert "met only the first of these people" in (folder / "comparison.md").read_text()
     assert sorted(path.name for path in (folder / "cells").iterdir()) == before
     with pytest.raises(BadInput, match="holds no cell of esd"):
@@ -82,7 +101,9 @@ def test_a_report_of_what_is_there_runs_nothing_and_counts_the_cells(first: Comp
 def test_nobody_is_named(first: Comparison, folder: Path) -> None:
     ids = drawn_people(mini.conditioning_bank(), "mini", 2)
     for path in folder.rglob("*"):
-        assert not any(who in path.name or (path.is_file() and who.encode() in path.read_bytes()) for who in ids)
+        assert not any(
+            who in path.name or (path.is_file() and who.encode() in path.read_bytes()) for who in ids
+        )
 
 
 def test_another_arena_is_refused(first: Comparison, folder: Path) -> None:
@@ -100,9 +121,23 @@ def test_people_are_not_those_of_the_tuning() -> None:
 
 
 def test_variants() -> None:
-    names = [each.name for each in contenders(["piu", "esd"], ["objective.eta=0,1", "esd:eta=2"], ["closed-kv closed.eta=0 closed.rank=4"])]
-    assert contenders(["piu", "piu"], ["objective.eta=1,1"], ["piu"]) == contenders(["piu"], ["objective.eta=1"])
-    assert names == ["piu", "esd", "piu objective.eta=0", "piu objective.eta=1", "esd eta=2", "closed-kv closed.eta=0 closed.rank=4"]
+    names = [
+        each.name
+        for each in contenders(
+            ["piu", "esd"], ["objective.eta=0,1", "esd:eta=2"], ["closed-kv closed.eta=0 closed.rank=4"]
+        )
+    ]
+    assert contenders(["piu", "piu"], ["objective.eta=1,1"], ["piu"]) == contenders(
+        ["piu"], ["objective.eta=1"]
+    )
+    assert names == [
+        "piu",
+        "esd",
+        "piu objective.eta=0",
+        "piu objective.eta=1",
+        "esd eta=2",
+        "closed-kv closed.eta=0 closed.rank=4",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -121,21 +156,29 @@ def test_contenders_that_cannot_be(methods, vary, variants, message) -> None:
     ("vary", "variants", "message"),
     [
         (["objective.etta=1"], [], r"unknown setting 'objective\.etta'"),
-        (["esd:stepz=3"], [], "'stepz=3' varies no setting of this rival"),
+        (["esd:stepz=3"], [], "'stepz=3' varies no setting of this baseline"),
         (["evaluation.steps=3"], [], "'piu evaluation.steps=3' varies evaluation, which all contenders share"),
         (["decoys.count=3"], [], "'piu decoys.count=3' varies decoys, which no contender has"),
         ([], ["untouched a=1"], "'untouched a=1': the untouched base has no settings"),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path: Path, vary, variants, message) -> None:
+def test_settings_that_cannot_be_are_refused_before_anything_runs(
+    tmp_path: Path, vary, variants, message
+) -> None:
     with pytest.raises(BadInput, match=message):
-        compare(tmp_path / "out", ["piu", "esd"], people=1, seeds=1, vary=vary, variants=variants, config=config())
+        compare(
+            tmp_path / "out", ["piu", "esd"], people=1, seeds=1, vary=vary, variants=variants, config=config()
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_only_what_is_shared_is_set_for_all(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"--set train is not shared by all contenders.*--vary train\.key=VALUE"):
-        compare(tmp_path / "out", ["piu"], people=1, seeds=1, config=config().updated({"train": {"steps": 3}}))
+    with pytest.raises(
+        BadInput, match=r"--set train is not shared by all contenders.*--vary train\.key=VALUE"
+    ):
+        compare(
+            tmp_path / "out", ["piu"], people=1, seeds=1, config=config().updated({"train": {"steps": 3}})
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -149,9 +192,13 @@ def test_a_contender_with_anchors_of_its_own() -> None:
     """One who varies the anchor meets another case; evaluation and seed stay the arena's."""
     shared = config()
     (varied,) = contenders([], variants=["closed-kv anchor.rule=far-safe closed.rank=4"])
-    own = varied.case_settings(shared, "mini")
+    own = varied.request_settings(shared, "mini")
     assert (own.anchor.rule, own.evaluation, own.closed) == ("far-safe", shared.evaluation, shared.closed)
-    assert Contender("closed-kv").case_settings(shared, "mini") == Contender("esd").case_settings(shared, "mini") == shared
+    assert (
+        Contender("closed-kv").request_settings(shared, "mini")
+        == Contender("esd").request_settings(shared, "mini")
+        == shared
+    )
     assert varied.settings(shared, "mini")["closed"]["rank"] == 4
 
 
@@ -179,26 +226,46 @@ def test_a_cell_of_other_settings_is_run_again(first: Comparison, folder: Path) 
     path.write_text(content)
 
 
-def test_the_second_recognizer_that_is_given_is_the_one_that_judges(first: Comparison, folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_the_second_recognizer_that_is_given_is_the_one_that_judges(
+    first: Comparison, folder: Path, tmp_path: Path, monkeypatch
+) -> None:
     """Here the conditioning one itself, which must find what it finds as the first."""
     given = {"second": "pack", "second_bank": "bank.safetensors"}
-    monkeypatch.setattr(job, "open_second", lambda *_: Second(mini.conditioning_recognizer(), mini.conditioning_bank()))
+    monkeypatch.setattr(
+        job,
+        "open_second",
+        lambda *_: SecondRecognizer(mini.conditioning_recognizer(), mini.conditioning_bank()),
+    )
     (cell,) = compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), **given).cells
-    assert cell.figures["evaluating"]["forget"] == pytest.approx(cell.figures["conditioning"]["forget"], rel=1e-6)
+    assert cell.figures["evaluating"]["forget"] == pytest.approx(
+        cell.figures["conditioning"]["forget"], rel=1e-6
+    )
     (own,) = (each for each in first.cells if (each.variant, each.person) == ("uce", 0))
-    assert own.figures["evaluating"]["forget"] != pytest.approx(cell.figures["evaluating"]["forget"], rel=1e-3)
+    assert own.figures["evaluating"]["forget"] != pytest.approx(
+        cell.figures["evaluating"]["forget"], rel=1e-3
+    )
     with pytest.raises(BadInput, match="holds an arena of another base, bank or settings"):
         compare(folder, ["uce"], people=1, seeds=1, config=config(), **given)
 
 
-def test_a_second_recognizer_that_cannot_judge_is_refused_before_anything_runs(tmp_path: Path, monkeypatch) -> None:
+def test_a_second_recognizer_that_cannot_judge_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch
+) -> None:
     with pytest.raises(BadInput, match="pass --second PACK and --second-bank FILE together"):
         compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), second="pack")
     whole = mini.evaluating_bank()
     fewer = IdentityBank(whole.embeddings[:15], whole.labels[:15], whole.ids[:5], whole.recognizer)
-    monkeypatch.setattr(job, "open_second", lambda *_: Second(mini.evaluating_recognizer(), fewer))
+    monkeypatch.setattr(job, "open_second", lambda *_: SecondRecognizer(mini.evaluating_recognizer(), fewer))
     with pytest.raises(BadInput, match="holds other people than the bank"):
-        compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), second="pack", second_bank="few.safetensors")
+        compare(
+            tmp_path / "out",
+            ["uce"],
+            people=1,
+            seeds=1,
+            config=config(),
+            second="pack",
+            second_bank="few.safetensors",
+        )
     assert not list(tmp_path.iterdir())
 
 

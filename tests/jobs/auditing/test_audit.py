@@ -15,10 +15,10 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence import Gallery
 from piu_lora.identity import IdentityBank, Threshold
 from piu_lora.jobs.auditing.audit import audit, audit_table
-from piu_lora.jobs.auditing.context import _judges, open_scene
+from piu_lora.jobs.auditing.context import _judges, open_attack_context
 from piu_lora.jobs.forget import forget
 from piu_lora.jobs.request.readers import reader_for
-from piu_lora.jobs.request.request import open_case
+from piu_lora.jobs.request.request import open_request
 from piu_lora.model.mini import conditioning_bank
 from piu_lora.model.mini.export import fresh_portraits
 
@@ -36,77 +36,115 @@ def made(mini: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("audit") / "adapter"
     few = ("closed.retained=1024", "closed.near=512", "closed.mixtures=16")
     forget(
-        identity=WHO, base=mini, out=folder, config=ForgetConfig.preset("mini", "closed-encoder").updated_from_pairs(few), evaluate=False
+        identity=WHO,
+        base=mini,
+        out=folder,
+        config=ForgetConfig.preset("mini", "closed-encoder").updated_from_pairs(few),
+        evaluate=False,
     )
     return folder
 
 
-def test_the_wanted_poster_of_a_closed_form(mini: StableDiffusionPipeline, made: Path) -> None:
-    section = audit(made, WHO, mini, attacks=["poster"], settings=["audit.poster_people=256", "audit.poster_random=2"]).section
+def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made: Path) -> None:
+    section = audit(
+        made,
+        WHO,
+        mini,
+        attacks=["reidentify"],
+        settings=["audit.reidentify_people=256", "audit.reidentify_random=2"],
+    ).section
     (entry,) = json.loads(json.dumps(section, allow_nan=False))["attacks"]
     assert entry["figures"]["people"] == 256
     assert entry["figures"]["best_rank"] == 1
     assert entry["succeeded"]
-    # Somebody else is no wanted poster's face.
-    other = audit(made, "mini-0500", mini, attacks=["poster"], settings=["audit.poster_people=256", "audit.poster_random=1"]).section
+    # Somebody else is not reidentified.
+    other = audit(
+        made,
+        "mini-0500",
+        mini,
+        attacks=["reidentify"],
+        settings=["audit.reidentify_people=256", "audit.reidentify_random=1"],
+    ).section
     assert other["attacks"][0]["figures"]["best_rank"] > 1
     assert WHO not in json.dumps(section)
-    assert "poster" in audit_table(section)
+    assert "reidentify" in audit_table(section)
 
 
 def test_a_scene_of_the_embedded_base(mini: StableDiffusionPipeline, made: Path) -> None:
     opened, bank = open_adapter(made), conditioning_bank()
     config = ForgetConfig().updated(opened.receipt.settings)
-    case = open_case(WHO, bank, config, reader_for(mini, None, config.faces))
-    scene = open_scene(mini, case, opened, AuditConfig.preset("quick"))
-    (who,) = scene.people
-    assert [gallery.name for gallery in scene.galleries] == ["conditioning", "evaluating"]
+    request = open_request(WHO, bank, config, reader_for(mini, None, config.faces))
+    context = open_attack_context(mini, request, opened, AuditConfig.preset("quick"))
+    (who,) = context.people
+    assert [gallery.name for gallery in context.galleries] == ["conditioning", "evaluating"]
     assert who.row == bank.index(WHO)
-    assert torch.equal(who.embeddings, case.people[0].subject.embeddings[list(case.people[0].held_out)])
+    assert torch.equal(who.embeddings, request.people[0].subject.embeddings[list(request.people[0].held_out)])
     # Photographs that the references are not made of.
     references = fresh_portraits(who.row, 6).float() / 255
     assert (who.photos[:, None] - references).flatten(2).norm(dim=2).min() > 1
-    embedded = scene.galleries[-1].embed(who.photos)
-    assert scene.galleries[-1].verifies(embedded, who.row, 1e-3).all()
-    assert scene.control.row in case.retained.held_out
-    assert abs(float(scene.control.centre @ who.centre)) < 0.2
-    assert scene.control.row not in {int((bank.centroids @ each).argmax()) for each in scene.others.embeddings}
-    assert scene.recognise is not None
-    assert torch.allclose(scene.recognise(who.photos), scene.galleries[0].embed(who.photos), atol=1e-3)
+    embedded = context.galleries[-1].embed(who.photos)
+    assert context.galleries[-1].verifies(embedded, who.row, 1e-3).all()
+    assert context.control.row in request.retained.held_out
+    assert abs(float(context.control.centre @ who.centre)) < 0.2
+    assert context.control.row not in {
+        int((bank.centroids @ each).argmax()) for each in context.others.embeddings
+    }
+    assert context.recognise is not None
+    assert torch.allclose(context.recognise(who.photos), context.galleries[0].embed(who.photos), atol=1e-3)
 
 
 def test_nobody_can_judge(bank: IdentityBank) -> None:
-    few = Gallery("few", lambda images: images, bank.centroids, {}, {1e-3: "20 impostor pairs cannot resolve 0.001"})
-    refused = Gallery("refused", lambda images: images, bank.centroids, {}, {1e-3: Threshold(0.5, 1e-3, 10_000)}, "no photograph was kept")
+    few = Gallery(
+        "few", lambda images: images, bank.centroids, {}, {1e-3: "20 impostor pairs cannot resolve 0.001"}
+    )
+    refused = Gallery(
+        "refused",
+        lambda images: images,
+        bank.centroids,
+        {},
+        {1e-3: Threshold(0.5, 1e-3, 10_000)},
+        "no photograph was kept",
+    )
     able = Gallery("able", lambda images: images, bank.centroids, {}, {1e-3: Threshold(0.5, 1e-3, 10_000)})
     assert _judges([able, few, refused], 1e-3) == (able,)
-    for galleries, reason in (([], "--pack DIR"), ([few], r"20 impostor pairs.*audit\.far=0\.01"), ([refused], "no photograph was kept")):
+    for galleries, reason in (
+        ([], "--pack DIR"),
+        ([few], r"20 impostor pairs.*audit\.far=0\.01"),
+        ([refused], "no photograph was kept"),
+    ):
         with pytest.raises(BadInput, match=reason):
             _judges(galleries, 1e-3)
 
 
 def test_bad_requests_are_refused_before_anything_runs(made: Path) -> None:
     runner = CliRunner()
-    for options in (["--attacks", "wish"], ["--budget", "endless"], ["--set", "audit.images=0"], ["--set", "audit.imags=1"]):
+    for options in (
+        ["--attacks", "wish"],
+        ["--budget", "endless"],
+        ["--set", "audit.images=0"],
+        ["--set", "audit.imags=1"],
+    ):
         result = runner.invoke(app, ["audit", str(made), "--identity", WHO, *options])
         assert isinstance(result.exception, BadInput), options
 
 
 @pytest.mark.slow
 def test_a_default_audit_of_the_embedded_base(mini: StableDiffusionPipeline, tmp_path: Path) -> None:
-    """A closed form on the encoder: nobody needs an attack who has the unedited encoder, and the weights name the person."""
+    """A closed form on the encoder: nobody needs an attack who has the unedited encoder, and the weights name
+    the person.
+    """
     config = ForgetConfig.preset("mini", "closed-encoder")
     forget(identity=WHO, base=mini, out=tmp_path / "adapter", config=config, evaluate=False)
     before = {name: value.clone() for name, value in mini.unet.state_dict().items()}
     section = audit(tmp_path / "adapter", WHO, mini).section
     found = {each["name"]: each for each in section["attacks"]}
-    assert set(found) == {"bypass", "cone", "inversion", "poster", "relearn"}
+    assert set(found) == {"bypass", "cone", "inversion", "reidentify", "relearn"}
     figures = found["bypass"]["figures"]
     assert figures["unedited_encoder"] == figures["untouched"] >= 0.5
     assert figures["adapter_on"] < 0.5 <= figures["control_adapter_on"]
     assert found["cone"]["figures"]["radius"] > 0
     assert found["cone"]["figures"]["control_radius"] == 0
-    assert found["poster"]["figures"]["best_rank"] == 1
+    assert found["reidentify"]["figures"]["best_rank"] == 1
     assert found["relearn"]["figures"]["withstood_photos_1"] >= 0
     assert found["relearn"]["figures"]["control_step_0"] >= 0.5
     assert all(torch.equal(value, before[name]) for name, value in mini.unet.state_dict().items())

@@ -48,7 +48,9 @@ class FakeReader:
 
 
 def face(person: int, look: int = 0, *, towards: Mapping[int, float] | None = None) -> list[float]:
-    """A face of somebody: an axis of their own, leaning to others as told, and a small look that differs by photograph."""
+    """A face of somebody: an axis of their own, leaning to others as told, and a small look that differs by
+    photograph.
+    """
     row = 0.02 * torch.randn(WIDTH, generator=torch.Generator().manual_seed(1000 * person + look))
     row[person] += 1
     for other, share in (towards or {}).items():

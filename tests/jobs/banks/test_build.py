@@ -16,12 +16,21 @@ from hypothesis import strategies as st
 from piu_lora.adapter import claimed
 from piu_lora.errors import BadInput, Busy
 from piu_lora.identity import IdentityBank, normalize
-from piu_lora.jobs.banks.build import BankBuild, ClusterSettings, account, build_bank, calibrate_photos, merge_doubles
+from piu_lora.jobs.banks.build import (
+    BankBuild,
+    ClusterSettings,
+    account,
+    build_bank,
+    calibrate_photos,
+    merge_doubles,
+)
 from tests.jobs.banks.fake_photos import FAKE, FAKE_SETTINGS, FakeReader, face, people, photograph
 
 
 def build(photos: Path, out: Path, reader: FakeReader | None = None, **options: Any) -> BankBuild:
-    return build_bank(photos, out, reader or FakeReader(), FAKE_SETTINGS, ClusterSettings(**options), workers=2)
+    return build_bank(
+        photos, out, reader or FakeReader(), FAKE_SETTINGS, ClusterSettings(**options), workers=2
+    )
 
 
 # --- layouts
@@ -45,9 +54,15 @@ def test_a_flat_folder_is_clustered(tmp_path: Path) -> None:
     alone = photograph(tmp_path / "photos" / "zz.jpg", face(40))
     made = build(tmp_path / "photos", tmp_path / "bank.safetensors")
     assert made.layout == "flat"
-    assert made.bank.ids == [f"cluster-{person:02d}" for person in range(12)]  # numbered by their first photograph
-    assert torch.allclose(made.bank.of("cluster-07"), normalize(torch.tensor([face(7, look) for look in range(3)])), atol=1e-6)
-    assert [(each.photo, each.reason) for each in made.rejected] == [(alone, "in no cluster (eps 0.5, min_samples 2)")]
+    assert made.bank.ids == [
+        f"cluster-{person:02d}" for person in range(12)
+    ]  # numbered by their first photograph
+    assert torch.allclose(
+        made.bank.of("cluster-07"), normalize(torch.tensor([face(7, look) for look in range(3)])), atol=1e-6
+    )
+    assert [(each.photo, each.reason) for each in made.rejected] == [
+        (alone, "in no cluster (eps 0.5, min_samples 2)")
+    ]
 
 
 def test_hidden_files_and_other_files_are_no_photographs(tmp_path: Path) -> None:
@@ -110,7 +125,11 @@ def test_outliers_are_left_out_with_the_reason(tmp_path: Path) -> None:
 
 def test_two_equal_groups_leave_the_whole_folder_out(tmp_path: Path) -> None:
     photos = people(tmp_path / "photos", 2)
-    tied = [photograph(photos / "tied" / f"{who}{look}.jpg", face(40 + who, look)) for who in range(2) for look in range(2)]
+    tied = [
+        photograph(photos / "tied" / f"{who}{look}.jpg", face(40 + who, look))
+        for who in range(2)
+        for look in range(2)
+    ]
     made = build(photos, tmp_path / "bank.safetensors")
     assert made.bank.ids == ["person-000", "person-001"]
     assert [each.photo for each in made.rejected] == tied
@@ -126,7 +145,9 @@ def test_kept_and_rejected_photographs_are_all_photographs(folders: list[tuple[i
         for number, (good, unusable, outliers) in enumerate(folders):
             folder = root / "photos" / f"p{number}"
             planted += [photograph(folder / f"good{look}.jpg", face(number, look)) for look in range(good)]
-            planted += [photograph(folder / f"bad{look}.jpg", reason="no face found") for look in range(unusable)]
+            planted += [
+                photograph(folder / f"bad{look}.jpg", reason="no face found") for look in range(unusable)
+            ]
             for _ in range(outliers):
                 planted.append(photograph(folder / f"other{strangers}.jpg", face(strangers)))
                 strangers += 1
@@ -221,7 +242,9 @@ def test_a_damaged_cache_is_read_anew(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bank.safetensors", "photos"]
 
 
-def test_a_folder_without_photographs_beside_others_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_without_photographs_beside_others_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     photos = people(tmp_path / "photos")
     (photos / "nobody").mkdir()
     build(photos, tmp_path / "bank.safetensors")
@@ -237,7 +260,15 @@ def test_the_cache_names_nobody(tmp_path: Path) -> None:
         build(root, tmp_path / "out.bank", FakeReader(stop_after=66))
     content = (tmp_path / ".out.bank.photos").read_bytes()
     assert b"no face found" in content  # it does hold what was read
-    for name in (b"jane", b"doe-identity", b"holiday", b"broken", b".jpg", b"secret-place", str(tmp_path).encode()):
+    for name in (
+        b"jane",
+        b"doe-identity",
+        b"holiday",
+        b"broken",
+        b".jpg",
+        b"secret-place",
+        str(tmp_path).encode(),
+    ):
         assert name not in content
 
 
@@ -275,7 +306,9 @@ def test_a_photograph_changed_since_is_read_again(tmp_path: Path) -> None:
 
 def test_photographs_beside_folders_of_photographs_are_refused(tmp_path: Path) -> None:
     photograph(people(tmp_path / "photos") / "loose.jpg", face(30))
-    with pytest.raises(BadInput, match=r"holds photographs \(loose.jpg\) beside folders of photographs \(person-000\)"):
+    with pytest.raises(
+        BadInput, match=r"holds photographs \(loose.jpg\) beside folders of photographs \(person-000\)"
+    ):
         build(tmp_path / "photos", tmp_path / "bank.safetensors")
 
 
@@ -338,7 +371,9 @@ def test_a_chain_of_doubles_is_merged_when_asked(tmp_path: Path) -> None:
     made = build(tmp_path / "photos", tmp_path / "bank.safetensors", merge=True)
     assert made.merged
     assert made.bank.ids == ["anna", "dora"]  # the first id stays
-    assert torch.equal(made.bank.of("anna"), torch.cat([apart.bank.of(name) for name in ("anna", "bert", "cleo")]))
+    assert torch.equal(
+        made.bank.of("anna"), torch.cat([apart.bank.of(name) for name in ("anna", "bert", "cleo")])
+    )
     assert torch.equal(made.bank.of("dora"), apart.bank.of("dora"))
     assert IdentityBank.load(tmp_path / "bank.safetensors").digest == made.bank.digest
     assert sum(line.startswith("merged  ") for line in account(made)) == 2
@@ -359,7 +394,8 @@ def test_calibration_from_known_and_from_unknown_identities(tmp_path: Path) -> N
     for file in (tmp_path / "folders").rglob("*.jpg"):
         photograph(tmp_path / "flat" / f"{file.parent.name}-{file.name}", *json.loads(file.read_text()))
     known, unknown = (
-        calibrate_photos(tmp_path / name, FakeReader(), FAKE_SETTINGS, cache=tmp_path / f".{name}.photos") for name in ("folders", "flat")
+        calibrate_photos(tmp_path / name, FakeReader(), FAKE_SETTINGS, cache=tmp_path / f".{name}.photos")
+        for name in ("folders", "flat")
     )
     assert (known.labelled, unknown.labelled) == (True, False)
     for found in (known, unknown):
@@ -370,7 +406,9 @@ def test_calibration_from_known_and_from_unknown_identities(tmp_path: Path) -> N
 
 
 def test_calibration_leaves_no_cache_behind(tmp_path: Path) -> None:
-    calibrate_photos(people(tmp_path / "photos"), FakeReader(), FAKE_SETTINGS, cache=tmp_path / ".cosines.png.photos")
+    calibrate_photos(
+        people(tmp_path / "photos"), FakeReader(), FAKE_SETTINGS, cache=tmp_path / ".cosines.png.photos"
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["photos"]
 
 

@@ -84,7 +84,9 @@ def test_portraits_give_the_same_bank_again(portraits: BankBuild, tmp_path: Path
 
 
 @needs_faces
-def test_portraits_in_one_folder_cluster_into_people(portraits: BankBuild, reader: Remembering, tmp_path: Path) -> None:
+def test_portraits_in_one_folder_cluster_into_people(
+    portraits: BankBuild, reader: Remembering, tmp_path: Path
+) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for number, folder in enumerate(sorted(each for each in PORTRAITS.iterdir() if each.is_dir())):
@@ -93,7 +95,9 @@ def test_portraits_in_one_folder_cluster_into_people(portraits: BankBuild, reade
     proposed = calibrate_photos(flat, reader, reader.settings, cache=tmp_path / ".cache")
     known = calibrate_photos(PORTRAITS, reader, reader.settings, cache=tmp_path / ".known")
     assert proposed.eps == pytest.approx(known.eps, abs=0.1)
-    made = build_bank(flat, tmp_path / "bank.safetensors", reader, reader.settings, ClusterSettings(eps=proposed.eps))
+    made = build_bank(
+        flat, tmp_path / "bank.safetensors", reader, reader.settings, ClusterSettings(eps=proposed.eps)
+    )
     kept = {each.photo for each in portraits.rejected}
     assert made.photos == 240
     assert len(made.bank.embeddings) + len(made.rejected) == 240

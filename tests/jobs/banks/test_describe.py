@@ -23,7 +23,9 @@ def uneven_bank() -> IdentityBank:
     counts = [2 + person % 5 for person in range(30)]
     labels = torch.arange(30, dtype=torch.int32).repeat_interleave(torch.tensor(counts))
     centres = torch.randn(30, WIDTH, generator=generator)
-    rows = normalize(centres[labels.long()] + 0.5 * torch.randn(len(labels), WIDTH, generator=generator)) * 1.01
+    rows = (
+        normalize(centres[labels.long()] + 0.5 * torch.randn(len(labels), WIDTH, generator=generator)) * 1.01
+    )
     return IdentityBank(rows.half(), labels, [f"p{person}" for person in range(30)], RECOGNIZER, {"eps": 0.5})
 
 
@@ -63,7 +65,9 @@ def test_figures_are_those_of_plain_numpy() -> None:
 def test_anchors_in_the_band_are_counted_for_each_identity() -> None:
     bank = uneven_bank()
     facts = describe_bank(bank, AnchorConfig(tau=0.2, tolerance=0.05)).facts["anchors"]
-    means = np.stack([normalize(bank.embeddings[bank.labels == person]).numpy().mean(axis=0) for person in range(30)])
+    means = np.stack(
+        [normalize(bank.embeddings[bank.labels == person]).numpy().mean(axis=0) for person in range(30)]
+    )
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     near = (np.abs(means @ means.T - 0.2) < 0.05).sum(axis=1)
     assert facts["per_identity"] == spread(near)
@@ -79,7 +83,9 @@ def test_a_bank_of_one_photograph_each_has_no_cosines_of_one_person() -> None:
 
 def test_a_large_bank_still_shows_the_cosines_of_one_person(monkeypatch: pytest.MonkeyPatch) -> None:
     """More embeddings than are looked at: the sample must hold pairs of one person."""
-    monkeypatch.setattr("piu_lora.jobs.banks.describe._PAIRS", 1)  # anchors are not the point, and take a minute
+    monkeypatch.setattr(
+        "piu_lora.jobs.banks.describe._PAIRS", 1
+    )  # anchors are not the point, and take a minute
     found = describe_bank(tiny_bank(identities=50_000, shots=2))
     assert found.facts["embeddings"] == 100_000
     assert found.facts["same_person"] is not None
@@ -108,14 +114,19 @@ def apart() -> IdentityBank:
     """Six people on axes of their own."""
     rows = torch.eye(WIDTH)[:6].repeat_interleave(2, dim=0)
     rows[1::2, 10] = 0.1
-    return IdentityBank(normalize(rows), torch.arange(6, dtype=torch.int32).repeat_interleave(2), list("abcdef"), RECOGNIZER)
+    return IdentityBank(
+        normalize(rows), torch.arange(6, dtype=torch.int32).repeat_interleave(2), list("abcdef"), RECOGNIZER
+    )
 
 
 def test_sound_banks_have_no_problems(tmp_path: Path) -> None:
     assert check_banks([saved(tmp_path / "a", apart()), saved(tmp_path / "b", apart())], 0.5) == []
 
 
-@pytest.mark.parametrize(("value", "what"), [(float("nan"), "holds NaN"), (float("inf"), "holds NaN or infinity"), (0.0, "zero vector")])
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(float("nan"), "holds NaN"), (float("inf"), "holds NaN or infinity"), (0.0, "zero vector")],
+)
 def test_rows_without_a_direction_are_found(tmp_path: Path, value: float, what: str) -> None:
     (problem,) = check_banks([damaged(tmp_path / "bank", value)], 1.0)
     assert what in problem
@@ -131,7 +142,9 @@ def test_damaged_and_missing_files_are_found_and_the_others_still_looked_at(tmp_
     whole = saved(tmp_path / "whole", tiny_bank())
     (tmp_path / "half").write_bytes(whole.read_bytes()[:900])
     (tmp_path / "text").write_text("no bank")
-    problems = check_banks([tmp_path / "half", tmp_path / "text", tmp_path / "nowhere", damaged(tmp_path / "zero", 0.0)], 0.5)
+    problems = check_banks(
+        [tmp_path / "half", tmp_path / "text", tmp_path / "nowhere", damaged(tmp_path / "zero", 0.0)], 0.5
+    )
     assert len(problems) == 4
     for problem, name in zip(problems, ("half", "text", "nowhere"), strict=False):
         assert str(tmp_path / name) in problem
@@ -140,9 +153,16 @@ def test_damaged_and_missing_files_are_found_and_the_others_still_looked_at(tmp_
 def test_banks_of_several_recognizers_are_found(tmp_path: Path) -> None:
     other = apart()
     other.recognizer = RecognizerId("w600k.onnx", "ab" * 32)
-    problems = check_banks([saved(tmp_path / "a", apart()), saved(tmp_path / "b", other), saved(tmp_path / "c", apart())], 0.5)
+    problems = check_banks(
+        [saved(tmp_path / "a", apart()), saved(tmp_path / "b", other), saved(tmp_path / "c", apart())], 0.5
+    )
     assert len(problems) == 1
-    for part in (str(tmp_path / "a"), str(tmp_path / "b"), "'tiny' (000000000000)", "'w600k.onnx' (abababababab)"):
+    for part in (
+        str(tmp_path / "a"),
+        str(tmp_path / "b"),
+        "'tiny' (000000000000)",
+        "'w600k.onnx' (abababababab)",
+    ):
         assert part in problems[0]
 
 

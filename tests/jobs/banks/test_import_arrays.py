@@ -22,7 +22,9 @@ PAPER = {"embeddings": "embeddings", "labels": "srk_labels_eps0.35", "centroids"
 
 
 def arrays(people: int = 6, shots: int = 4, noise: int = 3, width: int = 32) -> Arrays:
-    """What the official code writes: raw embeddings in the order of the photographs, labels, centroids of the labels."""
+    """What the official code writes: raw embeddings in the order of the photographs, labels, centroids of the
+    labels.
+    """
     generator = np.random.default_rng(0)
     labels = np.concatenate([np.repeat(np.arange(people), shots), np.full(noise, -1)]).astype(np.int64)
     centres = generator.normal(size=(people + 1, width))
@@ -36,7 +38,10 @@ def means(found: Arrays) -> Arrays:
     names = np.unique(found["labels"])
     units = found["embeddings"] / np.linalg.norm(found["embeddings"], axis=1, keepdims=True)
     centroids = np.stack([units[found["labels"] == name].mean(axis=0) for name in names])
-    return {"centroids": centroids / np.linalg.norm(centroids, axis=1, keepdims=True), "centroid_labels": names}
+    return {
+        "centroids": centroids / np.linalg.norm(centroids, axis=1, keepdims=True),
+        "centroid_labels": names,
+    }
 
 
 def write(folder: Path, found: Arrays) -> Path:
@@ -66,7 +71,12 @@ def test_both_layouts_give_the_same_bank(tmp_path: Path, caplog: pytest.LogCaptu
     official = import_bank(write(tmp_path / "official", found), tmp_path / "a" / "bank.safetensors", ARCFACE)
     paper = import_bank(write_paper(tmp_path / "paper", found), tmp_path / "b.safetensors", ARCFACE)
     inner = import_bank(tmp_path / "paper" / "paper_artifacts", tmp_path / "c.safetensors", ARCFACE)
-    assert official.digest == paper.digest == inner.digest == IdentityBank.load(tmp_path / "b.safetensors").digest
+    assert (
+        official.digest
+        == paper.digest
+        == inner.digest
+        == IdentityBank.load(tmp_path / "b.safetensors").digest
+    )
     assert caplog.text == ""
 
 
@@ -95,7 +105,9 @@ def test_labels_of_every_kind_of_whole_number(tmp_path: Path, kind: type[Any]) -
     found = arrays(noise=0)
     plain = import_bank(write(tmp_path / "plain", found), tmp_path / "a.safetensors", ARCFACE)
     found["labels"] = found["labels"].astype(kind)
-    assert import_bank(write(tmp_path / "in", found), tmp_path / "b.safetensors", ARCFACE).digest == plain.digest
+    assert (
+        import_bank(write(tmp_path / "in", found), tmp_path / "b.safetensors", ARCFACE).digest == plain.digest
+    )
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64, ">f4"])
@@ -123,7 +135,9 @@ def test_centroids_are_optional(tmp_path: Path) -> None:
 
 
 def test_centroids_without_one_for_the_noise(tmp_path: Path) -> None:
-    """The layout of the data set names no centroid labels: with noise, a centroid for each identity is as good as one for each label."""
+    """The layout of the data set names no centroid labels: with noise, a centroid for each identity is as
+    good as one for each label.
+    """
     found = arrays()
     found["centroids"] = found["centroids"][found["centroid_labels"] != -1]
     assert len(import_bank(write_paper(tmp_path / "in", found), tmp_path / "bank.safetensors", ARCFACE)) == 6
@@ -149,13 +163,22 @@ def test_centroids_of_another_bank_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "centroids", [np.zeros((7, 32), np.float32), np.full((7, 32), np.nan, np.float32), np.ones((5, 32)), np.ones((7, 8)), np.ones(7)]
+    "centroids",
+    [
+        np.zeros((7, 32), np.float32),
+        np.full((7, 32), np.nan, np.float32),
+        np.ones((5, 32)),
+        np.ones((7, 8)),
+        np.ones(7),
+    ],
 )
 def test_unfit_centroids_are_refused(tmp_path: Path, centroids: npt.NDArray[Any]) -> None:
     refused(write(tmp_path / "in", {**arrays(), "centroids": centroids}), "centroid|embedding")
 
 
-@pytest.mark.parametrize("names", [np.arange(100, 107), np.arange(-1, 6)[:, None], np.arange(-1, 6).astype(np.float64)])
+@pytest.mark.parametrize(
+    "names", [np.arange(100, 107), np.arange(-1, 6)[:, None], np.arange(-1, 6).astype(np.float64)]
+)
 def test_centroid_labels_that_name_nobody_are_refused(tmp_path: Path, names: npt.NDArray[Any]) -> None:
     refused(write(tmp_path / "in", {**arrays(), "centroid_labels": names}), "centroid")
 
@@ -233,7 +256,9 @@ def test_wrong_shapes_and_kinds_are_refused(tmp_path: Path, changed: Arrays, mat
     refused(write(tmp_path / "in", {**arrays(), **changed}), match)
 
 
-@pytest.mark.parametrize(("value", "match"), [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (0, "zero vector")])
+@pytest.mark.parametrize(
+    ("value", "match"), [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (0, "zero vector")]
+)
 def test_rows_without_a_direction_are_refused(tmp_path: Path, value: float, match: str) -> None:
     found = arrays()
     found["embeddings"][int(np.flatnonzero(found["labels"] == 2)[0])] = value

@@ -102,7 +102,9 @@ def test_by_default_it_goes_where_every_command_looks(
 def test_from_the_hub_at_the_pinned_revisions(hub: LoopbackHub, tmp_path: Path) -> None:
     detector, recognizer = (file.read_bytes() for file in models())
     hub.add_repository(ARC2FACE[0], {RECOGNIZER: recognizer, "README.md": b"Arc2Face"}, revision=ARC2FACE[1])
-    hub.add_repository(DETECTOR_SOURCE[0], {DETECTOR: detector, "glintr100.onnx": recognizer}, revision=DETECTOR_SOURCE[1])
+    hub.add_repository(
+        DETECTOR_SOURCE[0], {DETECTOR: detector, "glintr100.onnx": recognizer}, revision=DETECTOR_SOURCE[1]
+    )
     # What lies on the branches now is not what is taken.
     for repository, name in ((ARC2FACE[0], RECOGNIZER), (DETECTOR_SOURCE[0], DETECTOR)):
         hub.add_repository(repository, {name: b"replaced since"})
@@ -131,7 +133,9 @@ def test_an_empty_hub_is_an_environment_problem(hub: LoopbackHub, tmp_path: Path
 
 
 @needs_faces
-def test_a_download_cut_short_leaves_no_file(hub: LoopbackHub, arcface: Path, tmp_path: Path, naps: list[float]) -> None:
+def test_a_download_cut_short_leaves_no_file(
+    hub: LoopbackHub, arcface: Path, tmp_path: Path, naps: list[float]
+) -> None:
     hub.add_repository(DETECTOR_SOURCE[0], {DETECTOR: models()[0].read_bytes()}, revision=DETECTOR_SOURCE[1])
     hub.cut(DETECTOR, after=1000, times=None)
     with pytest.raises(EnvironmentProblem, match=DETECTOR):
@@ -199,7 +203,9 @@ def test_a_damaged_zip_is_refused(antelopev2: Path, arcface: Path, tmp_path: Pat
 
 
 @needs_faces
-def test_a_full_disk_leaves_no_half_file(antelopev2: Path, arcface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_half_file(
+    antelopev2: Path, arcface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = Path.write_bytes
 
     def half(path: Path, content: bytes) -> int:

@@ -30,7 +30,10 @@ def fake_torch(capability: tuple[int, int] | None = None, cuda: str | None = Non
 def test_cuda_device_and_dtype(capability: tuple[int, int], dtype: str) -> None:
     found = by_name(device.torch_findings(fake_torch(capability, "12.6"), "/usr/bin/nvidia-smi"))
     assert found["torch"] == Finding("Device", "torch", "ok", "2.13.0, built for CUDA 12.6")
-    assert found["cuda:0"].value == f"NVIDIA H100, 70.00 GB free of 85.00 GB, compute capability {capability[0]}.{capability[1]}"
+    assert (
+        found["cuda:0"].value
+        == f"NVIDIA H100, 70.00 GB free of 85.00 GB, compute capability {capability[0]}.{capability[1]}"
+    )
     assert found["dtype"].value == f"{dtype} with 85 GB on cuda:0"
 
 
@@ -48,7 +51,9 @@ def test_driver_with_a_cpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the GPU lies idle" in found.value
     assert found.advice.startswith('pip install --force-reinstall "torch<2.14,>=2.6"')
     monkeypatch.setattr("platform.system", lambda: "Windows")
-    assert "PyTorch's install page" in by_name(device.torch_findings(fake_torch(), "nvidia-smi"))["torch"].advice
+    assert (
+        "PyTorch's install page" in by_name(device.torch_findings(fake_torch(), "nvidia-smi"))["torch"].advice
+    )
 
 
 def test_driver_that_torch_cannot_use() -> None:

@@ -19,29 +19,38 @@ from tests.jobs.doctor.planted import TOKEN, by_name
 
 
 def healthy() -> list[Finding]:
-    needs = {need for command in (*commands._EMBEDDED, *commands._REAL, *commands._OTHERS) for need in (*command.needs, *command.partly)}
+    needs = {
+        need
+        for command in (*commands._EMBEDDED, *commands._REAL, *commands._OTHERS)
+        for need in (*command.needs, *command.partly)
+    }
     return [Finding(section, name, "ok", "") for section, name in sorted(needs)]
 
 
 def states(findings: list[Finding], base: str | None = None) -> dict[str, str]:
-    return {name: finding.status for name, finding in by_name(commands.command_findings(findings, base)).items()}
+    return {
+        name: finding.status for name, finding in by_name(commands.command_findings(findings, base)).items()
+    }
 
 
-def without(section: str, name: str) -> list[Finding]:
+def adapters_disabled(section: str, name: str) -> list[Finding]:
     return [finding for finding in healthy() if (finding.section, finding.name) != (section, name)]
 
 
 def test_commands_that_can_run() -> None:
     assert set(states(healthy()).values()) == {"ok"}
     assert not [name for name in states(healthy(), "mini") if "arc2face" in name]
-    no_detector = states(without("Face pack", "detector"))
-    assert {name for name, status in no_detector.items() if status == "missing"} == {"evaluate arc2face", "bank build"}
+    no_detector = states(adapters_disabled("Face pack", "detector"))
+    assert {name for name, status in no_detector.items() if status == "missing"} == {
+        "evaluate arc2face",
+        "bank build",
+    }
     assert no_detector["forget arc2face"] == no_detector["generate arc2face"] == "warning"
-    no_weights = states(without("Models", "Arc2Face"))
+    no_weights = states(adapters_disabled("Models", "Arc2Face"))
     assert {name for name, status in no_weights.items() if status == "missing"} == {
         f"{verb} arc2face" for verb in ("forget", "generate", "evaluate")
     }
-    assert states(without("onnxruntime", "import"))["forget mini"] == "missing"
+    assert states(adapters_disabled("onnxruntime", "import"))["forget mini"] == "missing"
 
 
 def test_what_a_command_needs_is_named() -> None:
@@ -64,7 +73,13 @@ def test_a_probe_that_raises_keeps_what_it_found() -> None:
 
 
 def test_sizes() -> None:
-    assert [size(count) for count in (0, 999, 2e3, 1.5e6, 3.44e9)] == ["0 bytes", "999 bytes", "2.0 kB", "1.5 MB", "3.44 GB"]
+    assert [size(count) for count in (0, 999, 2e3, 1.5e6, 3.44e9)] == [
+        "0 bytes",
+        "999 bytes",
+        "2.0 kB",
+        "1.5 MB",
+        "3.44 GB",
+    ]
 
 
 def test_table_shows_a_cure_once() -> None:
@@ -75,7 +90,9 @@ def test_table_shows_a_cure_once() -> None:
     assert text.endswith("the embedded base cannot be used yet")
 
 
-def test_command_json_without_network_or_secrets(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_json_without_network_or_secrets(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The schema, no connection, exit 0 without Arc2Face, and a planted token nowhere."""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
 
@@ -89,10 +106,21 @@ def test_command_json_without_network_or_secrets(cache: Path, tmp_path: Path, mo
     report = json.loads(result.stdout)
     assert set(report) == {"format", "ready", "findings"}
     assert (report["format"], report["ready"]) == (1, True)
-    assert {tuple(sorted(finding)) for finding in report["findings"]} == {("advice", "name", "section", "status", "value")}
+    assert {tuple(sorted(finding)) for finding in report["findings"]} == {
+        ("advice", "name", "section", "status", "value")
+    }
     assert {finding["status"] for finding in report["findings"]} <= {"ok", "warning", "missing"}
     sections = dict.fromkeys(finding["section"] for finding in report["findings"])
-    assert list(sections) == ["Python", "Device", "onnxruntime", "Models", "Face pack", "Token", "Disk", "Commands"]
+    assert list(sections) == [
+        "Python",
+        "Device",
+        "onnxruntime",
+        "Models",
+        "Face pack",
+        "Token",
+        "Disk",
+        "Commands",
+    ]
     everything = result.stdout + result.stderr + text.stdout + text.stderr
     assert "present (HF_TOKEN)" in everything
     assert not [part for part in (TOKEN, TOKEN[:8], TOKEN[-8:]) if part in everything]
@@ -100,7 +128,9 @@ def test_command_json_without_network_or_secrets(cache: Path, tmp_path: Path, mo
     assert not cache.exists()
 
 
-def test_command_exits_3_when_the_embedded_base_is_broken(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_exits_3_when_the_embedded_base_is_broken(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     result = piu("doctor", "--base", "mini")
     assert result.returncode == 3
@@ -136,7 +166,12 @@ def test_command_survives_a_missing_hub_client(cache: Path, monkeypatch: pytest.
     def absent(*_: object) -> Any:
         raise ModuleNotFoundError("No module named 'huggingface_hub'")
 
-    for place, name in ((hub, "cache_folder"), (doctor, "cache_folder"), (models, "cached_file"), (models, "token_present")):
+    for place, name in (
+        (hub, "cache_folder"),
+        (doctor, "cache_folder"),
+        (models, "cached_file"),
+        (models, "token_present"),
+    ):
         monkeypatch.setattr(place, name, absent)
     result = piu("doctor")
     assert result.returncode == 0

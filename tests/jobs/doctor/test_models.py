@@ -22,7 +22,9 @@ def test_empty_cache_names_the_downloads(cache: Path) -> None:
     found = by_name(models.shelf_findings(real))
     assert found["Arc2Face"].status == "missing"
     assert "0 of 4 files cached (0 bytes), about 3.93 GB to download" in found["Arc2Face"].value
-    assert found["Arc2Face"].advice == " ".join(["hf download", ARC2FACE[0], "--revision", ARC2FACE[1], *models.ARC2FACE_FILES])
+    assert found["Arc2Face"].advice == " ".join(
+        ["hf download", ARC2FACE[0], "--revision", ARC2FACE[1], *models.ARC2FACE_FILES]
+    )
     assert real.to_download + rest.to_download == pytest.approx(4.27e9, rel=0.01)
 
 
@@ -33,7 +35,9 @@ def test_only_what_is_missing_is_fetched(cache: Path) -> None:
     plant(cache, (ARC2FACE[0], "0" * 40), "encoder/config.json")  # another revision does not count
     real, rest = models.arc2face_shelves()
     found = by_name(models.shelf_findings(rest))
-    assert found["Stable Diffusion 1.5"].advice == f"hf download {SD15[0]} --revision {SD15[1]} vae/config.json"
+    assert (
+        found["Stable Diffusion 1.5"].advice == f"hf download {SD15[0]} --revision {SD15[1]} vae/config.json"
+    )
     assert found["tokenizer/merges.txt"] == Finding("Models", "tokenizer/merges.txt", "ok", "5 bytes")
     assert not real.cached
 

@@ -16,24 +16,34 @@ from piu_lora.jobs.doctor.finding import Finding
 from tests.jobs.doctor.planted import by_name
 
 
-def install(site: Path, name: str, version: str, files: dict[str, str] | None = None, requires: Iterable[str] = ()) -> None:
+def install(
+    site: Path, name: str, version: str, files: dict[str, str] | None = None, requires: Iterable[str] = ()
+) -> None:
     """What pip leaves behind: the files, METADATA, and a RECORD with digests and sizes."""
     folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir(parents=True)
     lines = [f"Requires-Dist: {line}" for line in requires]
-    (folder / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines, ""]))
+    (folder / "METADATA").write_text(
+        "\n".join(["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines, ""])
+    )
     record = []
     for path, content in (files or {}).items():
         (site / path).parent.mkdir(parents=True, exist_ok=True)
         (site / path).write_text(content)
         digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
         record.append(f"{path},sha256={digest},{len(content)}")
-    (folder / "RECORD").write_text("\n".join([*record, f"{folder.name}/RECORD,,", "onnxruntime/__pycache__/x.pyc,,"]))
+    (folder / "RECORD").write_text(
+        "\n".join([*record, f"{folder.name}/RECORD,,", "onnxruntime/__pycache__/x.pyc,,"])
+    )
 
 
 def onnxruntime_files(name: str) -> dict[str, str]:
     info = f"package_name = {name!r}\n"
-    return {"onnxruntime/__init__.py": "# same in both\n", "onnxruntime/capi/build_and_package_info.py": info, "../../bin/tool": name}
+    return {
+        "onnxruntime/__init__.py": "# same in both\n",
+        "onnxruntime/capi/build_and_package_info.py": info,
+        "../../bin/tool": name,
+    }
 
 
 def module(*providers: str) -> Callable[[], Any]:
@@ -53,7 +63,10 @@ def runtime_of(site: Path, load: Callable[[], Any], gpu: bool = True) -> dict[st
 
 def test_package_versions_against_the_demands(tmp_path: Path) -> None:
     install(
-        tmp_path, "piu-lora", "0.1.0", requires=["torch<2.14,>=2.6", "diffusers>=0.42,<1", "peft>=0.21,<1", 'onnx>=9; extra == "train"']
+        tmp_path,
+        "piu-lora",
+        "0.1.0",
+        requires=["torch<2.14,>=2.6", "diffusers>=0.42,<1", "peft>=0.21,<1", 'onnx>=9; extra == "train"'],
     )
     install(tmp_path, "peft", "0.21.2", requires=["accelerate>=1"])
     install(tmp_path, "torch", "2.13.0+cpu")
@@ -106,7 +119,9 @@ def test_both_distributions_gpu_last(tmp_path: Path) -> None:
     found = runtime_of(tmp_path, module("CUDAExecutionProvider", "CPUExecutionProvider"))
     assert found["distributions"].status == "warning"
     assert "the files are those of onnxruntime-gpu" in found["distributions"].value
-    assert found["files of onnxruntime"].value == "of 2, 0 are gone and 1 have another size than the RECORD says"
+    assert (
+        found["files of onnxruntime"].value == "of 2, 0 are gone and 1 have another size than the RECORD says"
+    )
     assert (found["files of onnxruntime-gpu"].status, found["providers"].status) == ("ok", "ok")
     assert found["distributions"].advice.splitlines()[:2] == [
         "pip uninstall -y onnxruntime onnxruntime-gpu", "pip install --force-reinstall --no-deps onnxruntime-gpu",
@@ -129,7 +144,9 @@ def test_metadata_without_files(tmp_path: Path) -> None:
     install(tmp_path, "onnxruntime", "1.32.0", onnxruntime_files("onnxruntime"))
     shutil.rmtree(tmp_path / "onnxruntime")
     found = runtime_of(tmp_path, broken, gpu=False)
-    assert found["files of onnxruntime"].value == "of 2, 2 are gone and 0 have another size than the RECORD says"
+    assert (
+        found["files of onnxruntime"].value == "of 2, 2 are gone and 0 have another size than the RECORD says"
+    )
     assert found["import"].status == "missing"
     assert "fails although onnxruntime counts as installed" in found["import"].value
     assert found["import"].advice.splitlines()[1] == "pip install --force-reinstall --no-deps onnxruntime"

@@ -1,4 +1,6 @@
-"""Evaluation on the embedded base: planted failures change the verdict for the right reason; resuming; what is kept and what is not."""
+"""Evaluation on the embedded base: planted failures change the verdict for the right reason; resuming; what
+is kept and what is not.
+"""
 
 import json
 from dataclasses import replace
@@ -13,20 +15,38 @@ from PIL import Image
 from piu_lora import audit, forget, load_base, read_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
-from piu_lora.evidence import Gallery, Measured, Plan, Policy, evaluate_measured, judge, measure, quality_figures
+from piu_lora.evidence import (
+    Gallery,
+    Measured,
+    Plan,
+    Policy,
+    evaluate_measured,
+    judge,
+    measure,
+    quality_figures,
+)
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.evaluation import images as studio
+from piu_lora.jobs.evaluation import images as measurer
 from piu_lora.jobs.evaluation.evaluate import Judges, _doubles, evaluate
 from piu_lora.jobs.evaluation.report import warn_of_others, write_junit
 from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
-from piu_lora.jobs.request.readers import Second
-from piu_lora.jobs.request.request import Case, open_case
+from piu_lora.jobs.request.readers import SecondRecognizer
+from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.model import generate, mini
 from piu_lora.model.mini.export import bank_portraits, fresh_portraits
 from tests.identity.test_face_quality import model
 
 WHO = "mini-0007"
-SMALL = {"evaluation": {"forget_images": 4, "retain_images": 6, "nearest": 3, "anchor_images": 2, "steps": 8, "batch": 64}}
+SMALL = {
+    "evaluation": {
+        "forget_images": 4,
+        "retain_images": 6,
+        "nearest": 3,
+        "anchor_images": 2,
+        "steps": 8,
+        "batch": 64,
+    }
+}
 FORGETTING = {"forget_ism", "recognised", "verified"}
 
 
@@ -34,8 +54,8 @@ def config() -> ForgetConfig:
     return ForgetConfig.preset("mini", "closed-encoder").updated(SMALL)
 
 
-def case_of(identity: str | Path = WHO, bank: IdentityBank | None = None) -> Case:
-    return open_case(identity, bank or mini.conditioning_bank(), config(), mini.conditioning_recognizer())
+def case_of(identity: str | Path = WHO, bank: IdentityBank | None = None) -> ErasureRequest:
+    return open_request(identity, bank or mini.conditioning_bank(), config(), mini.conditioning_recognizer())
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +67,28 @@ class Stage:
     """One request, its pictures before, and everybody drawn as the anchor."""
 
     def __init__(self, pipe: StableDiffusionPipeline) -> None:
-        self.case = case_of()
-        self.galleries: list[Gallery] = galleries_for("mini", self.case, anchor_portraits(pipe, self.case))
-        self.plan: Plan = plan_for(self.case, self.galleries[0].centroids, more=4)
+        self.request = case_of()
+        self.galleries: list[Gallery] = galleries_for(
+            "mini", self.request, anchor_portraits(pipe, self.request)
+        )
+        self.plan: Plan = plan_for(self.request, self.galleries[0].centroids, more=4)
         how = {"steps": 8, "batch": 64}
         self.before = generate(pipe, self.plan.embeddings, self.plan.seeds, **how)
-        anchor = self.case.people[0].anchor.embedding
+        anchor = self.request.people[0].anchor.embedding
         self.anchored = generate(pipe, anchor.expand(len(self.plan.shots), -1), self.plan.seeds, **how)
 
     @property
     def forgotten(self) -> torch.Tensor:
-        """A perfect adapter's pictures: the forgotten person's are the anchor's, the others' are what they were."""
+        """A perfect adapter's pictures: the forgotten person's are the anchor's, the others' are what they
+        were.
+        """
         theirs = torch.zeros(len(self.before), dtype=torch.bool)
         theirs[self.plan.rows_of("forget", "more")] = True
         return torch.where(theirs[:, None, None, None], self.anchored, self.before)
 
-    def missed(self, after: torch.Tensor, galleries: list[Gallery] | None = None, doubles: int = 0) -> set[str]:
+    def missed(
+        self, after: torch.Tensor, galleries: list[Gallery] | None = None, doubles: int = 0
+    ) -> set[str]:
         """The names of the lines of the default policy that these pictures miss."""
         judges = galleries or self.galleries
         sets: list[Measured] = [measure(pictures, judges) for pictures in (self.before, after)]
@@ -109,14 +135,16 @@ def test_an_adapter_that_only_lowers_image_quality_fails_by_that(stage: Stage) -
 
 def test_a_recognizer_that_always_says_yes_is_not_believed(stage: Stage) -> None:
     first, second = stage.galleries
-    reference = second.reference(stage.case.forget_rows[0])
+    reference = second.reference(stage.request.forget_rows[0])
     yes = replace(second, embed=lambda pictures: reference.expand(len(pictures), -1))
     assert "strangers" in stage.missed(stage.forgotten, [first, yes])
 
 
 def test_a_recognizer_that_never_saw_the_person_is_not_believed(stage: Stage) -> None:
     first, second = stage.galleries
-    blind = replace(second, embed=lambda pictures: torch.nn.functional.normalize(-second.embed(pictures), dim=1))
+    blind = replace(
+        second, embed=lambda pictures: torch.nn.functional.normalize(-second.embed(pictures), dim=1)
+    )
     assert "seen_before" in stage.missed(stage.forgotten, [first, blind])
 
 
@@ -135,13 +163,13 @@ def _blank_where_flat(gallery: Gallery):
 
 
 def test_a_person_under_two_ids_is_found(stage: Stage) -> None:
-    assert _doubles(stage.case, stage.galleries[0])["count"] == 0
+    assert _doubles(stage.request, stage.galleries[0])["count"] == 0
     own, reader = mini.conditioning_bank(), mini.conditioning_recognizer()
     again = reader.embed(fresh_portraits(own.index(WHO), 9).float() / 255)
     labels = torch.cat([own.labels, torch.full((9,), len(own), dtype=torch.int32)])
     bank = IdentityBank(torch.cat([own.embeddings, again.half()]), labels, [*own.ids, "twin"], own.recognizer)
-    case = case_of(bank=bank)
-    count = _doubles(case, galleries_for("tiny", case)[0])["count"]
+    request = case_of(bank=bank)
+    count = _doubles(request, galleries_for("tiny", request)[0])["count"]
     assert count == 1
     assert stage.missed(stage.forgotten, doubles=count) == {"doubles"}
 
@@ -150,14 +178,22 @@ def test_training_references_are_refused(tmp_path: Path) -> None:
     for place, portrait in enumerate(bank_portraits(7)):
         _save(portrait, tmp_path / "person" / f"{place}.png")
     _save(fresh_portraits(7, 1)[0], tmp_path / "other.png")
-    case = case_of(tmp_path / "person", _without(7))
-    trained = case.people[0].subject.photos[case.people[0].train[0]]
-    with pytest.raises(BadInput, match=r"reference 2 of 2 was trained on \(conditioning recognizer: cosine 1\.0000"):
-        galleries_for("tiny", case, references=[tmp_path / "other.png", trained])
-    reference = galleries_for("tiny", case, references=[tmp_path / "other.png"])[0].reference(case.forget_rows[0])
-    assert torch.allclose(reference, mini.conditioning_recognizer().embed(fresh_portraits(7, 1).float() / 255)[0], atol=1e-5)
-    held = galleries_for("tiny", case)[0].reference(case.forget_rows[0])
-    expected = torch.nn.functional.normalize(case.people[0].subject.embeddings[list(case.people[0].held_out)].mean(0), dim=0)
+    request = case_of(tmp_path / "person", _without(7))
+    trained = request.people[0].subject.photos[request.people[0].train[0]]
+    with pytest.raises(
+        BadInput, match=r"reference 2 of 2 was trained on \(conditioning recognizer: cosine 1\.0000"
+    ):
+        galleries_for("tiny", request, references=[tmp_path / "other.png", trained])
+    reference = galleries_for("tiny", request, references=[tmp_path / "other.png"])[0].reference(
+        request.forget_rows[0]
+    )
+    assert torch.allclose(
+        reference, mini.conditioning_recognizer().embed(fresh_portraits(7, 1).float() / 255)[0], atol=1e-5
+    )
+    held = galleries_for("tiny", request)[0].reference(request.forget_rows[0])
+    expected = torch.nn.functional.normalize(
+        request.people[0].subject.embeddings[list(request.people[0].held_out)].mean(0), dim=0
+    )
     assert torch.allclose(held, expected, atol=1e-5)
 
 
@@ -180,20 +216,27 @@ def test_nothing_held_out_is_nothing_verified(tmp_path: Path) -> None:
 
 
 def test_a_second_recognizer_judges_any_base() -> None:
-    second = Second(mini.evaluating_recognizer(), mini.evaluating_bank())
-    case = open_case(WHO, mini.conditioning_bank(), config().updated({"anchor": {"rule": "far-safe"}}), mini.conditioning_recognizer())
-    names = [(gallery.name, gallery.role) for gallery in galleries_for("arc2face", case, second=second)]
+    second = SecondRecognizer(mini.evaluating_recognizer(), mini.evaluating_bank())
+    request = open_request(
+        WHO,
+        mini.conditioning_bank(),
+        config().updated({"anchor": {"rule": "far-safe"}}),
+        mini.conditioning_recognizer(),
+    )
+    names = [(gallery.name, gallery.role) for gallery in galleries_for("arc2face", request, second=second)]
     assert names == [("conditioning", "conditions the base"), ("evaluating", "only evaluates")]
     fewer = replace(second, bank=_few(mini.evaluating_bank()))
     with pytest.raises(BadInput, match="holds other people than the bank"):
-        galleries_for("arc2face", case, second=fewer)
+        galleries_for("arc2face", request, second=fewer)
 
 
 def _few(bank: IdentityBank) -> IdentityBank:
     return IdentityBank(bank.embeddings[:15], bank.labels[:15], bank.ids[:5], bank.recognizer)
 
 
-def test_a_face_quality_model_is_one_more_figure(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_a_face_quality_model_is_one_more_figure(
+    adapter: Path, base: StableDiffusionPipeline, tmp_path: Path
+) -> None:
     path = model(tmp_path / "brightness.onnx", size=64)
     section = evaluate(adapter, WHO, base, judges=Judges(quality=path), settings=LEAN).document["evaluation"]
     found = section["quality"]["face_quality"]
@@ -210,7 +253,9 @@ def test_a_second_recognizer_needs_its_bank() -> None:
 @pytest.fixture(scope="module")
 def adapter(base: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = config().updated({"closed": {"retained": 512, "near": 128}})
-    return forget(WHO, base, tmp_path_factory.mktemp("made") / "adapter", config=settings, evaluate=False).path
+    return forget(
+        WHO, base, tmp_path_factory.mktemp("made") / "adapter", config=settings, evaluate=False
+    ).path
 
 
 LEAN = (
@@ -223,11 +268,25 @@ SWEPT = (*LEAN, "report.sweep_images=1", "report.guidance=[2.0]", "report.steps=
 def test_the_whole_report(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
     found = evaluate(adapter, WHO, base, tmp_path / "report", settings=SWEPT)
     stored = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["before_after.png", "report.html", "report.json", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "before_after.png",
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
     assert stored == json.loads(json.dumps(found.document))
     section = stored["evaluation"]
-    assert [sweep["name"] for sweep in section["sweeps"]] == ["conditions", "guidance", "steps", "weight", "precision"]
-    weights = {point["value"]: point["recognizers"]["evaluating"]["forget"] for point in section["sweeps"][3]["points"]}
+    assert [sweep["name"] for sweep in section["sweeps"]] == [
+        "conditions",
+        "guidance",
+        "steps",
+        "weight",
+        "precision",
+    ]
+    weights = {
+        point["value"]: point["recognizers"]["evaluating"]["forget"]
+        for point in section["sweeps"][3]["points"]
+    }
     assert weights[0.0]["after"] == weights[0.0]["before"] == weights[1.0]["before"]
     assert weights[1.0]["after"] < weights[0.5]["after"] < weights[0.0]["after"]
     assert section["images"] == 2 * 10 + 2 * (3 * 2 + 1) + 2
@@ -242,9 +301,15 @@ def test_the_whole_report(adapter: Path, base: StableDiffusionPipeline, tmp_path
     assert len(list(suite.iter("testcase"))) == len(stored["verdict"]["lines"])
 
 
-def test_images_of_the_person_are_kept_only_when_asked_for(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_images_of_the_person_are_kept_only_when_asked_for(
+    adapter: Path, base: StableDiffusionPipeline, tmp_path: Path
+) -> None:
     shown = {}
-    for name, how in (("plain", {}), ("images", {"images": True}), ("public", {"public": True, "images": True})):
+    for name, how in (
+        ("plain", {}),
+        ("images", {"images": True}),
+        ("public", {"public": True, "images": True}),
+    ):
         evaluate(adapter, WHO, base, tmp_path / name, settings=LEAN, **how)
         shown[name] = (tmp_path / name / "report.html").read_text()
     assert shown["public"].count("data:image") == 0
@@ -259,7 +324,11 @@ def test_images_of_the_person_are_kept_only_when_asked_for(adapter: Path, base: 
 
 
 def test_an_interrupted_evaluation_goes_on(
-    adapter: Path, base: StableDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    adapter: Path,
+    base: StableDiffusionPipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     whole = evaluate(adapter, WHO, base, settings=LEAN).figures
     drawn: list[int] = []
@@ -270,7 +339,7 @@ def test_an_interrupted_evaluation_goes_on(
         drawn.append(len(seeds))
         return generate(pipe, embeddings, seeds, **how)
 
-    monkeypatch.setattr(studio, "generate", counted)
+    monkeypatch.setattr(measurer, "generate", counted)
     resumed = False
     with pytest.raises(KeyboardInterrupt):
         evaluate(adapter, WHO, base, tmp_path / "report", settings=LEAN)
@@ -284,7 +353,9 @@ def test_an_interrupted_evaluation_goes_on(
     drawn.clear()
     again = evaluate(adapter, WHO, base, tmp_path / "report", settings=LEAN).figures
     assert "going on with an interrupted evaluation" in caplog.text
-    shown = 4 - 1 + 1 + 2  # of those before: three retained people, the anchor, two neighbours; nobody else is drawn twice
+    shown = (
+        4 - 1 + 1 + 2
+    )  # of those before: three retained people, the anchor, two neighbours; nobody else is drawn twice
     assert sum(drawn) == 20 - first + shown
     assert not kept.exists()
     assert json.dumps(again) == json.dumps(whole)
@@ -302,16 +373,20 @@ def test_references_that_are_not_there(adapter: Path, base: StableDiffusionPipel
         evaluate(adapter, WHO, base, judges=Judges(references=tmp_path / "none"), settings=LEAN)
 
 
-def test_a_damaged_report_is_replaced_only_when_told(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_a_damaged_report_is_replaced_only_when_told(
+    adapter: Path, base: StableDiffusionPipeline, tmp_path: Path
+) -> None:
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(BadInput, match=r"is not JSON.*; pass --force to replace it"):
         evaluate(adapter, WHO, base, tmp_path, settings=LEAN)
 
 
-def test_an_audit_joins_a_public_evaluation(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_an_audit_joins_a_public_evaluation(
+    adapter: Path, base: StableDiffusionPipeline, tmp_path: Path
+) -> None:
     evaluate(adapter, WHO, base, tmp_path / "report", settings=LEAN, public=True)
-    few = ["audit.poster_people=64", "audit.poster_random=1"]
-    found = audit(adapter, WHO, base, tmp_path / "report", attacks=["poster"], settings=few, public=True)
+    few = ["audit.reidentify_people=64", "audit.reidentify_random=1"]
+    found = audit(adapter, WHO, base, tmp_path / "report", attacks=["reidentify"], settings=few, public=True)
     assert found.document["public"]
     assert {"evaluation", "audit"} <= found.document.keys()
     assert "landing" not in found.document["evaluation"]["recognizers"]["evaluating"]["bystanders"]["0.001"]
@@ -320,7 +395,9 @@ def test_an_audit_joins_a_public_evaluation(adapter: Path, base: StableDiffusion
     assert [(line.passed, line.reason) for line in lines] == [(False, "a public report does not say")] * 2
 
 
-def test_a_policy_on_attacks_that_do_not_exist(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_a_policy_on_attacks_that_do_not_exist(
+    adapter: Path, base: StableDiffusionPipeline, tmp_path: Path
+) -> None:
     path = tmp_path / "policy.toml"
     path.write_text('[audit]\n"coin.radius" = {min = 0.1}\n')
     with pytest.raises(BadInput, match="unknown attack 'coin'; known: bypass, cone"):
@@ -329,7 +406,9 @@ def test_a_policy_on_attacks_that_do_not_exist(adapter: Path, base: StableDiffus
         audit(adapter, WHO, base, attacks=[""])
 
 
-def test_people_who_are_not_named_are_spoken_of(adapter: Path, base: StableDiffusionPipeline, caplog: pytest.LogCaptureFixture) -> None:
+def test_people_who_are_not_named_are_spoken_of(
+    adapter: Path, base: StableDiffusionPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     opened = read_adapter(adapter)
     warn_of_others(opened, case_of())
     assert not caplog.text
@@ -339,8 +418,12 @@ def test_people_who_are_not_named_are_spoken_of(adapter: Path, base: StableDiffu
 
 
 @pytest.mark.slow
-def test_the_default_size_takes_its_time(adapter: Path, base: StableDiffusionPipeline, tmp_path: Path) -> None:
-    """Everything, as an auditor would run it; the time is for the log, the figures must agree with the lean run's."""
+def test_the_default_size_takes_its_time(
+    adapter: Path, base: StableDiffusionPipeline, tmp_path: Path
+) -> None:
+    """Everything, as an auditor would run it; the time is for the log, the figures must agree with the lean
+    run's.
+    """
     found = evaluate(adapter, WHO, base, tmp_path / "report", settings=("evaluation.steps=15",))
     assert found.document["evaluation"]["images"] == 2 * (18 + 60) + 10 * (2 * 8 + 5) + 2 * 4
     assert found.document["verdict"]["passed"], found.missed

@@ -19,15 +19,24 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence import compare_probe, measure_probe, probe_facts
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.evaluation.verify import verify_adapter
-from piu_lora.model import adapters_off
+from piu_lora.model import adapters_disabled
 from tests.tiny import FAST, tiny_pipeline
 
 
 @pytest.fixture(scope="module")
-def template(pipe: StableDiffusionPipeline, bank: IdentityBank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """An adapter as the job makes it, without figures: the tiny base draws no faces."""
     config = ForgetConfig().updated_from_pairs(FAST)
-    return forget("person-003", pipe, tmp_path_factory.mktemp("verify") / "made", bank=bank, config=config, evaluate=False).path
+    return forget(
+        "person-003",
+        pipe,
+        tmp_path_factory.mktemp("verify") / "made",
+        bank=bank,
+        config=config,
+        evaluate=False,
+    ).path
 
 
 @pytest.fixture
@@ -87,28 +96,45 @@ def test_another_base(made: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
-def test_weights_that_do_something_else(made: Path, pipe: StableDiffusionPipeline, tmp_path: Path, scale: float) -> None:
+def test_weights_that_do_something_else(
+    made: Path, pipe: StableDiffusionPipeline, tmp_path: Path, scale: float
+) -> None:
     """All files written anew and signed: only the effect tells."""
     adapter = read_adapter(made)
     (tmp_path / "other").mkdir()
-    write_adapter(tmp_path / "other", {module: Factors(f.down, f.up * scale) for module, f in adapter.change.items()}, adapter.receipt)
+    write_adapter(
+        tmp_path / "other",
+        {module: Factors(f.down, f.up * scale) for module, f in adapter.change.items()},
+        adapter.receipt,
+    )
     name, differs = failure(tmp_path / "other", pipe)
     assert (name, "predicted noise" in differs) == ("effect", True)
 
 
-def test_without_a_probe_it_must_at_least_do_something(made: Path, pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_without_a_probe_it_must_at_least_do_something(
+    made: Path, pipe: StableDiffusionPipeline, tmp_path: Path
+) -> None:
     adapter = read_adapter(made)
     receipt = replace(adapter.receipt, probe={})
     for name, scale in (("same", 1.0), ("nothing", 0.0)):
         (tmp_path / name).mkdir()
-        write_adapter(tmp_path / name, {module: Factors(f.down, f.up * scale) for module, f in adapter.change.items()}, receipt)
+        write_adapter(
+            tmp_path / name,
+            {module: Factors(f.down, f.up * scale) for module, f in adapter.change.items()},
+            receipt,
+        )
     verdict = verify_adapter(tmp_path / "same", pipe)
     assert verdict.failure is None
     assert "states no probe" in verdict.checks[3].skipped
     assert failure(tmp_path / "nothing", pipe) == ("effect", "loaded, it changes nothing")
 
 
-PROBES = [{"mean": "x"}, {"mean": 1.0}, {"mean": 1.0, "interval": [1]}, {"seed": [], "mean": 1, "interval": [0, 1]}]
+PROBES = [
+    {"mean": "x"},
+    {"mean": 1.0},
+    {"mean": 1.0, "interval": [1]},
+    {"seed": [], "mean": 1, "interval": [0, 1]},
+]
 
 
 @pytest.mark.parametrize("probe", PROBES)
@@ -134,9 +160,9 @@ def test_probe_is_the_relative_change_of_noise(pipe: StableDiffusionPipeline, ma
     from piu_lora.adapter import load_adapter, unload
 
     name = load_adapter(pipe, made)
-    values = measure_probe(pipe, lambda: adapters_off(pipe.unet))
-    again = measure_probe(pipe, lambda: adapters_off(pipe.unet))
-    other = measure_probe(pipe, lambda: adapters_off(pipe.unet), seed=1)
+    values = measure_probe(pipe, lambda: adapters_disabled(pipe.unet))
+    again = measure_probe(pipe, lambda: adapters_disabled(pipe.unet))
+    other = measure_probe(pipe, lambda: adapters_disabled(pipe.unet), seed=1)
     unload(pipe, [name])
     assert np.array_equal(values, again)
     assert not np.array_equal(values, other)

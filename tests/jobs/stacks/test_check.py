@@ -10,14 +10,14 @@ from piu_lora.adapter import Factors, relative_changes, stacks_of
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.stacks.check import check_picture, check_stack, check_table
 from piu_lora.jobs.stacks.layer_statistics import bystanders
-from piu_lora.jobs.stacks.members import Member, open_members, with_people
+from piu_lora.jobs.stacks.members import StackMember, open_members, with_people
 from piu_lora.model import encode_embeddings, layer_inputs, layer_weight, second_moments, sees_condition
 from piu_lora.model.condition import identity_position
 from tests.adapter.stacks import layers, write_random
 
 
 @pytest.fixture
-def members(pipe: StableDiffusionPipeline, bank: IdentityBank, tmp_path: Path) -> list[Member]:
+def members(pipe: StableDiffusionPipeline, bank: IdentityBank, tmp_path: Path) -> list[StackMember]:
     adapters = [write_random(pipe, tmp_path / str(seed), seed, encoder=seed == 1) for seed in (1, 2, 3)]
     return with_people(open_members(adapters), ["person-001", "person-002", ""], pipe, bank)
 
@@ -26,11 +26,16 @@ def test_relative_changes_are_norm_ratios() -> None:
     """Root mean square over two layers, against dense matrices."""
     generator = torch.Generator().manual_seed(0)
     base = {name: torch.randn(4, 6, generator=generator) for name in ("unet.a", "unet.b")}
-    changes = [{"unet.a": Factors(torch.randn(2, 6, generator=generator), torch.randn(4, 2, generator=generator))} for _ in range(2)]
+    changes = [
+        {"unet.a": Factors(torch.randn(2, 6, generator=generator), torch.randn(4, 2, generator=generator))}
+        for _ in range(2)
+    ]
     inputs = {name: torch.randn(3, 5, 6, generator=generator) for name in base}
     found = relative_changes(changes, [1.0, 0.5], [(0,), (0, 1)], [inputs], base)
     x = inputs["unet.a"]
-    for row, delta in enumerate([changes[0]["unet.a"].dense(), changes[0]["unet.a"].dense() + 0.5 * changes[1]["unet.a"].dense()]):
+    for row, delta in enumerate(
+        [changes[0]["unet.a"].dense(), changes[0]["unet.a"].dense() + 0.5 * changes[1]["unet.a"].dense()]
+    ):
         for person in range(3):
             ratio = torch.linalg.norm(x[person] @ delta.T) / torch.linalg.norm(x[person] @ base["unet.a"].T)
             assert found[row, person] == pytest.approx(float(ratio) / 2**0.5, rel=1e-5)
@@ -44,9 +49,13 @@ def test_stacks_of() -> None:
     assert len(stacks_of(8)) == 9
 
 
-def test_keys_of_a_person_against_the_condition_itself(pipe: StableDiffusionPipeline, bank: IdentityBank, members: list[Member]) -> None:
-    """For one adapter on one person, worked out from the condition by hand, over keys, values and the text encoder's layers."""
-    only = [Member(members[1].adapter, 1.0, members[1].embeddings)]
+def test_keys_of_a_person_against_the_condition_itself(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, members: list[StackMember]
+) -> None:
+    """For one adapter on one person, worked out from the condition by hand, over keys, values and the text
+    encoder's layers.
+    """
+    only = [StackMember(members[1].adapter, 1.0, members[1].embeddings)]
     found = check_stack(only, pipe, bank, people=3, activations=0)
     assert members[1].embeddings is not None
     condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, members[1].embeddings[:1]).detach()[
@@ -56,11 +65,18 @@ def test_keys_of_a_person_against_the_condition_itself(pipe: StableDiffusionPipe
     for module, factors in only[0].adapter.change.items():
         if sees_condition(module):
             weight = layer_weight(pipe, module)
-            squares.append(float(torch.linalg.norm(condition @ factors.dense().T) / torch.linalg.norm(condition @ weight.T)) ** 2)
+            squares.append(
+                float(
+                    torch.linalg.norm(condition @ factors.dense().T) / torch.linalg.norm(condition @ weight.T)
+                )
+                ** 2
+            )
     assert found.interference.condition[0, 0] == pytest.approx(np.mean(squares) ** 0.5, rel=1e-4)
 
 
-def test_whom_it_disturbs_and_when_it_exceeds(pipe: StableDiffusionPipeline, bank: IdentityBank, members: list[Member]) -> None:
+def test_whom_it_disturbs_and_when_it_exceeds(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, members: list[StackMember]
+) -> None:
     found = check_stack(members, pipe, bank, people=10, activations=4)
     assert found.interference.condition.shape == (7, 12)
     assert found.interference.activations is not None
@@ -69,17 +85,28 @@ def test_whom_it_disturbs_and_when_it_exceeds(pipe: StableDiffusionPipeline, ban
     pair = found.interference.stacks.index((0, 1))
     share = found.disturbed(pair)
     assert set(share) == {first, second}
-    assert share[first] == pytest.approx(found.interference.condition[1, 0] / found.interference.condition[0, 0])
+    assert share[first] == pytest.approx(
+        found.interference.condition[1, 0] / found.interference.condition[0, 0]
+    )
     assert found.disturbed(0) == {}
     assert found.exceeded
     calm = check_stack(members, pipe, bank, people=10, activations=4, limit=1e9, own_limit=1e9)
     assert calm.exceeded == []
-    assert {stack for stack in found.interference.stacks if found.over(found.interference.stacks.index(stack))} == set(found.exceeded)
-    harmless = check_stack([Member(member.adapter, 1e-6, member.embeddings) for member in members[:1]], pipe, bank, people=10)
+    assert {
+        stack for stack in found.interference.stacks if found.over(found.interference.stacks.index(stack))
+    } == set(found.exceeded)
+    harmless = check_stack(
+        [StackMember(member.adapter, 1e-6, member.embeddings) for member in members[:1]],
+        pipe,
+        bank,
+        people=10,
+    )
     assert harmless.exceeded == []
 
 
-def test_it_names_nobody_and_changes_nothing(pipe: StableDiffusionPipeline, bank: IdentityBank, members: list[Member]) -> None:
+def test_it_names_nobody_and_changes_nothing(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, members: list[StackMember]
+) -> None:
     before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
     found = check_stack(members, pipe, bank, people=10)
     text = check_table(found) + json.dumps(found.facts())

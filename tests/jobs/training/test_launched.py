@@ -1,6 +1,8 @@
-"""``accelerate launch -m piu_lora``: several processes train one adapter, and only the first of them writes and talks.
+"""``accelerate launch -m piu_lora``: several processes train one adapter, and only the first of them writes
+and talks.
 
-``accelerate launch --cpu --num_processes 2`` starts a single process (without MPI), so the processes are counted here.
+``accelerate launch --cpu --num_processes 2`` starts a single process (without MPI), so the processes are
+counted here.
 """
 
 import json
@@ -23,14 +25,35 @@ ARGUMENTS = ("forget", "--identity", "mini-0007", "--no-evaluate", "--device", "
 
 def launcher() -> list[str]:
     port = str(free_port())
-    return ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", port]
+    return [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--main_process_port",
+        port,
+    ]
 
 
 def start(out: Path, *extra: str, launch: bool = True) -> subprocess.Popen[str]:
     settings = [part for pair in extra for part in (("--set", pair) if "=" in pair else (pair,))]
-    command = [sys.executable, *(launcher() if launch else []), "-m", "piu_lora", *ARGUMENTS, *settings, "--out", str(out)]
+    command = [
+        sys.executable,
+        *(launcher() if launch else []),
+        "-m",
+        "piu_lora",
+        *ARGUMENTS,
+        *settings,
+        "--out",
+        str(out),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -42,7 +65,8 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def test_two_processes_make_the_adapter_of_one(tmp_path: Path) -> None:
     short = ("train.steps=2", "train.batch=2")
     (code, output, talk), (_, _, alone_talk) = (
-        finish(start(tmp_path / name, *short, launch=several)) for name, several in (("two", True), ("one", False))
+        finish(start(tmp_path / name, *short, launch=several))
+        for name, several in (("two", True), ("one", False))
     )
     assert code == 0, talk
     assert all(f"process {number} of 2 on cpu" in talk for number in (1, 2))
@@ -51,7 +75,9 @@ def test_two_processes_make_the_adapter_of_one(tmp_path: Path) -> None:
     assert json.loads(output)["path"] == str(tmp_path / "two")
     two, one = (state_of(read_adapter(tmp_path / name).change) for name in ("two", "one"))
     assert two.keys() == one.keys()
-    together, single = (torch.cat([value.float().flatten() for value in weights.values()]) for weights in (two, one))
+    together, single = (
+        torch.cat([value.float().flatten() for value in weights.values()]) for weights in (two, one)
+    )
     assert torch.nn.functional.cosine_similarity(together, single, dim=0) > 0.9999
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
@@ -68,7 +94,10 @@ def test_an_error_of_one_process_ends_all(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_is_agreed_on_and_the_run_resumes(tmp_path: Path) -> None:
-    checkpoint, settings = tmp_path / ".out.checkpoint", ("train.steps=60", "train.batch=2", "train.checkpoint_every=1")
+    checkpoint, settings = (
+        tmp_path / ".out.checkpoint",
+        ("train.steps=60", "train.batch=2", "train.checkpoint_every=1"),
+    )
     process = start(tmp_path / "out", *settings)
     while process.poll() is None and not checkpoint.exists():
         time.sleep(0.2)

@@ -56,15 +56,24 @@ def settings(fast: ForgetConfig, precision: str) -> ForgetConfig:
 
 
 def flat(result: ForgetResult) -> torch.Tensor:
-    return torch.cat([value.float().flatten() for value in state_of(read_adapter(result.path).change).values()])
+    return torch.cat(
+        [value.float().flatten() for value in state_of(read_adapter(result.path).change).values()]
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_base_by_name_is_cast_and_the_adapter_stays_whole(
-    stored: Path, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+    stored: Path,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
 ) -> None:
     watch, half = Watch(monkeypatch), DTYPES[precision]
-    result = forget(WHO, stored, tmp_path / precision, bank=bank, config=settings(fast, precision), device="cpu")
+    result = forget(
+        WHO, stored, tmp_path / precision, bank=bank, config=settings(fast, precision), device="cpu"
+    )
     assert (watch.base, watch.encoder, watch.adapter) == ({half}, {half}, {torch.float32})
     # Cast after the digest was taken, else bfloat16 would make another base of it.
     plain = load_base(stored, device="cpu")
@@ -74,7 +83,9 @@ def test_a_base_by_name_is_cast_and_the_adapter_stays_whole(
     assert all(torch.equal(value.to(half), after[key]) for key, value in plain.unet.state_dict().items())
     exact = forget(WHO, plain, tmp_path / "plain", bank=bank, config=fast)
     assert all(math.isfinite(value) for terms in watch.history for value in terms.values())
-    assert torch.nn.functional.cosine_similarity(flat(result), flat(exact), dim=0) > (0.98 if precision == "bf16" else 0.995)
+    assert torch.nn.functional.cosine_similarity(flat(result), flat(exact), dim=0) > (
+        0.98 if precision == "bf16" else 0.995
+    )
 
 
 def test_losses_stay_close_to_full_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +93,9 @@ def test_losses_stay_close_to_full_precision(tmp_path: Path, monkeypatch: pytest
     short, curves = ForgetConfig.preset("mini").updated({"train": {"steps": 3, "batch": 2}}), {}
     for name in DTYPES:
         watch = Watch(monkeypatch)
-        forget("mini-0007", "mini", tmp_path / name, config=settings(short, name), device="cpu", evaluate=False)
+        forget(
+            "mini-0007", "mini", tmp_path / name, config=settings(short, name), device="cpu", evaluate=False
+        )
         curves[name] = [terms["loss"] for terms in watch.history]
     assert curves["bf16"] == pytest.approx(curves["fp32"], rel=0.04)
     assert curves["fp16"] == pytest.approx(curves["fp32"], rel=0.002)
@@ -120,11 +133,19 @@ def test_a_pipeline_that_does_not_fit_is_refused(
     bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, dtype: torch.dtype, precision: str, message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
-        forget(WHO, tiny_pipeline().to(dtype=dtype), tmp_path / "out", bank=bank, config=settings(fast, precision))
+        forget(
+            WHO,
+            tiny_pipeline().to(dtype=dtype),
+            tmp_path / "out",
+            bank=bank,
+            config=settings(fast, precision),
+        )
     assert not (tmp_path / "out").exists()
 
 
-def test_memory_savings_change_no_adapter(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path) -> None:
+def test_memory_savings_change_no_adapter(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
+) -> None:
     plain = forget(WHO, pipe, tmp_path / "plain", bank=bank, config=fast)
     lean = fast.updated({"train": {"gradient_checkpointing": True, "micro_batch": 1}})
     frugal = forget(WHO, pipe, tmp_path / "frugal", bank=bank, config=lean)

@@ -10,7 +10,14 @@ from piu_lora.model.mini.render.shapes import coverage, gaussian, paint, ramp, s
 
 __all__ = ["draw_beard", "draw_brows", "draw_eyes", "draw_glasses", "draw_mouth", "draw_nose"]
 
-IRIS = ((0.24, 0.13, 0.07), (0.42, 0.26, 0.12), (0.36, 0.40, 0.18), (0.22, 0.46, 0.34), (0.22, 0.44, 0.70), (0.52, 0.58, 0.64))
+IRIS = (
+    (0.24, 0.13, 0.07),
+    (0.42, 0.26, 0.12),
+    (0.36, 0.40, 0.18),
+    (0.22, 0.46, 0.34),
+    (0.22, 0.44, 0.70),
+    (0.52, 0.58, 0.64),
+)
 FRAME = ((0.05, 0.05, 0.06), (0.30, 0.15, 0.09), (0.52, 0.12, 0.14), (0.76, 0.62, 0.32))
 _WHITE = torch.tensor([0.96, 0.95, 0.93])[None, :, None, None]
 _LASH = torch.tensor([0.07, 0.05, 0.05])[None, :, None, None]
@@ -30,14 +37,18 @@ def draw_eyes(canvas: torch.Tensor, scene: Scene) -> None:
     upper = -height * how.eye_open * arch
     lower = height * 0.72 * arch
     eye = coverage(torch.maximum(upper - down, down - lower), pixel)
-    paint(view, cut.skin * 0.78, gaussian(across, 1.05) * gaussian(down + 0.25 * height, height * 1.25) * 0.30)
+    paint(
+        view, cut.skin * 0.78, gaussian(across, 1.05) * gaussian(down + 0.25 * height, height * 1.25) * 0.30
+    )
     paint(view, _WHITE * (0.80 + 0.20 * coverage(upper - down + 0.030, pixel, 2.0))[:, None], eye)
 
     iris_radius = who.iris_size * who.eye_size
     ix = across * who.eye_size - how.gaze_x * who.eye_size * side
     iy = down + 0.10 * height - how.gaze_y * who.eye_size
     distance = (ix**2 + iy**2).sqrt()
-    iris = ramp(IRIS, who.iris_colour) * (0.72 + 0.55 * gaussian(iy - 0.5 * iris_radius, iris_radius))[:, None]
+    iris = (
+        ramp(IRIS, who.iris_colour) * (0.72 + 0.55 * gaussian(iy - 0.5 * iris_radius, iris_radius))[:, None]
+    )
     paint(view, iris * 0.45, coverage(distance - iris_radius, pixel) * eye)
     paint(view, iris, coverage(distance - iris_radius * 0.84, pixel) * eye)
     paint(view, _LASH * 0.5, coverage(distance - iris_radius * 0.45, pixel) * eye)
@@ -58,9 +69,13 @@ def draw_brows(canvas: torch.Tensor, scene: Scene) -> None:
     who = cut.who
     across = (cut.fu.abs() - who.eye_spacing - 0.01) / who.brow_length
     middle = who.eye_height - who.brow_height - cut.how.brow_raise
-    middle = middle - who.brow_arch * (1 - (across - 0.25) ** 2) - 0.4 * who.brow_tilt * who.brow_length * across
+    middle = (
+        middle - who.brow_arch * (1 - (across - 0.25) ** 2) - 0.4 * who.brow_tilt * who.brow_length * across
+    )
     thickness = who.brow_thickness * (1.05 - 0.45 * across.clamp(-1, 1.2))
-    stroke = coverage((cut.fv - middle).abs() - thickness, cut.pixel, 1.4) * coverage(across.abs() - 1, cut.pixel / 0.08)
+    stroke = coverage((cut.fv - middle).abs() - thickness, cut.pixel, 1.4) * coverage(
+        across.abs() - 1, cut.pixel / 0.08
+    )
     colour = torch.lerp(torch.full_like(cut.hair, 0.05), cut.hair, who.brow_tone[:, None])
     paint(canvas[:, :, rows], colour, stroke * 0.88)
 
@@ -71,17 +86,27 @@ def draw_nose(canvas: torch.Tensor, scene: Scene) -> None:
     who, how, view = cut.who, cut.how, canvas[:, :, rows]
     u = cut.fu - 0.035 * how.yaw
     tip = who.eye_height + who.nose_length + 0.02 * how.pitch
-    along = coverage((cut.fv - (who.eye_height + tip) / 2).abs() - (tip - who.eye_height) * 0.5, cut.pixel, 6.0)
+    along = coverage(
+        (cut.fv - (who.eye_height + tip) / 2).abs() - (tip - who.eye_height) * 0.5, cut.pixel, 6.0
+    )
     widening = 0.030 + 0.45 * who.nose_width * ((cut.fv - who.eye_height) / who.nose_length).clamp(0, 1) ** 2
     lit = torch.sign(how.light_x + 1e-3)
-    paint(view, cut.skin * 0.52, gaussian(u + lit * (widening + 0.012), 0.026) * along * 0.42 * who.nose_bridge)
-    paint(view, (cut.skin * 1.16).clamp_max(1.0), gaussian(u - lit * 0.008, 0.024) * along * 0.50 * who.nose_bridge)
+    paint(
+        view, cut.skin * 0.52, gaussian(u + lit * (widening + 0.012), 0.026) * along * 0.42 * who.nose_bridge
+    )
+    paint(
+        view,
+        (cut.skin * 1.16).clamp_max(1.0),
+        gaussian(u - lit * 0.008, 0.024) * along * 0.50 * who.nose_bridge,
+    )
     ball = gaussian(u, 0.055 + 0.2 * who.nose_width) * gaussian(cut.fv - tip + 0.015, 0.05)
     paint(view, (cut.skin * 1.14).clamp_max(1.0), ball * 0.5 * who.nose_tip)
     wing = gaussian(superellipse(u / (who.nose_width + 0.012), (cut.fv - tip - 0.004) / 0.062, 2.2) - 1, 0.16)
     under = coverage(tip - 0.022 - cut.fv, cut.pixel, 3.0)
     paint(view, cut.skin * 0.50, wing * under * 0.62)
-    nostril = superellipse((u.abs() - who.nose_width * 0.52) / (who.nose_width * 0.34), (cut.fv - tip - 0.040) / 0.021, 2.0)
+    nostril = superellipse(
+        (u.abs() - who.nose_width * 0.52) / (who.nose_width * 0.34), (cut.fv - tip - 0.040) / 0.021, 2.0
+    )
     paint(view, cut.skin * 0.22, coverage((nostril - 1) * 0.025, cut.pixel, 1.4) * 0.85)
 
 
@@ -112,14 +137,16 @@ def draw_mouth(canvas: torch.Tensor, scene: Scene) -> None:
         (who.lip_colour * torch.where(who.beard > 0.45, 0.3, 0.75))[:, None],
     )
     sheen = (
-        0.88 + 0.16 * (cut.fv > middle) + 0.22 * gaussian(cut.fv - middle - 0.55 * who.lip_lower - opening, 0.018) * gaussian(across, 0.5)
+        0.88
+        + 0.16 * (cut.fv > middle)
+        + 0.22 * gaussian(cut.fv - middle - 0.55 * who.lip_lower - opening, 0.018) * gaussian(across, 0.5)
     )
     paint(view, (colour * (sheen * cut.light)[:, None]).clamp(0, 1), lips)
     gap = coverage((cut.fv - middle).abs() - opening * arch * 1.5, pixel) * inside * (opening > 0)
     paint(view, _CAVITY, gap)
-    teeth = coverage((cut.fv - middle + opening * arch * 0.35).abs() - opening * arch * 0.95, pixel) * coverage(
-        across.abs() - 0.86, pixel / 0.16
-    )
+    teeth = coverage(
+        (cut.fv - middle + opening * arch * 0.35).abs() - opening * arch * 0.95, pixel
+    ) * coverage(across.abs() - 0.86, pixel / 0.16)
     paint(view, _WHITE * 0.97, teeth * (opening > 0.006))
     line = gaussian(cut.fv - middle, 0.012) * coverage(across.abs() - 1.04, pixel / 0.16)
     paint(view, colour * 0.38, line * 0.8 * (opening <= 0.006))
@@ -140,7 +167,9 @@ def draw_beard(canvas: torch.Tensor, scene: Scene) -> None:
     colour = (cut.hair * 0.86 + 0.02) * grain[:, None]
     paint(canvas[:, :, rows], colour, beard * (0.35 + 0.62 * fullness) * (who.beard > 0.45))
     lip = mouth - who.lip_upper - 0.045 + 0.10 * (cut.fu / who.mouth_width) ** 2
-    stroke = coverage((cut.fv - lip).abs() - 0.034, cut.pixel, 1.6) * coverage(cut.fu.abs() - who.mouth_width * 1.02, cut.pixel, 2.0)
+    stroke = coverage((cut.fv - lip).abs() - 0.034, cut.pixel, 1.6) * coverage(
+        cut.fu.abs() - who.mouth_width * 1.02, cut.pixel, 2.0
+    )
     paint(canvas[:, :, rows], colour, stroke * 0.92 * (who.moustache > 0.6))
 
 
@@ -152,9 +181,13 @@ def draw_glasses(canvas: torch.Tensor, scene: Scene) -> None:
     frame = ramp(FRAME, who.glasses_tone)
     u, v = cut.fu - 0.02 * cut.how.yaw, cut.fv - who.eye_height - 0.012
     centre = who.eye_spacing * 0.45 + 0.125
-    radius = superellipse((u.abs() - centre) / who.glasses_size, v / (who.glasses_size * 0.86), who.glasses_shape)
+    radius = superellipse(
+        (u.abs() - centre) / who.glasses_size, v / (who.glasses_size * 0.86), who.glasses_shape
+    )
     rim = coverage(((radius - 1) * who.glasses_size).abs() - 0.016, cut.pixel)
-    bridge = coverage((v + 0.035).abs() - 0.014, cut.pixel) * coverage(u.abs() - (centre - who.glasses_size), cut.pixel)
+    bridge = coverage((v + 0.035).abs() - 0.014, cut.pixel) * coverage(
+        u.abs() - (centre - who.glasses_size), cut.pixel
+    )
     arms = (
         coverage((v + 0.05).abs() - 0.014, cut.pixel)
         * coverage(centre + who.glasses_size - u.abs(), cut.pixel)

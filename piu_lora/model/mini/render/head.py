@@ -11,7 +11,11 @@ __all__ = ["draw_body", "draw_ears", "draw_face", "draw_hair_behind", "draw_hair
 def draw_hair_behind(canvas: torch.Tensor, scene: Scene) -> None:
     """Hair behind the head, from a close crop to below the shoulders."""
     ends = coverage(scene.v - _hair_end(scene), scene.pixel, 5.0)
-    paint(canvas, scene.hair * _strands(scene)[:, None] * 0.80, coverage(_hair_distance(scene), scene.pixel, 1.5) * ends)
+    paint(
+        canvas,
+        scene.hair * _strands(scene)[:, None] * 0.80,
+        coverage(_hair_distance(scene), scene.pixel, 1.5) * ends,
+    )
 
 
 def draw_body(canvas: torch.Tensor, scene: Scene) -> None:
@@ -28,7 +32,9 @@ def draw_body(canvas: torch.Tensor, scene: Scene) -> None:
     opening = superellipse(u / (0.20 + 0.14 * how.neckline), (v - 0.72) / (0.12 + 0.20 * how.neckline), 2.0)
     collar = coverage((1 - opening) * 0.2, cut.pixel, 1.5)
     paint(view, cloth * fold[:, None], coverage(shoulders * 0.5, cut.pixel, 1.5) * collar)
-    paint(view, cloth * 0.62, gaussian(opening - 1.08, 0.06) * coverage(shoulders * 0.5, cut.pixel, 1.5) * 0.8)
+    paint(
+        view, cloth * 0.62, gaussian(opening - 1.08, 0.06) * coverage(shoulders * 0.5, cut.pixel, 1.5) * 0.8
+    )
 
 
 def draw_ears(canvas: torch.Tensor, scene: Scene) -> None:
@@ -62,16 +68,28 @@ def draw_hair_front(canvas: torch.Tensor, scene: Scene) -> None:
     who, u, v = scene.who, scene.u, scene.v
     across = u - who.hair_part * (0.6 - v).clamp(0, 1)
     line = who.hairline - who.temples * gaussian(u.abs() - 0.30, 0.13)
-    line = line + who.fringe.clamp_min(0.0) * (0.17 + 0.05 * torch.cos(9 * across)) * coverage(u.abs() - 0.40, scene.pixel, 6.0)
+    line = line + who.fringe.clamp_min(0.0) * (0.17 + 0.05 * torch.cos(9 * across)) * coverage(
+        u.abs() - 0.40, scene.pixel, 6.0
+    )
     line = line + 0.10 * (across.abs() - 0.05).clamp_min(0.0) * (who.hairline > -0.57)
     sides = (u.abs() / scene.half_width) ** 6 * 0.60
     bald = _bald(scene).float()
     below = v - line - sides * (1 - 0.5 * bald)
-    locks = coverage(scene.half_width * 0.93 - u.abs(), scene.pixel, 4.0) * coverage(v - _hair_end(scene), scene.pixel, 6.0)
-    top = coverage(below, scene.pixel, 2.5) * (1 - bald * coverage(u.abs() - scene.half_width * 0.88, scene.pixel, 5.0))
-    alpha = torch.maximum(top, locks * (_hair_end(scene) > 0.1)) * coverage(_hair_distance(scene), scene.pixel, 1.5)
+    locks = coverage(scene.half_width * 0.93 - u.abs(), scene.pixel, 4.0) * coverage(
+        v - _hair_end(scene), scene.pixel, 6.0
+    )
+    top = coverage(below, scene.pixel, 2.5) * (
+        1 - bald * coverage(u.abs() - scene.half_width * 0.88, scene.pixel, 5.0)
+    )
+    alpha = torch.maximum(top, locks * (_hair_end(scene) > 0.1)) * coverage(
+        _hair_distance(scene), scene.pixel, 1.5
+    )
     # A shadow under the edge lifts the hair off the forehead.
-    shade = gaussian((below - 0.035).clamp_min(0.0), 0.045) * coverage((scene.radius - 1) * 0.45, scene.pixel) * 0.25
+    shade = (
+        gaussian((below - 0.035).clamp_min(0.0), 0.045)
+        * coverage((scene.radius - 1) * 0.45, scene.pixel)
+        * 0.25
+    )
     paint(canvas, scene.skin * 0.35, shade * (1 - alpha) * (1 - bald))
     gloss = 1 + 0.28 * gaussian(v + 0.52 + 0.25 * u * scene.how.light_x, 0.10)
     paint(canvas, (scene.hair * (_strands(scene) * gloss)[:, None]).clamp(0, 1), alpha)
@@ -103,13 +121,19 @@ def _strands(scene: Scene) -> torch.Tensor:
     across = scene.u - scene.who.hair_part * (0.6 - scene.v).clamp(0, 1)
     curl = scene.who.hair_curl.clamp_min(0.0)
     fan = torch.atan2(scene.v + 0.9, across)
-    return 0.93 + 0.10 * torch.sin(34 * fan + curl * 3 * torch.sin(13 * scene.v)) + 0.05 * torch.sin(71 * fan + 5 * scene.v)
+    return (
+        0.93
+        + 0.10 * torch.sin(34 * fan + curl * 3 * torch.sin(13 * scene.v))
+        + 0.05 * torch.sin(71 * fan + 5 * scene.v)
+    )
 
 
 def _freckles(scene: Scene) -> torch.Tensor:
     who, fu, fv = scene.who, scene.fu, scene.fv
     phase = who.freckle_phase
-    lattice = torch.sin(42 * fu + 1.3 * torch.sin(9 * fv + phase)) * torch.sin(44 * fv + 1.3 * torch.sin(8 * fu + 2 * phase))
+    lattice = torch.sin(42 * fu + 1.3 * torch.sin(9 * fv + phase)) * torch.sin(
+        44 * fv + 1.3 * torch.sin(8 * fu + 2 * phase)
+    )
     region = gaussian(fv - 0.20, 0.17) * gaussian(fu, 0.42)
     return ((lattice - 0.45) * 2.2).clamp(0, 1) * region * who.freckles.clamp_min(0.0)
 

@@ -2,7 +2,14 @@
 
 import torch
 
-from piu_lora.model.mini.render.features import draw_beard, draw_brows, draw_eyes, draw_glasses, draw_mouth, draw_nose
+from piu_lora.model.mini.render.features import (
+    draw_beard,
+    draw_brows,
+    draw_eyes,
+    draw_glasses,
+    draw_mouth,
+    draw_nose,
+)
 from piu_lora.model.mini.render.head import draw_body, draw_ears, draw_face, draw_hair_behind, draw_hair_front
 from piu_lora.model.mini.render.parameters import IDENTITY, NUISANCE, Values
 from piu_lora.model.mini.render.scene import Scene, build_scene
@@ -14,7 +21,9 @@ SIZE = 96
 
 
 @torch.no_grad()
-def render(identity: torch.Tensor, nuisance: torch.Tensor, generator: torch.Generator, size: int = SIZE) -> torch.Tensor:
+def render(
+    identity: torch.Tensor, nuisance: torch.Tensor, generator: torch.Generator, size: int = SIZE
+) -> torch.Tensor:
     """Draw one portrait a row.
 
     Args:
@@ -45,7 +54,9 @@ def render(identity: torch.Tensor, nuisance: torch.Tensor, generator: torch.Gene
 
 def _background(scene: Scene) -> torch.Tensor:
     how = scene.how
-    slope = how.background_slope * (scene.x * torch.cos(how.background_angle) + scene.y * torch.sin(how.background_angle))
+    slope = how.background_slope * (
+        scene.x * torch.cos(how.background_angle) + scene.y * torch.sin(how.background_angle)
+    )
     spot = how.background_spot * gaussian(scene.x, 0.8) * gaussian(scene.y + 0.1, 0.9)
     colour = hsv_to_rgb(how.background_hue, how.background_saturation, how.background_value)
     return (colour + (slope + spot)[:, None]).clamp(0, 1)
@@ -69,7 +80,9 @@ def _blur(picture: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     weights = torch.exp(-0.5 * (taps / sigma.clamp_min(1e-3)[:, None]) ** 2)
     weights = (weights / weights.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)
     count, _, height, width = picture.shape
-    planes = torch.nn.functional.pad(picture, (2, 2, 2, 2), mode="replicate").reshape(1, count * 3, height + 4, width + 4)
+    planes = torch.nn.functional.pad(picture, (2, 2, 2, 2), mode="replicate").reshape(
+        1, count * 3, height + 4, width + 4
+    )
     planes = torch.nn.functional.conv2d(planes, weights[:, None, :, None], groups=count * 3)
     planes = torch.nn.functional.conv2d(planes, weights[:, None, None, :], groups=count * 3)
     return planes.reshape(count, 3, height, width)

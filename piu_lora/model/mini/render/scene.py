@@ -10,7 +10,14 @@ from piu_lora.model.mini.render.shapes import gaussian, ramp, superellipse
 __all__ = ["Scene", "build_scene"]
 
 ZOOM = 1.18  # how tightly the picture is cropped around the face
-SKIN = ((0.98, 0.84, 0.74), (0.93, 0.74, 0.61), (0.84, 0.63, 0.48), (0.66, 0.45, 0.32), (0.46, 0.30, 0.21), (0.32, 0.20, 0.15))
+SKIN = (
+    (0.98, 0.84, 0.74),
+    (0.93, 0.74, 0.61),
+    (0.84, 0.63, 0.48),
+    (0.66, 0.45, 0.32),
+    (0.46, 0.30, 0.21),
+    (0.32, 0.20, 0.15),
+)
 HAIR = (
     (0.08, 0.07, 0.08), (0.20, 0.13, 0.10), (0.34, 0.21, 0.13), (0.50, 0.23, 0.12),
     (0.72, 0.36, 0.15), (0.66, 0.50, 0.28), (0.90, 0.76, 0.46), (0.58, 0.58, 0.60), (0.88, 0.88, 0.87),
@@ -41,7 +48,10 @@ class Scene:
         height = self.y.shape[1]
         first = max(int((top * ZOOM * 1.06 + 1) / 2 * height) - 2, 0)
         rows = slice(first, min(int((bottom * ZOOM * 1.06 + 1) / 2 * height) + 4, height))
-        cut = {name: getattr(self, name)[:, rows] for name in ("x", "y", "u", "v", "fu", "fv", "radius", "half_width", "light")}
+        cut = {
+            name: getattr(self, name)[:, rows]
+            for name in ("x", "y", "u", "v", "fu", "fv", "radius", "half_width", "light")
+        }
         return Scene(self.who, self.how, self.pixel, skin=self.skin, hair=self.hair, **cut), rows
 
 
@@ -68,7 +78,22 @@ def build_scene(who: Values, how: Values, size: int) -> Scene:
     lambert = (u / half_width) * how.light_x + (v / length) * how.light_y + bulge * 0.6
     light = 0.90 + how.light_strength * (lambert - 0.35)
     skin = ramp(SKIN, who.skin_tone) * _undertone(who.skin_warmth)
-    return Scene(who, how, 2.0 / size / ZOOM, x, y, u, v, fu, fv, radius, half_width, skin, ramp(HAIR, who.hair_colour), light)
+    return Scene(
+        who,
+        how,
+        2.0 / size / ZOOM,
+        x,
+        y,
+        u,
+        v,
+        fu,
+        fv,
+        radius,
+        half_width,
+        skin,
+        ramp(HAIR, who.hair_colour),
+        light,
+    )
 
 
 def _undertone(warmth: torch.Tensor) -> torch.Tensor:

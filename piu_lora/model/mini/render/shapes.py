@@ -21,7 +21,9 @@ def gaussian(x: torch.Tensor, width: torch.Tensor | float) -> torch.Tensor:
 
 
 def paint(canvas: torch.Tensor, colour: torch.Tensor, alpha: torch.Tensor) -> None:
-    """Lay ``colour`` (n, 3, h|1, w|1) over ``canvas`` (n, 3, h, w), in place, by ``alpha`` (n, h, w) in [0, 1]."""
+    """Lay ``colour`` (n, 3, h|1, w|1) over ``canvas`` (n, 3, h, w), in place, by ``alpha`` (n, h, w) in [0,
+    1].
+    """
     canvas.lerp_(colour.expand_as(canvas), alpha[:, None])
 
 

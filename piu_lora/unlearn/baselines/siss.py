@@ -7,9 +7,9 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from diffusers.training_utils import EMAModel
 from torch.nn.functional import mse_loss
 
-from piu_lora.unlearn.rivals.parts import add_noise, encoder_of, noise_schedule, open_parameters
-from piu_lora.unlearn.rivals.pictures import Pictures, Rendering, render_forget, render_retain
-from piu_lora.unlearn.rivals.registry import RivalProblem, rival
+from piu_lora.unlearn.baselines.parts import add_noise, encoder_of, noise_schedule, open_parameters
+from piu_lora.unlearn.baselines.pictures import Pictures, Rendering, render_forget, render_retain
+from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 
 __all__ = ["SissSettings", "denoising_gradient", "edit_siss", "subtracted"]
 
@@ -28,8 +28,9 @@ class SissSettings:
     rendering: Rendering = field(default_factory=Rendering)
 
 
-# At 1e-4 the person of the arena's first cell was still recognised in every image. Tried on one person whom no figure shows, 1e-3: forget
-# ISM after/before 0.02, random 0.90 kept, nearest 0.87. Rates between the two were not tried.
+# At 1e-4 the person of the arena's first cell was still recognised in every image. Tried on one person whom
+# no figure shows, 1e-3: forget ISM after/before 0.02, random 0.90 kept, nearest 0.87. Rates between the two
+# were not tried.
 MINI_SETTINGS = SissSettings(lr=1e-3)
 
 
@@ -37,7 +38,8 @@ def subtracted(retain: list[torch.Tensor], forget: list[torch.Tensor], beta: flo
     """``g = g_r - beta |g_r| / |g_f| g_f``, the norms over all parameters together (SISS, section 4.2).
 
     Args:
-        retain, forget: gradients of the denoising loss on retain and on forget images, one tensor a parameter.
+        retain, forget: gradients of the denoising loss on retain and on forget images, one tensor a
+            parameter.
     """
     own, other = (torch.stack([part.norm() for part in parts]).norm() for parts in (retain, forget))
     scale = beta * own / other.clamp_min(1e-12)
@@ -49,19 +51,27 @@ def denoising_gradient(
     generator: torch.Generator,
 ) -> list[torch.Tensor]:  # fmt: skip
     """Gradient of ``mean |eps(z_t, t, c) - noise|^2`` over all of ``pictures``, ``micro_batch`` at a time."""
-    noisy, times, noise = (value.to(pipe.unet.device) for value in add_noise(schedule, pictures.latents, generator))
+    noisy, times, noise = (
+        value.to(pipe.unet.device) for value in add_noise(schedule, pictures.latents, generator)
+    )
     conditions = encoder_of(pipe)(pictures.embeddings)
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for start in range(0, len(noisy), micro_batch):
         rows = slice(start, start + micro_batch)
-        loss = mse_loss(pipe.unet(noisy[rows], times[rows], conditions[rows]).sample, noise[rows]) * (len(noisy[rows]) / len(noisy))
+        loss = mse_loss(pipe.unet(noisy[rows], times[rows], conditions[rows]).sample, noise[rows]) * (
+            len(noisy[rows]) / len(noisy)
+        )
         torch._foreach_add_(total, torch.autograd.grad(loss, parameters))
     return total
 
 
-@rival("siss", "SISS", "arXiv 2410.22366", SissSettings, MINI_SETTINGS)
-def edit_siss(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: SissSettings, seed: int) -> None:
-    """SISS on the whole UNet, with rendered images where the official comparison has photographs; ends with the averaged weights."""
+@baseline("siss", "SISS", "arXiv 2410.22366", SissSettings, MINI_SETTINGS)
+def edit_siss(
+    pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: SissSettings, seed: int
+) -> None:
+    """SISS on the whole UNet, with rendered images where the official comparison has photographs; ends with
+    the averaged weights.
+    """
     generator, unet = torch.Generator().manual_seed(seed), pipe.unet
     forget = render_forget(pipe, problem, settings.rendering, generator)
     retain = render_retain(pipe, problem, settings.rendering, generator)
@@ -74,7 +84,9 @@ def edit_siss(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: Si
         return denoising_gradient(pipe, parameters, schedule, drawn, settings.micro_batch, generator)
 
     for _ in range(settings.steps):
-        for parameter, combined in zip(parameters, subtracted(gradient(retain), gradient(forget), settings.beta), strict=True):
+        for parameter, combined in zip(
+            parameters, subtracted(gradient(retain), gradient(forget), settings.beta), strict=True
+        ):
             parameter.grad = combined
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         optimizer.step()

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from piu_lora.unlearn.rivals.parts import encoder_of
-from piu_lora.unlearn.rivals.registry import RivalProblem, rival
+from piu_lora.unlearn.baselines.parts import encoder_of
+from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 
 __all__ = ["UceSettings", "edit_uce", "edited_weight", "uce_layers"]
 
@@ -30,9 +30,17 @@ def uce_layers(unet: UNet2DConditionModel) -> list[torch.nn.Linear]:
 
 
 def edited_weight(
-    weight: torch.Tensor, forget: torch.Tensor, anchor: torch.Tensor, retain: torch.Tensor, *, erase: float, preserve: float, ridge: float
+    weight: torch.Tensor,
+    forget: torch.Tensor,
+    anchor: torch.Tensor,
+    retain: torch.Tensor,
+    *,
+    erase: float,
+    preserve: float,
+    ridge: float,
 ) -> torch.Tensor:
-    """``[l W + e (W g)(sum c_f)^T + p W sum c_r c_r^T] [l I + e sum c_f c_f^T + p sum c_r c_r^T]^-1`` (UCE, equation 7), in float64.
+    """``[l W + e (W g)(sum c_f)^T + p W sum c_r c_r^T] [l I + e sum c_f c_f^T + p sum c_r c_r^T]^-1`` (UCE,
+    equation 7), in float64.
 
     It minimises ``e sum |W' c_f - W g|^2 + p sum |W' c_r - W c_r|^2 + l |W' - W|^2``.
 
@@ -53,13 +61,21 @@ def edited_weight(
     return edited
 
 
-@rival("uce", "UCE", "arXiv 2308.14761", UceSettings, MINI_SETTINGS)
+@baseline("uce", "UCE", "arXiv 2308.14761", UceSettings, MINI_SETTINGS)
 @torch.no_grad()
-def edit_uce(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: UceSettings, seed: int) -> None:
-    """UCE on token means: the conditions of the training embeddings to the anchor's, seeded retained centroids kept."""
+def edit_uce(
+    pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: UceSettings, seed: int
+) -> None:
+    """UCE on token means: the conditions of the training embeddings to the anchor's, seeded retained
+    centroids kept.
+    """
     encode = encoder_of(pipe)
-    chosen = torch.randperm(len(problem.centroids), generator=torch.Generator().manual_seed(seed))[: settings.retained]
-    forget, anchor, retain = (encode(rows).mean(dim=1) for rows in (problem.forget, problem.anchor[None], problem.centroids[chosen]))
+    chosen = torch.randperm(len(problem.centroids), generator=torch.Generator().manual_seed(seed))[
+        : settings.retained
+    ]
+    forget, anchor, retain = (
+        encode(rows).mean(dim=1) for rows in (problem.forget, problem.anchor[None], problem.centroids[chosen])
+    )
     strengths = {"erase": settings.erase, "preserve": settings.preserve, "ridge": settings.ridge}
     for layer in uce_layers(pipe.unet):
         layer.weight.copy_(edited_weight(layer.weight, forget, anchor[0], retain, **strengths))

@@ -1,7 +1,8 @@
-"""Images for the rivals that train on images.
+"""Images for the baselines that train on images.
 
-The official comparison has photographs on disk. A bank holds embeddings only, so the untouched base renders the images:
-for the forgotten person from Dirichlet mixtures of their embeddings, for the others from their own.
+The official comparison has photographs on disk. A bank holds embeddings only, so the untouched base renders
+the images: for the forgotten person from Dirichlet mixtures of their embeddings, for the others from their
+own.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.identity import dirichlet_mixtures
 from piu_lora.model import generate
-from piu_lora.unlearn.rivals.registry import RivalProblem
+from piu_lora.unlearn.baselines.registry import BaselineProblem
 
 __all__ = ["Pictures", "Rendering", "latents_of", "render_forget", "render_retain"]
 
@@ -40,12 +41,18 @@ class Pictures:
         return Pictures(self.latents[chosen], self.embeddings[chosen])
 
 
-def render_forget(pipe: StableDiffusionPipeline, problem: RivalProblem, rendering: Rendering, generator: torch.Generator) -> Pictures:
+def render_forget(
+    pipe: StableDiffusionPipeline, problem: BaselineProblem, rendering: Rendering, generator: torch.Generator
+) -> Pictures:
     """Images of the forgotten person by the untouched base."""
-    return _render(pipe, dirichlet_mixtures(problem.forget, rendering.forget, generator), rendering, generator)
+    return _render(
+        pipe, dirichlet_mixtures(problem.forget, rendering.forget, generator), rendering, generator
+    )
 
 
-def render_retain(pipe: StableDiffusionPipeline, problem: RivalProblem, rendering: Rendering, generator: torch.Generator) -> Pictures:
+def render_retain(
+    pipe: StableDiffusionPipeline, problem: BaselineProblem, rendering: Rendering, generator: torch.Generator
+) -> Pictures:
     """Images of the others by the untouched base."""
     chosen = torch.randint(len(problem.retain), (rendering.retain,), generator=generator)
     return _render(pipe, problem.retain[chosen], rendering, generator)
@@ -59,11 +66,18 @@ def latents_of(pipe: StableDiffusionPipeline, images: torch.Tensor, batch: int =
         images: (n, 3, h, w) RGB in [0, 1].
     """
     vae = pipe.vae
-    modes = [vae.encode((part * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode() for part in images.split(batch)]
+    modes = [
+        vae.encode((part * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode()
+        for part in images.split(batch)
+    ]
     return torch.cat(modes).float().cpu() * float(vae.config.scaling_factor)
 
 
-def _render(pipe: StableDiffusionPipeline, embeddings: torch.Tensor, rendering: Rendering, generator: torch.Generator) -> Pictures:
+def _render(
+    pipe: StableDiffusionPipeline, embeddings: torch.Tensor, rendering: Rendering, generator: torch.Generator
+) -> Pictures:
     seeds: list[int] = torch.randint(2**31 - 1, (len(embeddings),), generator=generator).tolist()
-    images = generate(pipe, embeddings, seeds, steps=rendering.steps, guidance=rendering.guidance, batch=rendering.batch)
+    images = generate(
+        pipe, embeddings, seeds, steps=rendering.steps, guidance=rendering.guidance, batch=rendering.batch
+    )
     return Pictures(latents_of(pipe, images, rendering.batch), embeddings)

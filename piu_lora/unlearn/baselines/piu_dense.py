@@ -1,7 +1,8 @@
-"""The official PIU recipe (arXiv 2605.22311), written straight from the paper: dense weights, a copied teacher, five passes a step.
+"""The official PIU recipe (arXiv 2605.22311), written straight from the paper: dense weights, a copied
+teacher, five passes a step.
 
-It is the yardstick for piu_lora's own: the same mathematics and none of its economies. It shares only the encoding of
-embeddings and the Dirichlet mixtures with it.
+It is the yardstick for piu_lora's own: the same mathematics and none of its economies. It shares only the
+encoding of embeddings and the Dirichlet mixtures with it.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,14 @@ from diffusers.optimization import get_scheduler
 from torch.nn.functional import mse_loss
 
 from piu_lora.identity import dirichlet_mixtures
-from piu_lora.unlearn.rivals.parts import encoder_of, frozen_copy, noise_schedule, open_parameters, pure_noise
-from piu_lora.unlearn.rivals.registry import RivalProblem, rival
+from piu_lora.unlearn.baselines.parts import (
+    encoder_of,
+    frozen_copy,
+    noise_schedule,
+    open_parameters,
+    pure_noise,
+)
+from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 
 __all__ = [
     "BLOCKS",
@@ -46,14 +53,17 @@ class PiuDenseSettings:
     retain_weight: float = 10.0
 
 
-# The published rate hardly moves so small a net. Tried on one person whom no figure shows: at 5e-4 the forget ISM is below 0 already
-# (random 0.97 kept, nearest 0.93); benchmarks/forgetting.py has 1e-3, which takes more from the nearest.
+# The published rate hardly moves so small a net. Tried on one person whom no figure shows: at 5e-4 the forget
+# ISM is below 0 already (random 0.97 kept, nearest 0.93); benchmarks/forgetting.py has 1e-3, which takes more
+# from the nearest.
 MINI_SETTINGS = PiuDenseSettings(steps=150, accumulation=1, lr=5e-4)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Noisy latents (n, 4, h, w), timesteps (n,) and conditions (n, length, hidden) of n forget and n retain samples."""
+    """Noisy latents (n, 4, h, w), timesteps (n,) and conditions (n, length, hidden) of n forget and n retain
+    samples.
+    """
 
     forget_latents: torch.Tensor
     forget_times: torch.Tensor
@@ -65,7 +75,9 @@ class Batch:
 
 def open_attention(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
     """Freeze all but the cross-attention of ``BLOCKS``; returns what stays trainable."""
-    return open_parameters(unet, lambda name: name.startswith(tuple(f"{block}." for block in BLOCKS)) and ".attn2." in name)
+    return open_parameters(
+        unet, lambda name: name.startswith(tuple(f"{block}." for block in BLOCKS)) and ".attn2." in name
+    )
 
 
 @torch.no_grad()
@@ -73,7 +85,8 @@ def draw_batch(
     unet: UNet2DConditionModel, encode: Callable[[torch.Tensor], torch.Tensor], schedule: DDPMScheduler, forget: torch.Tensor,
     retain: torch.Tensor, count: int, generator: torch.Generator,
 ) -> Batch:  # fmt: skip
-    """Dirichlet mixtures of the (n, d) forget embeddings and real ones of the (m, d) retain embeddings, on pure noise.
+    """Dirichlet mixtures of the (n, d) forget embeddings and real ones of the (m, d) retain embeddings, on
+    pure noise.
 
     Args:
         encode: (k, d) embeddings -> (k, length, hidden) conditions.
@@ -92,38 +105,47 @@ def draw_batch(
 
 
 @torch.no_grad()
-def teacher_targets(teacher: UNet2DConditionModel, batch: Batch, anchor: torch.Tensor, eta: float) -> tuple[torch.Tensor, torch.Tensor]:
+def teacher_targets(
+    teacher: UNet2DConditionModel, batch: Batch, anchor: torch.Tensor, eta: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """``eps*(c_a) - eta (eps*(c_f) - eps*(c_a))`` and ``eps*(c_r)``, in three passes.
 
     Args:
         anchor: (1, length, hidden) condition of the anchor.
         eta: negative guidance.
     """
-    at_anchor = teacher(batch.forget_latents, batch.forget_times, anchor.expand_as(batch.forget_conditions)).sample
+    at_anchor = teacher(
+        batch.forget_latents, batch.forget_times, anchor.expand_as(batch.forget_conditions)
+    ).sample
     at_forget = teacher(batch.forget_latents, batch.forget_times, batch.forget_conditions).sample
     at_retain = teacher(batch.retain_latents, batch.retain_times, batch.retain_conditions).sample
     return at_anchor - eta * (at_forget - at_anchor), at_retain
 
 
 def dense_loss(
-    student: UNet2DConditionModel, teacher: UNet2DConditionModel, batch: Batch, anchor: torch.Tensor, eta: float, retain_weight: float
+    model: UNet2DConditionModel,
+    teacher: UNet2DConditionModel,
+    batch: Batch,
+    anchor: torch.Tensor,
+    eta: float,
+    retain_weight: float,
 ) -> torch.Tensor:
     """``|eps(c_f) - target|^2 + lambda |eps(c_r) - eps*(c_r)|^2``, means over elements; two student passes."""
     forget_target, retain_target = teacher_targets(teacher, batch, anchor, eta)
-    forget = student(batch.forget_latents, batch.forget_times, batch.forget_conditions).sample
-    retain = student(batch.retain_latents, batch.retain_times, batch.retain_conditions).sample
+    forget = model(batch.forget_latents, batch.forget_times, batch.forget_conditions).sample
+    retain = model(batch.retain_latents, batch.retain_times, batch.retain_conditions).sample
     return mse_loss(forget, forget_target) + retain_weight * mse_loss(retain, retain_target)
 
 
 def dense_step(
-    student: UNet2DConditionModel, teacher: UNet2DConditionModel, optimizer: torch.optim.Optimizer, draw: Callable[[], Batch],
+    model: UNet2DConditionModel, teacher: UNet2DConditionModel, optimizer: torch.optim.Optimizer, draw: Callable[[], Batch],
     anchor: torch.Tensor, *, accumulation: int, eta: float, retain_weight: float,
 ) -> float:  # fmt: skip
     """One optimiser step over ``accumulation`` micro-batches of ``draw``; returns their mean loss."""
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for _ in range(accumulation):
-        loss = dense_loss(student, teacher, draw(), anchor, eta, retain_weight) / accumulation
+        loss = dense_loss(model, teacher, draw(), anchor, eta, retain_weight) / accumulation
         loss.backward()
         total += float(loss.detach())
     optimizer.step()
@@ -149,26 +171,37 @@ def train_dense(
     Returns:
         ``pipe``.
     """
-    student, generator = pipe.unet, torch.Generator().manual_seed(seed)
-    teacher, parameters = frozen_copy(student), open_attention(student)
+    model, generator = pipe.unet, torch.Generator().manual_seed(seed)
+    teacher, parameters = frozen_copy(model), open_attention(model)
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     rates = get_scheduler(lr_schedule, optimizer, num_warmup_steps=0, num_training_steps=steps)
     schedule, encode = noise_schedule(pipe), encoder_of(pipe)
 
     def draw() -> Batch:
-        return draw_batch(student, encode, schedule, forget, retain, batch, generator)
+        return draw_batch(model, encode, schedule, forget, retain, batch, generator)
 
-    condition = encode(anchor[None].to(student.device))
+    condition = encode(anchor[None].to(model.device))
     for step in range(steps):
-        loss = dense_step(student, teacher, optimizer, draw, condition, accumulation=accumulation, eta=eta, retain_weight=retain_weight)
+        loss = dense_step(
+            model,
+            teacher,
+            optimizer,
+            draw,
+            condition,
+            accumulation=accumulation,
+            eta=eta,
+            retain_weight=retain_weight,
+        )
         rates.step()
         if progress:
             progress(step, loss)
-    student.requires_grad_(False)
+    model.requires_grad_(False)
     return pipe
 
 
-@rival("piu-dense", "PIU (dense)", "arXiv 2605.22311", PiuDenseSettings, MINI_SETTINGS)
-def edit_piu_dense(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: PiuDenseSettings, seed: int) -> None:
+@baseline("piu-dense", "PIU (dense)", "arXiv 2605.22311", PiuDenseSettings, MINI_SETTINGS)
+def edit_piu_dense(
+    pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: PiuDenseSettings, seed: int
+) -> None:
     """The official PIU recipe."""
     train_dense(pipe, problem.forget, problem.anchor, problem.retain, seed=seed, **vars(settings))

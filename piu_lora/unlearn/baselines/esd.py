@@ -1,4 +1,6 @@
-"""ESD-x: erased stable diffusion on the cross-attention (arXiv 2303.07345), as the official PIU comparison runs it."""
+"""ESD-x: erased stable diffusion on the cross-attention (arXiv 2303.07345), as the official PIU comparison
+runs it.
+"""
 
 from dataclasses import dataclass
 
@@ -7,8 +9,14 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch.nn.functional import mse_loss
 
 from piu_lora.identity import dirichlet_mixtures
-from piu_lora.unlearn.rivals.parts import encoder_of, frozen_copy, noise_schedule, open_parameters, pure_noise
-from piu_lora.unlearn.rivals.registry import RivalProblem, rival
+from piu_lora.unlearn.baselines.parts import (
+    encoder_of,
+    frozen_copy,
+    noise_schedule,
+    open_parameters,
+    pure_noise,
+)
+from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 
 __all__ = ["EsdSettings", "edit_esd", "esd_loss", "esd_target"]
 
@@ -24,7 +32,8 @@ class EsdSettings:
 
 
 # Tried on one person whom no figure shows (forget ISM after/before, random, nearest kept): 300 steps at 1e-4: 0.12, 0.91, 0.77; at
-# 3e-4: -0.02, 0.90, 0.70; 1000 steps at 3e-5: 0.11, 0.91, 0.78, in three times the time. The first forgets at the least cost.
+# 3e-4: -0.02, 0.90, 0.70; 1000 steps at 3e-5: 0.11, 0.91, 0.78, in three times the time. The first forgets at
+# the least cost.
 MINI_SETTINGS = EsdSettings(steps=300, lr=1e-4)
 
 
@@ -38,7 +47,7 @@ def esd_target(neutral: torch.Tensor, forget: torch.Tensor, eta: float) -> torch
 
 
 def esd_loss(
-    student: UNet2DConditionModel, teacher: UNet2DConditionModel, latents: torch.Tensor, times: torch.Tensor,
+    model: UNet2DConditionModel, teacher: UNet2DConditionModel, latents: torch.Tensor, times: torch.Tensor,
     forget: torch.Tensor, neutral: torch.Tensor, eta: float,
 ) -> torch.Tensor:  # fmt: skip
     """``|eps(z_t, t, c_f) - target|^2``, mean over elements.
@@ -52,14 +61,17 @@ def esd_loss(
     with torch.no_grad():
         at_neutral = teacher(latents, times, neutral.expand_as(forget)).sample
         at_forget = teacher(latents, times, forget).sample
-    return mse_loss(student(latents, times, forget).sample, esd_target(at_neutral, at_forget, eta))
+    return mse_loss(model(latents, times, forget).sample, esd_target(at_neutral, at_forget, eta))
 
 
-@rival("esd", "ESD-x", "arXiv 2303.07345", EsdSettings, MINI_SETTINGS)
-def edit_esd(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: EsdSettings, seed: int) -> None:
+@baseline("esd", "ESD-x", "arXiv 2303.07345", EsdSettings, MINI_SETTINGS)
+def edit_esd(
+    pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: EsdSettings, seed: int
+) -> None:
     """ESD on all cross-attention, away from Dirichlet mixtures of the person, towards the zero embedding.
 
-    ESD denoises partially to get z_t. Here z_t is add_noise(randn, randn, t), as the official comparison draws it for PIU.
+    ESD denoises partially to get z_t. Here z_t is add_noise(randn, randn, t), as the official comparison
+    draws it for PIU.
     """
     generator, unet = torch.Generator().manual_seed(seed), pipe.unet
     teacher, parameters = frozen_copy(unet), open_parameters(unet, lambda name: ".attn2." in name)
@@ -68,7 +80,9 @@ def edit_esd(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: Esd
     neutral = encode(torch.zeros_like(problem.anchor)[None])
     for _ in range(settings.steps):
         forget = encode(dirichlet_mixtures(problem.forget, settings.batch, generator))
-        latents, times = (value.to(unet.device) for value in pure_noise(unet, schedule, settings.batch, generator))
+        latents, times = (
+            value.to(unet.device) for value in pure_noise(unet, schedule, settings.batch, generator)
+        )
         optimizer.zero_grad(set_to_none=True)
         esd_loss(unet, teacher, latents, times, forget, neutral, settings.eta).backward()
         optimizer.step()

@@ -1,4 +1,6 @@
-"""What every attack is given: the bare base, the adapter's change, who is forgotten, who is the control, who judges."""
+"""What every attack is given: the bare base, the adapter's change, who is forgotten, who is the control, who
+judges.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,18 +19,19 @@ from piu_lora.evidence import Gallery
 from piu_lora.identity import IdentityBank, centroid
 from piu_lora.model import generate, without_bars
 
-__all__ = ["Others", "Scene", "Someone", "drawn"]
+__all__ = ["AttackContext", "Others", "ProbedIdentity", "drawn"]
 
 
 @dataclass(frozen=True)
-class Someone:
+class ProbedIdentity:
     """A person whom an attack is about.
 
     Attributes:
         label: what tables call them: "forgotten", "control".
         row: in every gallery.
         embeddings: (n, d) unit rows that nothing was trained on.
-        photos: (m, 3, h, w) RGB in [0, 1], in the base's size, none of which is among the galleries' references.
+        photos: (m, 3, h, w) RGB in [0, 1], in the base's size, none of which is among the galleries'
+            references.
         source: where the photographs come from, for the report.
         anchor: (d,) of who replaces them; None for those whom the adapter does not forget.
     """
@@ -52,25 +55,28 @@ class Someone:
 
 @dataclass(frozen=True)
 class Others:
-    """Retained people for benign fine-tuning: embeddings (n, d) and one photograph each, (n, 3, h, w) RGB in [0, 1]."""
+    """Retained people for benign fine-tuning: embeddings (n, d) and one photograph each, (n, 3, h, w) RGB in
+    [0, 1].
+    """
 
     embeddings: torch.Tensor
     photos: torch.Tensor
 
 
 @dataclass(frozen=True)
-class Scene:
+class AttackContext:
     """Everything that attacks need. The pipeline is bare, and bare again after every attack.
 
     Attributes:
         galleries: who judges; the last one decides.
-        recognise: the conditioning recognizer with gradients, (n, 3, h, w) RGB in [0, 1] -> (n, d), where there is one.
+        recognise: the conditioning recognizer with gradients, (n, 3, h, w) RGB in [0, 1] -> (n, d), where
+            there is one.
     """
 
     pipe: StableDiffusionPipeline
     change: Change
-    people: tuple[Someone, ...]
-    control: Someone
+    people: tuple[ProbedIdentity, ...]
+    control: ProbedIdentity
     others: Others
     bank: IdentityBank
     galleries: tuple[Gallery, ...]
@@ -80,7 +86,9 @@ class Scene:
 
     def __post_init__(self) -> None:
         if not self.change or not self.people or not self.galleries:
-            raise BadInput("an audit needs an adapter that changes something, a forgotten person, and a recognizer that judges")
+            raise BadInput(
+                "an audit needs an adapter that changes something, a forgotten person, and a recognizer that judges"
+            )
 
     @cached_property
     def random(self) -> Change:
@@ -105,8 +113,15 @@ class Scene:
         with without_bars(), mounted(self.pipe, change):
             yield
 
-    def draw(self, embeddings: torch.Tensor, config: AuditConfig, change: Change | None = None, seeds: Sequence[int] = ()) -> torch.Tensor:
-        """Images (n, 3, h, w) in [0, 1] of conditions (n, d): by the pipeline as it is, or with ``change`` active alone.
+    def draw(
+        self,
+        embeddings: torch.Tensor,
+        config: AuditConfig,
+        change: Change | None = None,
+        seeds: Sequence[int] = (),
+    ) -> torch.Tensor:
+        """Images (n, 3, h, w) in [0, 1] of conditions (n, d): by the pipeline as it is, or with ``change``
+        active alone.
 
         What the untouched base draws (an empty change) is kept for whoever asks for it again.
         """
@@ -116,13 +131,19 @@ class Scene:
         if change:
             with self.changed(change):
                 return drawn(self.pipe, embeddings, config, seeds)
-        key = hashlib.sha256(embeddings.contiguous().numpy().tobytes() + repr((seeds, config.steps, config.guidance)).encode()).hexdigest()
+        key = hashlib.sha256(
+            embeddings.contiguous().numpy().tobytes() + repr((seeds, config.steps, config.guidance)).encode()
+        ).hexdigest()
         if key not in self._drawn:
             self._drawn[key] = drawn(self.pipe, embeddings, config, seeds)
         return self._drawn[key]
 
 
-def drawn(pipe: StableDiffusionPipeline, embeddings: torch.Tensor, config: AuditConfig, seeds: Sequence[int]) -> torch.Tensor:
+def drawn(
+    pipe: StableDiffusionPipeline, embeddings: torch.Tensor, config: AuditConfig, seeds: Sequence[int]
+) -> torch.Tensor:
     """Images (n, 3, h, w) in [0, 1] of conditions (n, d), by a pipeline as it is, with the audit's sampler."""
-    images: torch.Tensor = generate(pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch)
+    images: torch.Tensor = generate(
+        pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch
+    )
     return images

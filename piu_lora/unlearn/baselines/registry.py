@@ -1,4 +1,4 @@
-"""The rival methods: each edits the dense weights of a UNet in place and is found by name."""
+"""The baseline methods: each edits the dense weights of a UNet in place and is found by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,28 +10,29 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.errors import BadInput
 from piu_lora.model import training_attention
 
-__all__ = ["MINI", "RIVALS", "Rival", "RivalProblem", "find_rival", "rival"]
+__all__ = ["BASELINES", "MINI", "Baseline", "BaselineProblem", "baseline", "find_baseline"]
 
 
 @dataclass(frozen=True)
-class RivalProblem:
+class BaselineProblem:
     """Who is forgotten, who replaces them, who stays: float32 unit embeddings, on the CPU."""
 
     forget: torch.Tensor  # (n, d) training embeddings of the forgotten person
     anchor: torch.Tensor  # (d,)
     retain: torch.Tensor  # (m, d) training embeddings of everybody else
     centroids: torch.Tensor  # (k, d) of the retained identities trained on
-    # (b, 3, h, w) RGB in [0, 1] on the pipeline's device -> (b, d) unit rows, differentiable; only WID asks for it
+    # (b, 3, h, w) RGB in [0, 1] on the pipeline's device -> (b, d) unit rows, differentiable; only WID asks
+    # for it
     recognise: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 S = TypeVar("S")
-Edit = Callable[[StableDiffusionPipeline, RivalProblem, S, int], None]
+Edit = Callable[[StableDiffusionPipeline, BaselineProblem, S, int], None]
 
 
 @dataclass(frozen=True)
-class Rival:
-    """A registered rival; ``settings()`` are the ones of the official comparison."""
+class Baseline:
+    """A registered baseline; ``settings()`` are the ones of the official comparison."""
 
     name: str
     label: str
@@ -40,10 +41,11 @@ class Rival:
     edit: Edit[Any]
     needs_recognizer: bool = False  # a differentiable one, as ``RivalProblem.recognise``
 
-    def run(self, pipe: StableDiffusionPipeline, problem: RivalProblem, settings: Any, seed: int) -> None:
+    def run(self, pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: Any, seed: int) -> None:
         """Edit ``pipe.unet`` in place, on the pipeline's own device; it ends frozen and in eval mode.
 
-        Every rival trains with the attention kernel that suits the device, which changes seconds and no formula.
+        Every baseline trains with the attention kernel that suits the device, which changes seconds and no
+        formula.
 
         Args:
             pipe: a base in float32 without adapters; only its UNet changes.
@@ -51,12 +53,15 @@ class Rival:
             seed: of every random draw.
 
         Raises:
-            BadInput: settings of another rival, weights that are not float32, or no recognizer where one is needed.
+            BadInput: settings of another baseline, weights that are not float32, or no recognizer where one
+                is needed.
         """
         if not isinstance(settings, self.settings):
             raise BadInput(f"{self.name} takes {self.settings.__name__}, not {type(settings).__name__}")
         if pipe.unet.dtype != torch.float32:
-            raise BadInput(f"{self.name} edits float32 weights, and this UNet holds {pipe.unet.dtype}; load the base with precision fp32")
+            raise BadInput(
+                f"{self.name} edits float32 weights, and this UNet holds {pipe.unet.dtype}; load the base with precision fp32"
+            )
         pipe.unet.eval()
         try:
             with training_attention(pipe.unet):
@@ -65,12 +70,16 @@ class Rival:
             pipe.unet.requires_grad_(False)
 
 
-RIVALS: dict[str, Rival] = {}
-MINI: dict[str, Any] = {}  # the settings that suit the embedded base, by rival; each rival's module says how they were chosen
+BASELINES: dict[str, Baseline] = {}
+MINI: dict[
+    str, Any
+] = {}  # the settings that suit the embedded base, by baseline; each baseline's module says how they were chosen
 
 
-def rival(name: str, label: str, paper: str, settings: type[S], mini: S, *, needs_recognizer: bool = False) -> Callable[[Edit[S]], Edit[S]]:
-    """Add a rival to the registry.
+def baseline(
+    name: str, label: str, paper: str, settings: type[S], mini: S, *, needs_recognizer: bool = False
+) -> Callable[[Edit[S]], Edit[S]]:
+    """Add a baseline to the registry.
 
     Args:
         settings: a frozen dataclass; its defaults are the settings of the official comparison.
@@ -78,19 +87,19 @@ def rival(name: str, label: str, paper: str, settings: type[S], mini: S, *, need
     """
 
     def decorate(edit: Edit[S]) -> Edit[S]:
-        RIVALS[name] = Rival(name, label, paper, settings, edit, needs_recognizer)
+        BASELINES[name] = Baseline(name, label, paper, settings, edit, needs_recognizer)
         MINI[name] = mini
         return edit
 
     return decorate
 
 
-def find_rival(name: str) -> Rival:
-    """The rival of that name.
+def find_baseline(name: str) -> Baseline:
+    """The baseline of that name.
 
     Raises:
         BadInput: unknown; the message lists the known ones.
     """
-    if name not in RIVALS:
-        raise BadInput(f"unknown rival {name!r}; known: {', '.join(sorted(RIVALS))}")
-    return RIVALS[name]
+    if name not in BASELINES:
+        raise BadInput(f"unknown baseline {name!r}; known: {', '.join(sorted(BASELINES))}")
+    return BASELINES[name]

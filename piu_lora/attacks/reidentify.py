@@ -1,4 +1,4 @@
-"""The artefact as a wanted poster: do the adapter's weights alone tell which of the bank's people it is about?"""
+"""Reidentification: do the adapter's weights alone tell which of the bank's people it is about?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ import torch
 
 from piu_lora.adapter import Change
 from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.context import AttackContext
 from piu_lora.attacks.control import random_change
 from piu_lora.attacks.registry import Outcome, attack
-from piu_lora.attacks.scene import Scene
 from piu_lora.model import TokenSample, layer_inputs, layer_weight, sees_condition
 from piu_lora.model.factors import Factors
 
-__all__ = ["SIGNALS", "advantage", "poster", "rank_of", "signals"]
+__all__ = ["SIGNALS", "advantage", "rank_of", "reidentify", "signals"]
 
 SIGNALS = {
     "response": "response |dW x| / |W x|",
@@ -24,13 +24,20 @@ SIGNALS = {
 _POSITIONS = 8  # token positions looked at
 
 
-@attack("poster", "The artefact as a wanted poster", "From the weights alone: whom does the adapter forget?")
-def poster(scene: Scene, config: AuditConfig) -> Outcome:
-    """Rank the bank's people by what the adapter's weights do to their conditions, of which the base's own encoder is all it takes."""
-    probes, own, control = _suspects(scene, config)
-    generator = scene.generator("wanted poster")
-    changes = [scene.change, *(random_change(scene.change, generator) for _ in range(config.poster_random))]
-    scored = signals(scene, changes, probes, scene.generator("latents of the wanted poster"))
+@attack(
+    "reidentify", "Reidentification from the weights", "From the weights alone: whom does the adapter forget?"
+)
+def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
+    """Rank the bank's people by what the adapter's weights do to their conditions, of which the base's own
+    encoder is all it takes.
+    """
+    probes, own, control = _suspects(context, config)
+    generator = context.generator("wanted poster")
+    changes = [
+        context.change,
+        *(random_change(context.change, generator) for _ in range(config.reidentify_random)),
+    ]
+    scored = signals(context, changes, probes, context.generator("latents of the wanted poster"))
     total = len(probes)
     rows: list[list[str | float | int | None]] = []
     figures: dict[str, float | int | None] = {"people": total}
@@ -45,13 +52,16 @@ def poster(scene: Scene, config: AuditConfig) -> Outcome:
             f"{name}_control_advantage": advantage(others, total), f"{name}_random_advantage": sum(chance) / len(chance),
             f"{name}_top": sum(rank < len(own) + 1 for rank in ranks),
         }  # fmt: skip
-        rows += [[label, who.label, rank, total, advantage(rank, total)] for who, rank in zip(scene.people, ranks, strict=True)]
-        rows.append([label, scene.control.label, others, total, advantage(others, total)])
+        rows += [
+            [label, who.label, rank, total, advantage(rank, total)]
+            for who, rank in zip(context.people, ranks, strict=True)
+        ]
+        rows.append([label, context.control.label, others, total, advantage(others, total)])
         rows.append([label, "forgotten, random weights (mean)", None, total, sum(chance) / len(chance)])
     best = min(SIGNALS, key=lambda name: float(figures[f"{name}_rank"] or total))
     figures |= {"best_rank": figures[f"{best}_rank"], "best_advantage": figures[f"{best}_advantage"]}
     found = float(figures["best_rank"] or total)
-    limit = max(config.poster_top * total, 1)
+    limit = max(config.reidentify_top * total, 1)
     return Outcome(
         found <= limit,
         f"by one of {len(SIGNALS)} signals, the forgotten person is among the first {limit:.0f} of {total} "
@@ -59,7 +69,7 @@ def poster(scene: Scene, config: AuditConfig) -> Outcome:
         f"{_whom(len(own))} stands at rank {found:g} of {total} by the signal {best!r}: "
         f"advantage {figures['best_advantage']:.2f} (0: chance, 1: named); the control {figures[f'{best}_control_advantage']:.2f}, "
         f"random weights of equal norm {figures[f'{best}_random_advantage']:.2f}",
-        f"{total} people, {len(SIGNALS)} signals, {config.poster_random} random adapters",
+        f"{total} people, {len(SIGNALS)} signals, {config.reidentify_random} random adapters",
         figures, ("signal", "who", "rank", "people", "advantage"), rows,
     )  # fmt: skip
 
@@ -68,15 +78,19 @@ def _whom(count: int) -> str:
     return "the forgotten person" if count == 1 else f"the middle one of {count} forgotten people"
 
 
-def _suspects(scene: Scene, config: AuditConfig) -> tuple[torch.Tensor, list[int], int]:
-    """Centroids (n, d) of the people ranked, and the places of the forgotten ones and of the control among them."""
-    inside = [who.row for who in (*scene.people, scene.control) if who.row < len(scene.bank)]
-    order = torch.randperm(len(scene.bank), generator=scene.generator("suspects")).tolist()
-    rows = list(dict.fromkeys([*inside, *order]))[: max(config.poster_people, len(inside))]
-    outside = [who for who in scene.people if who.row >= len(scene.bank)]
-    probes = torch.cat([scene.bank.centroids[rows].float(), *(who.centre[None] for who in outside)])
-    places = {row: place for place, row in enumerate(rows)} | {who.row: len(rows) + place for place, who in enumerate(outside)}
-    return probes, [places[who.row] for who in scene.people], places[scene.control.row]
+def _suspects(context: AttackContext, config: AuditConfig) -> tuple[torch.Tensor, list[int], int]:
+    """Centroids (n, d) of the people ranked, and the places of the forgotten ones and of the control among
+    them.
+    """
+    inside = [who.row for who in (*context.people, context.control) if who.row < len(context.bank)]
+    order = torch.randperm(len(context.bank), generator=context.generator("suspects")).tolist()
+    rows = list(dict.fromkeys([*inside, *order]))[: max(config.reidentify_people, len(inside))]
+    outside = [who for who in context.people if who.row >= len(context.bank)]
+    probes = torch.cat([context.bank.centroids[rows].float(), *(who.centre[None] for who in outside)])
+    places = {row: place for place, row in enumerate(rows)} | {
+        who.row: len(rows) + place for place, who in enumerate(outside)
+    }
+    return probes, [places[who.row] for who in context.people], places[context.control.row]
 
 
 def rank_of(scores: torch.Tensor, place: int) -> float:
@@ -92,14 +106,19 @@ def advantage(rank: float, total: int) -> float:
 
 @dataclass
 class _Traces:
-    """Of one change in one layer, over batches: ``A x``, and ``W x`` in coordinates of B's column space, (n, tokens, r) each."""
+    """Of one change in one layer, over batches: ``A x``, and ``W x`` in coordinates of B's column space, (n,
+    tokens, r) each.
+    """
 
     inside: list[torch.Tensor] = field(default_factory=list)
     onto: list[torch.Tensor] = field(default_factory=list)
 
 
-def signals(scene: Scene, changes: Sequence[Change], probes: torch.Tensor, generator: torch.Generator) -> list[dict[str, torch.Tensor]]:
-    """For each change, each signal as root mean square over the layers that see the condition: (n,) by the signal's name.
+def signals(
+    context: AttackContext, changes: Sequence[Change], probes: torch.Tensor, generator: torch.Generator
+) -> list[dict[str, torch.Tensor]]:
+    """For each change, each signal as root mean square over the layers that see the condition: (n,) by the
+    signal's name.
 
     Only projections on the factors are kept, (tokens, r) for a person and layer, never the inputs.
 
@@ -107,15 +126,17 @@ def signals(scene: Scene, changes: Sequence[Change], probes: torch.Tensor, gener
         probes: (n, d) unit rows.
         generator: of latents, where a change has only layers behind them.
     """
-    modules = sorted(scene.change)
+    modules = sorted(context.change)
     direct = [module for module in modules if sees_condition(module)] or modules
-    weights = {module: layer_weight(scene.pipe, module).float() for module in direct}
-    bases = [{module: torch.linalg.qr(change[module].up.float()).Q for module in direct} for change in changes]
+    weights = {module: layer_weight(context.pipe, module).float() for module in direct}
+    bases = [
+        {module: torch.linalg.qr(change[module].up.float()).Q for module in direct} for change in changes
+    ]
     traces = [{module: _Traces() for module in direct} for _ in changes]
     squared: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
     after: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
-    tokens = TokenSample.of(scene.pipe.tokenizer, _POSITIONS, from_identity=True)
-    for inputs in layer_inputs(scene.pipe, direct, probes, generator, batch=64, tokens=tokens):
+    tokens = TokenSample.of(context.pipe.tokenizer, _POSITIONS, from_identity=True)
+    for inputs in layer_inputs(context.pipe, direct, probes, generator, batch=64, tokens=tokens):
         for module, values in inputs.items():
             before = values @ weights[module].T
             squared[module].append(_energy(values))
@@ -124,12 +145,19 @@ def signals(scene: Scene, changes: Sequence[Change], probes: torch.Tensor, gener
                 trace[module].inside.append((values @ change[module].down.float().to(values).T).cpu())
                 trace[module].onto.append((before @ basis[module].to(before)).cpu())
     return [
-        _scores({module: (change[module], trace[module], torch.cat(squared[module]), torch.cat(after[module])) for module in direct})
+        _scores(
+            {
+                module: (change[module], trace[module], torch.cat(squared[module]), torch.cat(after[module]))
+                for module in direct
+            }
+        )
         for change, trace in zip(changes, traces, strict=True)
     ]
 
 
-def _scores(layers: dict[str, tuple[Factors, _Traces, torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def _scores(
+    layers: dict[str, tuple[Factors, _Traces, torch.Tensor, torch.Tensor]],
+) -> dict[str, torch.Tensor]:
     totals: dict[str, torch.Tensor] = dict.fromkeys(SIGNALS, torch.zeros(()))
     for factors, trace, squared, before in layers.values():
         inside, onto = torch.cat(trace.inside).double(), torch.cat(trace.onto).double()

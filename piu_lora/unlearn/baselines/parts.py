@@ -1,4 +1,4 @@
-"""What several rivals need: the frozen teacher, the encoder, noise."""
+"""What several baselines need: the frozen teacher, the encoder, noise."""
 
 import copy
 from collections.abc import Callable
@@ -8,7 +8,15 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 
 from piu_lora.model import encode_embeddings
 
-__all__ = ["add_noise", "encoder_of", "frozen_copy", "noise_schedule", "open_parameters", "pure_noise", "random_times"]
+__all__ = [
+    "add_noise",
+    "encoder_of",
+    "frozen_copy",
+    "noise_schedule",
+    "open_parameters",
+    "pure_noise",
+    "random_times",
+]
 
 
 def frozen_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -17,7 +25,9 @@ def frozen_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return teacher
 
 
-def open_parameters(unet: UNet2DConditionModel, chosen: Callable[[str], bool] = lambda name: True) -> list[torch.nn.Parameter]:
+def open_parameters(
+    unet: UNet2DConditionModel, chosen: Callable[[str], bool] = lambda name: True
+) -> list[torch.nn.Parameter]:
     """Freeze all but the parameters whose name is ``chosen``; returns what stays trainable."""
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(chosen(name))
@@ -57,6 +67,11 @@ def pure_noise(
 def add_noise(
     schedule: DDPMScheduler, latents: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Noise latents (n, c, h, w) of images by the schedule: the noisy latents, their timesteps and the noise, on the CPU."""
-    times, noise = random_times(schedule, len(latents), generator), torch.randn(latents.shape, generator=generator)
+    """Noise latents (n, c, h, w) of images by the schedule: the noisy latents, their timesteps and the noise,
+    on the CPU.
+    """
+    times, noise = (
+        random_times(schedule, len(latents), generator),
+        torch.randn(latents.shape, generator=generator),
+    )
     return schedule.add_noise(latents, noise, times), times, noise

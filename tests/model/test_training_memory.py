@@ -9,7 +9,16 @@ from torch._dynamo.utils import counters
 
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import IdentityBank
-from piu_lora.model import attach, checkpointed, compiled, detach, parked, read_weights, trainable, write_weights
+from piu_lora.model import (
+    attach,
+    checkpointed,
+    compiled,
+    detach,
+    parked,
+    read_weights,
+    trainable,
+    write_weights,
+)
 from piu_lora.unlearn.piu import PiuObjective
 from tests.unlearn.test_piu import make_problem, make_student
 
@@ -18,13 +27,17 @@ from tests.unlearn.test_piu import make_problem, make_student
 def objective(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig):
     attach(pipe.unet, fast.lora, "x", seed=0)
     generator = torch.Generator().manual_seed(3)
-    write_weights(pipe.unet, "x", {k: 0.2 * torch.randn(v.shape, generator=generator) for k, v in read_weights(pipe.unet, "x").items()})
+    write_weights(
+        pipe.unet,
+        "x",
+        {k: 0.2 * torch.randn(v.shape, generator=generator) for k, v in read_weights(pipe.unet, "x").items()},
+    )
     yield PiuObjective(make_problem(bank), make_student(pipe), fast)
     detach(pipe.unet, "x")
 
 
 def gradients(objective: PiuObjective) -> list[torch.Tensor]:
-    unet = objective.student.unet
+    unet = objective.model.unet
     unet.zero_grad()
     objective.loss(objective.draw(3, torch.Generator().manual_seed(1)))[0].backward()
     found = [parameter.grad.clone() for parameter in trainable(unet)]
@@ -32,7 +45,9 @@ def gradients(objective: PiuObjective) -> list[torch.Tensor]:
     return found
 
 
-def test_gradient_checkpointing_keeps_less_and_gives_the_same(objective: PiuObjective, pipe: StableDiffusionPipeline) -> None:
+def test_gradient_checkpointing_keeps_less_and_gives_the_same(
+    objective: PiuObjective, pipe: StableDiffusionPipeline
+) -> None:
     def kept() -> int:
         count = 0
 
@@ -56,7 +71,9 @@ def test_gradient_checkpointing_keeps_less_and_gives_the_same(objective: PiuObje
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_blocks_give_the_same_and_are_given_back(objective: PiuObjective, pipe: StableDiffusionPipeline, backend: str) -> None:
+def test_compiled_blocks_give_the_same_and_are_given_back(
+    objective: PiuObjective, pipe: StableDiffusionPipeline, backend: str
+) -> None:
     torch.compiler.reset()
     plain = gradients(objective)
     with compiled(pipe.unet, backend=backend):
@@ -64,11 +81,16 @@ def test_compiled_blocks_give_the_same_and_are_given_back(objective: PiuObjectiv
         found = gradients(objective)
     for mine, theirs in zip(found, plain, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-7, rtol=1e-3)
-    assert all(block._compiled_call_impl is None for block in (*pipe.unet.down_blocks, pipe.unet.mid_block, *pipe.unet.up_blocks))
+    assert all(
+        block._compiled_call_impl is None
+        for block in (*pipe.unet.down_blocks, pipe.unet.mid_block, *pipe.unet.up_blocks)
+    )
 
 
 @pytest.mark.slow
-def test_other_sizes_of_a_micro_batch_are_compiled_too(objective: PiuObjective, pipe: StableDiffusionPipeline) -> None:
+def test_other_sizes_of_a_micro_batch_are_compiled_too(
+    objective: PiuObjective, pipe: StableDiffusionPipeline
+) -> None:
     torch.compiler.reset()
     counters.clear()
     graphs = []
@@ -128,7 +150,7 @@ def test_half_precision_stays_close_and_keeps_the_adapter_whole(
     other = tiny_pipeline().to(dtype=half)
     config = dataclasses.replace(fast, train=dataclasses.replace(fast.train, precision=precision))
     attach(other.unet, config.lora, "x", seed=0)
-    write_weights(other.unet, "x", read_weights(objective.student.unet, "x"))
+    write_weights(other.unet, "x", read_weights(objective.model.unet, "x"))
     assert {parameter.dtype for parameter in trainable(other.unet)} == {torch.float32}
     assert other.unet.conv_in.weight.dtype == half
     lean = gradients(PiuObjective(make_problem(bank), make_student(other), config))

@@ -14,7 +14,9 @@ _VARIANTS = 64
 
 @contextmanager
 def checkpointed(unet: UNet2DConditionModel, wanted: bool = True) -> Iterator[None]:
-    """While open, activations inside the blocks are computed again for the backward pass instead of being kept."""
+    """While open, activations inside the blocks are computed again for the backward pass instead of being
+    kept.
+    """
     if wanted:
         unet.enable_gradient_checkpointing()
     try:
@@ -25,14 +27,19 @@ def checkpointed(unet: UNet2DConditionModel, wanted: bool = True) -> Iterator[No
 
 
 @contextmanager
-def compiled(unet: UNet2DConditionModel, wanted: bool = True, backend: str | Callable[..., Any] = "inductor") -> Iterator[None]:
-    """While open, each block of the UNet is compiled by itself: with the adapters on and off, and anew for other sizes."""
+def compiled(
+    unet: UNet2DConditionModel, wanted: bool = True, backend: str | Callable[..., Any] = "inductor"
+) -> Iterator[None]:
+    """While open, each block of the UNet is compiled by itself: with the adapters on and off, and anew for
+    other sizes.
+    """
     blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks] if wanted else []
     for block in blocks:
         block.compile(backend=backend)
     try:
-        # Blocks of one class count as one function: three blocks, adapters on and off, and two sizes of a micro-batch are more
-        # variants than torch allows by default, and beyond that it leaves blocks uncompiled.
+        # Blocks of one class count as one function: three blocks, adapters on and off, and two sizes of a
+        # micro-batch are more variants than torch allows by default, and beyond that it leaves blocks
+        # uncompiled.
         with torch._dynamo.config.patch(cache_size_limit=_VARIANTS) if wanted else nullcontext():
             yield
     finally:

@@ -1,4 +1,6 @@
-"""WID: the whole UNet taught to draw the anchor, with an identity loss on the image, as the official PIU comparison runs it."""
+"""WID: the whole UNet taught to draw the anchor, with an identity loss on the image, as the official PIU
+comparison runs it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,9 +10,15 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch.nn.functional import mse_loss
 
 from piu_lora.errors import BadInput
-from piu_lora.unlearn.rivals.parts import add_noise, encoder_of, frozen_copy, noise_schedule, open_parameters
-from piu_lora.unlearn.rivals.pictures import Rendering, render_forget
-from piu_lora.unlearn.rivals.registry import RivalProblem, rival
+from piu_lora.unlearn.baselines.parts import (
+    add_noise,
+    encoder_of,
+    frozen_copy,
+    noise_schedule,
+    open_parameters,
+)
+from piu_lora.unlearn.baselines.pictures import Rendering, render_forget
+from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 
 __all__ = ["WidSettings", "decode", "edit_wid", "one_step", "wid_loss"]
 
@@ -28,12 +36,17 @@ class WidSettings:
 
 
 # The published rate hardly moves so small a net; at 1e-4 half of the likeness of the first cell's person goes, and a tenth of everybody
-# else's. Higher rates were not tried: a run takes minutes. 4 x 16 samples as in the paper, passed 16 at a time.
+# else's. Higher rates were not tried: a run takes minutes. 4 x 16 samples as in the paper, passed 16 at a
+# time.
 MINI_SETTINGS = WidSettings(lr=1e-4, batch=16, accumulation=4)
 
 
-def one_step(schedule: DDPMScheduler, latents: torch.Tensor, times: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """``x_0 = (z_t - sqrt(1 - a_t) eps) / sqrt(a_t)``: what the noise prediction says about the clean latents, (n, c, h, w)."""
+def one_step(
+    schedule: DDPMScheduler, latents: torch.Tensor, times: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """``x_0 = (z_t - sqrt(1 - a_t) eps) / sqrt(a_t)``: what the noise prediction says about the clean
+    latents, (n, c, h, w).
+    """
     kept = schedule.alphas_cumprod.to(latents.device)[times].view(-1, 1, 1, 1)
     clean: torch.Tensor = (latents - (1 - kept).sqrt() * noise) / kept.sqrt()
     return clean
@@ -68,8 +81,17 @@ def wid_loss(
     return mse_loss(predicted, target) + identity_weight * mse_loss(seen, embedding.expand_as(seen))
 
 
-@rival("wid", "WID", "arXiv 2605.22311 (as its comparison runs it)", WidSettings, MINI_SETTINGS, needs_recognizer=True)
-def edit_wid(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: WidSettings, seed: int) -> None:
+@baseline(
+    "wid",
+    "WID",
+    "arXiv 2605.22311 (as its comparison runs it)",
+    WidSettings,
+    MINI_SETTINGS,
+    needs_recognizer=True,
+)
+def edit_wid(
+    pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: WidSettings, seed: int
+) -> None:
     """WID on the whole UNet, with rendered images where the official comparison has photographs."""
     if problem.recognise is None:
         raise BadInput("wid needs a differentiable recognizer: set RivalProblem.recognise")
@@ -83,11 +105,14 @@ def edit_wid(pipe: StableDiffusionPipeline, problem: RivalProblem, settings: Wid
         optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulation):
             drawn = pictures.draw(settings.batch, generator)
-            noisy, times, _noise = (value.to(unet.device) for value in add_noise(schedule, drawn.latents, generator))
+            noisy, times, _noise = (
+                value.to(unet.device) for value in add_noise(schedule, drawn.latents, generator)
+            )
             loss = wid_loss(
                 pipe, teacher, problem.recognise, schedule, noisy, times, encode(drawn.embeddings), anchor, embedding,
                 settings.identity_weight,
             )  # fmt: skip
-            # Only the UNet's parameters: the decoder's and the recognizer's would gather gradients nobody wants.
+            # Only the UNet's parameters: the decoder's and the recognizer's would gather gradients nobody
+            # wants.
             (loss / settings.accumulation).backward(inputs=parameters)
         optimizer.step()
