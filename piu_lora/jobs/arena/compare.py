@@ -1,5 +1,5 @@
-"""The arena: methods side by side, on the same people, split, seeds, anchors and judges. Every cell is a
-file; a stopped run goes on.
+"""The arena: methods side by side, on the same people, split, seeds, anchors and judges. Cells are kept
+as they come; a stopped run goes on.
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ from piu_lora.evidence import (
     rows_of,
 )
 from piu_lora.identity import IdentityBank, PhotoReader
+from piu_lora.jobs.arena.cells import CellStore
 from piu_lora.jobs.arena.round import SHARED, UNTOUCHED, Contender, Round, known_methods
 from piu_lora.jobs.request.readers import SecondRecognizer, open_second, reader_for
 from piu_lora.jobs.request.request import bank_for, open_request
@@ -128,7 +129,7 @@ def compare(
     """Run the cells that are missing, and write the tables and the picture anew.
 
     Args:
-        out: a folder with ``arena.json``, ``cells/``, and ``comparison`` as .md, .csv, .json and .png; one
+        out: a folder with ``arena.json``, ``cells.jsonl.gz``, and ``comparison`` as .md, .csv, .json and .png; one
             that is there is gone on with.
         methods: see ``known_methods``.
         people: drawn from the bank; on the embedded base, nobody who was used to choose defaults.
@@ -169,12 +170,13 @@ def compare(
         (place, who, arena.config.seed + seed, entrant)
         for seed in range(seeds) for place, who in enumerate(chosen) for entrant in entrants
     ]  # fmt: skip
-    cells = {task: _kept(folder, task, settings[task[3]]) for task in wanted}
+    store = CellStore(folder)
+    cells = {task: _stored(store, task, settings[task[3]]) for task in wanted}
     if not report_only:
         missing = [task for task in wanted if cells[task] is None]
         with progress("compare", len(wanted), len(wanted) - len(missing)) as advance:
             for task, cell in _played(arena, missing, processes):
-                _keep(folder, cell)
+                store.add(cell)
                 cells[task] = cell
                 advance(1)
     against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
@@ -238,7 +240,7 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
         settings = {name: value for name, value in config.to_dict().items() if name in SHARED}
         settings["anchor"]["identity"] = ""
         with disk_errors(f"the arena to {str(folder)!r}"):
-            (folder / "cells").mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             write_file(
                 path,
                 (
@@ -258,32 +260,11 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
         )
 
 
-def _path(folder: Path, name: str, person: int, seed: int) -> Path:
-    safe = "".join(letter if letter.isalnum() or letter in ".-=_" else "_" for letter in name)
-    return folder / "cells" / f"{safe}-{person:03d}-{seed}.json"
-
-
-def _kept(folder: Path, task: Task, settings: dict[str, Any]) -> Cell | None:
+def _stored(store: CellStore, task: Task, settings: dict[str, Any]) -> Cell | None:
     """The cell on disk; None where there is none, or one of other settings."""
     place, _, seed, entrant = task
-    path = _path(folder, entrant.name, place, seed)
-    try:
-        cell = Cell(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(
-            f"the cell {str(path)!r} is damaged: {error}; delete it, and it is run again"
-        ) from error
-    return cell if cell.settings == settings else None
-
-
-def _keep(folder: Path, cell: Cell) -> None:
-    with disk_errors(f"a cell to {str(folder)!r}"):
-        write_file(
-            _path(folder, cell.variant, cell.person, cell.seed),
-            (json.dumps(asdict(cell), sort_keys=True) + "\n").encode(),
-        )
+    cell = store.find(entrant.name, place, seed)
+    return cell if cell is not None and cell.settings == settings else None
 
 
 def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, Cell]]:
