@@ -95,6 +95,7 @@ def test_there_and_back(writer: LoopbackHub, adapter_folder: Path, people: Path,
     assert json.loads(pulled.out) == {
         "adapter_id": read_adapter(adapter_folder).id,
         "path": str(tmp_path / "forgotten"),
+        "people": 1,
     }
     assert piu("pull", REPO).code == 2
     assert piu("pull", f"{REPO}@{facts['commit']}", "--force").code == 0

@@ -151,7 +151,7 @@ def resize_adapter(
     receipt = Receipt(
         adapter.receipt.base, "resize", {"rank": rank, "tolerance": tolerance, "dtype": dtype, "of": adapter.id}, members=members,
         evaluation={"compression": compression_facts(errors)}, versions=library_versions(),
-    )  # fmt: skip
+    ).for_people(adapter.receipt.people)  # fmt: skip
     (identity,) = identities_of(ledger, [adapter.id])
     return _write(out, stored, receipt, errors, dtype, ledger, identity, force=force)
 

@@ -61,7 +61,7 @@ def new_document(
         "format": REPORT_FORMAT, "public": False, "seed": request.config.seed, "settings": request.public_settings, "verdict": None,
         "adapter": {
             "id": adapter.id, "method": adapter.receipt.method, "weights_sha256": weights_digest(adapter),
-            "bytes": (adapter.path / DIFFUSERS_FILE).stat().st_size, "people": len(request.people),
+            "bytes": (adapter.path / DIFFUSERS_FILE).stat().st_size, "people": adapter.receipt.people,
         },
         "base": {"id": info.id, "family": info.family, "revision": info.revision or None},
         "environment": {
@@ -77,8 +77,7 @@ def new_document(
 
 def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
     """Say so where an adapter forgets more people than are named: the others would count as people who stay."""
-    receipt = adapter.receipt
-    people = max(len(receipt.members), receipt.counts.get("people", 1))
+    people = adapter.receipt.people
     if people > len(request.people):
         _log.warning(
             "the adapter forgets %d people, and %d named: the others count as people who stay; name them all",

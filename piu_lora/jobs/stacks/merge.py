@@ -178,7 +178,7 @@ def _receipt(
     return Receipt(
         replace(first, text_encoder_sha256=encoder), settings.method, settings.to_dict(), counts={"members": len(members)},
         evaluation={"compression": compression_facts(errors)}, versions=library_versions(), members=listed,
-    )  # fmt: skip
+    ).for_people(sum(m.adapter.receipt.people for m in members if m.weight))  # fmt: skip
 
 
 def settings_of(merged: Adapter) -> MergeSettings:
