@@ -217,6 +217,6 @@ def export_ledger(ledger: Ledger, out: Path, *, public: bool = False, force: boo
         )
         text = buffer.getvalue()
     else:
-        raise BadInput(f"--out {str(out)!r} ends in neither .json nor .csv; the suffix chooses the format")
+        raise BadInput(f"out = {str(out)!r} ends in neither .json nor .csv; the suffix chooses the format")
     write_file(out, text.encode(), mode=0o600)
     return len(rows)

@@ -78,5 +78,5 @@ def write_index(adapters: Sequence[dict[str, Any]], out: Path, *, force: bool = 
             + "\n"
         )
     else:
-        raise BadInput(f"--out {str(out)!r} ends in neither .json nor .md; the suffix chooses the format")
+        raise BadInput(f"out = {str(out)!r} ends in neither .json nor .md; the suffix chooses the format")
     write_file(out, text.encode())

@@ -142,7 +142,7 @@ def _people(
         people.append(_secrets(str(identity), bank, base, pack))
     elif unknown:
         _log.warning(
-            "whom adapter %s forgets is not known here, so no file is searched for their id; pass --identity",
+            "whom adapter %s forgets is not known here, so no file is searched for their id; pass `identity`",
             ", ".join(unknown),
         )
     return people or [Secrets()]

@@ -105,7 +105,7 @@ def verify_adapter(
         return Verdict(tuple(checks), people)
     if identity is None:
         checks.append(
-            Check("figures", skipped="whom it forgets is not given; with --identity they are measured again")
+            Check("figures", skipped="whom it forgets is not given; with `identity` they are measured again")
         )
     elif not opened[0].receipt.figures():
         checks.append(Check("figures", skipped="the receipt states none"))
