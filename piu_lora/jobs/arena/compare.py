@@ -105,17 +105,17 @@ def contenders(
         owner, _, setting = text.rpartition(":")
         key, separator, values = setting.partition("=")
         if not separator or not values:
-            raise BadInput(f"--vary {text!r} has no values; write it as section.key=value,value")
+            raise BadInput(f"vary = {text!r} has no values; write it as section.key=value,value")
         chosen = [owner] if owner else [method for method in methods if method in METHODS]
         if owner and owner not in methods:
             raise BadInput(
-                f"--vary {text!r} names {owner!r}, which is not among the methods compared: {', '.join(methods)}"
+                f"vary = {text!r} names {owner!r}, which is not among the methods compared: {', '.join(methods)}"
             )
         found += [Contender(method, (f"{key}={value}",)) for method in chosen for value in values.split(",")]
     for text in variants:
         method, *pairs = text.split()
         if method not in known:
-            raise BadInput(f"--variant {text!r} begins with no method; known: {', '.join(known)}")
+            raise BadInput(f"variants = {text!r} begins with no method; known: {', '.join(known)}")
         found.append(Contender(method, tuple(pairs)))
     return list(dict.fromkeys(found))
 
@@ -154,7 +154,7 @@ def compare(
     family = family_of(base)
     names = [entrant.name for entrant in entrants]
     if against is not None and against not in names:
-        raise BadInput(f"--against {against!r} is not among what is compared: {', '.join(names)}")
+        raise BadInput(f"against = {against!r} is not among what is compared: {', '.join(names)}")
     arena = _Arena(base, bank, pack, second, second_bank, device, config or shared_settings(family))
     _require_shared(arena.config, family)
     settings = {
@@ -202,8 +202,8 @@ def _require_shared(config: ForgetConfig, family: str) -> None:
             plain, field.name
         ):
             raise BadInput(
-                f"--set {field.name} is not shared by all contenders, each method has its own; "
-                f"pass --vary {field.name}.key=VALUE or --variant 'METHOD {field.name}.key=VALUE'"
+                f"the setting {field.name} is not shared by all contenders, each method has its own; "
+                f"pass vary='{field.name}.key=VALUE' or variants='METHOD {field.name}.key=VALUE'"
             )
 
 
@@ -227,7 +227,7 @@ def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
     order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(0)).tolist()
     free = [row for row in order if row not in left_out]
     if not 1 <= count <= len(free):
-        raise BadInput(f"--people {count} is out of range: the bank has {len(free)} people to draw from")
+        raise BadInput(f"people = {count} is out of range: the bank has {len(free)} people to draw from")
     return [bank.ids[row] for row in free[:count]]
 
 
@@ -236,7 +236,7 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
     path = folder / "arena.json"
     if not path.exists():
         if not found:
-            raise BadInput(f"{str(folder)!r} holds no arena; leave --report-only out to begin one")
+            raise BadInput(f"{str(folder)!r} holds no arena; leave report_only=True out to begin one")
         settings = {name: value for name, value in config.to_dict().items() if name in SHARED}
         settings["anchor"]["identity"] = ""
         with disk_errors(f"the arena to {str(folder)!r}"):
@@ -256,7 +256,7 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
         ) from error
     if known != digest:
         raise BadInput(
-            f"{str(folder)!r} holds an arena of another base, bank or settings; pass the same --set, or another --out"
+            f"{str(folder)!r} holds an arena of another base, bank or settings; pass the same `settings`, or another `out`"
         )
 
 

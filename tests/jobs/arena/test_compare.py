@@ -80,7 +80,7 @@ def test_the_others_are_compared_with_whom_one_says(first: Comparison, folder: P
     )
     assert {(each.variant, each.against) for each in found.differences} == {("uce", "untouched")}
     assert found.differences[0].figures["forget"][0] < 0
-    with pytest.raises(BadInput, match="--against 'esd' is not among what is compared: untouched, uce"):
+    with pytest.raises(BadInput, match="against = 'esd' is not among what is compared: untouched, uce"):
         compare(
             folder, ["untouched", "uce"], people=2, seeds=1, config=config(), against="esd", report_only=True
         )
@@ -127,7 +127,7 @@ def test_people_are_not_those_of_the_tuning() -> None:
     people = drawn_people(bank, "mini", 100)
     assert not {bank.index(who) for who in people} & mini.TUNED_ON
     assert people[:20] == drawn_people(bank, "mini", 20)
-    with pytest.raises(BadInput, match="--people 5000 is out of range"):
+    with pytest.raises(BadInput, match="people = 5000 is out of range"):
         drawn_people(bank, "mini", 5000)
 
 
@@ -185,7 +185,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_runs(
 
 def test_only_what_is_shared_is_set_for_all(tmp_path: Path) -> None:
     with pytest.raises(
-        BadInput, match=r"--set train is not shared by all contenders.*--vary train\.key=VALUE"
+        BadInput, match=r"the setting train is not shared by all contenders.*vary='train\.key=VALUE'"
     ):
         compare(
             tmp_path / "out", ["piu"], people=1, seeds=1, config=config().updated({"train": {"steps": 3}})
@@ -304,7 +304,7 @@ def test_the_second_recognizer_that_is_given_is_the_one_that_judges(
 def test_a_second_recognizer_that_cannot_judge_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch
 ) -> None:
-    with pytest.raises(BadInput, match="pass --second PACK and --second-bank FILE together"):
+    with pytest.raises(BadInput, match="pass second=PACK and second_bank=FILE together"):
         compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), second="pack")
     whole = mini.evaluating_bank()
     fewer = IdentityBank(whole.embeddings[:15], whole.labels[:15], whole.ids[:5], whole.recognizer)
@@ -323,6 +323,6 @@ def test_a_second_recognizer_that_cannot_judge_is_refused_before_anything_runs(
 
 
 def test_nothing_is_begun_for_a_report(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="holds no arena; leave --report-only out"):
+    with pytest.raises(BadInput, match="holds no arena; leave report_only=True out"):
         compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), report_only=True)
     assert not list(tmp_path.iterdir())
