@@ -253,7 +253,9 @@ def test_pairs_read_toml_values_else_text_and_the_last_one_wins() -> None:
 
 
 def test_a_pair_without_equals_shows_how() -> None:
-    with pytest.raises(BadInput, match=r"--set 'train\.steps' has no '='; .* for example train\.steps=200"):
+    with pytest.raises(
+        BadInput, match=r"the setting 'train\.steps' has no '='; .* for example train\.steps=200"
+    ):
         ForgetConfig().updated_from_pairs(["train.steps"])
 
 
