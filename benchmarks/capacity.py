@@ -24,7 +24,7 @@ from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.jobs.training.trial import tried
-from piu_lora.model import generate, mini
+from piu_lora.model import find_family, generate, mini
 
 SUMMED = ", people summed"
 METHODS = (
@@ -52,7 +52,7 @@ def contender(name: str, people: int) -> Contender:
     does.
     """
     method = name.removesuffix(SUMMED)
-    weight = ForgetConfig.preset("mini", method).closed.retain_weight / people
+    weight = ForgetConfig.preset(find_family("mini"), method).closed.retain_weight / people
     return Contender(method, (f"closed.retain_weight={weight}",) if name.endswith(SUMMED) else ())
 
 
@@ -125,7 +125,7 @@ def main() -> None:
     results = json.loads(options.out.read_text())["results"] if options.out.exists() else {}
     session = open_session("mini", device="cpu")
     bank = session.bank
-    config: ForgetConfig = shared_settings("mini").updated({"evaluation": EVALUATION})
+    config: ForgetConfig = shared_settings(find_family("mini")).updated({"evaluation": EVALUATION})
     for count in options.counts:
         done = results.setdefault(str(count), {})
         missing = {
@@ -136,7 +136,7 @@ def main() -> None:
         if not missing:
             continue
         request = open_request(
-            drawn_people(bank, "mini", count), bank, config, mini.conditioning_recognizer()
+            drawn_people(bank, find_family("mini"), count), bank, config, mini.conditioning_recognizer()
         )
         for name, figures in run(session, request, missing):
             done[name] = figures

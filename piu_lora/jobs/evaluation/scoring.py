@@ -41,7 +41,7 @@ def score(session: Session, request: ErasureRequest) -> Evaluation | None:
         galleries = galleries_for(session, request)
     if not galleries:
         _log.warning(
-            "no face pack is at hand, so the adapter is not evaluated; pass --pack DIR (`piu-lora bank models` makes one)"
+            "no face pack is at hand, so the adapter is not evaluated; pass pack=DIR (`piu-lora bank models` makes one)"
         )
         return None
     sampling = Sampling.of(request.config.evaluation)
@@ -115,7 +115,7 @@ def galleries_for(
     if references and len(request.people) > 1:
         raise BadInput("references belong to one person, and several are forgotten here; leave them out")
     first = _gallery("conditioning", session.reader, request.bank, request, None, references)
-    second = session.second or (_embedded_second(request) if session.family == "mini" else None)
+    second = session.second or (_embedded_second(request) if session.family.name == "mini" else None)
     if second is None:
         return [first]
     second.require_people_of(request.bank)

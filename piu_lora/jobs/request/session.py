@@ -13,6 +13,7 @@ from piu_lora.identity import IdentityBank, PhotoReader
 from piu_lora.jobs.request.readers import SecondRecognizer, reader_for
 from piu_lora.jobs.request.request import bank_for
 from piu_lora.model import (
+    BaseFamily,
     BaseInfo,
     Precision,
     as_pipeline,
@@ -61,7 +62,7 @@ class Session:
         return as_pipeline(self.base, self.device, self.dtype)
 
     @property
-    def family(self) -> str:
+    def family(self) -> BaseFamily:
         """The base's family, by its name as long as it is not loaded."""
         return family_of(self.pipe if "pipe" in vars(self) else self.base)
 
@@ -76,7 +77,7 @@ class Session:
         info, pipe = self.info, self.pipe
         return BaseRef(
             info.id,
-            info.family,
+            info.family.name,
             attention_digest(pipe.unet),
             info.revision,
             encoder_digest(pipe.text_encoder),

@@ -60,7 +60,7 @@ def retained_second_moments(
     count = len(sample) - len(left_out)
     if count < 2:
         raise BadInput(
-            f"only {count} embeddings are retained; raise --set closed.retained={request.config.closed.retained}"
+            f"only {count} embeddings are retained; raise closed.retained={request.config.closed.retained}"
         )
     tokens = _tokens(session, request)
     everybody = _cached_sums(session, request, sample, tokens)

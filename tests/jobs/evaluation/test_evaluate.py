@@ -34,7 +34,7 @@ from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.jobs.request.session import Session, open_session
-from piu_lora.model import generate, mini
+from piu_lora.model import find_family, generate, mini
 from piu_lora.model.mini.export import bank_portraits, fresh_portraits
 from tests.identity.test_face_quality import model
 
@@ -53,7 +53,7 @@ FORGETTING = {"forget_ism", "recognised", "verified"}
 
 
 def config() -> ForgetConfig:
-    return ForgetConfig.preset("mini", "closed-encoder").updated(SMALL)
+    return ForgetConfig.preset(find_family("mini"), "closed-encoder").updated(SMALL)
 
 
 def elsewhere(request: ErasureRequest, second: SecondRecognizer | None = None) -> Session:
@@ -253,7 +253,7 @@ def test_a_face_quality_model_is_one_more_figure(
 
 
 def test_a_second_recognizer_needs_its_bank() -> None:
-    with pytest.raises(BadInput, match="pass --second PACK and --second-bank FILE together"):
+    with pytest.raises(BadInput, match="pass second=PACK and second_bank=FILE together"):
         Judges(second="somewhere")
 
 
@@ -384,7 +384,7 @@ def test_a_damaged_report_is_replaced_only_when_told(
     adapter: Path, base: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
     (tmp_path / "report.json").write_text("{")
-    with pytest.raises(BadInput, match=r"is not JSON.*; pass --force to replace it"):
+    with pytest.raises(BadInput, match=r"is not JSON.*; pass force=True to replace it"):
         evaluate(adapter, WHO, base, tmp_path, settings=LEAN)
 
 
