@@ -18,7 +18,7 @@ import torch
 
 from piu_lora import ForgetConfig
 from piu_lora.evidence import evaluate_images, summary
-from piu_lora.jobs.arena.compare import drawn_people, shared_settings
+from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.round import Contender, verified_share
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest, open_request

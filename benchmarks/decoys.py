@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from piu_lora import ForgetConfig, evaluate, forget, load_base
-from piu_lora.jobs.arena.compare import drawn_people
+from piu_lora.jobs.arena.arena import drawn_people
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.model import find_family, mini
 

@@ -19,7 +19,7 @@ import torch
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import Policy, verdict_of
 from piu_lora.evidence.report import read_report, to_json
-from piu_lora.jobs.arena.compare import drawn_people
+from piu_lora.jobs.arena.arena import drawn_people
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.jobs.evaluation.evaluate import evaluate
 from piu_lora.model import find_family, mini
