@@ -6,7 +6,6 @@ Prints a JSON line for each flow: its name, and the error it ended with. A proce
 device makes it the accelerator of all libraries there.
 """
 
-import dataclasses
 import json
 import sys
 import traceback
@@ -100,7 +99,7 @@ def flows(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         "wid": {"steps": 1, "batch": 2, "accumulation": 1, "rendering": few},
     }  # fmt: skip
     for name in BASELINES:
-        MINI[name] = dataclasses.replace(MINI[name], **quick[name])
+        MINI[name] = MINI[name].updated(quick[name])
         yield f"arena {name}", partial(lambda baseline: arena[0].play(Contender(baseline), 0), name)
 
     def embedded() -> None:

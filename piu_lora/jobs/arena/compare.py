@@ -2,7 +2,6 @@
 file; a stopped run goes on.
 """
 
-import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -194,14 +193,12 @@ def compare(
 
 def _require_shared(config: ForgetConfig, family: str) -> None:
     """Only what all contenders share may be set for all of them."""
-    plain = shared_settings(family)
-    for field in dataclasses.fields(config):
-        if field.name not in (*SHARED, "method") and getattr(config, field.name) != getattr(
-            plain, field.name
-        ):
+    plain = shared_settings(family).to_dict()
+    for name, values in config.to_dict().items():
+        if name not in (*SHARED, "method") and values != plain.get(name):
             raise BadInput(
-                f"--set {field.name} is not shared by all contenders, each method has its own; "
-                f"pass --vary {field.name}.key=VALUE or --variant 'METHOD {field.name}.key=VALUE'"
+                f"--set {name} is not shared by all contenders, each method has its own; "
+                f"pass --vary {name}.key=VALUE or --variant 'METHOD {name}.key=VALUE'"
             )
 
 
@@ -307,7 +304,7 @@ def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tu
 
 def _play(arena: _Arena, task: Task) -> Cell:
     place, who, seed, entrant = task
-    own = dataclasses.replace(entrant.request_settings(arena.config, family_of(arena.base)), seed=seed)
+    own = entrant.request_settings(arena.config, family_of(arena.base)).updated({"seed": seed})
     return _round(arena, who, own).play(entrant, place)
 
 

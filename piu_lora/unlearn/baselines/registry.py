@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.errors import BadInput
 from piu_lora.model import training_attention
+from piu_lora.settings import Settings
 
 __all__ = ["BASELINES", "MINI", "Baseline", "BaselineProblem", "baseline", "find_baseline"]
 
@@ -26,7 +27,7 @@ class BaselineProblem:
     recognise: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Settings)
 Edit = Callable[[StableDiffusionPipeline, BaselineProblem, S, int], None]
 
 
@@ -37,7 +38,7 @@ class Baseline:
     name: str
     label: str
     paper: str
-    settings: type[Any]
+    settings: type[Settings]
     edit: Edit[Any]
     needs_recognizer: bool = False  # a differentiable one, as ``RivalProblem.recognise``
 
@@ -72,7 +73,7 @@ class Baseline:
 
 BASELINES: dict[str, Baseline] = {}
 MINI: dict[
-    str, Any
+    str, Settings
 ] = {}  # the settings that suit the embedded base, by baseline; each baseline's module says how they were chosen
 
 
@@ -82,7 +83,7 @@ def baseline(
     """Add a baseline to the registry.
 
     Args:
-        settings: a frozen dataclass; its defaults are the settings of the official comparison.
+        settings: a class whose defaults are the settings of the official comparison.
         mini: the settings for the embedded base, which the published ones hardly move.
     """
 
