@@ -74,7 +74,7 @@ class Ledger:
             )
         except (OSError, sqlite3.OperationalError) as error:
             raise EnvironmentProblem(
-                f"cannot open the ledger {str(self.path)!r}: {error}; pass --ledger FILE, or none"
+                f"cannot open the ledger {str(self.path)!r}: {error}; pass ledger=FILE, or ledger=none for none"
             ) from error
         try:
             self._prepare_patiently()
@@ -139,9 +139,7 @@ class Ledger:
                 f"{str(self.path)!r} is a ledger of version {version}, this piu-lora reads {_VERSION}; update piu-lora"
             )
         if ("adapters" in tables) != (version > 0) or (tables and not version):
-            raise BadInput(
-                f"{str(self.path)!r} is no ledger but another database; pass another --ledger FILE"
-            )
+            raise BadInput(f"{str(self.path)!r} is no ledger but another database; pass another ledger=FILE")
         return int(version)
 
     def __enter__(self) -> Self:
@@ -170,7 +168,7 @@ class Ledger:
                 reason = f"{error}; check the disk and its permissions"
                 raise EnvironmentProblem(f"the ledger {str(self.path)!r} cannot be used: {reason}") from error
             raise BadInput(
-                f"{str(self.path)!r} is no ledger, or is damaged ({error}); restore a backup, or pass --ledger FILE"
+                f"{str(self.path)!r} is no ledger, or is damaged ({error}); restore a backup, or pass ledger=FILE"
             ) from error
 
     @contextmanager

@@ -251,7 +251,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise BadInput(
-            f"device {name!r} is not available here: {str(error).splitlines()[0]}; pass --device auto"
+            f"device {name!r} is not available here: {str(error).splitlines()[0]}; pass device=auto"
         ) from error
     return torch.device(name)
 

@@ -79,7 +79,7 @@ class Contender:
         for name in SHARED:
             if name not in VARIED and getattr(found, name) != getattr(shared, name):
                 raise BadInput(
-                    f"{self.name!r} varies {name}, which all contenders share; pass it as --set, and another --out"
+                    f"{self.name!r} varies {name}, which all contenders share; pass it among the `settings`, and another `out`"
                 )
         return found
 
@@ -106,7 +106,7 @@ class Contender:
         else:
             if self.method not in known_methods(family):
                 raise BadInput(
-                    f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of --methods"
+                    f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of `methods`"
                 )
             found = self.rival_settings(family).to_dict()
         plain: dict[str, Any] = json.loads(json.dumps(found))
@@ -130,7 +130,7 @@ class Round:
         )
         if not self.galleries:
             raise BadInput(
-                "no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)"
+                "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
             )
         self.plan: Plan = plan_for(request, self.galleries[0].centroids)
         self.before = self._pictures(pipe)

@@ -61,12 +61,12 @@ def open_attack_context(
 
 def _judges(galleries: Sequence[Gallery], far: float) -> tuple[Gallery, ...]:
     """Those who can verify the forgotten people at this rate."""
-    able, reasons = [], ["no face pack is at hand; pass --pack DIR (`piu-lora bank models` makes one)"]
+    able, reasons = [], ["no face pack is at hand; pass pack=DIR (`piu-lora bank models` makes one)"]
     for gallery in galleries:
         try:
             gallery.threshold(far)
         except BadInput as error:
-            reasons.append(f"{error} (--set audit.far=0.01)")
+            reasons.append(f"{error} (audit.far=0.01)")
             continue
         if gallery.refused:
             reasons.append(gallery.refused)

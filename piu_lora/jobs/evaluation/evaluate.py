@@ -79,11 +79,11 @@ class Judges:
         path = Path(self.references)
         if not path.exists():
             raise BadInput(
-                f"--references {str(path)!r} is not there; name a photograph or a folder of photographs"
+                f"references = {str(path)!r} is not there; name a photograph or a folder of photographs"
             )
         found = [path] if path.is_file() else list_photos(path)
         if not found:
-            raise BadInput(f"--references {str(path)!r} holds no photographs")
+            raise BadInput(f"references = {str(path)!r} holds no photographs")
         return found
 
 
@@ -170,7 +170,7 @@ def evaluate(
     )
     if not galleries:
         raise BadInput(
-            "no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)"
+            "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
         )
     plan = plan_for(
         request,
@@ -229,7 +229,7 @@ def receipt_settings(adapter: Adapter, pairs: Sequence[str] = ()) -> ForgetConfi
     )
     if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in pairs):
         raise BadInput(
-            "the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID"
+            "the adapter's anchor was fixed by hand and is not stored; pass it as anchor.identity=ID"
         )
     if config.decoys.count and not any(pair.startswith("decoys.seed=") for pair in pairs):
         config = config.updated(
@@ -300,7 +300,7 @@ def _notes(
         )
     if request.config.decoys.count != adapter.receipt.settings.get("decoys", {}).get("count", 0):
         notes.append(
-            "the adapter has decoys, and what it does to them was not measured: pass --set decoys.seed=NUMBER"
+            "the adapter has decoys, and what it does to them was not measured: pass decoys.seed=NUMBER"
         )
     if quality["kid"] is None:
         notes.append(

@@ -61,7 +61,7 @@ def new_document(
         "format": REPORT_FORMAT, "public": False, "seed": request.config.seed, "settings": request.public_settings, "verdict": None,
         "adapter": {
             "id": adapter.id, "method": adapter.receipt.method, "weights_sha256": weights_digest(adapter),
-            "bytes": (adapter.path / DIFFUSERS_FILE).stat().st_size, "people": len(request.people),
+            "bytes": (adapter.path / DIFFUSERS_FILE).stat().st_size, "people": adapter.receipt.people,
         },
         "base": {"id": info.id, "family": info.family, "revision": info.revision or None},
         "environment": {
@@ -77,8 +77,7 @@ def new_document(
 
 def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
     """Say so where an adapter forgets more people than are named: the others would count as people who stay."""
-    receipt = adapter.receipt
-    people = max(len(receipt.members), receipt.counts.get("people", 1))
+    people = adapter.receipt.people
     if people > len(request.people):
         _log.warning(
             "the adapter forgets %d people, and %d named: the others count as people who stay; name them all",
@@ -95,10 +94,10 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
             ``out`` is no place for a report.
     """
     if out.exists() and not out.is_dir():
-        raise BadInput(f"--out {str(out)!r} is a file; name a folder for the report")
+        raise BadInput(f"out = {str(out)!r} is a file; name a folder for the report")
     if out.resolve().is_relative_to(adapter.path.resolve()):
         raise BadInput(
-            f"--out {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere"
+            f"out = {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere"
         )
     path = out / REPORT_FILE
     if not path.exists():
@@ -108,14 +107,14 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
     except BadInput as error:
         if force:
             return None
-        raise BadInput(f"{error}; pass --force to replace it") from error
+        raise BadInput(f"{error}; pass force=True to replace it") from error
     same = found["adapter"]["weights_sha256"] == weights_digest(adapter)
     if same and found.get(section) is None:
         return found
     if not force:
         what = f"has an {section} already" if same else "is about another adapter"
         raise BadInput(
-            f"the report {str(path)!r} {what}; choose another --out, or pass --force to replace it"
+            f"the report {str(path)!r} {what}; choose another folder, or pass force=True to replace it"
         )
     return found if same else None
 

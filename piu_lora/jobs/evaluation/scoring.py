@@ -41,7 +41,7 @@ def score(pipe: StableDiffusionPipeline, request: ErasureRequest, progress: Prog
         galleries = galleries_for(describe(pipe).family, request, anchor_portraits(pipe, request))
     if not galleries:
         _log.warning(
-            "no face pack is at hand, so the adapter is not evaluated; pass --pack DIR (`piu-lora bank models` makes one)"
+            "no face pack is at hand, so the adapter is not evaluated; pass pack=DIR (`piu-lora bank models` makes one)"
         )
         return None
     config = request.config.evaluation

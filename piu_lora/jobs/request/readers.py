@@ -101,5 +101,5 @@ def require_both(pack: str | Path | None, bank: str | Path | None) -> None:
     """
     if (pack is None) != (bank is None):
         raise BadInput(
-            "a second recognizer knows nobody without a bank of its own: pass --second PACK and --second-bank FILE together"
+            "a second recognizer knows nobody without a bank of its own: pass second=PACK and second_bank=FILE together"
         )

@@ -108,7 +108,7 @@ def test_nobody_can_judge(bank: IdentityBank) -> None:
     able = Gallery("able", lambda images: images, bank.centroids, {}, {1e-3: Threshold(0.5, 1e-3, 10_000)})
     assert _judges([able, few, refused], 1e-3) == (able,)
     for galleries, reason in (
-        ([], "--pack DIR"),
+        ([], "pack=DIR"),
         ([few], r"20 impostor pairs.*audit\.far=0\.01"),
         ([refused], "no photograph was kept"),
     ):

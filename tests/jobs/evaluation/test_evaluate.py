@@ -246,7 +246,7 @@ def test_a_face_quality_model_is_one_more_figure(
 
 
 def test_a_second_recognizer_needs_its_bank() -> None:
-    with pytest.raises(BadInput, match="pass --second PACK and --second-bank FILE together"):
+    with pytest.raises(BadInput, match="pass second=PACK and second_bank=FILE together"):
         Judges(second="somewhere")
 
 
@@ -377,7 +377,7 @@ def test_a_damaged_report_is_replaced_only_when_told(
     adapter: Path, base: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
     (tmp_path / "report.json").write_text("{")
-    with pytest.raises(BadInput, match=r"is not JSON.*; pass --force to replace it"):
+    with pytest.raises(BadInput, match=r"is not JSON.*; pass force=True to replace it"):
         evaluate(adapter, WHO, base, tmp_path, settings=LEAN)
 
 
