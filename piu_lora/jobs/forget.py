@@ -173,7 +173,11 @@ def _check_base(pipe: StableDiffusionPipeline, request: ErasureRequest) -> BaseR
             f"the pipeline carries adapters already ({pipe.get_list_adapters()}); pass a base without any"
         )
     return BaseRef(
-        info.id, info.family, attention_digest(pipe.unet), info.revision, encoder_digest(pipe.text_encoder)
+        info.id,
+        info.family.name,
+        attention_digest(pipe.unet),
+        info.revision,
+        encoder_digest(pipe.text_encoder),
     )
 
 

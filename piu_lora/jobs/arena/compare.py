@@ -34,7 +34,7 @@ from piu_lora.jobs.arena.cells import CellStore
 from piu_lora.jobs.arena.round import SHARED, UNTOUCHED, Contender, Round, known_methods
 from piu_lora.jobs.request.readers import SecondRecognizer, open_second, reader_for
 from piu_lora.jobs.request.request import bank_for, open_request
-from piu_lora.model import family_of, load_base
+from piu_lora.model import BaseFamily, family_of, load_base
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES
@@ -193,7 +193,7 @@ def compare(
     return _report(folder, there, len(wanted), against, baselines)
 
 
-def _require_shared(config: ForgetConfig, family: str) -> None:
+def _require_shared(config: ForgetConfig, family: BaseFamily) -> None:
     """Only what all contenders share may be set for all of them."""
     plain = shared_settings(family).to_dict()
     for name, values in config.to_dict().items():
@@ -204,12 +204,12 @@ def _require_shared(config: ForgetConfig, family: str) -> None:
             )
 
 
-def shared_settings(family: str) -> ForgetConfig:
+def shared_settings(family: BaseFamily) -> ForgetConfig:
     """What the arena gives to everybody: the base's preset, with anchors who are nobody."""
     return ForgetConfig.preset(family).updated({"anchor": {"rule": "synthetic"}})
 
 
-def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
+def drawn_people(bank: IdentityBank, family: BaseFamily, count: int) -> list[str]:
     """Ids of ``count`` people of the bank, always the same ones; on the embedded base, nobody who was used to
     choose defaults.
 
@@ -217,7 +217,7 @@ def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
         BadInput: the bank has too few.
     """
     left_out: set[int] = set()
-    if family == "mini":
+    if family.name == "mini":
         from piu_lora.model import mini
 
         left_out = set(mini.TUNED_ON)

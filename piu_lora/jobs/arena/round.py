@@ -20,10 +20,10 @@ from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.training.cost import measured
 from piu_lora.jobs.training.trial import tried
-from piu_lora.model import describe, generate
+from piu_lora.model import BaseFamily, describe, generate
 from piu_lora.settings import Settings
 from piu_lora.unlearn import METHODS
-from piu_lora.unlearn.baselines import BASELINES, MINI, BaselineProblem, find_baseline
+from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, find_baseline
 
 __all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods", "verified_share"]
 
@@ -42,14 +42,16 @@ VARIED = (
 FAR = 1e-3  # at which images of the forgotten person are verified
 
 
-def known_methods(family: str = "mini") -> list[str]:
-    """Everything that can enter the arena on a family of bases; only the embedded one has a differentiable
-    recognizer.
-    """
+def known_methods(family: BaseFamily | None = None) -> list[str]:
+    """Everything that can enter the arena: on a family of bases, or on any."""
     return [
         UNTOUCHED,
         *METHODS,
-        *(name for name, baseline in BASELINES.items() if family == "mini" or not baseline.needs_recognizer),
+        *(
+            name
+            for name, baseline in BASELINES.items()
+            if family is None or family.name == "mini" or not baseline.needs_recognizer
+        ),
     ]
 
 
@@ -65,7 +67,7 @@ class Contender:
         """The method, and ``key=value`` of what is varied."""
         return " ".join([self.method, *self.pairs])
 
-    def config(self, shared: ForgetConfig, family: str) -> ForgetConfig:
+    def config(self, shared: ForgetConfig, family: BaseFamily) -> ForgetConfig:
         """The method's own defaults, and what is varied; split, anchors, evaluation and seed are the arena's.
 
         Raises:
@@ -83,14 +85,14 @@ class Contender:
                 )
         return found
 
-    def request_settings(self, shared: ForgetConfig, family: str) -> ForgetConfig:
+    def request_settings(self, shared: ForgetConfig, family: BaseFamily) -> ForgetConfig:
         """By which the request is made ready: the arena's, unless the contender varies them."""
         if self.method not in METHODS:
             return shared
         own = self.config(shared, family)
         return shared.updated({name: getattr(own, name) for name in VARIED})
 
-    def settings(self, shared: ForgetConfig, family: str) -> dict[str, Any]:
+    def settings(self, shared: ForgetConfig, family: BaseFamily) -> dict[str, Any]:
         """The method's own settings, ready for JSON.
 
         Raises:
@@ -112,10 +114,9 @@ class Contender:
         plain: dict[str, Any] = json.loads(json.dumps(found))
         return plain
 
-    def rival_settings(self, family: str) -> Settings:
-        """Of a baseline: those that suit the embedded base, or the official comparison's, and what is varied."""
-        plain = MINI[self.method] if family == "mini" else find_baseline(self.method).settings()
-        return plain.updated_from_pairs(self.pairs)
+    def rival_settings(self, family: BaseFamily) -> Settings:
+        """Of a baseline: those of the family, or the official comparison's, and what is varied."""
+        return find_baseline(self.method).settings_for(family).updated_from_pairs(self.pairs)
 
 
 class Round:
@@ -191,7 +192,7 @@ class Round:
         if len(problem.targets) != 1:
             raise BadInput("the baselines forget one person at a time")
         recognise = None
-        if self.family == "mini":
+        if self.family.name == "mini":
             from piu_lora.model.mini.differentiable import differentiable_recognizer
 
             recognise = differentiable_recognizer(self.pipe.device)

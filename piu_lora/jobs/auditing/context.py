@@ -163,7 +163,7 @@ def _differentiable(
     """The conditioning recognizer with gradients; the embedded base has one."""
     from piu_lora.model import mini
 
-    if describe(pipe).family != "mini" or request.bank.recognizer != mini.conditioning_bank().recognizer:
+    if describe(pipe).family.name != "mini" or request.bank.recognizer != mini.conditioning_bank().recognizer:
         return None
     from piu_lora.model.mini.differentiable import differentiable_recognizer
 

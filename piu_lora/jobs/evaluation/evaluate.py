@@ -44,7 +44,7 @@ from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, ph
 from piu_lora.jobs.evaluation.sweeps import sweep_images, sweeps
 from piu_lora.jobs.request.readers import open_second, providers_for, reader_for, require_both
 from piu_lora.jobs.request.request import ErasureRequest, Identities, bank_for, open_request
-from piu_lora.model import Precision, as_pipeline, describe
+from piu_lora.model import Precision, as_pipeline, describe, find_family
 from piu_lora.progress import Progress, silent
 from piu_lora.settings import parted
 
@@ -223,7 +223,7 @@ def receipt_settings(adapter: Adapter, pairs: Sequence[str] = ()) -> ForgetConfi
     """
     receipt = adapter.receipt
     config = (
-        ForgetConfig.preset(receipt.base.family)
+        ForgetConfig.preset(find_family(receipt.base.family))
         if receipt.members
         else ForgetConfig().updated(receipt.settings)
     )

@@ -63,7 +63,7 @@ def new_document(
             "id": adapter.id, "method": adapter.receipt.method, "weights_sha256": weights_digest(adapter),
             "bytes": (adapter.path / DIFFUSERS_FILE).stat().st_size, "people": adapter.receipt.people,
         },
-        "base": {"id": info.id, "family": info.family, "revision": info.revision or None},
+        "base": {"id": info.id, "family": info.family.name, "revision": info.revision or None},
         "environment": {
             "libraries": library_versions(), "device": str(pipe.device), "dtype": str(pipe.unet.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(), "platform": f"{platform.system()} {platform.machine()}",

@@ -152,7 +152,7 @@ def bank_for(
         return bank
     if bank is not None and str(bank) != "mini":
         return IdentityBank.load(bank)
-    if bank is None and family_of(base) != "mini":
+    if bank is None and family_of(base).name != "mini":
         raise BadInput(f"the base {_name(base)!r} has no bank of its own; pass bank=FILE")
     from piu_lora.model import mini
 
