@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import disk_errors, write_file
 from piu_lora.config import ForgetConfig
@@ -29,12 +28,13 @@ from piu_lora.evidence import (
     differences_from,
     rows_of,
 )
-from piu_lora.identity import IdentityBank, PhotoReader
+from piu_lora.identity import IdentityBank
 from piu_lora.jobs.arena.cells import CellStore
 from piu_lora.jobs.arena.round import SHARED, UNTOUCHED, Contender, Round, known_methods
-from piu_lora.jobs.request.readers import SecondRecognizer, open_second, reader_for
+from piu_lora.jobs.request.readers import SecondRecognizer, open_second
 from piu_lora.jobs.request.request import bank_for, open_request
-from piu_lora.model import BaseFamily, family_of, load_base
+from piu_lora.jobs.request.session import Session, open_session
+from piu_lora.model import BaseFamily, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES
@@ -298,20 +298,17 @@ def _round(arena: _Arena, who: str, config: ForgetConfig) -> Round:
     if any((where, person, other.seed) != (arena, who, config.seed) for where, person, other in _LAST):
         _LAST.clear()
     if (arena, who, config) not in _LAST:
-        pipe, bank, reader, second = _loaded(arena)
-        _LAST[arena, who, config] = Round(pipe, open_request(who, bank, config, reader), second)
+        session = _loaded(arena)
+        _LAST[arena, who, config] = Round(session, open_request(who, session.bank, config, session.reader))
     return _LAST[arena, who, config]
 
 
 @cache
-def _loaded(
-    arena: _Arena,
-) -> tuple[StableDiffusionPipeline, IdentityBank, PhotoReader | None, SecondRecognizer | None]:
-    pipe, reader = (
-        load_base(arena.base, device=arena.device),
-        reader_for(arena.base, arena.pack, arena.config.faces, arena.device),
-    )
-    return pipe, bank_for(arena.base, arena.bank), reader, arena.opened_second()
+def _loaded(arena: _Arena) -> Session:
+    return open_session(
+        arena.base, arena.bank, arena.pack, faces=arena.config.faces, second=arena.opened_second(),
+        device=arena.device,
+    )  # fmt: skip
 
 
 def _report(

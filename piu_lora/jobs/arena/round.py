@@ -15,12 +15,13 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
 from piu_lora.evidence.plan import GROUPS
 from piu_lora.identity import Threshold
-from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
-from piu_lora.jobs.request.readers import SecondRecognizer
+from piu_lora.jobs.evaluation.images import Sampling, generate_images
+from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest
-from piu_lora.jobs.training.cost import measured
+from piu_lora.jobs.request.session import Session
+from piu_lora.jobs.training.cost import measure_cost
 from piu_lora.jobs.training.trial import tried
-from piu_lora.model import BaseFamily, describe, generate
+from piu_lora.model import BaseFamily
 from piu_lora.settings import Settings
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, find_baseline
@@ -122,30 +123,19 @@ class Contender:
 class Round:
     """What all methods share for one person and one seed: the request, the pictures before, the galleries."""
 
-    def __init__(
-        self, pipe: StableDiffusionPipeline, request: ErasureRequest, second: SecondRecognizer | None = None
-    ) -> None:
-        self.pipe, self.request, self.family = pipe, request, describe(pipe).family
-        self.galleries: list[Gallery] = galleries_for(
-            self.family, request, anchor_portraits(pipe, request), second=second
-        )
+    def __init__(self, session: Session, request: ErasureRequest) -> None:
+        self.session, self.request, self.family = session, request, session.family
+        self.galleries: list[Gallery] = galleries_for(session, request)
         if not self.galleries:
             raise BadInput(
                 "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
             )
         self.plan: Plan = plan_for(request, self.galleries[0].centroids)
-        self.before = self._pictures(pipe)
+        self.before = self._pictures(session.pipe)
 
     def _pictures(self, pipe: StableDiffusionPipeline) -> torch.Tensor:
-        sampling = self.request.config.evaluation
-        return generate(
-            pipe,
-            self.plan.embeddings,
-            self.plan.seeds,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            batch=sampling.batch,
-        )
+        sampling = Sampling.of(self.request.config.evaluation)
+        return generate_images(pipe, self.plan.embeddings, self.plan.seeds, sampling)
 
     def play(self, contender: Contender, person: int) -> Cell:
         """Run a method and score it.
@@ -169,20 +159,20 @@ class Round:
 
     def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         request = dataclasses.replace(self.request, config=contender.config(self.request.config, self.family))
-        with tried(self.pipe, request) as trial:
-            after = self._pictures(self.pipe)
+        with tried(self.session, request) as trial:
+            after = self._pictures(self.session.pipe)
         return after, _Made(trial.cost.seconds, trial.cost.peak_bytes, trial.stored_bytes, trial.facts)
 
     def _rival(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
-        baseline, pipe = find_baseline(contender.method), copy.copy(self.pipe)
-        pipe.unet = copy.deepcopy(self.pipe.unet)
+        baseline, pipe = find_baseline(contender.method), copy.copy(self.session.pipe)
+        pipe.unet = copy.deepcopy(self.session.pipe.unet)
         settings = contender.rival_settings(self.family)
-        with measured(self.pipe.device) as cost:
+        with measure_cost(self.session.pipe.device) as cost:
             baseline.run(pipe, self._rival_problem(), settings, self.request.config.seed)
         after = self._pictures(pipe)
         changed = [
             own.numel()
-            for own, base in zip(pipe.unet.parameters(), self.pipe.unet.parameters(), strict=True)
+            for own, base in zip(pipe.unet.parameters(), self.session.pipe.unet.parameters(), strict=True)
             if not torch.equal(own, base)
         ]
         return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
@@ -195,7 +185,7 @@ class Round:
         if self.family.name == "mini":
             from piu_lora.model.mini.differentiable import differentiable_recognizer
 
-            recognise = differentiable_recognizer(self.pipe.device)
+            recognise = differentiable_recognizer(self.session.pipe.device)
         target = problem.targets[0]
         everybody = problem.retain[torch.arange(len(problem.retain))]
         return BaselineProblem(
