@@ -10,7 +10,7 @@ bootstraps over people (over images for one person).
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ def main() -> None:
             done[name] = figures
             document = {
                 "threads": torch.get_num_threads(),
-                "evaluation": asdict(config.evaluation),
+                "evaluation": config.evaluation.to_dict(),
                 "results": results,
             }
             options.out.write_text(json.dumps(document, indent=1) + "\n")

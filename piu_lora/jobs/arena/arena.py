@@ -1,6 +1,5 @@
 """What every cell of an arena has in common: base, bank, judges and settings, and the people who are drawn."""
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -70,10 +69,9 @@ class Arena:
         Raises:
             BadInput: the settings change something else.
         """
-        plain = shared_settings(self.family)
-        for field in dataclasses.fields(self.config):
-            name = field.name
-            if name not in (*SHARED, "method") and getattr(self.config, name) != getattr(plain, name):
+        plain = shared_settings(self.family).to_dict()
+        for name, values in self.config.to_dict().items():
+            if name not in (*SHARED, "method") and values != plain.get(name):
                 raise BadInput(
                     f"the setting {name} is not shared by all contenders, each method has its own; "
                     f"pass vary='{name}.key=VALUE' or variants='METHOD {name}.key=VALUE'"

@@ -1,7 +1,6 @@
 """Running the cells of an arena: one after the other, or in several processes."""
 
 import contextlib
-import dataclasses
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -40,7 +39,7 @@ class _Runner:
     def run(self, task: Task) -> Cell:
         """The finished cell."""
         settings = task.contender.request_settings(self._arena.config, self._arena.family)
-        config = dataclasses.replace(settings, seed=task.seed)
+        config = settings.updated({"seed": task.seed})
         return self._round(task.identity, config).play(task.contender, task.person)
 
     def _round(self, identity: str, config: ForgetConfig) -> Round:

@@ -22,6 +22,7 @@ from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.training.cost import measure_cost
 from piu_lora.jobs.training.trial import tried
 from piu_lora.model import BaseFamily
+from piu_lora.settings import Settings
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, find_baseline
 
@@ -75,7 +76,7 @@ class Contender:
         """
         own = ForgetConfig.preset(family, self.method if self.method in METHOD_PRESETS else "piu")
         same = {name: getattr(shared, name) for name in SHARED}
-        found = dataclasses.replace(own, method=self.method, **same).updated_from_pairs(self.pairs)
+        found = own.updated({"method": self.method, **same}).updated_from_pairs(self.pairs)
         if found.decoys != own.decoys:
             raise BadInput(f"{self.name!r} varies decoys, which no contender has")
         for name in SHARED:
@@ -90,7 +91,7 @@ class Contender:
         if self.method not in METHODS:
             return shared
         own = self.config(shared, family)
-        return dataclasses.replace(shared, **{name: getattr(own, name) for name in VARIED})
+        return shared.updated({name: getattr(own, name) for name in VARIED})
 
     def settings(self, shared: ForgetConfig, family: BaseFamily) -> dict[str, Any]:
         """The method's own settings, ready for JSON.
@@ -110,13 +111,13 @@ class Contender:
                 raise BadInput(
                     f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of `methods`"
                 )
-            found = dataclasses.asdict(self.rival_settings(family))
+            found = self.rival_settings(family).to_dict()
         plain: dict[str, Any] = json.loads(json.dumps(found))
         return plain
 
-    def rival_settings(self, family: BaseFamily) -> Any:
+    def rival_settings(self, family: BaseFamily) -> Settings:
         """Of a baseline: those of the family, or the official comparison's, and what is varied."""
-        return _varied(find_baseline(self.method).settings_for(family), self.pairs)
+        return find_baseline(self.method).settings_for(family).updated_from_pairs(self.pairs)
 
 
 class Round:
@@ -220,20 +221,6 @@ def verified_share(gallery: Gallery, images: torch.Tensor, rows: Sequence[int]) 
         return None
     cosines = (gallery.embed(images) * gallery.centroids[rows]).sum(dim=1)
     return float((cosines >= threshold.value).float().mean())
-
-
-def _varied(settings: Any, pairs: Sequence[str]) -> Any:
-    """A baseline's settings with ``key=value`` pairs laid over them."""
-    for pair in pairs:
-        key, _, text = pair.partition("=")
-        known = {field.name: field for field in dataclasses.fields(settings)}
-        if key not in known or not isinstance(getattr(settings, key), int | float):
-            raise BadInput(f"{pair!r} varies no setting of this baseline; known: {', '.join(known)}")
-        try:
-            settings = dataclasses.replace(settings, **{key: type(getattr(settings, key))(text)})
-        except ValueError as error:
-            raise BadInput(f"{pair!r} is no number: {error}") from error
-    return settings
 
 
 @dataclass
