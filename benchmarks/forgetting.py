@@ -26,6 +26,7 @@ from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import open_session
 from piu_lora.model import find_family, generate, mini
+from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings
 
 TUNED_ON = (100, 300)
 FIRST, STRIDE = 37, 89
@@ -67,8 +68,8 @@ def one_person(row: int, threads: int, baselines: dict[str, dict[str, Any]]) -> 
         pipe.unet = copy.deepcopy(base.unet)
         begun = time.perf_counter()
         train_dense(
-            pipe, target.forget, target.anchor, request.problem.retain, weight_decay=0.01, eta=1.0,
-            retain_weight=10.0, seed=config.seed, **settings,
+            pipe, target.forget, target.anchor, request.problem.retain, PiuDenseSettings(**settings),
+            seed=config.seed,
         )  # fmt: skip
         seconds = time.perf_counter() - begun
         after = generate(pipe, plan.embeddings, plan.seeds, **sampling)

@@ -4,7 +4,7 @@ from piu_lora.unlearn import distil as _distil
 from piu_lora.unlearn import piu as _piu
 from piu_lora.unlearn.closed import methods as _closed
 from piu_lora.unlearn.closed.methods import statistics_modules
-from piu_lora.unlearn.loop import TrainState, train
+from piu_lora.unlearn.loop import TrainHooks, TrainState, train
 from piu_lora.unlearn.registry import (
     METHODS,
     Method,
@@ -28,6 +28,7 @@ __all__ = [
     "Solution",
     "SolveContext",
     "TargetIdentity",
+    "TrainHooks",
     "TrainState",
     "TrainedModel",
     "Workers",
