@@ -42,7 +42,7 @@ class Audited:
 
     @property
     def section(self) -> dict[str, Any]:
-        """The report's section "audit" (docs/report.md)."""
+        """The report's section "audit" (docs/reference/report.md)."""
         found: dict[str, Any] = self.document["audit"]
         return found
 

@@ -46,7 +46,7 @@ def sweeps(
     pipe: StableDiffusionPipeline, adapter: str, request: ErasureRequest, plan: Plan, measured: tuple[Measured, Measured], measurer: ImageMeasurer,
     report: ReportConfig,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Every sweep that the settings ask for, as the report has them (docs/report.md).
+    """Every sweep that the settings ask for, as the report has them (docs/reference/report.md).
 
     Args:
         adapter: its name in the pipeline, where it is active with weight 1.
