@@ -184,7 +184,11 @@ def extract_adapter(
     )
     info = describe(pipe)
     ref = BaseRef(
-        info.id, info.family, attention_digest(pipe.unet), info.revision, encoder_digest(pipe.text_encoder)
+        info.id,
+        info.family.name,
+        attention_digest(pipe.unet),
+        info.revision,
+        encoder_digest(pipe.text_encoder),
     )
     receipt = Receipt(
         ref, "extract", {"rank": rank, "tolerance": tolerance, "dtype": dtype},

@@ -25,6 +25,7 @@ from piu_lora.identity import ResolvedIdentity, resolve_identity
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.request.readers import reader_for
 from piu_lora.jobs.request.request import bank_for
+from piu_lora.model import family_of
 
 __all__ = ["Published", "pull", "push"]
 
@@ -179,7 +180,7 @@ def _secrets(identity: str, bank: str | Path | None, base: str, pack: str | Path
 
 
 def _subject(identity: str, bank: str | Path | None, base: str, pack: str | Path | None) -> ResolvedIdentity:
-    people, faces = bank_for(base, bank), ForgetConfig.preset(base).faces
+    people, faces = bank_for(base, bank), ForgetConfig.preset(family_of(base)).faces
     # Somebody of the bank needs no reader, which may be large, or missing.
     reader = None if identity in people else reader_for(base, pack, faces)
     return resolve_identity(identity, people, reader, faces.linked)
