@@ -20,7 +20,8 @@ from piu_lora.cli.options import (
     Public,
     Settings,
 )
-from piu_lora.cli.terminal import bars, check_junit, judged, print_result
+from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.terminal import check_junit, judged
 
 __all__ = ["command"]
 

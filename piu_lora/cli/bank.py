@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from piu_lora.cli.options import Device, Force, Json, Pack
-from piu_lora.cli.terminal import bars, print_result
+from piu_lora.cli.output import bars, print_result
 
 __all__ = ["app"]
 

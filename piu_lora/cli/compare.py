@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.options import Bank, Base, Device, Json, Pack, SecondBank, SecondPack, Settings
-from piu_lora.cli.terminal import INTERRUPTED, bars, print_result
+from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.terminal import INTERRUPTED
 
 __all__ = ["command"]
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from piu_lora.cli.options import AdapterArgument, Base, Force, Json, LedgerFile
-from piu_lora.cli.terminal import opened_ledger, print_result
+from piu_lora.cli.output import print_result
+from piu_lora.cli.terminal import opened_ledger
 
 __all__ = ["convert", "extract", "resize"]
 

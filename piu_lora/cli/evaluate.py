@@ -22,7 +22,8 @@ from piu_lora.cli.options import (
     SecondPack,
     Settings,
 )
-from piu_lora.cli.terminal import INTERRUPTED, bars, check_junit, judged, print_result
+from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.terminal import INTERRUPTED, check_junit, judged
 
 __all__ = ["command"]
 

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.options import Bank, Base, Device, Force, Identities, Json, LedgerFile, Pack, Settings
-from piu_lora.cli.terminal import INTERRUPTED, bars, opened_ledger, print_result
+from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.terminal import INTERRUPTED, opened_ledger
 
 __all__ = ["command"]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.options import AllowNegative, Bank, Base, Device, Dtype, Force, Json, Pack, Seed
-from piu_lora.cli.terminal import bars, print_result
+from piu_lora.cli.output import bars, print_result
 
 __all__ = ["command"]
 

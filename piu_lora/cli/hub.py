@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.options import Bank, Force, Json, LedgerFile, Pack
-from piu_lora.cli.terminal import opened_ledger, print_result
+from piu_lora.cli.output import print_result
+from piu_lora.cli.terminal import opened_ledger
 
 __all__ = ["pull", "push"]
 

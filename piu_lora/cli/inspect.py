@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.options import AdapterArgument, Force, Json
-from piu_lora.cli.terminal import print_result
+from piu_lora.cli.output import print_result
 
 __all__ = ["command", "list_command"]
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from piu_lora.cli.options import Force, Json, LedgerFile
-from piu_lora.cli.terminal import opened_ledger, print_result
+from piu_lora.cli.output import print_result
+from piu_lora.cli.terminal import opened_ledger
 from piu_lora.errors import BadInput
 
 __all__ = ["app"]

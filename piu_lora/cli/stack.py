@@ -17,7 +17,8 @@ from piu_lora.cli.options import (
     LedgerFile,
     Pack,
 )
-from piu_lora.cli.terminal import opened_ledger, print_result
+from piu_lora.cli.output import print_result
+from piu_lora.cli.terminal import opened_ledger
 
 __all__ = ["app"]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.options import AdapterArgument, Bank, Base, Device, Json, Pack
-from piu_lora.cli.terminal import bars, print_result
+from piu_lora.cli.output import bars, print_result
 
 __all__ = ["command"]
 
