@@ -22,7 +22,7 @@ from piu_lora.evidence.report import read_report, to_json
 from piu_lora.jobs.arena.compare import drawn_people
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.jobs.evaluation.evaluate import evaluate
-from piu_lora.model import mini
+from piu_lora.model import find_family, mini
 
 METHODS = ("piu", "closed-kv", "closed-encoder")
 ATTACKS = ("cone", "inversion", "bypass", "relearn", "reidentify")
@@ -32,7 +32,7 @@ def made(pipe: Any, who: str, method: str, folder: Path) -> dict[str, Any]:
     """Forget, evaluate and audit: the report of one method."""
     adapter = folder / "adapter"
     begun = time.perf_counter()
-    forget(who, pipe, adapter, config=ForgetConfig.preset("mini", method), evaluate=False)
+    forget(who, pipe, adapter, config=ForgetConfig.preset(find_family("mini"), method), evaluate=False)
     print(f"{method}: made in {time.perf_counter() - begun:.0f} s", flush=True)
     evaluate(adapter, who, pipe, folder / "report")
     return audit(adapter, who, pipe, folder / "report").document
@@ -106,7 +106,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    pipe, who = load_base("mini", device="cpu"), drawn_people(mini.conditioning_bank(), "mini", 1)[0]
+    pipe, who = (
+        load_base("mini", device="cpu"),
+        drawn_people(mini.conditioning_bank(), find_family("mini"), 1)[0],
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     reports = {}
     for method in options.methods:

@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -197,7 +197,7 @@ class Ledger:
                 f"SELECT {', '.join(_COLUMNS)} FROM adapters {where} ORDER BY created, adapter_id", values
             )
             try:
-                return [_entry(row) for row in rows]
+                return [Entry.of_row(row) for row in rows]
             except (ValueError, TypeError) as error:
                 raise sqlite3.DatabaseError(f"a row cannot be read: {error}") from error
 
@@ -396,14 +396,3 @@ def _in_place(entry: Entry) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _entry(row: Sequence[Any]) -> Entry:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    return Entry(
-        **{
-            **values,
-            "members": tuple(json.loads(values["members"])),
-            "figures": json.loads(values["figures"]),
-        }
-    )

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from piu_lora.errors import BadInput
-from piu_lora.model.hub import Files, HubFiles, LocalFiles
+from piu_lora.hub import HubFiles
+from piu_lora.model.files import Files, LocalFiles
 
 __all__ = ["ARC2FACE", "PARTS", "SD15", "Layout", "Part", "is_folder", "locate", "split_revision"]
 

@@ -10,6 +10,7 @@ from piu_lora.attacks import ATTACKS, AttackContext, AuditConfig, attack, find_a
 from piu_lora.attacks.registry import Outcome
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
+from piu_lora.model import find_family
 from tests.adapter.stacks import random_change
 from tests.attacks.contexts import QUICK, context_of
 
@@ -117,7 +118,7 @@ def test_the_same_seed_gives_the_same_figures(pipe: StableDiffusionPipeline, ban
 
 def test_budgets() -> None:
     assert AuditConfig.preset().budget == "default"
-    assert AuditConfig.preset("default", "arc2face").batch < AuditConfig.preset().batch
+    assert AuditConfig.preset("default", find_family("arc2face")).batch < AuditConfig.preset().batch
     assert AuditConfig.preset().updated_from_pairs(["relearn_steps=[1, 2]", "far=0.01"]).relearn_steps == (
         1,
         2,
@@ -128,9 +129,9 @@ def test_budgets() -> None:
         ("images=0", r"audit.images = 0 is out of range"),
         ("relearn_steps=[5, 2]", "ascending"),
         ("cone_cosines=[0.3, 0.9]", "falling"),
-        ("cone_shares=[1.0]", "between 0 and 1"),
-        ("bypass_strengths=[0.0]", "0 < strength"),
-        ("imags=3", "did you mean images"),
+        ("cone_shares=[1.0]", "0 < value < 1 each"),
+        ("bypass_strengths=[0.0]", "0 < value <= 1 each"),
+        ("imags=3", r"did you mean audit\.images"),
     ):
         with pytest.raises(BadInput, match=message):
             AuditConfig().updated_from_pairs([pair])

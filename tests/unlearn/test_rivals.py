@@ -9,8 +9,8 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.model import encode_embeddings
-from piu_lora.unlearn.baselines import BASELINES, MINI, BaselineProblem, Rendering, find_baseline
+from piu_lora.model import encode_embeddings, find_family
+from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, Rendering, find_baseline
 from piu_lora.unlearn.baselines.esd import esd_target
 from piu_lora.unlearn.baselines.siss import subtracted
 from piu_lora.unlearn.baselines.uce import edited_weight, uce_layers
@@ -39,7 +39,7 @@ def problem_of(bank: IdentityBank) -> BaselineProblem:
 
 
 def test_the_published_settings() -> None:
-    settings = {name: dataclasses.asdict(baseline.settings()) for name, baseline in BASELINES.items()}
+    settings = {name: baseline.settings().to_dict() for name, baseline in BASELINES.items()}
     for name, wanted in {
         "uce": {"erase": 20, "preserve": 1, "ridge": 0.7, "retained": 20},
         "esd": {"steps": 1000, "lr": 1e-5, "batch": 1, "eta": 1},
@@ -56,7 +56,7 @@ def test_the_published_settings() -> None:
         },
     }.items():
         assert wanted.items() <= settings[name].items()
-    assert MINI.keys() == BASELINES.keys()
+    assert find_family("mini").baselines.keys() == BASELINES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))

@@ -15,16 +15,17 @@ from piu_lora.adapter import (
     fetch_adapter,
     read_adapter,
     scan_files,
-    upload_adapter,
 )
 from piu_lora.adapter.folder import CARD_FILE, RECEIPT_FILE
 from piu_lora.adapter.scan import image_kind
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, PiuLoraError
+from piu_lora.hub import upload_files
 from piu_lora.identity import ResolvedIdentity, resolve_identity
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.request.readers import reader_for
 from piu_lora.jobs.request.request import bank_for
+from piu_lora.model import family_of
 
 __all__ = ["Published", "pull", "push"]
 
@@ -89,7 +90,7 @@ def push(
     card, people = _card(opened), opened.receipt.people
     if dry_run:
         return Published(sizes, card, people)
-    done = upload_adapter(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
+    done = upload_files(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
     return Published(sizes, card, people, done.url, done.commit, done.changed)
 
 
@@ -179,7 +180,7 @@ def _secrets(identity: str, bank: str | Path | None, base: str, pack: str | Path
 
 
 def _subject(identity: str, bank: str | Path | None, base: str, pack: str | Path | None) -> ResolvedIdentity:
-    people, faces = bank_for(base, bank), ForgetConfig.preset(base).faces
+    people, faces = bank_for(base, bank), ForgetConfig.preset(family_of(base)).faces
     # Somebody of the bank needs no reader, which may be large, or missing.
     reader = None if identity in people else reader_for(base, pack, faces)
     return resolve_identity(identity, people, reader, faces.linked)

@@ -1,8 +1,7 @@
-"""The arena: methods side by side, on the same people, split, seeds, anchors and judges. Every cell is a
-file; a stopped run goes on.
+"""The arena: methods side by side, on the same people, split, seeds, anchors and judges. Cells are kept
+as they come; a stopped run goes on.
 """
 
-import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import disk_errors, write_file
 from piu_lora.config import ForgetConfig
@@ -30,11 +28,13 @@ from piu_lora.evidence import (
     differences_from,
     rows_of,
 )
-from piu_lora.identity import IdentityBank, PhotoReader
+from piu_lora.identity import IdentityBank
+from piu_lora.jobs.arena.cells import CellStore
 from piu_lora.jobs.arena.round import SHARED, UNTOUCHED, Contender, Round, known_methods
-from piu_lora.jobs.request.readers import SecondRecognizer, open_second, reader_for
+from piu_lora.jobs.request.readers import SecondRecognizer, open_second
 from piu_lora.jobs.request.request import bank_for, open_request
-from piu_lora.model import family_of, load_base
+from piu_lora.jobs.request.session import Session, open_session
+from piu_lora.model import BaseFamily, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES
@@ -128,7 +128,7 @@ def compare(
     """Run the cells that are missing, and write the tables and the picture anew.
 
     Args:
-        out: a folder with ``arena.json``, ``cells/``, and ``comparison`` as .md, .csv, .json and .png; one
+        out: a folder with ``arena.json``, ``cells.jsonl.gz``, and ``comparison`` as .md, .csv, .json and .png; one
             that is there is gone on with.
         methods: see ``known_methods``.
         people: drawn from the bank; on the embedded base, nobody who was used to choose defaults.
@@ -169,12 +169,13 @@ def compare(
         (place, who, arena.config.seed + seed, entrant)
         for seed in range(seeds) for place, who in enumerate(chosen) for entrant in entrants
     ]  # fmt: skip
-    cells = {task: _kept(folder, task, settings[task[3]]) for task in wanted}
+    store = CellStore(folder)
+    cells = {task: _stored(store, task, settings[task[3]]) for task in wanted}
     if not report_only:
         missing = [task for task in wanted if cells[task] is None]
         with progress("compare", len(wanted), len(wanted) - len(missing)) as advance:
             for task, cell in _played(arena, missing, processes):
-                _keep(folder, cell)
+                store.add(cell)
                 cells[task] = cell
                 advance(1)
     against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
@@ -192,25 +193,23 @@ def compare(
     return _report(folder, there, len(wanted), against, baselines)
 
 
-def _require_shared(config: ForgetConfig, family: str) -> None:
+def _require_shared(config: ForgetConfig, family: BaseFamily) -> None:
     """Only what all contenders share may be set for all of them."""
-    plain = shared_settings(family)
-    for field in dataclasses.fields(config):
-        if field.name not in (*SHARED, "method") and getattr(config, field.name) != getattr(
-            plain, field.name
-        ):
+    plain = shared_settings(family).to_dict()
+    for name, values in config.to_dict().items():
+        if name not in (*SHARED, "method") and values != plain.get(name):
             raise BadInput(
-                f"the setting {field.name} is not shared by all contenders, each method has its own; "
-                f"pass vary='{field.name}.key=VALUE' or variants='METHOD {field.name}.key=VALUE'"
+                f"the setting {name} is not shared by all contenders, each method has its own; "
+                f"pass vary='{name}.key=VALUE' or variants='METHOD {name}.key=VALUE'"
             )
 
 
-def shared_settings(family: str) -> ForgetConfig:
+def shared_settings(family: BaseFamily) -> ForgetConfig:
     """What the arena gives to everybody: the base's preset, with anchors who are nobody."""
     return ForgetConfig.preset(family).updated({"anchor": {"rule": "synthetic"}})
 
 
-def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
+def drawn_people(bank: IdentityBank, family: BaseFamily, count: int) -> list[str]:
     """Ids of ``count`` people of the bank, always the same ones; on the embedded base, nobody who was used to
     choose defaults.
 
@@ -218,7 +217,7 @@ def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
         BadInput: the bank has too few.
     """
     left_out: set[int] = set()
-    if family == "mini":
+    if family.name == "mini":
         from piu_lora.model import mini
 
         left_out = set(mini.TUNED_ON)
@@ -238,7 +237,7 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
         settings = {name: value for name, value in config.to_dict().items() if name in SHARED}
         settings["anchor"]["identity"] = ""
         with disk_errors(f"the arena to {str(folder)!r}"):
-            (folder / "cells").mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             write_file(
                 path,
                 (
@@ -258,32 +257,11 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
         )
 
 
-def _path(folder: Path, name: str, person: int, seed: int) -> Path:
-    safe = "".join(letter if letter.isalnum() or letter in ".-=_" else "_" for letter in name)
-    return folder / "cells" / f"{safe}-{person:03d}-{seed}.json"
-
-
-def _kept(folder: Path, task: Task, settings: dict[str, Any]) -> Cell | None:
+def _stored(store: CellStore, task: Task, settings: dict[str, Any]) -> Cell | None:
     """The cell on disk; None where there is none, or one of other settings."""
     place, _, seed, entrant = task
-    path = _path(folder, entrant.name, place, seed)
-    try:
-        cell = Cell(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(
-            f"the cell {str(path)!r} is damaged: {error}; delete it, and it is run again"
-        ) from error
-    return cell if cell.settings == settings else None
-
-
-def _keep(folder: Path, cell: Cell) -> None:
-    with disk_errors(f"a cell to {str(folder)!r}"):
-        write_file(
-            _path(folder, cell.variant, cell.person, cell.seed),
-            (json.dumps(asdict(cell), sort_keys=True) + "\n").encode(),
-        )
+    cell = store.find(entrant.name, place, seed)
+    return cell if cell is not None and cell.settings == settings else None
 
 
 def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, Cell]]:
@@ -307,7 +285,7 @@ def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tu
 
 def _play(arena: _Arena, task: Task) -> Cell:
     place, who, seed, entrant = task
-    own = dataclasses.replace(entrant.request_settings(arena.config, family_of(arena.base)), seed=seed)
+    own = entrant.request_settings(arena.config, family_of(arena.base)).updated({"seed": seed})
     return _round(arena, who, own).play(entrant, place)
 
 
@@ -320,20 +298,17 @@ def _round(arena: _Arena, who: str, config: ForgetConfig) -> Round:
     if any((where, person, other.seed) != (arena, who, config.seed) for where, person, other in _LAST):
         _LAST.clear()
     if (arena, who, config) not in _LAST:
-        pipe, bank, reader, second = _loaded(arena)
-        _LAST[arena, who, config] = Round(pipe, open_request(who, bank, config, reader), second)
+        session = _loaded(arena)
+        _LAST[arena, who, config] = Round(session, open_request(who, session.bank, config, session.reader))
     return _LAST[arena, who, config]
 
 
 @cache
-def _loaded(
-    arena: _Arena,
-) -> tuple[StableDiffusionPipeline, IdentityBank, PhotoReader | None, SecondRecognizer | None]:
-    pipe, reader = (
-        load_base(arena.base, device=arena.device),
-        reader_for(arena.base, arena.pack, arena.config.faces, arena.device),
-    )
-    return pipe, bank_for(arena.base, arena.bank), reader, arena.opened_second()
+def _loaded(arena: _Arena) -> Session:
+    return open_session(
+        arena.base, arena.bank, arena.pack, faces=arena.config.faces, second=arena.opened_second(),
+        device=arena.device,
+    )  # fmt: skip
 
 
 def _report(

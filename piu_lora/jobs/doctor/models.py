@@ -52,7 +52,7 @@ def mini_findings() -> Iterator[Finding]:
 
 def _absent() -> Iterator[tuple[str, str, str, dict[str, int], int]]:
     """The repositories of Arc2Face: label, id, revision, what the cache lacks, number of files."""
-    from piu_lora.model import hub
+    from piu_lora import hub
     from piu_lora.model.layout import ARC2FACE, SD15
 
     repositories = (("Arc2Face", ARC2FACE, ARC2FACE_FILES), ("Stable Diffusion 1.5", SD15, SD15_FILES))
@@ -75,7 +75,7 @@ def arc2face_findings() -> Iterator[Finding]:
 
 def cache_findings(*, with_arc2face: bool) -> Iterator[Finding]:
     """Room at the Hub cache for what is still to be downloaded."""
-    from piu_lora.model import hub
+    from piu_lora import hub
 
     coming = sum(sum(absent.values()) for *_, absent, _ in _absent()) if with_arc2face else 0
     advice = "make room, or set HF_HOME to a folder on another disk that you may write to"
@@ -105,7 +105,7 @@ def pack_findings(pack: Path | None) -> Iterator[Finding]:
 def token_findings() -> Iterator[Finding]:
     """Whether there is a Hub token. Of an error only the kind is shown: its message might quote the token."""
     try:
-        from piu_lora.model import hub
+        from piu_lora import hub
 
         present = hub.token_present()
     except Exception as error:

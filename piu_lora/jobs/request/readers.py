@@ -67,7 +67,7 @@ def reader_for(
     Raises:
         BadInput, EnvironmentProblem: a pack was named, or lies in its usual place, and is none.
     """
-    if pack is None and family_of(base) == "mini":
+    if pack is None and family_of(base).name == "mini":
         from piu_lora.model import mini
 
         return mini.conditioning_recognizer()

@@ -2,13 +2,12 @@
 runs it.
 """
 
-from dataclasses import dataclass
-
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch.nn.functional import mse_loss
 
 from piu_lora.identity import dirichlet_mixtures
+from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import (
     encoder_of,
     frozen_copy,
@@ -21,20 +20,13 @@ from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 __all__ = ["EsdSettings", "edit_esd", "esd_loss", "esd_target"]
 
 
-@dataclass(frozen=True)
-class EsdSettings:
+class EsdSettings(Settings, section="esd"):
     """The optimisation; nothing is preserved."""
 
-    steps: int = 1000
-    lr: float = 1e-5
-    batch: int = 1
-    eta: float = 1.0
-
-
-# Tried on one person whom no figure shows (forget ISM after/before, random, nearest kept): 300 steps at 1e-4: 0.12, 0.91, 0.77; at
-# 3e-4: -0.02, 0.90, 0.70; 1000 steps at 3e-5: 0.11, 0.91, 0.78, in three times the time. The first forgets at
-# the least cost.
-MINI_SETTINGS = EsdSettings(steps=300, lr=1e-4)
+    steps: Count = 1000
+    lr: Positive = 1e-5
+    batch: Count = 1
+    eta: Amount = 1.0
 
 
 def esd_target(neutral: torch.Tensor, forget: torch.Tensor, eta: float) -> torch.Tensor:
@@ -64,7 +56,7 @@ def esd_loss(
     return mse_loss(model(latents, times, forget).sample, esd_target(at_neutral, at_forget, eta))
 
 
-@baseline("esd", "ESD-x", "arXiv 2303.07345", EsdSettings, MINI_SETTINGS)
+@baseline("esd", "ESD-x", "arXiv 2303.07345", EsdSettings)
 def edit_esd(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: EsdSettings, seed: int
 ) -> None:

@@ -14,6 +14,7 @@ from diffusers.optimization import get_scheduler
 from torch.nn.functional import mse_loss
 
 from piu_lora.identity import dirichlet_mixtures
+from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import (
     encoder_of,
     frozen_copy,
@@ -40,23 +41,16 @@ __all__ = [
 BLOCKS = ("down_blocks.2", "mid_block", "up_blocks.1", "up_blocks.2")
 
 
-@dataclass(frozen=True)
-class PiuDenseSettings:
+class PiuDenseSettings(Settings, section="piu-dense"):
     """The optimisation and the weights of the terms."""
 
-    steps: int = 400
-    batch: int = 16
-    accumulation: int = 2
-    lr: float = 1e-4
-    weight_decay: float = 0.01
-    eta: float = 1.0
-    retain_weight: float = 10.0
-
-
-# The published rate hardly moves so small a net. Tried on one person whom no figure shows: at 5e-4 the forget
-# ISM is below 0 already (random 0.97 kept, nearest 0.93); benchmarks/forgetting.py has 1e-3, which takes more
-# from the nearest.
-MINI_SETTINGS = PiuDenseSettings(steps=150, accumulation=1, lr=5e-4)
+    steps: Count = 400
+    batch: Count = 16
+    accumulation: Count = 2
+    lr: Positive = 1e-4
+    weight_decay: Amount = 0.01
+    eta: Amount = 1.0
+    retain_weight: Amount = 10.0
 
 
 @dataclass(frozen=True)
@@ -199,9 +193,9 @@ def train_dense(
     return pipe
 
 
-@baseline("piu-dense", "PIU (dense)", "arXiv 2605.22311", PiuDenseSettings, MINI_SETTINGS)
+@baseline("piu-dense", "PIU (dense)", "arXiv 2605.22311", PiuDenseSettings)
 def edit_piu_dense(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: PiuDenseSettings, seed: int
 ) -> None:
     """The official PIU recipe."""
-    train_dense(pipe, problem.forget, problem.anchor, problem.retain, seed=seed, **vars(settings))
+    train_dense(pipe, problem.forget, problem.anchor, problem.retain, seed=seed, **dict(settings))

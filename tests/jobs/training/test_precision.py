@@ -11,9 +11,9 @@ from piu_lora import ForgetResult, forget, read_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs import forget as job
+from piu_lora.jobs.request import session as sessions
 from piu_lora.jobs.training import train as training
-from piu_lora.model import attention_digest, load_base, trainable
+from piu_lora.model import attention_digest, find_family, load_base, trainable
 from piu_lora.model.factors import state_of
 from tests.tiny import tiny_pipeline
 
@@ -33,7 +33,7 @@ class Watch:
     """What the training loop was given, and what came out of it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        own_train, own_load = training.train, job.load_base
+        own_train, own_load = training.train, sessions.as_pipeline
 
         def train(*arguments: object, **keywords: object) -> list[dict[str, float]]:
             unet = self.pipe.unet
@@ -48,7 +48,7 @@ class Watch:
             return self.pipe
 
         monkeypatch.setattr(training, "train", train)
-        monkeypatch.setattr(job, "load_base", load)
+        monkeypatch.setattr(sessions, "as_pipeline", load)
 
 
 def settings(fast: ForgetConfig, precision: str) -> ForgetConfig:
@@ -90,7 +90,7 @@ def test_a_base_by_name_is_cast_and_the_adapter_stays_whole(
 
 def test_losses_stay_close_to_full_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the embedded base: the tiny one, untrained, has losses as small as bfloat16's rounding."""
-    short, curves = ForgetConfig.preset("mini").updated({"train": {"steps": 3, "batch": 2}}), {}
+    short, curves = ForgetConfig.preset(find_family("mini")).updated({"train": {"steps": 3, "batch": 2}}), {}
     for name in DTYPES:
         watch = Watch(monkeypatch)
         forget(
