@@ -19,7 +19,7 @@ from piu_lora.cli.messages import translated
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-__all__ = ["Document", "Facts", "Part", "Table", "bars", "plain", "print_result", "remark"]
+__all__ = ["Document", "Facts", "Part", "Table", "as_text", "bars", "print_result", "remark"]
 
 # Words of a cell that a terminal shows in colour.
 _STYLES = {"DIFFERS": "bold red", "over the limit": "bold red"}
@@ -67,7 +67,7 @@ def print_result(facts: dict[str, Any], parts: Part | Iterable[Part], as_json: b
     if sys.stdout.isatty():
         _draw(listed)
     else:
-        typer.echo("\n".join(line for part in listed for line in plain(part)))
+        typer.echo(as_text(listed))
 
 
 def remark(message: str) -> None:
@@ -75,8 +75,12 @@ def remark(message: str) -> None:
     typer.echo(translated(message), err=True)
 
 
-def plain(part: Part) -> list[str]:
-    """The lines of a part as plain text."""
+def as_text(parts: Iterable[Part]) -> str:
+    """The parts as plain text, one below the other."""
+    return "\n".join(line for part in parts for line in _lines_of(part))
+
+
+def _lines_of(part: Part) -> list[str]:
     if isinstance(part, str):
         return [part]
     if isinstance(part, Document):

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from piu_lora.cli.output import Document, Facts, Part, Table, bars, plain, print_result
+from piu_lora.cli.output import Document, Facts, Part, Table, as_text, bars, print_result
 
 TABLE = Table(
     ("check", "result", ""), [("files", "as stated", ""), ("weights", "DIFFERS", "a [bold]b[/bold]")]
@@ -32,9 +32,16 @@ def test_piped_tables_are_aligned_and_never_wrapped(monkeypatch: pytest.MonkeyPa
     wide = Table(("x",), [("w" * 300,)])
     text = shown(io.StringIO(), [TABLE, "", wide, Facts([("a", "1")], 5)])
     assert text.splitlines() == [
-        "check    result", "-------  ---------  ----------------", "files    as stated",
-        "weights  DIFFERS    a [bold]b[/bold]", "", "x", "-" * 300, "w" * 300, "a     1",
-    ]  # fmt: skip
+        "check    result",
+        "-------  ---------  ----------------",
+        "files    as stated",
+        "weights  DIFFERS    a [bold]b[/bold]",
+        "",
+        "x",
+        "-" * 300,
+        "w" * 300,
+        "a     1",
+    ]
 
 
 def test_json_is_all_of_stdout_even_on_a_terminal() -> None:
@@ -97,4 +104,4 @@ def test_a_terminal_has_a_bar_even_inside_another(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_document_is_piped_as_markdown() -> None:
-    assert plain(Document("# a\n\n| b |")) == ["# a\n\n| b |"]
+    assert as_text([Document("# a\n\n| b |"), ""]) == "# a\n\n| b |\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 from rich.progress import Progress
+from torch.multiprocessing.spawn import spawn
 
 __all__ = ["Schedule", "Step", "fit", "launch", "rank_and_world"]
 

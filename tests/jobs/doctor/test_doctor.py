@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from piu_lora import hub
 from piu_lora.cli.doctor import report_lines
 from piu_lora.jobs import doctor
 from piu_lora.jobs.doctor import finding, machine, models, packages
 from piu_lora.jobs.doctor.finding import Finding, Report, command_findings, guarded, size
-from piu_lora import hub
 from tests.cli.test_cli import piu
 from tests.jobs.doctor.planted import TOKEN, by_name
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from piu_lora import hub
 from piu_lora.jobs.doctor import models
 from piu_lora.jobs.doctor.finding import Finding
-from piu_lora import hub
 from piu_lora.model.layout import ARC2FACE, SD15
 from tests.jobs.doctor.planted import TOKEN, by_name, plant
 

@@ -94,7 +94,8 @@ def test_both_distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "onnxruntime and onnxruntime-gpu are both installed" in found["packages"].value
     assert found["import"].status == "ok"
     assert found["packages"].advice.splitlines() == [
-        "pip uninstall -y onnxruntime onnxruntime-gpu", "pip install --force-reinstall --no-deps onnxruntime-gpu",
+        "pip uninstall -y onnxruntime onnxruntime-gpu",
+        "pip install --force-reinstall --no-deps onnxruntime-gpu",
     ]  # fmt: skip
 
 
