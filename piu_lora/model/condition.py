@@ -12,15 +12,15 @@ import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from piu_lora.errors import BadInput
-from piu_lora.model.family import Prompt, find_family
+from piu_lora.model.family import Prompt, stated_family
 
 __all__ = ["TokenSample", "encode_embeddings", "encode_empty", "identity_position", "prompt_of"]
 
 
 def prompt_of(text_encoder: CLIPTextModel) -> Prompt:
     """The prompt of the family that the encoder's config states; Arc2Face's where it states none."""
-    stated = getattr(text_encoder.config, "piu_lora", None)
-    return find_family(stated["family"]).prompt if stated else Prompt()
+    family = stated_family(text_encoder)
+    return family.prompt if family else Prompt()
 
 
 def encode_embeddings(

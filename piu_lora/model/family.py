@@ -23,6 +23,7 @@ __all__ = [
     "find_family",
     "recognise_family",
     "register",
+    "stated_family",
 ]
 
 UNET_LAYERS = r".*attn2\.(to_q|to_k|to_v|to_out\.0)"  # the cross-attention of a diffusers UNet
@@ -184,6 +185,16 @@ def find_family(name: str) -> BaseFamily:
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(FAMILIES)}"
         raise BadInput(f"unknown base family {name!r}: {hint}")
     return FAMILIES[name]
+
+
+def stated_family(model: Any) -> BaseFamily | None:
+    """The family that the config of a text encoder states; None where it states none.
+
+    Raises:
+        BadInput: it is not registered.
+    """
+    statement = getattr(model.config, "piu_lora", None)
+    return find_family(statement["family"]) if statement else None
 
 
 def recognise_family(configs: Mapping[str, Values], name: str) -> BaseFamily:

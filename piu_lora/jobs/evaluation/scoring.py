@@ -21,7 +21,7 @@ from piu_lora.evidence import (
 from piu_lora.identity import IdentityBank, PhotoReader, centroid, far_thresholds, normalize
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest, ForgottenIdentity
-from piu_lora.model import BaseFamily, describe, generate
+from piu_lora.model import BaseFamily, companions_of, describe, generate
 from piu_lora.progress import Progress
 
 __all__ = ["REFERENCES", "anchor_portraits", "galleries_for", "photographs_of", "plan_for", "score"]
@@ -121,7 +121,7 @@ def galleries_for(
     Args:
         portraits: of the synthetic anchors, by the bare base: what a recognizer other than the conditioning
             one knows them by.
-        second: an evaluating recognizer; the embedded base has one of its own.
+        second: an evaluating recognizer; by default the one that comes with the base, where one does.
         references: photographs of the forgotten person that nothing was trained on; by default those held
             out.
 
@@ -133,7 +133,7 @@ def galleries_for(
     if references and len(request.people) > 1:
         raise BadInput("references belong to one person, and several are forgotten here; leave them out")
     first = _gallery("conditioning", request.reader, request.bank, request, None, references)
-    second = second or (_embedded_second(request) if family.name == "mini" else None)
+    second = second or _second_of(family, request)
     if second is None:
         return [first]
     second.require_people_of(request.bank)
@@ -147,15 +147,19 @@ def galleries_for(
     return [first, _gallery("evaluating", second.reader, second.bank, request, portraits, references)]
 
 
-def _embedded_second(request: ErasureRequest) -> SecondRecognizer | None:
-    from piu_lora.model import mini
-
-    if request.bank.ids != mini.evaluating_bank().ids:
+def _second_of(family: BaseFamily, request: ErasureRequest) -> SecondRecognizer | None:
+    """The evaluating recognizer that comes with the base; None where none does, or it does not know the
+    people of the request's bank.
+    """
+    companions = family.companions
+    if companions is None or companions.second_bank is None or companions.second_reader is None:
+        return None
+    if request.bank.ids != companions.second_bank().ids:
         _log.warning(
             "the evaluating recognizer has no photographs of these people: figures by the conditioning one only"
         )
         return None
-    return SecondRecognizer(mini.evaluating_recognizer(), mini.evaluating_bank())
+    return SecondRecognizer(companions.second_reader(), companions.second_bank())
 
 
 def _gallery(
@@ -241,13 +245,10 @@ def _trained(person: ForgottenIdentity, reader: PhotoReader, *, own: bool) -> to
 
 
 def photographs_of(row: int | None, request: ErasureRequest, count: int) -> torch.Tensor | None:
-    """Photographs (count, 3, h, w) in [0, 1], which are in no bank, of the person in a row of the embedded
-    bank; None for real people.
+    """Photographs (count, 3, h, w) in [0, 1], which are in no bank, of the person in a row of a bank that
+    comes with its base; None for everybody else.
     """
-    from piu_lora.model import mini
-
-    if row is None or request.bank.digest != mini.conditioning_bank().digest:
+    companions = companions_of(request.bank) if row is not None else None
+    if row is None or companions is None or companions.photographs is None:
         return None
-    from piu_lora.model.mini.export import fresh_portraits
-
-    return fresh_portraits(row, count).float() / 255
+    return companions.photographs(row, count)

@@ -17,7 +17,7 @@ from piu_lora.adapter import replacing
 from piu_lora.errors import BadInput
 from piu_lora.identity import normalize
 from piu_lora.jobs.request.request import ErasureRequest
-from piu_lora.model import TokenSample, add_second_moments, encoder_digest, layer_inputs
+from piu_lora.model import TokenSample, add_second_moments, encoder_digest, layer_inputs, prompt_of
 from piu_lora.progress import Progress
 from piu_lora.unlearn import statistics_modules
 
@@ -64,7 +64,9 @@ def retained_second_moments(
         raise BadInput(
             f"only {kept} embeddings are retained; raise closed.retained={request.config.closed.retained}"
         )
-    tokens = TokenSample.of(pipe.tokenizer, request.config.closed.positions)
+    tokens = TokenSample.of(
+        pipe.tokenizer, request.config.closed.positions, prompt=prompt_of(pipe.text_encoder)
+    )
     everybody = _cached_sums(pipe, request, sample, tokens, progress)
     sums = {module: everybody[module] for module in modules}
     add_second_moments(sums, _inputs(pipe, request, modules, left_out, tokens), -1, tokens)
@@ -77,7 +79,7 @@ def measure_bank(pipe: StableDiffusionPipeline, request: ErasureRequest, progres
         pipe,
         request,
         _sample(request)[0],
-        TokenSample.of(pipe.tokenizer, request.config.closed.positions),
+        TokenSample.of(pipe.tokenizer, request.config.closed.positions, prompt=prompt_of(pipe.text_encoder)),
         progress,
     )
 

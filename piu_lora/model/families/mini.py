@@ -52,7 +52,6 @@ _BASELINES: dict[str, dict[str, Any]] = {
 }
 
 
-
 def _photographs(row: int, count: int) -> torch.Tensor:
     from piu_lora.model.mini.export import fresh_portraits
 
