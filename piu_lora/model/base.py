@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +60,10 @@ class BaseInfo:
     embedding_width: int
     recognizer: RecognizerId
     revision: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the family by its name."""
+        return {**vars(self), "family": self.family.name, "recognizer": asdict(self.recognizer)}
 
 
 def load_base(

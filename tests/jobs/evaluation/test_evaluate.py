@@ -69,7 +69,7 @@ class Stage:
     def __init__(self, pipe: StableDiffusionPipeline) -> None:
         self.request = case_of()
         self.galleries: list[Gallery] = galleries_for(
-            "mini", self.request, anchor_portraits(pipe, self.request)
+            find_family("mini"), self.request, anchor_portraits(pipe, self.request)
         )
         self.plan: Plan = plan_for(self.request, self.galleries[0].centroids, more=4)
         how = {"steps": 8, "batch": 64}
