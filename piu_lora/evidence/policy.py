@@ -4,14 +4,14 @@ pass.
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from piu_lora.errors import BadInput
 from piu_lora.evidence.figures import far_name
 from piu_lora.evidence.gallery import FARS
-from piu_lora.settings import Settings, require
+from piu_lora.settings import Settings, out_of_range
 
 __all__ = ["EvaluationLimits", "Line", "Policy", "judge", "verdict_of"]
 
@@ -19,8 +19,7 @@ Limit = float | Literal["off"]
 _RETAINED = {"random": "retained people", "nearest": "the nearest neighbours", "anchor": "the anchor"}
 
 
-@dataclass(frozen=True)
-class EvaluationLimits(Settings):
+class EvaluationLimits(Settings, section="evaluation"):
     """Limits on an evaluation's figures; ``"off"`` judges nothing. ISM limits are multiples of the value
     before.
     """
@@ -96,7 +95,9 @@ class Policy:
             )
         far = stated.get("far", cls.far)
         try:
-            require(far in FARS, "far", far, f"one of the calibrated rates, {', '.join(map(far_name, FARS))}")
+            if far not in FARS:
+                rates = ", ".join(map(far_name, FARS))
+                raise out_of_range("far", far, f"one of the calibrated rates, {rates}")
             evaluation = EvaluationLimits().updated(stated.get("evaluation", {}))
             return cls(path.name, far, evaluation, tuple(_bounds(stated.get("audit", {}))))
         except BadInput as error:
@@ -105,12 +106,12 @@ class Policy:
     @classmethod
     def only(cls, name: str, **limits: float) -> Self:
         """A policy with these limits on an evaluation and no others."""
-        everything: dict[str, Any] = {each.name: "off" for each in fields(EvaluationLimits)}
+        everything: dict[str, Any] = dict.fromkeys(EvaluationLimits.model_fields, "off")
         return cls(name, evaluation=EvaluationLimits(**{**everything, **limits}))
 
     def tightened(self, **limits: float) -> Self:
         """This policy with other limits on an evaluation."""
-        return replace(self, evaluation=replace(self.evaluation, **limits))
+        return replace(self, evaluation=self.evaluation.updated(limits))
 
 
 def _bounds(stated: Any) -> Iterator[Bound]:

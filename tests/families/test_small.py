@@ -211,7 +211,13 @@ def test_nothing_outside_model_asks_for_the_name_of_a_family() -> None:
     assert names <= FAMILIES.keys()
 
 
-def test_the_page_shows_this_file() -> None:
+def test_the_page_shows_this_file_and_its_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = (ROOT / "docs" / "contributing" / "add-a-base.md").read_text()
-    blocks = re.findall(r"^```python title=\"tests/families/small\.py\"\n(.*?)^```", page, re.M | re.S)
-    assert blocks == [(ROOT / "tests" / "families" / "small.py").read_text()]
+    title = ' title="tests/families/small.py"'
+    blocks = dict(re.findall(r"^```python([^\n]*)\n(.*?)^```", page, re.M | re.S))
+    assert blocks[title] == (ROOT / "tests" / "families" / "small.py").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(blocks[""], {})
+    assert read_adapter(tmp_path / "adapters" / "small").receipt.base.family == "small"

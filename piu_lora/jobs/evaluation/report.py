@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Adapter, disk_errors, library_versions, weights_digest, write_file
 from piu_lora.adapter.folder import DIFFUSERS_FILE
@@ -25,7 +24,7 @@ from piu_lora.evidence.report import (
 )
 from piu_lora.jobs.evaluation.scoring import REFERENCES, photographs_of
 from piu_lora.jobs.request.request import ErasureRequest
-from piu_lora.model import describe
+from piu_lora.jobs.request.session import Session
 
 __all__ = [
     "REPORT_FILE",
@@ -44,7 +43,7 @@ _HTML, _MARKDOWN, _SHEET = "report.html", "report.md", "before_after.png"
 
 
 def new_document(
-    adapter: Adapter, pipe: StableDiffusionPipeline, request: ErasureRequest, references: int = 0
+    adapter: Adapter, session: Session, request: ErasureRequest, references: int = 0
 ) -> dict[str, Any]:
     """A report without sections.
 
@@ -56,7 +55,7 @@ def new_document(
         REFERENCES if photographs_of(each.subject.row, request, 1) is not None else len(each.held_out)
         for each in request.people
     )
-    info = describe(pipe)
+    info, pipe = session.info, session.pipe
     return {
         "format": REPORT_FORMAT, "public": False, "seed": request.config.seed, "settings": request.public_settings, "verdict": None,
         "adapter": {

@@ -17,8 +17,8 @@ from piu_lora.identity import IdentityBank, Threshold
 from piu_lora.jobs.auditing.audit import audit, audit_table
 from piu_lora.jobs.auditing.context import _judges, open_attack_context
 from piu_lora.jobs.forget import forget
-from piu_lora.jobs.request.readers import reader_for
 from piu_lora.jobs.request.request import open_request
+from piu_lora.jobs.request.session import open_session
 from piu_lora.model import find_family
 from piu_lora.model.mini import conditioning_bank
 from piu_lora.model.mini.export import fresh_portraits
@@ -74,8 +74,9 @@ def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made
 def test_a_scene_of_the_embedded_base(mini: StableDiffusionPipeline, made: Path) -> None:
     opened, bank = open_adapter(made), conditioning_bank()
     config = ForgetConfig().updated(opened.receipt.settings)
-    request = open_request(WHO, bank, config, reader_for(mini, None, config.faces))
-    context = open_attack_context(mini, request, opened, AuditConfig.preset("quick"))
+    session = open_session(mini, faces=config.faces)
+    request = open_request(WHO, bank, config, session.reader)
+    context = open_attack_context(session, request, opened, AuditConfig.preset("quick"))
     (who,) = context.people
     assert [gallery.name for gallery in context.galleries] == ["conditioning", "evaluating"]
     assert who.row == bank.index(WHO)

@@ -28,10 +28,12 @@ from piu_lora.evidence import (
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.evaluation import images as measurer
 from piu_lora.jobs.evaluation.evaluate import Judges, _doubles, evaluate
+from piu_lora.jobs.evaluation.images import generate_images
 from piu_lora.jobs.evaluation.report import warn_of_others, write_junit
-from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
+from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest, open_request
+from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.model import find_family, generate, mini
 from piu_lora.model.mini.export import bank_portraits, fresh_portraits
 from tests.identity.test_face_quality import model
@@ -54,6 +56,11 @@ def config() -> ForgetConfig:
     return ForgetConfig.preset(find_family("mini"), "closed-encoder").updated(SMALL)
 
 
+def elsewhere(request: ErasureRequest, second: SecondRecognizer | None = None) -> Session:
+    """A base other than the embedded one, which is never loaded."""
+    return Session("arc2face", request.bank, mini.conditioning_recognizer(), second)
+
+
 def case_of(identity: str | Path = WHO, bank: IdentityBank | None = None) -> ErasureRequest:
     return open_request(identity, bank or mini.conditioning_bank(), config(), mini.conditioning_recognizer())
 
@@ -68,9 +75,7 @@ class Stage:
 
     def __init__(self, pipe: StableDiffusionPipeline) -> None:
         self.request = case_of()
-        self.galleries: list[Gallery] = galleries_for(
-            find_family("mini"), self.request, anchor_portraits(pipe, self.request)
-        )
+        self.galleries: list[Gallery] = galleries_for(open_session(pipe), self.request)
         self.plan: Plan = plan_for(self.request, self.galleries[0].centroids, more=4)
         how = {"steps": 8, "batch": 64}
         self.before = generate(pipe, self.plan.embeddings, self.plan.seeds, **how)
@@ -169,7 +174,7 @@ def test_a_person_under_two_ids_is_found(stage: Stage) -> None:
     labels = torch.cat([own.labels, torch.full((9,), len(own), dtype=torch.int32)])
     bank = IdentityBank(torch.cat([own.embeddings, again.half()]), labels, [*own.ids, "twin"], own.recognizer)
     request = case_of(bank=bank)
-    count = _doubles(request, galleries_for(find_family("tiny"), request)[0])["count"]
+    count = _doubles(request, galleries_for(elsewhere(request), request)[0])["count"]
     assert count == 1
     assert stage.missed(stage.forgotten, doubles=count) == {"doubles"}
 
@@ -183,14 +188,14 @@ def test_training_references_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         BadInput, match=r"reference 2 of 2 was trained on \(conditioning recognizer: cosine 1\.0000"
     ):
-        galleries_for(find_family("tiny"), request, references=[tmp_path / "other.png", trained])
-    reference = galleries_for(find_family("tiny"), request, references=[tmp_path / "other.png"])[0].reference(
+        galleries_for(elsewhere(request), request, references=[tmp_path / "other.png", trained])
+    reference = galleries_for(elsewhere(request), request, references=[tmp_path / "other.png"])[0].reference(
         request.forget_rows[0]
     )
     assert torch.allclose(
         reference, mini.conditioning_recognizer().embed(fresh_portraits(7, 1).float() / 255)[0], atol=1e-5
     )
-    held = galleries_for(find_family("tiny"), request)[0].reference(request.forget_rows[0])
+    held = galleries_for(elsewhere(request), request)[0].reference(request.forget_rows[0])
     expected = torch.nn.functional.normalize(
         request.people[0].subject.embeddings[list(request.people[0].held_out)].mean(0), dim=0
     )
@@ -211,7 +216,8 @@ def _without(row: int) -> IdentityBank:
 
 def test_nothing_held_out_is_nothing_verified(tmp_path: Path) -> None:
     _save(bank_portraits(7)[0], tmp_path / "one.png")
-    gallery = galleries_for(find_family("tiny"), case_of(tmp_path / "one.png", _without(7)))[0]
+    request = case_of(tmp_path / "one.png", _without(7))
+    gallery = galleries_for(elsewhere(request), request)[0]
     assert gallery.refused.startswith("the forgotten person has no photograph that was kept out of training")
 
 
@@ -223,14 +229,12 @@ def test_a_second_recognizer_judges_any_base() -> None:
         config().updated({"anchor": {"rule": "far-safe"}}),
         mini.conditioning_recognizer(),
     )
-    names = [
-        (gallery.name, gallery.role)
-        for gallery in galleries_for(find_family("arc2face"), request, second=second)
-    ]
+    judges = galleries_for(elsewhere(request, second), request)
+    names = [(gallery.name, gallery.role) for gallery in judges]
     assert names == [("conditioning", "conditions the base"), ("evaluating", "only evaluates")]
     fewer = replace(second, bank=_few(mini.evaluating_bank()))
     with pytest.raises(BadInput, match="holds other people than the bank"):
-        galleries_for(find_family("arc2face"), request, second=fewer)
+        galleries_for(elsewhere(request, fewer), request)
 
 
 def _few(bank: IdentityBank) -> IdentityBank:
@@ -336,13 +340,13 @@ def test_an_interrupted_evaluation_goes_on(
     whole = evaluate(adapter, WHO, base, settings=LEAN).figures
     drawn: list[int] = []
 
-    def counted(pipe, embeddings, seeds, **how):
+    def counted(pipe, embeddings, seeds, sampling):
         if len(drawn) == 3 and not resumed:
             raise KeyboardInterrupt
         drawn.append(len(seeds))
-        return generate(pipe, embeddings, seeds, **how)
+        return generate_images(pipe, embeddings, seeds, sampling)
 
-    monkeypatch.setattr(measurer, "generate", counted)
+    monkeypatch.setattr(measurer, "generate_images", counted)
     resumed = False
     with pytest.raises(KeyboardInterrupt):
         evaluate(adapter, WHO, base, tmp_path / "report", settings=LEAN)
