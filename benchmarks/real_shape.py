@@ -39,7 +39,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_disabled, attach, checkpointed, trainable
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.unlearn import Problem, TrainedModel, train
-from piu_lora.unlearn.piu import PiuObjective
+from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective
 
 __all__ = ["count", "kept_bytes", "main", "measure", "table"]
 
@@ -269,8 +269,8 @@ def _official(unet: UNet2DConditionModel, batch: int) -> Callable[[int], list[fl
                 draw,
                 anchor,
                 accumulation=1,
-                eta=PAPER.objective.eta,
-                retain_weight=PAPER.objective.retain_weight,
+                eta=PAPER.section_of(ObjectiveConfig).eta,
+                retain_weight=PAPER.section_of(ObjectiveConfig).retain_weight,
             )
             times.append(_clock(unet))
         return [after - before for before, after in itertools.pairwise(times)]

@@ -11,8 +11,8 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.lora_base import set_adapters_for_text_encoder
 
+from piu_lora.adapter.fetch import adapter_folder
 from piu_lora.adapter.folder import Adapter, diffusers_state, read_adapter
-from piu_lora.adapter.source import adapter_folder
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.model import attention_digest, describe, encoder_digest
 from piu_lora.model.factors import COMPONENTS, Change, component, padded

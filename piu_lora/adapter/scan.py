@@ -108,7 +108,7 @@ def _common(part: str) -> bool:
 @cache
 def _every_adapter() -> str:
     """Card and receipt of an adapter of nobody."""
-    receipt = Receipt(BaseRef("", "", ""), "piu", ForgetConfig().to_dict(), adapter_id="")
+    receipt = Receipt(BaseRef("", "", ""), "piu", ForgetConfig().to_dict(), adapter_id="0")
     layer = {"unet.attn2.to_q": Factors(torch.zeros(1, 1), torch.zeros(1, 1))}
     return (model_card(receipt, layer) + receipt.to_json()).casefold()
 

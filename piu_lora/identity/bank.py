@@ -7,7 +7,6 @@ one id a label). Header: format, recognizer name and digest, and the settings th
 
 import difflib
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +18,12 @@ import safetensors
 import torch
 
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.identity.bank_header import FORMAT, BankHeader
 from piu_lora.identity.embedding import normalize
 from piu_lora.tensors import save_tensors
 
 __all__ = ["FORMAT", "BankRows", "IdentityBank", "RecognizerId"]
 
-FORMAT = "piu_lora.bank/1"
 _BLOCK = 8192  # rows read at once
 _CACHED = 2048  # rows whose float32 copy stays in the processor's cache
 
@@ -249,16 +248,12 @@ class IdentityBank:
             "labels": self.labels.to(torch.int32).contiguous(),
             "ids": torch.frombuffer(bytearray("\n".join(self.ids).encode()), dtype=torch.uint8),
         }
-        header = {
-            "format": FORMAT,
-            "recognizer": self.recognizer.name,
-            "recognizer_sha256": self.recognizer.sha256,
-        }
+        header = BankHeader(
+            recognizer=self.recognizer.name, recognizer_sha256=self.recognizer.sha256, settings=self.settings
+        )
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            save_tensors(
-                tensors, temporary, {**header, "settings": json.dumps(self.settings, sort_keys=True)}
-            )
+            save_tensors(tensors, temporary, header.to_strings())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -281,10 +276,10 @@ class IdentityBank:
                     )
                 tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels", "ids")}
             ids = tensors["ids"].numpy().tobytes().decode().split("\n")
-            settings = json.loads(header.get("settings", "{}"))
-        except (OSError, safetensors.SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, safetensors.SafetensorError, UnicodeDecodeError) as error:
             raise BadInput(
                 f"cannot read the bank {str(path)!r}: {error}; build it again or download it"
             ) from error
-        recognizer = RecognizerId(header.get("recognizer", "unknown"), header.get("recognizer_sha256", ""))
-        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, settings)
+        stated = BankHeader.read(header, str(path))
+        recognizer = RecognizerId(stated.recognizer, stated.recognizer_sha256)
+        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, stated.settings)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -20,6 +20,7 @@ from piu_lora.adapter import (
     mounted,
     write_adapter,
 )
+from piu_lora.adapter.records import AnchorRecord, EvaluationRecord
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import (
@@ -191,7 +192,7 @@ def _receipt(
         **({"people": len(request.people)} if len(request.people) > 1 else {}),
     }  # fmt: skip
     cosine = sum(person.anchor.cosine for person in request.people) / len(request.people)
-    anchor = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}
+    anchor: AnchorRecord = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}
     figures = summary(evaluation) if evaluation else {}
     return Receipt(
         ref,
@@ -199,7 +200,7 @@ def _receipt(
         request.public_settings,
         anchor,
         counts,
-        figures,
+        cast(EvaluationRecord, figures),
         seconds,
         library_versions(),
     )

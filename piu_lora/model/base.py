@@ -24,9 +24,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from piu_lora.errors import BadInput, EnvironmentProblem, Incompatible
+from piu_lora.hub import HubFiles
 from piu_lora.identity import RecognizerId
 from piu_lora.model.family import FAMILIES, BaseFamily, find_family, recognise_family
-from piu_lora.model.hub import HubFiles, LocalFiles
+from piu_lora.model.files import LocalFiles
 from piu_lora.model.layout import Layout, is_folder, locate, split_revision
 
 __all__ = [

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from piu_lora.errors import BadInput
+from piu_lora.hub import HubFiles
 from piu_lora.model.family import FAMILIES, BaseFamily
-from piu_lora.model.hub import Files, HubFiles, LocalFiles
+from piu_lora.model.files import Files, LocalFiles
 
 __all__ = ["PARTS", "Layout", "Part", "is_folder", "locate", "split_revision"]
 

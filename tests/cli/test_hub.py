@@ -56,7 +56,7 @@ def piu(*arguments: object) -> Result:
 def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoopbackHub:
     hub.add_token(TOKEN, "tester", write=True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr("piu_lora.adapter.hub._pause", lambda _: None)
+    monkeypatch.setattr("piu_lora.hub.upload._pause", lambda _: None)
     monkeypatch.chdir(tmp_path)
     return hub
 

@@ -25,6 +25,7 @@ from piu_lora.adapter import (
     write_peft,
 )
 from piu_lora.adapter.extract import Extracted, extract_change, read_checkpoint
+from piu_lora.adapter.records import MemberRecord
 from piu_lora.errors import BadInput
 from piu_lora.jobs.ledger import identities_of, registered
 from piu_lora.model import DTYPES, Precision, attention_digest, describe, encoder_digest, load_base
@@ -145,7 +146,7 @@ def resize_adapter(
     stored, errors = compress_change(
         adapter.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype]
     )
-    members = adapter.receipt.members or [
+    members: list[MemberRecord] = adapter.receipt.members or [
         {"adapter_id": adapter.id, "weight": 1.0, "weights_sha256": weights_digest(adapter)}
     ]
     receipt = Receipt(

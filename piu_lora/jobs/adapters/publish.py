@@ -15,12 +15,12 @@ from piu_lora.adapter import (
     fetch_adapter,
     read_adapter,
     scan_files,
-    upload_adapter,
 )
 from piu_lora.adapter.folder import CARD_FILE, RECEIPT_FILE
 from piu_lora.adapter.scan import image_kind
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, PiuLoraError
+from piu_lora.hub import upload_files
 from piu_lora.identity import ResolvedIdentity, resolve_identity
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.request.readers import reader_for
@@ -90,7 +90,7 @@ def push(
     card, people = _card(opened), opened.receipt.people
     if dry_run:
         return Published(sizes, card, people)
-    done = upload_adapter(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
+    done = upload_files(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
     return Published(sizes, card, people, done.url, done.commit, done.changed)
 
 
