@@ -181,7 +181,7 @@ def test_push(
 ) -> None:
     hub.add_token("hf_small", "tester", write=True)
     monkeypatch.setenv("HF_TOKEN", "hf_small")
-    monkeypatch.setattr("piu_lora.adapter.hub._pause", lambda _: None)
+    monkeypatch.setattr("piu_lora.hub.upload._pause", lambda _: None)
     done = push(made[0].path, REPO, identity=WHO)
     assert done.changed
     assert 'load_base("small")' in done.card
