@@ -11,6 +11,6 @@ ARC2FACE = register(
         # (benchmarks/closed_shape.py).
         presets={"": {"closed": {"retained": 1024, "near": 128, "mixtures": 8}}},
         # Samplers and batches as they are used on a base of this size; not measured.
-        audit={"steps": 25, "batch": 8, "relearn_lr": 1e-4, "reidentify_people": 1024},
+        audit={"steps": 25, "batch": 8, "relearn": {"lr": 1e-4}, "reidentify": {"people": 1024}},
     )
 )
