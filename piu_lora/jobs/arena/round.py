@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.config import METHOD_PRESETS, ForgetConfig
+from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
 from piu_lora.evidence.plan import GROUPS
@@ -74,7 +74,7 @@ class Contender:
         Raises:
             BadInput: settings that do not exist, or that all contenders share.
         """
-        own = ForgetConfig.preset(family, self.method if self.method in METHOD_PRESETS else "piu")
+        own = ForgetConfig.preset(family, self.method if self.method in METHODS else "piu")
         same = {name: getattr(shared, name) for name in SHARED}
         found = own.updated({"method": self.method, **same}).updated_from_pairs(self.pairs)
         if found.decoys != own.decoys:

@@ -37,7 +37,7 @@ from piu_lora.model import (
 )
 from piu_lora.model.factors import Factors, component
 from piu_lora.progress import silent
-from piu_lora.unlearn import Method, SingleProcess, TrainedModel, TrainState, Workers, train
+from piu_lora.unlearn import DistilConfig, Method, SingleProcess, TrainedModel, TrainState, Workers, train
 
 __all__ = ["TrainingRun", "load_checkpoint", "train_change"]
 
@@ -92,7 +92,10 @@ def _attached(pipe: StableDiffusionPipeline, part: str, request: ErasureRequest)
     config = request.config
     if part == "text_encoder":
         with encoder_adapter(
-            pipe.text_encoder, config.distil.rank_for(len(request.people)), _NAME, config.seed
+            pipe.text_encoder,
+            config.section_of(DistilConfig).rank_for(len(request.people)),
+            _NAME,
+            config.seed,
         ):
             yield
         return
