@@ -3,14 +3,14 @@ ours and the official recipe.
 
 Run from the repository's root:
 
-    python -m benchmarks.real_shape [--out FILE.json] [--markdown FILE.md]           # counts, on the meta
-    device, in seconds python -m benchmarks.real_shape --measure [--device cuda] [--batch 4] [--steps 5]  #
-    runs steps with random weights
+    # counts, on the meta device, in seconds
+    python -m benchmarks.real_shape [--out FILE.json] [--markdown FILE.md]
+    # runs steps with random weights
+    python -m benchmarks.real_shape --measure [--device cuda] [--batch 4] [--steps 5]
 
 Counts: weights, copied teacher, gradients, AdamW's moments, and what autograd keeps for the backward pass of
-    one sample (a
-forgotten and a retained condition), with attention kept as fused kernels keep it. What a kernel needs while
-it runs is not in them, so a card wants some more.
+one sample (a forgotten and a retained condition), with attention kept as fused kernels keep it. What a kernel
+needs while it runs is not in them, so a card wants some more.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from piu_lora.model.split_unet import SplitUNet
 from piu_lora.unlearn import Problem, TrainedModel, train
 from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective
 
-__all__ = ["count", "kept_bytes", "main", "measure", "table"]
+__all__ = ["count", "kept_bytes", "main", "measure", "measured_table", "table"]
 
 PAPER = ForgetConfig()
 HALF = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -298,7 +298,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _measured_table(rows: Sequence[dict[str, Any]], device: str) -> str:
+def measured_table(rows: Sequence[dict[str, Any]], device: str) -> str:
+    """Seconds and peaks of the steps that were run."""
     lines = [
         f"Measured on {device}:",
         "",
@@ -347,7 +348,7 @@ def main() -> None:
         result["measured"] = [
             measure(*variant, arguments.device, arguments.batch, arguments.steps) for variant in VARIANTS
         ]
-        text += "\n\n" + _measured_table(result["measured"], result["device"])
+        text += "\n\n" + measured_table(result["measured"], result["device"])
     publish(text, result, arguments.out, arguments.markdown)
 
 

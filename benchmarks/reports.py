@@ -11,6 +11,7 @@ report that is there is not made again.
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from piu_lora.model import find_family, mini
 
 METHODS = ("piu", "closed-kv", "closed-encoder")
 ATTACKS = ("cone", "inversion", "bypass", "relearn", "reidentify")
+EARLIER = {"poster": "reidentify"}  # what reports of earlier versions call an attack
 
 
 def made(pipe: Any, who: str, method: str, folder: Path) -> dict[str, Any]:
@@ -45,56 +47,57 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
     def row(name: str, cells: list[str]) -> None:
         lines.append(f"| {name} | {' | '.join(cells)} |")
 
-    seen = [report["evaluation"]["recognizers"]["evaluating"] for report in reports.values()]
+    judged = [report["evaluation"]["recognizers"]["evaluating"] for report in reports.values()]
     for group, label in (
         ("forget", "forgotten person"),
         ("random", "random people"),
         ("nearest", "nearest ten"),
         ("anchor", "anchor"),
     ):
-        cells = [
-            f"{each['ism'][group]['ratio']:.3f} [{', '.join(f'{end:.3f}' for end in each['ism'][group]['ratio_interval'])}]"
-            for each in seen
-        ]
-        row(f"ISM after / before, {label}", cells)
-    row(
-        "verified at FAR 1e-3, forgotten person",
-        [f"{each['verified']['0.001']['forget']['after']['mean']:.3f}" for each in seen],
-    )
+        row(f"ISM after / before, {label}", [_ratio(figures["ism"][group]) for figures in judged])
+    verified = [figures["verified"]["0.001"]["forget"]["after"]["mean"] for figures in judged]
+    row("verified at FAR 1e-3, forgotten person", [f"{share:.3f}" for share in verified])
+    leaks = [figures["leak"]["0.001"] for figures in judged]
     row(
         "Leak@8, Leak@64 at FAR 1e-3",
-        [
-            f"{each['leak']['0.001']['8']['after']:.3f}, {each['leak']['0.001']['64']['after']:.3f}"
-            for each in seen
-        ],
+        [f"{leak['8']['after']:.3f}, {leak['64']['after']:.3f}" for leak in leaks],
     )
-    row(
-        "verdict by the default policy",
-        ["passed" if report["verdict"]["passed"] else "falls short" for report in reports.values()],
-    )
-    row(
-        "seconds of the evaluation", [f"{report['evaluation']['seconds']:.0f}" for report in reports.values()]
-    )
+    verdicts = [report["verdict"]["passed"] for report in reports.values()]
+    row("verdict by the default policy", ["passed" if passed else "falls short" for passed in verdicts])
+    _seconds(row, "evaluation", reports)
+    outcomes = {True: "succeeds", False: "fails", None: "not tried"}
     for name in ATTACKS:
-        entries = [
-            next(each for each in report["audit"]["attacks"] if each["name"] == name)
-            for report in reports.values()
-        ]
-        told = {True: "succeeds", False: "fails", None: "not tried"}
-        row(f"{name} ({entries[0]['budget']})", [told[each["succeeded"]] for each in entries])
-    row("seconds of the audit", [f"{report['audit']['seconds']:.0f}" for report in reports.values()])
+        attacks = [_attack(report, name) for report in reports.values()]
+        row(f"{name} ({attacks[0]['budget']})", [outcomes[attack["succeeded"]] for attack in attacks])
+    _seconds(row, "audit", reports)
     return "\n".join(lines)
+
+
+def _ratio(ism: dict[str, Any]) -> str:
+    low, high = ism["ratio_interval"]
+    return f"{ism['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _seconds(row: Callable[[str, list[str]], None], section: str, reports: dict[str, dict[str, Any]]) -> None:
+    row(f"seconds of the {section}", [f"{report[section]['seconds']:.0f}" for report in reports.values()])
+
+
+def _name(attack: dict[str, Any]) -> str:
+    name: str = attack["name"]
+    return EARLIER.get(name, name)
+
+
+def _attack(report: dict[str, Any], name: str) -> dict[str, Any]:
+    attack: dict[str, Any] = next(entry for entry in report["audit"]["attacks"] if _name(entry) == name)
+    return attack
 
 
 def findings(reports: dict[str, dict[str, Any]]) -> str:
     """What every attack says in words."""
     parts = []
     for method, report in reports.items():
-        parts += (
-            [f"**{method}**", ""]
-            + [f"- {each['name']}: {each['finding']}" for each in report["audit"]["attacks"]]
-            + [""]
-        )
+        sentences = [f"- {_name(attack)}: {attack['finding']}" for attack in report["audit"]["attacks"]]
+        parts += [f"**{method}**", "", *sentences, ""]
     return "\n".join(parts)
 
 

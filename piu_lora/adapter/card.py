@@ -49,9 +49,10 @@ load_adapter(pipe, "path/or/hub-id")
 
 ## Limits
 
-- An adapter can be left out: whoever holds the base without it generates the {forgotten} as before. `piu-lora stack fuse` bakes it
-  into the base before weights are handed to others.
-- A negative adapter weight strengthens what the adapter removes. piu-lora refuses one unless told otherwise; other software does not.
+- An adapter can be left out: whoever holds the base without it generates the {forgotten} as before.
+  `piu-lora stack fuse` bakes it into the base before weights are handed to others.
+- A negative adapter weight strengthens what the adapter removes. piu-lora refuses one unless told
+  otherwise; other software does not.
 - Beside other adapters the changes add up: `piu-lora stack check` says how much they disturb each other.
 - The weights themselves may give hints about the {embedding}.
 """
@@ -112,18 +113,27 @@ def _hub_id(base: BaseRef) -> str | None:
 def _metadata(receipt: Receipt) -> ModelCardData:
     results = [
         EvalResult(
-            task_type="unconditional-image-generation", dataset_type="identity-bank", dataset_name="identity bank",
-            metric_type=f"{figure.group}_ism", metric_value=round(figure.after, 4),
-            metric_name=f"{figure.group} ISM after ({figure.recognizer} recognizer), {_interval(figure.after_interval)}",
+            task_type="unconditional-image-generation",
+            dataset_type="identity-bank",
+            dataset_name="identity bank",
+            metric_type=f"{figure.group}_ism",
+            metric_value=round(figure.after, 4),
+            metric_name=f"{figure.group} ISM after ({figure.recognizer} recognizer), "
+            f"{_interval(figure.after_interval)}",
         )
         for figure in receipt.figures()
-    ]  # fmt: skip
+    ]
     family, hub_id = FAMILIES.get(receipt.base.family), _hub_id(receipt.base)
     return ModelCardData(
-        base_model=hub_id, base_model_relation="adapter" if hub_id else None, library_name="diffusers", license="mit",
-        pipeline_tag="text-to-image", tags=["lora", "diffusers", "unlearning", *(family.tags if family else ()), "piu-lora"],
-        model_name=f"piu-lora-{receipt.adapter_id}", eval_results=results or None,
-    )  # fmt: skip
+        base_model=hub_id,
+        base_model_relation="adapter" if hub_id else None,
+        library_name="diffusers",
+        license="mit",
+        pipeline_tag="text-to-image",
+        tags=["lora", "diffusers", "unlearning", *(family.tags if family else ()), "piu-lora"],
+        model_name=f"piu-lora-{receipt.adapter_id}",
+        eval_results=results or None,
+    )
 
 
 def _interval(pair: tuple[float, float]) -> str:
@@ -135,7 +145,7 @@ def _table(figures: list[Figure]) -> str:
     rows = [
         f"| {each.recognizer} | {each.group} | {each.before:.3f} | {each.after:.3f} | {_ratio(each)} |"
         for each in figures
-    ]  # fmt: skip
+    ]
     if not rows:
         return ""
     head = [

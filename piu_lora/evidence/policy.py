@@ -152,7 +152,7 @@ def judge(document: Mapping[str, Any], policy: Policy) -> list[Line]:
     """Every line of a policy on the sections that a report has.
 
     Args:
-        document: a report (docs/report.md).
+        document: a report (docs/reference/report.md).
     """
     lines: list[Line] = []
     if (evaluation := document.get("evaluation")) is not None:

@@ -51,14 +51,12 @@ class Source:
 
     Attributes:
         repository, revision: on the Hub, pinned.
-        licence: as the repository states it.
         folders: the folder of each part that the repository holds in a layout of its own; ``unet`` at least.
         parts: repository and revision that lend the other parts.
     """
 
     repository: str
     revision: str
-    licence: str
     folders: Mapping[str, str]
     parts: tuple[str, str]
 

@@ -40,7 +40,7 @@ class Audited:
 
     @property
     def section(self) -> dict[str, Any]:
-        """The report's section "audit" (docs/report.md)."""
+        """The report's section "audit" (docs/reference/report.md)."""
         section: dict[str, Any] = self.document["audit"]
         return section
 

@@ -37,7 +37,7 @@ def open_attack_context(
         [point for person in request.people for point in (person.target.centre, person.target.anchor)]
     )
     control = choose_control(request.bank, request.retained.held_out, away, generator)
-    count = max(config.relearn_photos[-1], config.bypass_photos)
+    count = config.photographs()
     people = tuple(
         _forgotten(session, request, config, index, count if index < config.people else 0)
         for index in range(len(request.people))

@@ -30,8 +30,8 @@ FAMILY = register(
         # (benchmarks/closed_shape.py).
         presets={"": {"closed": {"retained": 1024, "near": 128, "mixtures": 8}}},
         # Samplers and batches as they are used on a base of this size; not measured.
-        audit={"steps": 25, "batch": 8, "relearn_lr": 1e-4, "reidentify_people": 1024},
-        source=Source(*ARC2FACE, "mit", {"unet": "arc2face", "text_encoder": "encoder"}, SD15),
+        audit={"steps": 25, "batch": 8, "relearn": {"lr": 1e-4}, "reidentify": {"people": 1024}},
+        source=Source(*ARC2FACE, {"unet": "arc2face", "text_encoder": "encoder"}, SD15),
         tags=("arc2face",),
     )
 )
