@@ -86,10 +86,18 @@ def _sizes(source: Path) -> dict[str, int]:
 def _receipt(adapter: Adapter) -> dict[str, Any]:
     receipt = adapter.receipt
     return {
-        "adapter_id": receipt.adapter_id, "base": vars(receipt.base), "method": receipt.method, "anchor": receipt.anchor,
-        "people": receipt.people, "members": receipt.members, "figures": [figure._asdict() for figure in receipt.figures()], "files": receipt.files,
-        "versions": receipt.versions, "seed": receipt.settings.get("seed"), "probe": bool(receipt.probe),
-    }  # fmt: skip
+        "adapter_id": receipt.adapter_id,
+        "base": vars(receipt.base),
+        "method": receipt.method,
+        "anchor": receipt.anchor,
+        "people": receipt.people,
+        "members": receipt.members,
+        "figures": [figure._asdict() for figure in receipt.figures()],
+        "files": receipt.files,
+        "versions": receipt.versions,
+        "seed": receipt.settings.get("seed"),
+        "probe": bool(receipt.probe),
+    }
 
 
 def _lacks(lora: Lora, adapter: Adapter | None, problem: str) -> list[str]:
@@ -107,6 +115,7 @@ def _lacks(lora: Lora, adapter: Adapter | None, problem: str) -> list[str]:
         lines.append("no lora_adapter_metadata in the header: loaders take alpha for the rank")
     if lora.scaled:
         lines.append(
-            f"{len(lora.scaled)} layers have an alpha other than their rank: loaders that ignore alpha scale them wrongly"
+            f"{len(lora.scaled)} layers have an alpha other than their rank: "
+            "loaders that ignore alpha scale them wrongly"
         )
     return lines

@@ -53,7 +53,7 @@ def mini_findings() -> Iterator[Finding]:
 def _absent() -> Iterator[tuple[str, str, str, dict[str, int], int]]:
     """The repositories of Arc2Face: label, id, revision, what the cache lacks, number of files."""
     from piu_lora import hub
-    from piu_lora.model.layout import ARC2FACE, SD15
+    from piu_lora.model.families.arc2face import ARC2FACE, SD15
 
     repositories = (("Arc2Face", ARC2FACE, ARC2FACE_FILES), ("Stable Diffusion 1.5", SD15, SD15_FILES))
     for label, (name, commit), files in repositories:
