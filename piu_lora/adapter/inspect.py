@@ -61,8 +61,8 @@ def _weights(change: Change) -> dict[str, Any]:
     norms = {module: factors.norm() for module, factors in change.items()}
     blocks: dict[str, float] = {}
     for module, norm in norms.items():
-        found = _BLOCK.match(module)
-        block = found.group(1) if found else module.split(".", 1)[0]
+        match = _BLOCK.match(module)
+        block = match.group(1) if match else module.split(".", 1)[0]
         blocks[block] = float(np.hypot(blocks.get(block, 0.0), norm))
     return {
         "ranks": dict(sorted(Counter(factors.rank for factors in change.values()).items())),
@@ -156,7 +156,8 @@ def screen(facts: dict[str, Any]) -> str:
     if receipt is not None and receipt["figures"]:
         lines += ["", "ISM after / before [95 %]"]
         lines += [
-            f"  {each['recognizer']:13} {each['group']:9} {_ratio(each)}" for each in receipt["figures"][:12]
+            f"  {figure['recognizer']:13} {figure['group']:9} {_ratio(figure)}"
+            for figure in receipt["figures"][:12]
         ]
     if facts["lacks"]:
         lines += ["", *(f"lacks: {line}" for line in facts["lacks"])]

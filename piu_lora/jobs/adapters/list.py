@@ -20,10 +20,10 @@ def index_adapters(folder: Path) -> list[dict[str, Any]]:
     Raises:
         BadInput: there is none, or one is damaged.
     """
-    found = sorted(path.parent for path in folder.glob("*/forget.json"))
-    if not found:
+    folders = sorted(path.parent for path in folder.glob("*/forget.json"))
+    if not folders:
         raise BadInput(f"{str(folder)!r} holds no adapter folders; pass the folder around them")
-    return [_facts(path) for path in found]
+    return [_facts(path) for path in folders]
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _facts(path: Path) -> dict[str, Any]:
         "bytes": (path / "pytorch_lora_weights.safetensors").stat().st_size,
         "forget": ratios.get("forget", []),
         "retain": ratios.get("random", []),
-        "others": sorted(each.name for each in path.glob("*.safetensors") if each.name not in receipt.files),
+        "others": sorted(file.name for file in path.glob("*.safetensors") if file.name not in receipt.files),
     }
 
 
@@ -52,16 +52,22 @@ def index_table(adapters: Sequence[dict[str, Any]]) -> str:
     return "\n".join(aligned([_HEAD, *map(_row, adapters)]))
 
 
-def _row(each: dict[str, Any]) -> tuple[str, ...]:
-    ranks = str(each["ranks"][0]) if len(each["ranks"]) == 1 else f"{each['ranks'][0]}-{each['ranks'][-1]}"
-    figures = (" / ".join(f"x {ratio:.3f}" for ratio in each[group]) or "-" for group in ("forget", "retain"))
+def _row(adapter: dict[str, Any]) -> tuple[str, ...]:
+    ranks = (
+        str(adapter["ranks"][0])
+        if len(adapter["ranks"]) == 1
+        else f"{adapter['ranks'][0]}-{adapter['ranks'][-1]}"
+    )
+    figures = (
+        " / ".join(f"x {ratio:.3f}" for ratio in adapter[group]) or "-" for group in ("forget", "retain")
+    )
     return (
-        each["folder"],
-        each["base"],
-        each["method"],
-        str(each["people"]),
+        adapter["folder"],
+        adapter["base"],
+        adapter["method"],
+        str(adapter["people"]),
         ranks,
-        f"{each['bytes'] / 1e3:.0f}",
+        f"{adapter['bytes'] / 1e3:.0f}",
         *figures,
     )
 
