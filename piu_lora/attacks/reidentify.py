@@ -11,7 +11,7 @@ from piu_lora.attacks.config import AttackSettings, AuditConfig, Rate
 from piu_lora.attacks.context import AttackContext
 from piu_lora.attacks.control import random_change
 from piu_lora.attacks.registry import Outcome, attack
-from piu_lora.model import TokenSample, layer_inputs, layer_weight, sees_condition
+from piu_lora.model import TokenSample, layer_inputs, layer_weight, prompt_of, sees_condition
 from piu_lora.model.factors import Factors
 from piu_lora.settings import Count
 
@@ -148,7 +148,9 @@ def signals(
     traces = [{module: _Traces() for module in direct} for _ in changes]
     squared: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
     after: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
-    tokens = TokenSample.of(context.pipe.tokenizer, _POSITIONS, from_identity=True)
+    tokens = TokenSample.of(
+        context.pipe.tokenizer, _POSITIONS, from_identity=True, prompt=prompt_of(context.pipe.text_encoder)
+    )
     for inputs in layer_inputs(context.pipe, direct, probes, generator, batch=64, tokens=tokens):
         for module, values in inputs.items():
             before = values @ weights[module].T
