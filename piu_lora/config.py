@@ -304,7 +304,7 @@ class ForgetConfig(SectionedSettings, package="piu_lora.unlearn"):
         stored = {name: sections[name] for name in _IN_EVERY_RECEIPT}
         if method is not None and method.section is not None:
             stored[method.section.key()] = method.section
-        return super().to_dict() | {name: self.section_of(kind).to_dict() for name, kind in stored.items()}
+        return self.model_dump() | {name: self.section_of(kind).to_dict() for name, kind in stored.items()}
 
 
 # Receipts, checkpoints and cells have held these sections from the start, whatever the method was.

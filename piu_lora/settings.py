@@ -209,6 +209,7 @@ class SectionedSettings(Settings):
             cls.package, cls._registered = package, {}
 
     def __init__(self, /, **values: Any) -> None:
+        values = dict(self._renamed(values))
         common = {key: value for key, value in values.items() if key in type(self).model_fields}
         sections = {key: self._section(key, value) for key, value in values.items() if key not in common}
         held = {key: section for key, section in sections.items() if section != type(section)()}
@@ -236,6 +237,12 @@ class SectionedSettings(Settings):
         """The settings of a section; its defaults where nothing was set."""
         held = (self.__pydantic_extra__ or {}).get(kind.key())
         return held if isinstance(held, kind) else kind()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON, with every section."""
+        return self.model_dump() | {
+            name: self.section_of(kind).to_dict() for name, kind in self.sections().items()
+        }
 
     @classmethod
     def names(cls) -> list[str]:

@@ -88,10 +88,18 @@ def _sizes(source: Path) -> dict[str, int]:
 def _receipt(adapter: Adapter) -> dict[str, Any]:
     receipt = adapter.receipt
     return {
-        "adapter_id": receipt.adapter_id, "base": vars(receipt.base), "method": receipt.method, "anchor": receipt.anchor,
-        "people": receipt.people, "members": receipt.members, "figures": [figure._asdict() for figure in receipt.figures()], "files": receipt.files,
-        "versions": receipt.versions, "seed": receipt.settings.get("seed"), "probe": bool(receipt.probe),
-    }  # fmt: skip
+        "adapter_id": receipt.adapter_id,
+        "base": vars(receipt.base),
+        "method": receipt.method,
+        "anchor": receipt.anchor,
+        "people": receipt.people,
+        "members": receipt.members,
+        "figures": [figure._asdict() for figure in receipt.figures()],
+        "files": receipt.files,
+        "versions": receipt.versions,
+        "seed": receipt.settings.get("seed"),
+        "probe": bool(receipt.probe),
+    }
 
 
 def _lacks(lora: Lora, adapter: Adapter | None, problem: str) -> list[str]:
@@ -109,7 +117,8 @@ def _lacks(lora: Lora, adapter: Adapter | None, problem: str) -> list[str]:
         lines.append("no lora_adapter_metadata in the header: loaders take alpha for the rank")
     if lora.scaled:
         lines.append(
-            f"{len(lora.scaled)} layers have an alpha other than their rank: loaders that ignore alpha scale them wrongly"
+            f"{len(lora.scaled)} layers have an alpha other than their rank: "
+            "loaders that ignore alpha scale them wrongly"
         )
     return lines
 
@@ -121,7 +130,8 @@ def screen(facts: dict[str, Any]) -> str:
     receipt = facts["receipt"]
     total = sum(facts["bytes"].values())
     lines = [
-        f"{'format':10} {facts['format']}, {', '.join(facts['dtypes'])}, {total / 1e6:.2f} MB in {len(facts['bytes'])} files"
+        f"{'format':10} {facts['format']}, {', '.join(facts['dtypes'])}, "
+        f"{total / 1e6:.2f} MB in {len(facts['bytes'])} files"
     ]
     if receipt is not None:
         base = receipt["base"]

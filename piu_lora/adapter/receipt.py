@@ -42,7 +42,7 @@ _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class BaseRef:
-    """The base an adapter belongs to: its id and revision, and digests of the weights that adapters change."""
+    """The base an adapter belongs to: its id, its revision, digests of the weights that adapters change."""
 
     id: Text
     family: Text
@@ -89,8 +89,8 @@ class Receipt:
     def people(self) -> int:
         """How many people the adapter forgets.
 
-        ``counts["people"]`` where it is written down, else one for each member that takes part in a merge, else
-        one. (``forget`` leaves the number out for one person, ``merge`` where every member forgets one.)
+        ``counts["people"]`` where it is written down, else one for each member that takes part in a merge,
+        else one. (``forget`` leaves the number out for one person, ``merge`` where every member forgets one.)
         """
         if "people" in self.counts:
             return self.counts["people"]
@@ -148,7 +148,10 @@ def people_text(count: int) -> str:
 
 
 def settings_digest(base: BaseRef, method: str, settings: dict[str, Any]) -> str:
-    """SHA-256 of what determined the weights; the weights' header carries it, so equal runs give equal bytes."""
+    """SHA-256 of what determined the weights.
+
+    The weights' header carries it, so equal runs give equal bytes.
+    """
     text = json.dumps([asdict(base), method, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

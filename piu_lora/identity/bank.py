@@ -45,7 +45,8 @@ class RecognizerId:
         same = self.sha256 == other.sha256 if self.sha256 and other.sha256 else self.name == other.name
         if not same:
             raise Incompatible(
-                f"{mine} uses recognizer {self}, but {theirs} uses {other}; build the bank again with the recognizer of the base"
+                f"{mine} uses recognizer {self}, but {theirs} uses {other}; "
+                "build the bank again with the recognizer of the base"
             )
 
 
@@ -94,7 +95,8 @@ class IdentityBank:
             )
         if self.labels.shape != (len(self.embeddings),):
             raise BadInput(
-                f"bank labels have shape {tuple(self.labels.shape)}; expected one label for each of {len(self.embeddings)} embeddings"
+                f"bank labels have shape {tuple(self.labels.shape)}; "
+                f"expected one label for each of {len(self.embeddings)} embeddings"
             )
         if (
             self.labels.is_floating_point()
@@ -131,7 +133,8 @@ class IdentityBank:
                 row = rows.start + int(bad[0])
                 what = "is a zero vector" if float(norms[bad[0]]) < 1e-6 else "holds NaN or infinity"
                 raise BadInput(
-                    f"bank is damaged: embedding {row} (identity {self.ids[int(self.labels[row])]!r}) {what}; build it again"
+                    f"bank is damaged: embedding {row} (identity {self.ids[int(self.labels[row])]!r}) "
+                    f"{what}; build it again"
                 )
 
     def _blocks(self) -> Iterator[slice]:
@@ -271,7 +274,8 @@ class IdentityBank:
                 missing = {"embeddings", "labels", "ids"} - set(file.keys())
                 if header.get("format") != FORMAT or missing:
                     raise BadInput(
-                        f"{str(path)!r} is not an identity bank: format {header.get('format')!r}, missing tensors {sorted(missing)}; "
+                        f"{str(path)!r} is not an identity bank: format {header.get('format')!r}, "
+                        f"missing tensors {sorted(missing)}; "
                         f"expected {FORMAT!r}"
                     )
                 tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels", "ids")}

@@ -34,12 +34,17 @@ def _facts(path: Path) -> dict[str, Any]:
         if figure.group in ("forget", "random") and figure.ratio is not None:
             ratios.setdefault(figure.group, []).append(round(figure.ratio, 3))
     return {
-        "folder": path.name, "adapter_id": adapter.id, "base": receipt.base.id, "method": receipt.method,
-        "people": receipt.people, "ranks": sorted({factors.rank for factors in adapter.change.values()}),
+        "folder": path.name,
+        "adapter_id": adapter.id,
+        "base": receipt.base.id,
+        "method": receipt.method,
+        "people": receipt.people,
+        "ranks": sorted({factors.rank for factors in adapter.change.values()}),
         "bytes": (path / "pytorch_lora_weights.safetensors").stat().st_size,
-        "forget": ratios.get("forget", []), "retain": ratios.get("random", []),
+        "forget": ratios.get("forget", []),
+        "retain": ratios.get("random", []),
         "others": sorted(each.name for each in path.glob("*.safetensors") if each.name not in receipt.files),
-    }  # fmt: skip
+    }
 
 
 def index_table(adapters: Sequence[dict[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from piu_lora.settings import Settings
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, find_baseline
 
+Recognise = Callable[[torch.Tensor], torch.Tensor]
 __all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods", "verified_share"]
 
 UNTOUCHED = "untouched"
@@ -51,9 +52,14 @@ def known_methods(family: BaseFamily | None = None) -> list[str]:
         *(
             name
             for name, baseline in BASELINES.items()
-            if family is None or family.name == "mini" or not baseline.needs_recognizer
+            if family is None or not baseline.needs_recognizer or _differentiable(family) is not None
         ),
     ]
+
+
+def _differentiable(family: BaseFamily) -> Callable[[torch.device], Recognise] | None:
+    """The recognizer with gradients that comes with a family of bases; None where none does."""
+    return family.companions.differentiable if family.companions else None
 
 
 @dataclass(frozen=True)
@@ -181,11 +187,8 @@ class Round:
         problem, bank = self.request.problem, self.request.bank
         if len(problem.targets) != 1:
             raise BadInput("the baselines forget one person at a time")
-        recognise = None
-        if self.family.name == "mini":
-            from piu_lora.model.mini.differentiable import differentiable_recognizer
-
-            recognise = differentiable_recognizer(self.session.pipe.device)
+        differentiable = _differentiable(self.family)
+        recognise = differentiable(self.session.pipe.device) if differentiable else None
         target = problem.targets[0]
         everybody = problem.retain[torch.arange(len(problem.retain))]
         return BaselineProblem(

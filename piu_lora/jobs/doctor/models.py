@@ -68,7 +68,7 @@ def look(label: str, repository: str, revision: str, files: Mapping[str, int]) -
 
 def arc2face_shelves() -> list[Shelf]:
     """What Arc2Face is loaded from."""
-    from piu_lora.model.layout import ARC2FACE, SD15
+    from piu_lora.model.families.arc2face import ARC2FACE, SD15
 
     return [look(ARC2FACE_LABEL, *ARC2FACE, ARC2FACE_FILES), look(SD15_LABEL, *SD15, SD15_FILES)]
 
@@ -152,7 +152,7 @@ _SET_UP = "piu-lora bank models (pass --pack DIR or set PIU_LORA_PACK if it lies
 
 def pack_findings(folder: Path) -> Iterator[Finding]:
     """The ONNX files of the pack: a detector, known by its name, and Arc2Face's recognizer."""
-    from piu_lora.model.layout import ARC2FACE
+    from piu_lora.model.families.arc2face import ARC2FACE
 
     names = sorted(path.name for path in folder.glob("*.onnx"))
     where = f"{folder}: {', '.join(names) or ('no .onnx file' if folder.is_dir() else 'no such folder')}"

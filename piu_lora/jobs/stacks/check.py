@@ -16,7 +16,7 @@ from piu_lora.identity import IdentityBank
 from piu_lora.jobs.request.request import bank_for
 from piu_lora.jobs.stacks.layer_statistics import bystanders
 from piu_lora.jobs.stacks.members import StackMember, require_distinct
-from piu_lora.model import TokenSample, as_pipeline, layer_inputs, layer_weight, sees_condition
+from piu_lora.model import TokenSample, as_pipeline, layer_inputs, layer_weight, prompt_of, sees_condition
 
 __all__ = ["StackCheck", "check_picture", "check_stack", "check_table"]
 
@@ -134,7 +134,11 @@ def check_stack(
         chosen: list[str], conditions: torch.Tensor, groups: Sequence[tuple[int, ...]]
     ) -> npt.NDArray[np.float64]:
         inputs = layer_inputs(
-            pipe, chosen, conditions, generator, tokens=TokenSample.of(pipe.tokenizer, from_identity=True)
+            pipe,
+            chosen,
+            conditions,
+            generator,
+            tokens=TokenSample.of(pipe.tokenizer, from_identity=True, prompt=prompt_of(pipe.text_encoder)),
         )
         return relative_changes(
             changes, weights, groups, inputs, {module: layer_weight(pipe, module) for module in chosen}

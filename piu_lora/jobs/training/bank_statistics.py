@@ -75,7 +75,8 @@ def measure_bank(session: Session, request: ErasureRequest) -> None:
 
 
 def _tokens(session: Session, request: ErasureRequest) -> TokenSample:
-    return TokenSample.of(session.pipe.tokenizer, request.config.section_of(ClosedConfig).positions)
+    positions = request.config.section_of(ClosedConfig).positions
+    return TokenSample.of(session.pipe.tokenizer, positions, prompt=session.family.prompt)
 
 
 def _sample(request: ErasureRequest) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,6 +30,7 @@ from piu_lora.model import (
     encoder_adapters_disabled,
     identity_position,
     parked,
+    prompt_of,
     read_weights,
     start_from,
     trainable,
@@ -133,7 +134,7 @@ def _student(pipe: StableDiffusionPipeline, part: str) -> TrainedModel:
     )
     return TrainedModel(
         pipe.unet, encode, disabled, schedule.add_noise, schedule.config.num_train_timesteps,
-        lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), identity_position(pipe.tokenizer),
+        lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), identity_position(pipe.tokenizer, prompt_of(pipe.text_encoder)),
     )  # fmt: skip
 
 

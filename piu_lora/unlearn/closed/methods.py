@@ -17,6 +17,7 @@ from piu_lora.model import (
     identity_position,
     layer_inputs,
     layer_weight,
+    prompt_of,
 )
 from piu_lora.model.factors import Factors
 from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encoder
@@ -76,7 +77,7 @@ class _Setting:
         for moment in retained.values():
             moment.mul_(1 - closed.neighbours)
         if closed.neighbours:
-            tokens = TokenSample.of(pipe.tokenizer, closed.positions)
+            tokens = TokenSample.of(pipe.tokenizer, closed.positions, prompt=prompt_of(pipe.text_encoder))
             inputs = layer_inputs(pipe, modules, near, generator, batch=64, tokens=tokens)
             add_second_moments(retained, inputs, closed.neighbours / len(near), tokens)
         add_second_moments(retained, empty_inputs(pipe, modules, generator), closed.empty_weight)
@@ -101,7 +102,7 @@ class _Setting:
     @property
     def first(self) -> int:
         """The first token position that carries the identity."""
-        return identity_position(self.pipe.tokenizer)
+        return identity_position(self.pipe.tokenizer, prompt_of(self.pipe.text_encoder))
 
     def solve(self, moments: SecondMoments, retained: torch.Tensor) -> Edit:
         """One ridge regression with the settings of the request."""

@@ -8,7 +8,7 @@ import pytest
 
 from piu_lora.jobs.doctor import disk, models
 from piu_lora.jobs.doctor.finding import Finding
-from piu_lora.model.layout import ARC2FACE, SD15
+from piu_lora.model.families.arc2face import ARC2FACE, SD15
 from tests.jobs.doctor.planted import TOKEN, by_name, plant
 
 Usage = namedtuple("Usage", "total used free")
