@@ -11,6 +11,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURES = {"comparison.png": "benchmarks/results/compare/comparison.png"}  # kept beside what they show
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the pages of docs/contributing that the navigation does not name behind the one it does."""
+    (section,) = (entry["Contributing"] for entry in config.nav or [] if "Contributing" in entry)
+    for page in sorted((ROOT / "docs" / "contributing").glob("*.md")):
+        if page.name != "index.md":
+            section.append(f"contributing/{page.name}")
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, and the pictures that live outside of docs/."""
     pages = {"cli": commands_page, "settings": settings_page, "python": python_page}
@@ -38,15 +47,16 @@ def commands_page() -> str:
 def settings_page() -> str:
     """Every setting with its default on both families of bases, and what each method has otherwise."""
     from piu_lora import ForgetConfig
+    from piu_lora.model import find_family
     from piu_lora.unlearn import METHODS
 
     bases = ("arc2face", "mini")
-    plain = {base: dict(_flat(ForgetConfig.preset(base).to_dict())) for base in bases}
+    plain = {base: dict(_flat(ForgetConfig.preset(find_family(base)).to_dict())) for base in bases}
     lines = [
         "# Settings",
         "",
         "A setting is `section.key`. Give it with `--set section.key=value`, in a TOML file (`--config`), or",
-        "in Python with `ForgetConfig.preset(base, method).updated({'section': {'key': value}})`. Unknown",
+        "in Python with `ForgetConfig.preset(find_family('mini'), method).updated({...})`. Unknown",
         "names are refused with the nearest one that exists.",
         "",
         "| setting | arc2face | mini |",
@@ -57,7 +67,7 @@ def settings_page() -> str:
     lines += ["", "## What a method has otherwise", "", "| method | base | settings |", "|---|---|---|"]
     for method in METHODS:
         for base in bases:
-            preset = dict(_flat(ForgetConfig.preset(base, method).to_dict()))
+            preset = dict(_flat(ForgetConfig.preset(find_family(base), method).to_dict()))
             other = [f"`{key}={value}`" for key, value in preset.items() if plain[base].get(key) != value]
             lines.append(f"| {method} | {base} | {', '.join(other)} |")
     return "\n".join(lines) + "\n"
