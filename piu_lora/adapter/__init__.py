@@ -5,7 +5,7 @@ from piu_lora.adapter.entry import Entry
 from piu_lora.adapter.fetch import adapter_folder, fetch_adapter
 from piu_lora.adapter.folder import Adapter, read_adapter, weights_digest, write_adapter, write_peft
 from piu_lora.adapter.formats import read_lora
-from piu_lora.adapter.inspect import describe_lora, screen
+from piu_lora.adapter.inspect import describe_lora
 from piu_lora.adapter.interference import Interference, relative_changes, stacks_of
 from piu_lora.adapter.ledger import Ledger, default_ledger
 from piu_lora.adapter.loading import (
@@ -81,7 +81,6 @@ __all__ = [
     "save_diffusers",
     "save_kohya",
     "scan_files",
-    "screen",
     "set_weights",
     "stacks_of",
     "unload",
