@@ -39,9 +39,10 @@ def main(out: Path, settings: list[str]) -> None:
         print(f"{attack['name']}: {attack['finding']}")
     for line in judged["verdict"]["lines"]:
         if not line["passed"]:
-            found = line["reason"] if line["value"] is None else f"{line['value']:.3f}"
+            value = line["reason"] if line["value"] is None else f"{line['value']:.3f}"
             print(
-                f"missed: {line['recognizer']} {line['text']}: {found}, expected {line['relation']} {line['limit']}"
+                f"missed: {line['recognizer']} {line['text']}: {value}, "
+                f"expected {line['relation']} {line['limit']}"
             )
     print(f"passed: {judged['verdict']['passed']}; look at {out / 'report' / 'report.html'}")
 
