@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -21,18 +20,14 @@ from piu_lora.adapter import (
     mounted,
     write_adapter,
 )
+from piu_lora.adapter.folder import file_digest
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.evidence import (
-    Evaluation,
-    before_after,
-    loss_curves,
-    measure_probe,
-    probe_facts,
-    report_json,
-    summary,
-)
+from piu_lora.evidence import Evaluation, before_after, loss_curves, measure_probe, probe_facts, summary
+from piu_lora.evidence.report import to_json
+from piu_lora.evidence.report.document import AdapterFacts
 from piu_lora.identity import IdentityBank
+from piu_lora.jobs.evaluation.report import REPORT_FILE, adapter_report
 from piu_lora.jobs.evaluation.scoring import score
 from piu_lora.jobs.ledger import bank_text, identity_text, registered
 from piu_lora.jobs.request.readers import reader_for
@@ -144,10 +139,18 @@ def forget(
         ):
             (folder / "report").mkdir()
             if evaluation is not None:
-                _write_evaluation(folder / "report", evaluation, receipt.settings)
+                _write_before_after(folder / "report" / "before_after.png", evaluation)
             if history:
                 loss_curves(history, folder / "report" / "loss.png")
-            receipt = write_adapter(folder, stored, receipt)
+
+            def write_report(weights: Path) -> None:
+                if evaluation is not None:
+                    report = adapter_report(
+                        _facts(receipt, request, weights), pipe, request, evaluation, seconds["evaluate"]
+                    )
+                    (folder / "report" / REPORT_FILE).write_text(to_json(report))
+
+            receipt = write_adapter(folder, stored, receipt, describe=write_report)
             confirm(receipt)
     return ForgetResult(output.path, receipt, evaluation)
 
@@ -211,8 +214,16 @@ def _receipt(
     )
 
 
-def _write_evaluation(folder: Path, evaluation: Evaluation, settings: dict[str, Any]) -> None:
-    (folder / "report.json").write_text(report_json(evaluation, settings))
-    picture = folder / "before_after.png"
-    picture.touch(mode=0o600)  # it shows the person
-    before_after(evaluation).save(picture)
+def _facts(receipt: Receipt, request: ErasureRequest, weights: Path) -> AdapterFacts:
+    return AdapterFacts(
+        id=receipt.adapter_id,
+        method=receipt.method,
+        weights_sha256=file_digest(weights),
+        bytes=weights.stat().st_size,
+        people=len(request.people),
+    )
+
+
+def _write_before_after(path: Path, evaluation: Evaluation) -> None:
+    path.touch(mode=0o600)  # it shows the person
+    before_after(evaluation).save(path)

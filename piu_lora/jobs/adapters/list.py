@@ -8,6 +8,7 @@ from typing import Any
 from piu_lora.adapter import read_adapter, refuse_existing, write_file
 from piu_lora.errors import BadInput
 from piu_lora.evidence import aligned
+from piu_lora.groups import FORGET, RANDOM
 
 __all__ = ["index_adapters", "index_table", "write_index"]
 
@@ -31,13 +32,13 @@ def _facts(path: Path) -> dict[str, Any]:
     receipt = adapter.receipt
     ratios: dict[str, list[float]] = {}
     for figure in receipt.figures():
-        if figure.group in ("forget", "random") and figure.ratio is not None:
+        if figure.group in (FORGET, RANDOM) and figure.ratio is not None:
             ratios.setdefault(figure.group, []).append(round(figure.ratio, 3))
     return {
         "folder": path.name, "adapter_id": adapter.id, "base": receipt.base.id, "method": receipt.method,
         "people": max(len(receipt.members), 1), "ranks": sorted({factors.rank for factors in adapter.change.values()}),
         "bytes": (path / "pytorch_lora_weights.safetensors").stat().st_size,
-        "forget": ratios.get("forget", []), "retain": ratios.get("random", []),
+        "forget": ratios.get(FORGET, []), "retain": ratios.get(RANDOM, []),
         "others": sorted(each.name for each in path.glob("*.safetensors") if each.name not in receipt.files),
     }  # fmt: skip
 

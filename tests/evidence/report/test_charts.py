@@ -7,11 +7,11 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from piu_lora.evidence.report.charts import Plot, wrapped
+from piu_lora.evidence.report.scales import Scale, between, categories, linear, logarithmic, spread
+
 from piu_lora.evidence.report.curves import curve_chart, styles
 from piu_lora.evidence.report.panels import agreement_bar, neighbour_map, plane, score_chart, sweep_chart
-from piu_lora.evidence.report.scales import Scale, between, categories, linear, logarithmic, spread
 from tests.evidence.report.example import audit, evaluation, recognizer
 
 SEEN = recognizer("conditions the base", 0.0, True)
