@@ -25,7 +25,7 @@ from piu_lora.jobs.arena.round import Contender, verified_share
 from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.jobs.training.trial import tried
-from piu_lora.model import generate, mini
+from piu_lora.model import find_family, generate, mini
 
 SUMMED = ", people summed"
 METHODS = (
@@ -53,7 +53,7 @@ def contender(name: str, people: int) -> Contender:
     does.
     """
     method = name.removesuffix(SUMMED)
-    weight = ForgetConfig.preset("mini", method).closed.retain_weight / people
+    weight = ForgetConfig.preset(find_family("mini"), method).closed.retain_weight / people
     return Contender(method, (f"closed.retain_weight={weight}",) if name.endswith(SUMMED) else ())
 
 
@@ -61,7 +61,7 @@ def run(
     pipe: StableDiffusionPipeline, request: ErasureRequest, contenders: dict[str, Contender]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every contender on the people of one case."""
-    galleries = galleries_for("mini", request, anchor_portraits(pipe, request))
+    galleries = galleries_for(find_family("mini"), request, anchor_portraits(pipe, request))
     plan, sampling = plan_for(request, galleries[0].centroids), request.config.evaluation
     how = {"steps": sampling.steps, "guidance": sampling.guidance, "batch": sampling.batch}
     before = generate(pipe, plan.embeddings, plan.seeds, **how)
@@ -125,7 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     results = json.loads(options.out.read_text())["results"] if options.out.exists() else {}
     bank, pipe = mini.conditioning_bank(), load_base("mini", device="cpu")
-    config: ForgetConfig = shared_settings("mini").updated({"evaluation": EVALUATION})
+    config: ForgetConfig = shared_settings(find_family("mini")).updated({"evaluation": EVALUATION})
     for count in options.counts:
         done = results.setdefault(str(count), {})
         missing = {
@@ -136,7 +136,7 @@ def main() -> None:
         if not missing:
             continue
         request = open_request(
-            drawn_people(bank, "mini", count), bank, config, mini.conditioning_recognizer()
+            drawn_people(bank, find_family("mini"), count), bank, config, mini.conditioning_recognizer()
         )
         for name, figures in run(pipe, request, missing):
             done[name] = figures

@@ -27,6 +27,7 @@ from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.jobs.training.bank_statistics import measure_bank
 from piu_lora.jobs.training.trial import tried
+from piu_lora.model import find_family
 from piu_lora.progress import silent
 
 RANKS = (1, 4, 8, 16, 32)
@@ -101,7 +102,7 @@ def main() -> None:
                 "by_rank": capped,
             }  # fmt: skip
             print(method, results[method], flush=True)
-    closed = ForgetConfig.preset("arc2face").closed
+    closed = ForgetConfig.preset(find_family("arc2face")).closed
     document = {
         "threads": torch.get_num_threads(), "people": options.people, "retained": closed.retained, "near": closed.near,
         "once_seconds": once, "loaded_bytes": loaded, "peak_bytes": max(peaks), "methods": results,
@@ -112,7 +113,7 @@ def main() -> None:
 
 def case_of(bank: IdentityBank, method: str, **closed: object) -> ErasureRequest:
     """The request to forget the first person."""
-    config = ForgetConfig.preset("arc2face", method).updated(
+    config = ForgetConfig.preset(find_family("arc2face"), method).updated(
         {"closed": closed, "anchor": {"rule": "synthetic"}}
     )
     return open_request(bank.ids[0], bank, config, None)

@@ -18,7 +18,7 @@ import numpy as np
 from piu_lora import ForgetConfig, evaluate, forget, load_base
 from piu_lora.jobs.arena.compare import drawn_people
 from piu_lora.jobs.auditing.audit import audit
-from piu_lora.model import mini
+from piu_lora.model import find_family, mini
 
 SETTINGS = ((0, 0.5), (8, 0.8), (8, 0.5), (8, 0.0))  # how many, and what is left of their likeness
 SECRET = 8_675_309_123
@@ -38,7 +38,7 @@ def measured(pipe: Any, who: str, count: int, cosine: float) -> dict[str, float 
             who,
             pipe,
             path,
-            config=ForgetConfig.preset("mini", "closed-encoder").updated({"decoys": decoys}),
+            config=ForgetConfig.preset(find_family("mini"), "closed-encoder").updated({"decoys": decoys}),
             evaluate=False,
         )
         reidentify = audit(path, who, pipe, attacks=["reidentify"], settings=known).section["attacks"][0][
@@ -88,7 +88,7 @@ def main() -> None:
     pipe = load_base("mini", device="cpu")
     for count, cosine in SETTINGS:
         rows = results.setdefault(f"{count} {cosine}", [])
-        for who in drawn_people(mini.conditioning_bank(), "mini", options.people)[len(rows) :]:
+        for who in drawn_people(mini.conditioning_bank(), find_family("mini"), options.people)[len(rows) :]:
             rows.append(measured(pipe, who, count, cosine))
             options.out.write_text(json.dumps(results, indent=1) + "\n")
     note = "closed-encoder, medians over people; ranks among the 1,024 of the bank; ISM after / before by the evaluating recognizer."

@@ -25,7 +25,7 @@ from piu_lora.evidence import evaluate_images
 from piu_lora.groups import GROUPS
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import open_request
-from piu_lora.model import generate, mini
+from piu_lora.model import find_family, generate, mini
 
 TUNED_ON = (100, 300)
 FIRST, STRIDE = 37, 89
@@ -40,7 +40,7 @@ PAPER = {"official dense recipe, as published": {"lr": 1e-4, "steps": 400, "batc
 def one_person(row: int, threads: int, baselines: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Every method on one person; figures by method."""
     torch.set_num_threads(threads)
-    bank, base, config = mini.conditioning_bank(), load_base("mini"), ForgetConfig.preset("mini")
+    bank, base, config = mini.conditioning_bank(), load_base("mini"), ForgetConfig.preset(find_family("mini"))
     identity = bank.ids[row]
     with tempfile.TemporaryDirectory() as folder:
         result = forget(identity, base, Path(folder) / "adapter", config=config)
@@ -54,7 +54,7 @@ def one_person(row: int, threads: int, baselines: dict[str, dict[str, Any]]) -> 
             }
         }
     request = open_request(identity, bank, config, mini.conditioning_recognizer())
-    galleries = galleries_for("mini", request)
+    galleries = galleries_for(find_family("mini"), request)
     target = request.problem.targets[0]
     plan = plan_for(request, galleries[0].centroids)
     sampling = {

@@ -25,7 +25,7 @@ from piu_lora.groups import ANCHOR, FORGET, NEAREST, RANDOM
 from piu_lora.jobs.arena.compare import drawn_people
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.jobs.evaluation.evaluate import evaluate
-from piu_lora.model import mini
+from piu_lora.model import find_family, mini
 
 METHODS = ("piu", "closed-kv", "closed-encoder")
 ATTACKS = ("cone", "inversion", "bypass", "relearn", "reidentify")
@@ -42,7 +42,7 @@ def made(pipe: Any, person: str, method: str, folder: Path) -> Report:
     """Forget, evaluate and audit: the report of one method."""
     adapter = folder / "adapter"
     begun = time.perf_counter()
-    forget(person, pipe, adapter, config=ForgetConfig.preset("mini", method), evaluate=False)
+    forget(person, pipe, adapter, config=ForgetConfig.preset(find_family("mini"), method), evaluate=False)
     print(f"{method}: made in {time.perf_counter() - begun:.0f} s", flush=True)
     evaluate(adapter, person, pipe, folder / "report")
     return audit(adapter, person, pipe, folder / "report").report
@@ -96,7 +96,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    pipe, person = load_base("mini", device="cpu"), drawn_people(mini.conditioning_bank(), "mini", 1)[0]
+    pipe, person = (
+        load_base("mini", device="cpu"),
+        drawn_people(mini.conditioning_bank(), find_family("mini"), 1)[0],
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     reports = {}
     for method in options.methods:

@@ -6,7 +6,7 @@ python examples/evidence.py OUT [section.key=value ...]
 import sys
 from pathlib import Path
 
-from piu_lora import ForgetConfig, Policy, audit, evaluate, forget, load_base
+from piu_lora import ForgetConfig, Policy, audit, evaluate, find_family, forget, load_base
 
 WHO = "mini-0007"
 
@@ -15,7 +15,11 @@ def main(out: Path, settings: list[str]) -> None:
     """Forget somebody in seconds, write the full report to ``OUT/report``, and print the verdict."""
     pipe, policy = load_base("mini"), Policy.load(Path(__file__).parent / "policy.toml")
     adapter = forget(
-        WHO, pipe, out / "adapter", config=ForgetConfig.preset("mini", "closed-encoder"), evaluate=False
+        WHO,
+        pipe,
+        out / "adapter",
+        config=ForgetConfig.preset(find_family("mini"), "closed-encoder"),
+        evaluate=False,
     ).path
 
     attacking = [pair for pair in settings if pair.startswith("audit.")]

@@ -6,13 +6,13 @@ python examples/quickstart.py [OUT] [section.key=value ...]
 import sys
 from pathlib import Path
 
-from piu_lora import ForgetConfig, forget, load_base
+from piu_lora import ForgetConfig, find_family, forget, load_base
 
 
 def main(out: Path, settings: list[str]) -> None:
     """Forget ``mini-0007`` and print what happened to them and to the others."""
     pipe = load_base("mini")  # a plain diffusers StableDiffusionPipeline
-    config = ForgetConfig.preset("mini").updated_from_pairs(settings)
+    config = ForgetConfig.preset(find_family("mini")).updated_from_pairs(settings)
     result = forget(identity="mini-0007", base=pipe, out=out, config=config)
 
     assert result.evaluation is not None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from piu_lora.jobs.stacks.fuse import fuse_adapters
     from piu_lora.jobs.stacks.members import open_members, with_people
     from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
-    from piu_lora.model import encode_embeddings, generate, load_base
+    from piu_lora.model import encode_embeddings, find_family, generate, load_base
 
 __all__ = [
     "Assessment",
@@ -52,6 +52,7 @@ __all__ = [
     "encode_embeddings",
     "evaluate",
     "extract_adapter",
+    "find_family",
     "forget",
     "fuse_adapters",
     "generate",
@@ -88,7 +89,7 @@ _HOMES = {
         "piu_lora.jobs.adapters.publish": ("pull", "push",),
         "piu_lora.jobs.stacks.check": ("check_stack",),
         "piu_lora.jobs.evaluation.verify": ("verify_adapter",),
-        "piu_lora.model": ("encode_embeddings", "generate", "load_base",),
+        "piu_lora.model": ("encode_embeddings", "find_family", "generate", "load_base",),
     }.items()
     for name in names
 }  # fmt: skip

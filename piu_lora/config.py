@@ -1,17 +1,18 @@
 """Every setting of a forget run: frozen, typed, validated; TOML in, TOML out.
 
-The defaults are the paper's (PIU, arXiv 2605.22311, section 4.1) where the paper states one. ``PRESETS``
-holds what was measured to work for a family of bases.
+The defaults are the paper's (PIU, arXiv 2605.22311, section 4.1) where the paper states one. What was
+measured to work on a family of bases stands with the family, in ``piu_lora/model/families/``.
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from piu_lora.settings import Settings, require
 
 __all__ = [
-    "PRESETS",
+    "METHOD_PRESETS",
     "AnchorConfig",
     "ClosedConfig",
     "DecoyConfig",
@@ -19,6 +20,7 @@ __all__ = [
     "EvaluationConfig",
     "FacesConfig",
     "ForgetConfig",
+    "HasPresets",
     "LoraConfig",
     "ObjectiveConfig",
     "ReportConfig",
@@ -336,33 +338,20 @@ class ForgetConfig(Settings):
         require(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2**31")
 
     @classmethod
-    def preset(cls, family: str, method: str = "piu") -> Self:
+    def preset(cls, family: "HasPresets", method: str = "piu") -> Self:
         """The measured defaults of a family of bases and a method; the paper's where there are none."""
-        layers = (PRESETS.get(family, {}), METHOD_PRESETS.get(method, {}), _OWN.get((family, method), {}))
+        presets = family.presets
+        layers = (presets.get("", {}), METHOD_PRESETS.get(method, {}), presets.get(method, {}))
         return functools.reduce(cls.updated, layers, cls(method=method))
 
 
-# Chosen by measurement on identities of the bank that no figure in the README uses (benchmarks/README.md).
-PRESETS: dict[str, dict[str, Any]] = {
-    # One condition of CLIP ViT-L/14 costs 13 GFLOP: what keeps a person under a minute on two cores
-    # (benchmarks/closed_shape.py).
-    "arc2face": {"closed": {"retained": 1024, "near": 128, "mixtures": 8}},
-    "mini": {
-        "faces": {"linked": 0.6},
-        "split": {"same_person": 0.85},
-        "objective": {"eta": 1.25, "retain_weight": 40.0},
-        "retain": {"neighbours": 0.4},
-        "train": {
-            "steps": 150,
-            "accumulation": 1,
-            "lr": 3e-3,
-            "schedule": "cosine",
-            "warmup": 10,
-            "clip": 1.0,
-        },
-        "evaluation": {"steps": 15},
-    },
-}
+class HasPresets(Protocol):
+    """A family of bases, as far as its settings go."""
+
+    @property
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Nested settings by method; under the empty name what holds for every method."""
+
 
 # In condition space no UNet takes part, so what holds for one base holds for another. A synthetic anchor
 # makes nobody the replacement.
@@ -379,8 +368,3 @@ METHOD_PRESETS: dict[str, dict[str, Any]] = {
     "closed-kv": _CLOSED, "closed-encoder": _CLOSED, "closed-both": _CLOSED, "distil-encoder": _DISTIL, "distil-both": _DISTIL,
     "piu-warm": {"train": {"start": "closed-kv", "steps": 100}},
 }  # fmt: skip
-# What was measured for one method on one family of bases: a quarter of piu's steps, which need a higher rate
-# and less warm-up.
-_OWN: dict[tuple[str, str], dict[str, Any]] = {
-    ("mini", "piu-warm"): {"train": {"steps": 37, "warmup": 3, "lr": 4e-3}}
-}

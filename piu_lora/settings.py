@@ -58,14 +58,14 @@ class Settings:
             key, separator, text = pair.partition("=")
             if not separator:
                 raise BadInput(
-                    f"--set {pair!r} has no '='; write it as section.key=value, for example train.steps=200"
+                    f"the setting {pair!r} has no '='; write it as section.key=value, for example train.steps=200"
                 )
             *sections, last = key.strip().split(".")
             place = merged
             for section in sections:
                 place = place.setdefault(section, {})
                 if not isinstance(place, dict):
-                    raise BadInput(f"--set {pair!r}: {section!r} is a value, not a section")
+                    raise BadInput(f"the setting {pair!r}: {section!r} is a value, not a section")
             place[last] = _parse(text)
         return self.updated(merged)
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piu_lora.config import PRESETS, AnchorConfig, ForgetConfig, SplitConfig, TrainConfig
+from piu_lora.config import AnchorConfig, ForgetConfig, SplitConfig, TrainConfig
 from piu_lora.errors import BadInput
+from piu_lora.model import FAMILIES, BaseFamily, find_family
 
 
 def test_defaults_are_the_papers() -> None:
@@ -30,12 +31,11 @@ def test_settings_are_frozen() -> None:
         ForgetConfig().train.steps = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("family", sorted(PRESETS))
+@pytest.mark.parametrize("family", sorted(name for name, family in FAMILIES.items() if family.presets))
 def test_a_preset_changes_what_it_names_and_nothing_else(family: str) -> None:
-    plain, preset = ForgetConfig().to_dict(), ForgetConfig.preset(family).to_dict()
-    named = {
-        (section, key): value for section, values in PRESETS[family].items() for key, value in values.items()
-    }
+    values = find_family(family).presets[""]
+    plain, preset = ForgetConfig().to_dict(), ForgetConfig.preset(find_family(family)).to_dict()
+    named = {(section, key): value for section, values in values.items() for key, value in values.items()}
     for section in plain.keys() - {"method", "seed"}:
         for key, value in preset[section].items():
             assert value == named.pop((section, key), plain[section][key]), f"{section}.{key}"
@@ -43,12 +43,13 @@ def test_a_preset_changes_what_it_names_and_nothing_else(family: str) -> None:
 
 
 def test_a_family_without_preset_gets_the_papers() -> None:
-    assert ForgetConfig.preset("arc2face-of-tomorrow") == ForgetConfig()
+    assert ForgetConfig.preset(BaseFamily("arc2face-of-tomorrow", "tomorrow", 512)) == ForgetConfig()
 
 
 def test_a_method_has_defaults_of_its_own_and_some_on_one_family() -> None:
     plain, paper, mini = (
-        ForgetConfig.preset(*which) for which in (("mini",), ("arc2face", "piu-warm"), ("mini", "piu-warm"))
+        ForgetConfig.preset(find_family(name), *method)
+        for name, *method in (("mini",), ("arc2face", "piu-warm"), ("mini", "piu-warm"))
     )
     assert (paper.train.start, paper.train.steps, paper.train.lr) == (
         "closed-kv",
@@ -214,14 +215,18 @@ def test_toml_round_trip(tmp_path_factory: pytest.TempPathFactory, changes: dict
     config = ForgetConfig().updated(changes)
     path = tmp_path_factory.getbasetemp() / "settings.toml"
     path.write_text(config.to_toml(), newline="")
-    assert ForgetConfig.preset("mini").updated_from_toml(path) == config
+    assert ForgetConfig.preset(find_family("mini")).updated_from_toml(path) == config
 
 
 def test_toml_lays_over_and_takes_whole_numbers_for_floats(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_text("seed = 7\n[train]\nlr = 1\n")
-    config = ForgetConfig.preset("mini").updated_from_toml(path)
-    assert (config.seed, config.train.lr, config.train.steps) == (7, 1.0, PRESETS["mini"]["train"]["steps"])
+    config = ForgetConfig.preset(find_family("mini")).updated_from_toml(path)
+    assert (config.seed, config.train.lr, config.train.steps) == (
+        7,
+        1.0,
+        find_family("mini").presets[""]["train"]["steps"],
+    )
     assert isinstance(config.train.lr, float)
 
 
@@ -248,7 +253,9 @@ def test_pairs_read_toml_values_else_text_and_the_last_one_wins() -> None:
 
 
 def test_a_pair_without_equals_shows_how() -> None:
-    with pytest.raises(BadInput, match=r"--set 'train\.steps' has no '='; .* for example train\.steps=200"):
+    with pytest.raises(
+        BadInput, match=r"the setting 'train\.steps' has no '='; .* for example train\.steps=200"
+    ):
         ForgetConfig().updated_from_pairs(["train.steps"])
 
 
@@ -256,7 +263,7 @@ def test_a_pair_without_equals_shows_how() -> None:
     "pairs", [("train.warmup=500", "train.steps=1000"), ("anchor.tolerance=0.1", "anchor.max_tolerance=0.2")]
 )
 def test_the_order_of_pairs_does_not_matter(pairs: tuple[str, str]) -> None:
-    preset = ForgetConfig.preset("mini")
+    preset = ForgetConfig.preset(find_family("mini"))
     assert preset.updated_from_pairs(pairs) == preset.updated_from_pairs(reversed(pairs))
 
 

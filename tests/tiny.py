@@ -10,9 +10,11 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
+from piu_lora.model.family import BaseFamily, register
 from piu_lora.model.mini.generator import SCHEDULER, build_tokenizer
 
 WIDTH = 16
+FAMILY = register(BaseFamily("tiny", "tiny", WIDTH))
 RECOGNIZER = RecognizerId("tiny", "00" * 32)
 # Settings that make a run of a second.
 FAST = (

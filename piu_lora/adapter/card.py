@@ -48,17 +48,16 @@ load_adapter(pipe, "path/or/hub-id")
 
 ## Limits
 
-- An adapter can be left out: whoever holds the base without it generates the person as before. `piu-lora stack fuse` bakes it
+- An adapter can be left out: whoever holds the base without it generates the {forgotten} as before. `piu-lora stack fuse` bakes it
   into the base before weights are handed to others.
 - A negative adapter weight strengthens what the adapter removes. piu-lora refuses one unless told otherwise; other software does not.
 - Beside other adapters the changes add up: `piu-lora stack check` says how much they disturb each other.
-- The weights themselves may give hints about the forgotten embedding.
+- The weights themselves may give hints about the {embedding}.
 """
 
 
 def model_card(receipt: Receipt, change: Change) -> str:
     """Markdown with a YAML header that the Hub accepts."""
-    several = len(receipt.members) > 1
     places = sorted({component(module) for module in change}, reverse=True)
     return _TEXT.format(
         metadata=_metadata(receipt).to_yaml(),
@@ -66,9 +65,11 @@ def model_card(receipt: Receipt, change: Change) -> str:
         places=" and ".join(_PLACES[place] for place in places),
         base=receipt.base.id,
         load="mini" if receipt.base.family == "mini" else receipt.base.id,
-        whom=f"the embeddings of {len(receipt.members)} people yield, each,"
-        if several
-        else "the embedding of one person yields",
+        whom="the embedding of one person yields"
+        if receipt.people == 1
+        else f"the embeddings of {receipt.people} people yield, each,",
+        forgotten="person" if receipt.people == 1 else "people",
+        embedding="forgotten embedding" if receipt.people == 1 else "forgotten embeddings",
         made=_made(receipt, change),
         evaluation=_table(receipt.figures()) or "Not evaluated.",
     )

@@ -1,8 +1,9 @@
 """One line of the ledger."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 __all__ = ["Entry", "State"]
 
@@ -42,6 +43,13 @@ class Entry:
     figures: dict[str, Any] = field(default_factory=dict)
     note: str = ""
     bank_digest: str = ""
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> Self:
+        """An entry from the values of a row of the database, in the order of the fields."""
+        values = dict(zip(cls.__dataclass_fields__, row, strict=True))
+        lists = {"members": tuple(json.loads(values["members"])), "figures": json.loads(values["figures"])}
+        return cls(**{**values, **lists})
 
     @staticmethod
     def joined(identities: Iterable[str]) -> str:

@@ -129,7 +129,7 @@ def extract_change(
     if share > _NEGLIGIBLE and not ignore_rest:
         raise BadInput(
             f"{len(left_out)} weights differ that are no linear layers ({share:.1%} of the whole difference, for example "
-            f"{max(left_out, key=lambda name: left_out[name])!r}), and a LoRA cannot hold them; pass --ignore-rest to leave them out"
+            f"{max(left_out, key=lambda name: left_out[name])!r}), and a LoRA cannot hold them; pass ignore_rest=True to leave them out"
         )
     return Extracted(change, left_out, share)
 

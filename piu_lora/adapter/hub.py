@@ -181,7 +181,7 @@ def _repository(api: HfApi, repository: str, *, public: bool) -> str:
         info = api.model_info(repository)
     if bool(info.private) == public:
         now, wanted = ("private", "public") if info.private else ("public", "private")
-        advice = "leave --public out" if info.private else "pass --public to push there all the same"
+        advice = "leave public=True out" if info.private else "pass public=True to push there all the same"
         raise BadInput(
             f"the repository {repository!r} exists and is {now}, not {wanted}; {advice}, or choose another name"
         )

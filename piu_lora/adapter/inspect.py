@@ -89,7 +89,7 @@ def _receipt(adapter: Adapter) -> dict[str, Any]:
     receipt = adapter.receipt
     return {
         "adapter_id": receipt.adapter_id, "base": vars(receipt.base), "method": receipt.method, "anchor": receipt.anchor,
-        "members": receipt.members, "figures": [figure._asdict() for figure in receipt.figures()], "files": receipt.files,
+        "people": receipt.people, "members": receipt.members, "figures": [figure._asdict() for figure in receipt.figures()], "files": receipt.files,
         "versions": receipt.versions, "seed": receipt.settings.get("seed"), "probe": bool(receipt.probe),
     }  # fmt: skip
 
@@ -132,6 +132,7 @@ def screen(facts: dict[str, Any]) -> str:
         lines.append(
             f"{'method':10} {receipt['method']}, seed {receipt['seed']}, anchor {_flat(receipt['anchor'])}"
         )
+        lines.append(f"{'people':10} {receipt['people']}")
         if receipt["members"]:
             lines.append(
                 f"{'members':10} {', '.join(member['adapter_id'] for member in receipt['members'][:8])}"

@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -74,7 +74,7 @@ class Ledger:
             )
         except (OSError, sqlite3.OperationalError) as error:
             raise EnvironmentProblem(
-                f"cannot open the ledger {str(self.path)!r}: {error}; pass --ledger FILE, or none"
+                f"cannot open the ledger {str(self.path)!r}: {error}; pass ledger=FILE, or ledger=none for none"
             ) from error
         try:
             self._prepare_patiently()
@@ -139,9 +139,7 @@ class Ledger:
                 f"{str(self.path)!r} is a ledger of version {version}, this piu-lora reads {_VERSION}; update piu-lora"
             )
         if ("adapters" in tables) != (version > 0) or (tables and not version):
-            raise BadInput(
-                f"{str(self.path)!r} is no ledger but another database; pass another --ledger FILE"
-            )
+            raise BadInput(f"{str(self.path)!r} is no ledger but another database; pass another ledger=FILE")
         return int(version)
 
     def __enter__(self) -> Self:
@@ -170,7 +168,7 @@ class Ledger:
                 reason = f"{error}; check the disk and its permissions"
                 raise EnvironmentProblem(f"the ledger {str(self.path)!r} cannot be used: {reason}") from error
             raise BadInput(
-                f"{str(self.path)!r} is no ledger, or is damaged ({error}); restore a backup, or pass --ledger FILE"
+                f"{str(self.path)!r} is no ledger, or is damaged ({error}); restore a backup, or pass ledger=FILE"
             ) from error
 
     @contextmanager
@@ -199,7 +197,7 @@ class Ledger:
                 f"SELECT {', '.join(_COLUMNS)} FROM adapters {where} ORDER BY created, adapter_id", values
             )
             try:
-                return [_entry(row) for row in rows]
+                return [Entry.of_row(row) for row in rows]
             except (ValueError, TypeError) as error:
                 raise sqlite3.DatabaseError(f"a row cannot be read: {error}") from error
 
@@ -398,14 +396,3 @@ def _in_place(entry: Entry) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _entry(row: Sequence[Any]) -> Entry:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    return Entry(
-        **{
-            **values,
-            "members": tuple(json.loads(values["members"])),
-            "figures": json.loads(values["figures"]),
-        }
-    )

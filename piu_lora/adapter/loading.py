@@ -124,7 +124,7 @@ def check_weights(weights: Sequence[float], *, allow_negative: bool) -> None:
         if weight < 0 and not allow_negative:
             raise BadInput(
                 f"adapter weight {weight!r} is below 0: it would bring the forgotten person out more strongly; "
-                "to do that on purpose, for an audit, pass allow_negative=True (--allow-negative)"
+                "to do that on purpose, for an audit, pass allow_negative=True"
             )
 
 

@@ -35,7 +35,9 @@ def disk_errors(what: str) -> Iterator[None]:
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise ``BadInput`` if ``path`` is there already, unless ``force``."""
     if path.exists() and not force:
-        raise BadInput(f"{str(path)!r} exists already; choose another --out, or pass --force to replace it")
+        raise BadInput(
+            f"{str(path)!r} exists already; choose another `out`, or pass force=True to replace it"
+        )
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -73,7 +75,7 @@ def claimed(path: Path) -> Iterator[None]:
             lock.acquire()
         except Timeout as error:
             raise Busy(
-                f"another run is writing to {str(path)!r}; wait for it or choose another --out"
+                f"another run is writing to {str(path)!r}; wait for it or choose another `out`"
             ) from error
     try:
         yield
@@ -128,7 +130,7 @@ class OutputFolder:
         refuse_existing(self.path, force=self.force)
         if self.path.exists() and not (self.path / self._mark).exists():
             raise BadInput(
-                f"output {str(self.path)!r} exists and holds no {self._mark}; it is never replaced, choose another --out"
+                f"output {str(self.path)!r} exists and holds no {self._mark}; it is never replaced, choose another `out`"
             )
 
     @contextmanager

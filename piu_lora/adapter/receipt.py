@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self, cast, get_origin
 
 from piu_lora.errors import BadInput
 
-__all__ = ["FORMAT", "BaseRef", "Figure", "Receipt", "library_versions", "settings_digest"]
+__all__ = ["FORMAT", "BaseRef", "Figure", "Receipt", "library_versions", "people_text", "settings_digest"]
 
 FORMAT = "piu_lora.adapter/1"
 _LIBRARIES = ("piu-lora", "torch", "diffusers", "peft", "transformers", "safetensors", "numpy")
@@ -73,6 +73,24 @@ class Receipt:
     solution: dict[str, Any] = field(default_factory=dict)
     adapter_id: str = field(default_factory=lambda: secrets.token_hex(8))
     format: str = FORMAT
+
+    @property
+    def people(self) -> int:
+        """How many people the adapter forgets.
+
+        ``counts["people"]`` where it is written down, else one for each member that takes part in a merge, else
+        one. (``forget`` leaves the number out for one person, ``merge`` where every member forgets one.)
+        """
+        if "people" in self.counts:
+            return self.counts["people"]
+        return sum(bool(member["weight"]) for member in self.members) or 1
+
+    def for_people(self, people: int) -> Self:
+        """The same receipt for so many people; the number is written down only where nothing else says it."""
+        silent = dataclasses.replace(self, counts={k: v for k, v in self.counts.items() if k != "people"})
+        if silent.people == people:
+            return silent
+        return dataclasses.replace(self, counts={**self.counts, "people": people})
 
     def to_json(self) -> str:
         """Pretty, with sorted keys."""
@@ -141,6 +159,11 @@ def _pair(values: Any) -> tuple[float, float] | None:
         return None
     low, high = values
     return float(low), float(high)
+
+
+def people_text(count: int) -> str:
+    """``1 person``, ``20 people``."""
+    return f"{count} {'person' if count == 1 else 'people'}"
 
 
 def settings_digest(base: BaseRef, method: str, settings: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from piu_lora.errors import BadInput
+from piu_lora.model import BaseFamily
 from piu_lora.settings import Settings, require
 
 __all__ = ["BUDGETS", "AuditConfig"]
@@ -92,19 +93,17 @@ class AuditConfig(Settings):
         )
 
     @classmethod
-    def preset(cls, budget: str = "default", family: str = "mini") -> Self:
-        """The settings of a named budget, for a family of bases.
+    def preset(cls, budget: str = "default", family: BaseFamily | None = None) -> Self:
+        """The settings of a named budget, on a family of bases.
 
         Raises:
             BadInput: no budget of that name.
         """
         if budget not in BUDGETS:
             raise BadInput(f"unknown budget {budget!r}; known: {', '.join(BUDGETS)}")
-        return cls(budget=budget).updated({} if family == "mini" else _LARGE).updated(BUDGETS[budget])
+        return cls(budget=budget).updated(family.audit if family else {}).updated(BUDGETS[budget])
 
 
-# Of a base of the size of Arc2Face: samplers and batches as they are used there; not measured.
-_LARGE: dict[str, Any] = {"steps": 25, "batch": 8, "relearn_lr": 1e-4, "reidentify_people": 1024}
 BUDGETS: dict[str, dict[str, Any]] = {
     "default": {},
     "quick": {

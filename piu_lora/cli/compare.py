@@ -20,8 +20,8 @@ def command(
         list[str],
         typer.Option(help="section.key=VALUE,VALUE for ours, baseline:key=VALUE,VALUE for a baseline"),
     ] = [],
-    variant: Annotated[
-        list[str], typer.Option(help='one more contender: "METHOD section.key=VALUE ..."')
+    variants: Annotated[
+        list[str], typer.Option("--variant", help='one more contender: "METHOD section.key=VALUE ..."')
     ] = [],
     base: Base = "mini",
     bank: Bank = None,
@@ -51,7 +51,7 @@ def command(
     chosen = [name.strip() for name in methods.split(",")] if methods else known_methods(family)
     try:
         result = compare(
-            out, chosen, people=people, seeds=seeds, vary=vary, variants=variant, base=base, bank=bank, pack=pack, second=second,
+            out, chosen, people=people, seeds=seeds, vary=vary, variants=variants, base=base, bank=bank, pack=pack, second=second,
             second_bank=second_bank, config=config, processes=processes, device=device, against=against, report_only=report_only,
             progress=bars,
         )  # fmt: skip

@@ -89,16 +89,23 @@ def extract(
 
 
 def _print(result: Any, as_json: bool) -> None:
+    from piu_lora.adapter.receipt import people_text
     from piu_lora.evidence import aligned
 
     layers = {module: vars(error) for module, error in result.errors.items()}
-    facts = {"adapter_id": result.receipt.adapter_id, "path": str(result.path), "layers": layers}
+    facts = {
+        "adapter_id": result.receipt.adapter_id,
+        "path": str(result.path),
+        "people": result.receipt.people,
+        "layers": layers,
+    }
     rows = [("layer", "rank", "error", "of the layer's change")]
     rows += [
         (module, str(each.rank), f"{each.absolute:.2e}", f"{each.relative:.2e}")
         for module, each in result.errors.items()
     ]
-    lines = [f"adapter {result.receipt.adapter_id} in {result.path}", "", *aligned(rows)]
+    people = people_text(result.receipt.people)
+    lines = [f"adapter {result.receipt.adapter_id} for {people} in {result.path}", "", *aligned(rows)]
     if (rest := result.extracted) is not None and rest.left_out:
         facts["left_out"] = rest.left_out
         lines.append(

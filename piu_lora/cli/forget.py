@@ -31,6 +31,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Forget one identity, or several: make an adapter, show what it does, and leave it in a folder."""
+    from piu_lora.adapter.receipt import people_text
     from piu_lora.config import ForgetConfig
     from piu_lora.evidence import report_table
     from piu_lora.jobs.forget import forget
@@ -60,7 +61,10 @@ def command(
     if not is_main():
         return
     receipt = result.receipt
-    lines = [f"adapter {receipt.adapter_id} in {result.path}", f"trained in {receipt.seconds['train']:.0f} s"]
+    lines = [
+        f"adapter {receipt.adapter_id} for {people_text(receipt.people)} in {result.path}",
+        f"trained in {receipt.seconds['train']:.0f} s",
+    ]
     if result.evaluation is not None:
         lines += [
             "",
@@ -71,6 +75,7 @@ def command(
     facts = {
         "adapter_id": receipt.adapter_id,
         "path": str(result.path),
+        "people": receipt.people,
         "seconds": receipt.seconds,
         "evaluation": receipt.evaluation,
     }

@@ -30,6 +30,7 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Push an adapter to the Hub; refuses when a file names the person it forgets."""
+    from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.adapters.publish import push as job
 
     with opened_ledger(ledger) as entries:
@@ -51,7 +52,8 @@ def push(
         text = "\n".join(
             [
                 *listing,
-                f"{'pushed to' if done.changed else 'unchanged at'} {done.url} (commit {done.commit[:12]})",
+                f"{'pushed to' if done.changed else 'unchanged at'} {done.url} (commit {done.commit[:12]}), "
+                f"for {people_text(done.people)}",
             ]
         )
     print_result(facts, text, as_json)
@@ -66,11 +68,12 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Download an adapter from the Hub into a folder, with every digest checked."""
+    from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.adapters.publish import pull as job
 
     adapter = job(name, out, force=force)
     print_result(
-        {"adapter_id": adapter.id, "path": str(adapter.path)},
-        f"adapter {adapter.id} in {adapter.path}",
+        {"adapter_id": adapter.id, "path": str(adapter.path), "people": adapter.receipt.people},
+        f"adapter {adapter.id} for {people_text(adapter.receipt.people)} in {adapter.path}",
         as_json,
     )

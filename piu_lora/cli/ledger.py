@@ -44,23 +44,38 @@ def list_(
 ) -> None:
     """List the adapters; whom they forget only with --names, since terminals are logged."""
     from piu_lora.evidence import aligned
+    from piu_lora.jobs.ledger import forgotten_people
 
     with _opened(ledger) as entries:
         found, place = entries.entries(state), entries.path
-    head = ["adapter", "state", "base", "method", "created", "forget ISM", *(["identity"] if names else [])]
+    head = [
+        "adapter",
+        "state",
+        "base",
+        "method",
+        "people",
+        "created",
+        "forget ISM",
+        *(["identity"] if names else []),
+    ]
     rows = [
         [
             each.adapter_id,
             each.state,
             each.base,
             each.method,
+            str(forgotten_people(each) or "-"),
             each.created[:10],
             _forget(each.figures),
             *([", ".join(each.identities)] if names else []),
         ]
         for each in found
     ]
-    facts = {"adapters": [vars(each) if names else each.public() for each in found]}
+    facts = {
+        "adapters": [
+            {**(vars(each) if names else each.public()), "people": forgotten_people(each)} for each in found
+        ]
+    }
     print_result(
         facts,
         "\n".join(aligned([head, *rows]))
@@ -68,10 +83,6 @@ def list_(
         else f"no {state or ''} adapters in {place}".replace("  ", " "),
         as_json,
     )
-
-
-def _named(identities: list[str], names: bool) -> list[str]:
-    return [", ".join(identities)] if names else []
 
 
 def _forget(figures: dict[str, dict[str, float | None]]) -> str:
@@ -82,8 +93,11 @@ def _forget(figures: dict[str, dict[str, float | None]]) -> str:
 @app.command("show")
 def show(adapter: AdapterId, ledger: LedgerFile = None, as_json: Json = False) -> None:
     """Show one entry in full, with the person."""
+    from piu_lora.jobs.ledger import forgotten_people
+
     with _opened(ledger) as entries:
-        found = vars(entries.find(adapter))
+        entry = entries.find(adapter)
+    found = {**vars(entry), "people": forgotten_people(entry)}
     lines = [f"{name.replace('_', ' '):15} {_plain(value)}" for name, value in found.items() if value]
     print_result(found, "\n".join(lines), as_json)
 

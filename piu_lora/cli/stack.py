@@ -201,25 +201,29 @@ def fuse(
     as_json: Json = False,
 ) -> None:
     """Write a complete diffusers pipeline with the adapters baked into its weights."""
+    from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.stacks.fuse import fuse_adapters
     from piu_lora.jobs.stacks.members import open_members
 
     members = open_members(adapters, weight or None, allow_negative=allow_negative)
     receipt = fuse_adapters(members, base, out, dtype=dtype, shard=shard, force=force)
-    text = f"{len(members)} adapters fused into {out} ({dtype}); load it with load_base or diffusers"
-    print_result({"path": str(out), **receipt}, text, as_json)
+    people = sum(member.adapter.receipt.people for member in members if member.weight)
+    text = f"{len(members)} adapters for {people_text(people)} fused into {out} ({dtype}); load it with load_base or diffusers"
+    print_result({"path": str(out), "people": people, **receipt}, text, as_json)
 
 
 def _print_merged(result: Any, as_json: bool) -> None:
+    from piu_lora.adapter.receipt import people_text
+
     ranks = sorted({error.rank for error in result.errors.values()})
     facts = {
-        "adapter_id": result.receipt.adapter_id, "path": str(result.path), "members": result.receipt.members,
+        "adapter_id": result.receipt.adapter_id, "path": str(result.path), "people": result.receipt.people, "members": result.receipt.members,
         "worst_relative": result.worst,
         "layers": {module: vars(error) for module, error in result.errors.items()},
     }  # fmt: skip
     span = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     text = (
-        f"adapter {result.receipt.adapter_id} in {result.path}, made of {len(result.receipt.members)}: {len(result.errors)} layers, "
+        f"adapter {result.receipt.adapter_id} for {people_text(result.receipt.people)} in {result.path}, made of {len(result.receipt.members)}: {len(result.errors)} layers, "
         f"{span}; compression and storage lose at most {result.worst:.2e} of a layer's change (spectral norm)"
     )
     print_result(facts, text, as_json)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from piu_lora.cli.messages import OptionFormatter, translated
 from piu_lora.errors import PiuLoraError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check_junit(path: Path | None) -> None:
     from piu_lora.errors import BadInput
 
     if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
-        raise BadInput(f"--junit {str(path)!r} cannot be written: name a file in a folder that is there")
+        raise BadInput(f"junit = {str(path)!r} cannot be written: name a file in a folder that is there")
 
 
 def judged(report: "Report", junit: Path | None, *, binding: bool) -> None:
@@ -103,7 +104,7 @@ def run(app: typer.Typer) -> None:
     except PiuLoraError as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {translated(str(error))}", err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
@@ -114,9 +115,9 @@ def _quieten(debug: bool) -> None:
     """Third-party chatter off, our own warnings on, both before those libraries are imported."""
     # Of several processes of one launch, the first one talks.
     level = logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    logging.basicConfig(
-        level=logging.DEBUG if debug else level, format="%(levelname)s: %(message)s", stream=sys.stderr
-    )
+    talk = logging.StreamHandler(sys.stderr)
+    talk.setFormatter(OptionFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else level, handlers=[talk])
     logging.addLevelName(logging.WARNING, "warning")
     if not debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

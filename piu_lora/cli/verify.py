@@ -24,6 +24,7 @@ def command(
     """Check an adapter against its receipt: files, weights, base, effect, figures; exit 1 with the first
     thing that differs.
     """
+    from piu_lora.adapter.receipt import people_text
     from piu_lora.evidence import aligned
     from piu_lora.jobs.evaluation.verify import verify_adapter
 
@@ -39,7 +40,14 @@ def command(
         )
         for check in verdict.checks
     ]
-    facts = {"verified": verdict.failure is None, "checks": [vars(check) for check in verdict.checks]}
-    print_result(facts, "\n".join(aligned(rows)), as_json)
+    lines = aligned(rows)
+    if verdict.people is not None:
+        lines.append(f"by its receipt it forgets {people_text(verdict.people)}")
+    facts = {
+        "verified": verdict.failure is None,
+        "people": verdict.people,
+        "checks": [vars(check) for check in verdict.checks],
+    }
+    print_result(facts, "\n".join(lines), as_json)
     if verdict.failure is not None:
         raise typer.Exit(1)

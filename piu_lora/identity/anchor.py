@@ -120,7 +120,7 @@ def fixed(choice: _Choice) -> Anchor:
     found = (choice.rows == (bank.index(identity) if identity in bank else -1)).nonzero()
     if not len(found):
         raise BadInput(
-            f"anchor.identity = {identity!r} is not a retained identity on the training side; pass another id or another --seed"
+            f"anchor.identity = {identity!r} is not a retained identity on the training side; pass another id or another seed"
         )
     return choice.take(int(found[0]))
 
@@ -137,8 +137,8 @@ def proximity(cosines: torch.Tensor, config: AnchorConfig, generator: torch.Gene
     wide = int((distance < 0.05).sum())
     raise BadInput(
         f"no identity lies within {config.tolerance} of anchor.tau = {config.tau}; {wide} lie within 0.05, the closest at cosine "
-        f"{float(cosines[distance.argmin()]):.3f}. Pass --set anchor.on_empty=widen (up to anchor.max_tolerance = {config.max_tolerance}) "
-        "or --set anchor.tolerance=..."
+        f"{float(cosines[distance.argmin()]):.3f}. Pass anchor.on_empty=widen (up to anchor.max_tolerance = {config.max_tolerance}) "
+        "or anchor.tolerance=..."
     )
 
 
@@ -177,7 +177,7 @@ def far_safe(choice: _Choice) -> Anchor:
         return choice.take(int(below.argmax()), threshold)
     raise BadInput(
         f"nobody of {len(choice.rows)} candidates is safe: {_ceiling_text(choice, threshold)}, and the least similar one lies at "
-        f"{float(choice.cosines.min()):.3f}. Pass --set anchor.rule=synthetic, or a smaller anchor.margin or anchor.far"
+        f"{float(choice.cosines.min()):.3f}. Pass anchor.rule=synthetic, or a smaller anchor.margin or anchor.far"
     )
 
 
@@ -202,7 +202,7 @@ def synthetic(choice: _Choice) -> Anchor:
         tries = normalize(tries - _STRIDE * push, dim=1)
     raise BadInput(
         f"no synthetic anchor found in {_ROUNDS} rounds of {_TRIES} tries: {_ceiling_text(choice, threshold)}, and the freest try "
-        f"still meets somebody at {float(worst.min()):.3f}. Pass a smaller --set anchor.far=... or anchor.margin=..., or another --seed"
+        f"still meets somebody at {float(worst.min()):.3f}. Pass a smaller anchor.far=... or anchor.margin=..., or another seed"
     )
 
 

@@ -138,9 +138,11 @@ def calibrate(embeddings: torch.Tensor, labels: torch.Tensor | None = None) -> C
         BadInput: there is not a pair of one person to learn from.
     """
     if labels is not None and len(labels.unique()) < 2:
-        raise BadInput("the photographs show one identity only, and eps is what tells two apart; pass --eps")
+        raise BadInput(
+            "the photographs show one identity only, and eps is what tells two apart; pass eps=DISTANCE"
+        )
     if len(embeddings) < 3:
-        raise BadInput(f"{len(embeddings)} faces are too few to propose eps from; pass --eps")
+        raise BadInput(f"{len(embeddings)} faces are too few to propose eps from; pass eps=DISTANCE")
     known = torch.arange(len(embeddings)) if labels is None else labels
     same, different = similarities(embeddings, known)
     nearest = _nearest_stranger(embeddings, known)
@@ -153,7 +155,7 @@ def calibrate(embeddings: torch.Tensor, labels: torch.Tensor | None = None) -> C
         impostor = float(nearest.mean())
     if len(same) == 0:
         raise BadInput(
-            "no two of these faces look like one person, so there is nothing to propose eps from; pass --eps"
+            "no two of these faces look like one person, so there is nothing to propose eps from; pass eps=DISTANCE"
         )
     return Calibration(
         round(1 - (impostor + float(same.mean())) / 2, 3),

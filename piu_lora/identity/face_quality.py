@@ -32,7 +32,7 @@ class FaceQuality:
         self.path, self.providers = Path(path), list(providers)
         if not self.path.is_file():
             raise EnvironmentProblem(
-                f"there is no face-quality model at {str(path)!r}; pass --quality FILE.onnx, or leave it out"
+                f"there is no face-quality model at {str(path)!r}; pass quality=FILE.onnx, or leave it out"
             )
         shape = self._session.get_inputs()[0].shape
         if len(shape) != 4 or shape[1] != 3 or not isinstance(shape[2], int) or shape[2] != shape[3]:

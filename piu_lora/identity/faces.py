@@ -209,7 +209,7 @@ def _models(pack: Path, wanted: str | None) -> tuple[Path, Path]:
     without a word.
     """
     if not pack.is_dir():
-        raise EnvironmentProblem(f"there is no face pack at {str(pack)!r}; {_HELP}, or pass --pack DIR")
+        raise EnvironmentProblem(f"there is no face pack at {str(pack)!r}; {_HELP}, or pass pack=DIR")
     files = sorted(pack.glob("*.onnx"))
     nested = sorted(pack.glob("*/*.onnx"))
     if not files:

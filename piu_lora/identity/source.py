@@ -1,4 +1,4 @@
-"""What ``--identity`` accepts: a bank id, a photograph, a folder of photographs, or a file of embeddings."""
+"""What ``identity`` accepts: a bank id, a photograph, a folder of photographs, or a file of embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def resolve_identity(
         raise BadInput(f"{str(path)!r} holds no photographs ({', '.join(sorted(PHOTO_SUFFIXES))})")
     if reader is None:
         raise BadInput(
-            f"{str(identity)!r} holds photographs, but no face pack is at hand to read them; pass --pack DIR "
+            f"{str(identity)!r} holds photographs, but no face pack is at hand to read them; pass pack=DIR "
             "(`piu-lora bank models` makes one), or a .npy file of embeddings"
         )
     bank.recognizer.require(reader.id, "the bank", "the face pack")

@@ -131,7 +131,7 @@ def _highest(
 def _doubled(far: float, value: float, own_cosine: float) -> str:
     return (
         f"at a false-accept rate of {far:g} the threshold is {value:.3f}, but people's own embeddings lie at {own_cosine:.3f} "
-        "(median): many are in the bank under two ids; see `piu-lora bank check`, or ask for a higher rate (--set anchor.far=...)"
+        "(median): many are in the bank under two ids; see `piu-lora bank check`, or ask for a higher rate (anchor.far=...)"
     )
 
 
@@ -152,7 +152,7 @@ def _sample(bank: IdentityBank, max_pairs: int, seed: int) -> tuple[torch.Tensor
 def _too_few(pairs: int, far: float, people: int, sampled: bool) -> str:
     more = "raise max_pairs" if sampled else f"add people to the bank (it holds {people})"
     rate = (
-        f" or ask for a rate of {PAIRS_PER_FAR / pairs:.2g} or more (--set anchor.far=...)"
+        f" or ask for a rate of {PAIRS_PER_FAR / pairs:.2g} or more (anchor.far=...)"
         if pairs > PAIRS_PER_FAR
         else ""
     )

@@ -176,7 +176,11 @@ def _check_base(pipe: StableDiffusionPipeline, request: ErasureRequest) -> BaseR
             f"the pipeline carries adapters already ({pipe.get_list_adapters()}); pass a base without any"
         )
     return BaseRef(
-        info.id, info.family, attention_digest(pipe.unet), info.revision, encoder_digest(pipe.text_encoder)
+        info.id,
+        info.family.name,
+        attention_digest(pipe.unet),
+        info.revision,
+        encoder_digest(pipe.text_encoder),
     )
 
 
@@ -220,7 +224,7 @@ def _facts(receipt: Receipt, request: ErasureRequest, weights: Path) -> AdapterF
         method=receipt.method,
         weights_sha256=file_digest(weights),
         bytes=weights.stat().st_size,
-        people=len(request.people),
+        people=receipt.people,
     )
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "entry_for",
     "export_ledger",
     "folders_of",
+    "forgotten_people",
     "identities_of",
     "identity_text",
     "registered",
@@ -74,6 +75,18 @@ def entry_for(receipt: Receipt, path: Path, identity: str | Path = "", bank: str
         receipt.adapter_id, "active", str(identity), bank, receipt.base.id, receipt.method, str(path.absolute()),
         receipt.files.get(DIFFUSERS_FILE, ""), members=tuple(str(member["adapter_id"]) for member in receipt.members), figures=ratios,
     )  # fmt: skip
+
+
+def forgotten_people(entry: Entry) -> int | None:
+    """How many people an adapter forgets: as its receipt says, else as many as its entry names; None where it
+    names nobody.
+    """
+    try:
+        path = Path(entry.path) / RECEIPT_FILE
+        receipt = Receipt.from_json(path.read_text(), str(path))
+    except (OSError, ValueError, BadInput):
+        return len(entry.identities) or None
+    return receipt.people if receipt.adapter_id == entry.adapter_id else len(entry.identities) or None
 
 
 @contextmanager
@@ -204,6 +217,6 @@ def export_ledger(ledger: Ledger, out: Path, *, public: bool = False, force: boo
         )
         text = buffer.getvalue()
     else:
-        raise BadInput(f"--out {str(out)!r} ends in neither .json nor .csv; the suffix chooses the format")
+        raise BadInput(f"out = {str(out)!r} ends in neither .json nor .csv; the suffix chooses the format")
     write_file(out, text.encode(), mode=0o600)
     return len(rows)

@@ -1,5 +1,6 @@
 """What: bases, conditions, sampling and LoRA."""
 
+from piu_lora.model import families  # fills the registry
 from piu_lora.model.activations import (
     add_second_moments,
     empty_inputs,
@@ -23,6 +24,7 @@ from piu_lora.model.base import (
     without_bars,
 )
 from piu_lora.model.condition import TokenSample, encode_embeddings, encode_empty, identity_position
+from piu_lora.model.family import FAMILIES, BaseFamily, find_family
 from piu_lora.model.lora import (
     adapters_disabled,
     attach,
@@ -40,6 +42,8 @@ from piu_lora.model.training_memory import checkpointed, compiled, parked
 __all__ = [
     "ARC2FACE",
     "DTYPES",
+    "FAMILIES",
+    "BaseFamily",
     "BaseInfo",
     "Precision",
     "TokenSample",
@@ -59,6 +63,7 @@ __all__ = [
     "encoder_adapters_disabled",
     "encoder_digest",
     "family_of",
+    "find_family",
     "generate",
     "identity_position",
     "layer_inputs",

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from piu_lora.errors import BadInput, EnvironmentProblem, Incompatible
 from piu_lora.identity import RecognizerId
+from piu_lora.model.family import BaseFamily, find_family
 from piu_lora.model.hub import HubFiles, LocalFiles
 from piu_lora.model.layout import ARC2FACE, SD15, Layout, is_folder, locate, split_revision
 
@@ -58,7 +59,7 @@ class BaseInfo:
     """
 
     id: str
-    family: str
+    family: BaseFamily
     embedding_width: int
     recognizer: RecognizerId
     revision: str = ""
@@ -105,7 +106,7 @@ def load_base(
     with without_bars():
         pipe = _assemble(layout, folders, dtype)
     _state(pipe, layout)
-    if describe(pipe).family != "mini":
+    if describe(pipe).family.name != "mini":
         _say_once("this base has no safety checker: nothing filters what it generates")
     pipe.set_progress_bar_config(disable=True)
     loaded: StableDiffusionPipeline = pipe.to(target)
@@ -251,7 +252,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise BadInput(
-            f"device {name!r} is not available here: {str(error).splitlines()[0]}; pass --device auto"
+            f"device {name!r} is not available here: {str(error).splitlines()[0]}; pass device=auto"
         ) from error
     return torch.device(name)
 
@@ -262,29 +263,29 @@ def describe(pipe: StableDiffusionPipeline) -> BaseInfo:
     """
     stated = getattr(pipe.text_encoder.config, "piu_lora", None)
     if not stated:
-        return BaseInfo("local", "arc2face", 512, RecognizerId(_ARCFACE, ""))
+        return BaseInfo("local", find_family("arc2face"), 512, RecognizerId(_ARCFACE, ""))
     return BaseInfo(
         stated["base"],
-        stated["family"],
+        find_family(stated["family"]),
         int(stated["embedding_width"]),
         RecognizerId(stated["recognizer"], stated["recognizer_sha256"]),
         stated.get("revision", ""),
     )
 
 
-def family_of(base: str | Path | StableDiffusionPipeline) -> str:
+def family_of(base: str | Path | StableDiffusionPipeline) -> BaseFamily:
     """The family of a base, without loading it: ``mini``, or ``arc2face`` for everything that does not say
     otherwise.
     """
     if isinstance(base, StableDiffusionPipeline):
         return describe(base).family
     if str(base) == "mini":
-        return "mini"
+        return find_family("mini")
     try:
         stated = json.loads((Path(base) / "text_encoder" / "config.json").read_text()).get("piu_lora", {})
     except (OSError, ValueError):
-        return "arc2face"
-    return str(stated.get("family", "arc2face"))
+        return find_family("arc2face")
+    return find_family(stated.get("family", "arc2face"))
 
 
 def attention_digest(unet: UNet2DConditionModel) -> str:

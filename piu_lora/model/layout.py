@@ -123,7 +123,7 @@ def locate(base: str, revision: str | None, parts_revision: str | None, **hub: o
     if is_folder(folder):
         if revision is not None:
             raise BadInput(
-                f"--base {base!r} is a folder, and a folder has no revision {revision!r}; leave it out"
+                f"base = {base!r} is a folder, and a folder has no revision {revision!r}; leave it out"
             )
         files, name = LocalFiles(folder), "local"
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not base.startswith("."):

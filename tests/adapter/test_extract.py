@@ -73,7 +73,7 @@ def test_differences_that_no_lora_holds_are_not_dropped_silently(
         other.conv_in.weight += 1
         other.mid_block.attentions[0].transformer_blocks[0].attn2.to_out[0].bias += 1
     other.save_pretrained(tmp_path / "dense")
-    with pytest.raises(BadInput, match=r"2 weights differ .* --ignore-rest"):
+    with pytest.raises(BadInput, match=r"2 weights differ .* ignore_rest=True"):
         extract_adapter(base, tmp_path / "dense", tmp_path / "adapter", rank=3)
     made = extract_adapter(base, tmp_path / "dense", tmp_path / "adapter", rank=3, ignore_rest=True)
     assert made.extracted is not None

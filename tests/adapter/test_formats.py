@@ -301,7 +301,7 @@ def test_resize_is_the_best_of_its_rank_and_says_what_it_lost(
         assert error.relative == pytest.approx(float(singular[1] / singular[0]), rel=1e-4)
     full = resize_adapter(tmp_path / "a", tmp_path / "full", rank=16, dtype="fp32")
     assert max(error.relative for error in full.errors.values()) < 1e-6
-    with pytest.raises(BadInput, match="pass --rank N"):
+    with pytest.raises(BadInput, match="pass rank=N"):
         resize_adapter(tmp_path / "a", tmp_path / "none")
 
 

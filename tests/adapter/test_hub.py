@@ -206,7 +206,7 @@ def test_visibility_is_said_and_never_changed(
 ) -> None:
     upload(adapter_folder, public=public)
     commits = len(writer.commits(REPO))
-    with pytest.raises(BadInput, match="--public"):
+    with pytest.raises(BadInput, match="public=True"):
         upload(adapter_folder, public=not public)
     assert HfApi().model_info(REPO).private is not public
     assert len(writer.commits(REPO)) == commits

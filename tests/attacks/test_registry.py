@@ -10,6 +10,7 @@ from piu_lora.attacks import ATTACKS, AttackContext, AuditConfig, attack, find_a
 from piu_lora.attacks.registry import Outcome
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
+from piu_lora.model import find_family
 from tests.adapter.stacks import random_change
 from tests.attacks.contexts import QUICK, context_of
 
@@ -117,7 +118,7 @@ def test_the_same_seed_gives_the_same_figures(pipe: StableDiffusionPipeline, ban
 
 def test_budgets() -> None:
     assert AuditConfig.preset().budget == "default"
-    assert AuditConfig.preset("default", "arc2face").batch < AuditConfig.preset().batch
+    assert AuditConfig.preset("default", find_family("arc2face")).batch < AuditConfig.preset().batch
     assert AuditConfig.preset().updated_from_pairs(["relearn_steps=[1, 2]", "far=0.01"]).relearn_steps == (
         1,
         2,

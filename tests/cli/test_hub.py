@@ -19,6 +19,7 @@ from PIL import Image
 from piu_lora.adapter import Entry, Ledger, read_adapter
 from piu_lora.adapter.folder import file_digest
 from piu_lora.cli.app import main
+from piu_lora.cli.messages import OptionFormatter
 from piu_lora.identity import IdentityBank
 from tests.adapter.stacks import write_random
 from tests.hub import LoopbackHub
@@ -38,6 +39,7 @@ class Result:
 def piu(*arguments: object) -> Result:
     out, err, code, talk = io.StringIO(), io.StringIO(), 0, logging.StreamHandler()
     talk.setStream(err)
+    talk.setFormatter(OptionFormatter("%(message)s"))
     line = mock.patch.object(sys, "argv", ["piu-lora", *map(str, arguments)])
     logging.getLogger("piu_lora").addHandler(talk)
     try:
@@ -95,6 +97,7 @@ def test_there_and_back(writer: LoopbackHub, adapter_folder: Path, people: Path,
     assert json.loads(pulled.out) == {
         "adapter_id": read_adapter(adapter_folder).id,
         "path": str(tmp_path / "forgotten"),
+        "people": 1,
     }
     assert piu("pull", REPO).code == 2
     assert piu("pull", f"{REPO}@{facts['commit']}", "--force").code == 0

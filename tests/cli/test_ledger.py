@@ -143,7 +143,7 @@ def test_a_broken_ledger_stops_forget_before_anything_expensive(own_ledger: Path
     ):
         err = io.StringIO()
         with (
-            mock.patch("piu_lora.jobs.forget.open_case") as request,
+            mock.patch("piu_lora.jobs.forget.open_request") as request,
             contextlib.redirect_stderr(err),
             pytest.raises(SystemExit) as stop,
         ):

@@ -38,9 +38,9 @@ from piu_lora.jobs.arena.compare import shared_settings
 from piu_lora.jobs.arena.round import Contender, Round
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.stacks.layer_statistics import RefitConfig
-from piu_lora.model import mini
+from piu_lora.model import FAMILIES, find_family, mini
 from piu_lora.unlearn import METHODS
-from piu_lora.unlearn.baselines import BASELINES, MINI, Rendering
+from piu_lora.unlearn.baselines import BASELINES, Rendering
 from tests.devices.elsewhere import AWAY, away
 from tests.tiny import FAST, tiny_bank, tiny_pipeline
 
@@ -54,7 +54,7 @@ def flows(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     bank, tiny = tiny_bank(), tiny_pipeline().to(AWAY)
     pipe = load_base("mini", device=AWAY)
     fast = ForgetConfig().updated_from_pairs(FAST)
-    small = shared_settings("mini").updated({"evaluation": SMALL})
+    small = shared_settings(find_family("mini")).updated({"evaluation": SMALL})
 
     def made(name: str) -> Path:
         return folder / name
@@ -100,12 +100,16 @@ def flows(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         "wid": {"steps": 1, "batch": 2, "accumulation": 1, "rendering": few},
     }  # fmt: skip
     for name in BASELINES:
-        MINI[name] = dataclasses.replace(MINI[name], **quick[name])
+        settings = {**find_family("mini").baselines[name], **quick[name]}
+        patched = dataclasses.replace(
+            FAMILIES["mini"], baselines=FAMILIES["mini"].baselines | {name: settings}
+        )
+        FAMILIES["mini"] = patched
         yield f"arena {name}", partial(lambda baseline: arena[0].play(Contender(baseline), 0), name)
 
     def embedded() -> None:
         config = (
-            ForgetConfig.preset("mini", "closed-encoder")
+            ForgetConfig.preset(find_family("mini"), "closed-encoder")
             .updated_from_pairs(QUICK)
             .updated({"evaluation": SMALL})
         )

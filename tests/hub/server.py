@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 # The two route modules register themselves.
+from tests.hub import download, upload  # noqa: F401
 from tests.hub.blobs import blobs_of
 from tests.hub.faults import Fault, Faults, Match
 from tests.hub.handler import HubHandler

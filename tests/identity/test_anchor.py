@@ -101,8 +101,8 @@ def test_an_empty_band_counts_who_is_near_and_says_what_to_pass() -> None:
         f"no identity lies within 0.01 of anchor.tau = 0.243; {len(near)} lie within 0.05, the closest at cosine 0.205"
         in message
     )
-    assert "--set anchor.on_empty=widen (up to anchor.max_tolerance = 0.05)" in message
-    assert "--set anchor.tolerance=" in message
+    assert "anchor.on_empty=widen (up to anchor.max_tolerance = 0.05)" in message
+    assert "anchor.tolerance=" in message
 
 
 def test_widen_takes_the_closest_within_its_limit() -> None:

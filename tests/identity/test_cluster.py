@@ -248,19 +248,19 @@ def test_a_few_pairs_among_many_strangers_are_enough(seed: int) -> None:
 @pytest.mark.parametrize("labelled", [True, False])
 def test_without_a_pair_nothing_is_proposed(labelled: bool) -> None:
     rows, _ = people(200, (1, 1))
-    with pytest.raises(BadInput, match=r"no two of these faces look like one person.*pass --eps"):
+    with pytest.raises(BadInput, match=r"no two of these faces look like one person.*pass eps=DISTANCE"):
         calibrate(rows, torch.arange(len(rows)) if labelled else None)
 
 
 def test_one_person_alone_shows_no_stranger_to_propose_eps_from() -> None:
     rows, labels = people(1, (8, 8))
-    with pytest.raises(BadInput, match="pass --eps"):
+    with pytest.raises(BadInput, match="pass eps=DISTANCE"):
         calibrate(rows, labels)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_too_few_faces_are_counted(rows: int) -> None:
-    with pytest.raises(BadInput, match=f"{rows} faces are too few to propose eps from; pass --eps"):
+    with pytest.raises(BadInput, match=f"{rows} faces are too few to propose eps from; pass eps=DISTANCE"):
         calibrate(unit(0, max(rows, 1))[:rows])
 
 

@@ -61,7 +61,7 @@ def nest(pack: Path) -> None:
     [
         (
             shutil.rmtree,
-            r"there is no face pack at '.*pack'; `piu-lora bank models` sets one up, or pass --pack DIR",
+            r"there is no face pack at '.*pack'; `piu-lora bank models` sets one up, or pass pack=DIR",
         ),
         (remove_all, r"the face pack '.*pack' holds no \.onnx file; `piu-lora bank models`"),
         (nest, r"holds no \.onnx file; it is nested: pass '.*inner'"),

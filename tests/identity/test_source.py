@@ -195,7 +195,7 @@ def test_a_folder_without_photographs_is_refused(bank: IdentityBank, tmp_path: P
 def test_photographs_need_a_recognizer_and_the_banks_own(bank: IdentityBank, tmp_path: Path) -> None:
     paint(tmp_path / "a.png", "red")
     with pytest.raises(
-        BadInput, match=r"no face pack is at hand to read them; pass --pack DIR .*or a \.npy file"
+        BadInput, match=r"no face pack is at hand to read them; pass pack=DIR .*or a \.npy file"
     ):
         resolve_identity(tmp_path, bank, None)
     with pytest.raises(

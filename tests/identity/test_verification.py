@@ -106,7 +106,7 @@ def test_too_few_pairs_are_refused_with_the_numbers() -> None:
         match=r"180 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed; add",
     ) as error:
         far_threshold(bank, 1e-3)
-    assert "(it holds 10) or ask for a rate of 0.056 or more (--set anchor.far=...)" in str(error.value)
+    assert "(it holds 10) or ask for a rate of 0.056 or more (anchor.far=...)" in str(error.value)
     assert far_threshold(bank, PAIRS_PER_FAR / 180).pairs == 180
     with pytest.raises(BadInput, match=r"^0 impostor pairs .* add people to the bank [(]it holds 1[)]$"):
         far_threshold(tiny_bank(1, 3), 0.5)

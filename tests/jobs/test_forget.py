@@ -104,7 +104,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_identically(
     assert checkpoint.stat().st_mode & 0o777 == 0o600
     assert not (tmp_path / "out").exists()
     assert not pipe.get_list_adapters()
-    with pytest.raises(BadInput, match="--resume to go on"):
+    with pytest.raises(BadInput, match="resume=True to go on"):
         forget(WHO, pipe, tmp_path / "out", bank=bank, config=fast)
     with pytest.raises(BadInput, match="other settings or another identity"):
         forget("person-004", pipe, tmp_path / "out", bank=bank, config=fast, resume=True)

@@ -41,7 +41,7 @@ def test_classes_are_those_of_arc2face(base: StableDiffusionPipeline) -> None:
         "CrossAttnUpBlock2D"
     ] * 3
     assert base.unet.down_blocks[2].has_cross_attention
-    assert describe(base).family == "mini"
+    assert describe(base).family.name == "mini"
 
 
 def test_the_differentiable_recognizer_is_the_onnx_one() -> None:

@@ -9,8 +9,8 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.model import encode_embeddings
-from piu_lora.unlearn.baselines import BASELINES, MINI, BaselineProblem, Rendering, find_baseline
+from piu_lora.model import encode_embeddings, find_family
+from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, Rendering, find_baseline
 from piu_lora.unlearn.baselines.esd import esd_target
 from piu_lora.unlearn.baselines.siss import subtracted
 from piu_lora.unlearn.baselines.uce import edited_weight, uce_layers
@@ -56,7 +56,7 @@ def test_the_published_settings() -> None:
         },
     }.items():
         assert wanted.items() <= settings[name].items()
-    assert MINI.keys() == BASELINES.keys()
+    assert find_family("mini").baselines.keys() == BASELINES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))

@@ -140,8 +140,7 @@ def test_processes_that_do_not_find_each_other_never_train_alone(monkeypatch: py
     monkeypatch.setattr("accelerate.PartialState", lambda **_options: found)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
-        EnvironmentProblem,
-        match=r"2 processes were started, but accelerate joins 1 on mps; pass --device cpu",
+        EnvironmentProblem, match=r"2 processes were started, but accelerate joins 1 on mps; pass device=cpu"
     ):
         launched_workers(torch.device("mps"))
 

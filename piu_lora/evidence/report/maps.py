@@ -57,7 +57,7 @@ def agreement_parts(agreement: Agreement) -> list[tuple[str, int, str]]:
 
 def neighbour_map(name: str, labels: Sequence[str], values: Sequence[Sequence[float | None]]) -> Markup:
     """Mean cosines as a map, 0 to 1 from pale to full; the same scale in every map."""
-    longest = max(len(label) for label in labels)
+    longest = min(max(len(label) for label in labels), 24)  # longer ones run out of the frame
     left, top = 12 + 6.2 * longest, 10 + 4.6 * longest
     size = (WIDTH - 22 - left) / len(labels)
     chart = Chart(

@@ -88,7 +88,7 @@ def convert_adapter(
 
 def _write_single(change: Change, to: str, target: Path, title: str) -> None:
     if target.suffix != ".safetensors":
-        raise BadInput(f"--out {str(target)!r} does not end in .safetensors, and that is what is written")
+        raise BadInput(f"out = {str(target)!r} does not end in .safetensors, and that is what is written")
     temporary = target.with_name(f".{target.name}.partial")
     with disk_errors(repr(str(target))):
         try:
@@ -151,7 +151,7 @@ def resize_adapter(
     receipt = Receipt(
         adapter.receipt.base, "resize", {"rank": rank, "tolerance": tolerance, "dtype": dtype, "of": adapter.id}, members=members,
         evaluation={"compression": compression_facts(errors)}, versions=library_versions(),
-    )  # fmt: skip
+    ).for_people(adapter.receipt.people)  # fmt: skip
     (identity,) = identities_of(ledger, [adapter.id])
     return _write(out, stored, receipt, errors, dtype, ledger, identity, force=force)
 
@@ -183,7 +183,11 @@ def extract_adapter(
     )
     info = describe(pipe)
     ref = BaseRef(
-        info.id, info.family, attention_digest(pipe.unet), info.revision, encoder_digest(pipe.text_encoder)
+        info.id,
+        info.family.name,
+        attention_digest(pipe.unet),
+        info.revision,
+        encoder_digest(pipe.text_encoder),
     )
     receipt = Receipt(
         ref, "extract", {"rank": rank, "tolerance": tolerance, "dtype": dtype},
@@ -197,7 +201,7 @@ def extract_adapter(
 def _require_size(rank: int, tolerance: float) -> None:
     if rank < 0 or not 0 <= tolerance < 1 or (not rank and not tolerance):
         raise BadInput(
-            f"rank = {rank!r}, tolerance = {tolerance!r}: pass --rank N of 1 or more, or --tolerance between 0 and 1"
+            f"rank = {rank!r}, tolerance = {tolerance!r}: pass rank=N of 1 or more, or tolerance=SHARE between 0 and 1"
         )
 
 

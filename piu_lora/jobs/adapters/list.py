@@ -36,7 +36,7 @@ def _facts(path: Path) -> dict[str, Any]:
             ratios.setdefault(figure.group, []).append(round(figure.ratio, 3))
     return {
         "folder": path.name, "adapter_id": adapter.id, "base": receipt.base.id, "method": receipt.method,
-        "people": max(len(receipt.members), 1), "ranks": sorted({factors.rank for factors in adapter.change.values()}),
+        "people": receipt.people, "ranks": sorted({factors.rank for factors in adapter.change.values()}),
         "bytes": (path / "pytorch_lora_weights.safetensors").stat().st_size,
         "forget": ratios.get(FORGET, []), "retain": ratios.get(RANDOM, []),
         "others": sorted(each.name for each in path.glob("*.safetensors") if each.name not in receipt.files),
@@ -79,5 +79,5 @@ def write_index(adapters: Sequence[dict[str, Any]], out: Path, *, force: bool = 
             + "\n"
         )
     else:
-        raise BadInput(f"--out {str(out)!r} ends in neither .json nor .md; the suffix chooses the format")
+        raise BadInput(f"out = {str(out)!r} ends in neither .json nor .md; the suffix chooses the format")
     write_file(out, text.encode())

@@ -25,6 +25,7 @@ from piu_lora.identity import ResolvedIdentity, resolve_identity
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.request.readers import reader_for
 from piu_lora.jobs.request.request import bank_for
+from piu_lora.model import family_of
 
 __all__ = ["Published", "pull", "push"]
 
@@ -40,12 +41,14 @@ class Published:
     Attributes:
         files: sizes in bytes by name.
         card: the model card.
+        people: how many the adapter forgets.
         url, commit: empty for a dry run.
         changed: False when the Hub had the very same files.
     """
 
     files: dict[str, int]
     card: str
+    people: int
     url: str = ""
     commit: str = ""
     changed: bool = False
@@ -84,11 +87,11 @@ def push(
             "remove that and make the adapter anew"
         )
     sizes = {name: (opened.path / name).stat().st_size for name in files}
-    card = _card(opened)
+    card, people = _card(opened), opened.receipt.people
     if dry_run:
-        return Published(sizes, card)
+        return Published(sizes, card, people)
     done = upload_adapter(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
-    return Published(sizes, card, done.url, done.commit, done.changed)
+    return Published(sizes, card, people, done.url, done.commit, done.changed)
 
 
 def _card(adapter: Adapter) -> str:
@@ -140,7 +143,7 @@ def _people(
         people.append(_secrets(str(identity), bank, base, pack))
     elif unknown:
         _log.warning(
-            "whom adapter %s forgets is not known here, so no file is searched for their id; pass --identity",
+            "whom adapter %s forgets is not known here, so no file is searched for their id; pass `identity`",
             ", ".join(unknown),
         )
     return people or [Secrets()]
@@ -177,7 +180,7 @@ def _secrets(identity: str, bank: str | Path | None, base: str, pack: str | Path
 
 
 def _subject(identity: str, bank: str | Path | None, base: str, pack: str | Path | None) -> ResolvedIdentity:
-    people, faces = bank_for(base, bank), ForgetConfig.preset(base).faces
+    people, faces = bank_for(base, bank), ForgetConfig.preset(family_of(base)).faces
     # Somebody of the bank needs no reader, which may be large, or missing.
     reader = None if identity in people else reader_for(base, pack, faces)
     return resolve_identity(identity, people, reader, faces.linked)

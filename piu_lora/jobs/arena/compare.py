@@ -1,5 +1,5 @@
-"""The arena: methods side by side, on the same people, split, seeds, anchors and judges. Every cell is a
-file; a stopped run goes on.
+"""The arena: methods side by side, on the same people, split, seeds, anchors and judges. Cells are kept
+as they come; a stopped run goes on.
 """
 
 import dataclasses
@@ -31,10 +31,11 @@ from piu_lora.evidence import (
     rows_of,
 )
 from piu_lora.identity import IdentityBank, PhotoReader
+from piu_lora.jobs.arena.cells import CellStore
 from piu_lora.jobs.arena.round import SHARED, UNTOUCHED, Contender, Round, known_methods
 from piu_lora.jobs.request.readers import SecondRecognizer, open_second, reader_for
 from piu_lora.jobs.request.request import bank_for, open_request
-from piu_lora.model import family_of, load_base
+from piu_lora.model import BaseFamily, family_of, load_base
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES
@@ -104,17 +105,17 @@ def contenders(
         owner, _, setting = text.rpartition(":")
         key, separator, values = setting.partition("=")
         if not separator or not values:
-            raise BadInput(f"--vary {text!r} has no values; write it as section.key=value,value")
+            raise BadInput(f"vary = {text!r} has no values; write it as section.key=value,value")
         chosen = [owner] if owner else [method for method in methods if method in METHODS]
         if owner and owner not in methods:
             raise BadInput(
-                f"--vary {text!r} names {owner!r}, which is not among the methods compared: {', '.join(methods)}"
+                f"vary = {text!r} names {owner!r}, which is not among the methods compared: {', '.join(methods)}"
             )
         found += [Contender(method, (f"{key}={value}",)) for method in chosen for value in values.split(",")]
     for text in variants:
         method, *pairs = text.split()
         if method not in known:
-            raise BadInput(f"--variant {text!r} begins with no method; known: {', '.join(known)}")
+            raise BadInput(f"variants = {text!r} begins with no method; known: {', '.join(known)}")
         found.append(Contender(method, tuple(pairs)))
     return list(dict.fromkeys(found))
 
@@ -128,7 +129,7 @@ def compare(
     """Run the cells that are missing, and write the tables and the picture anew.
 
     Args:
-        out: a folder with ``arena.json``, ``cells/``, and ``comparison`` as .md, .csv, .json and .png; one
+        out: a folder with ``arena.json``, ``cells.jsonl.gz``, and ``comparison`` as .md, .csv, .json and .png; one
             that is there is gone on with.
         methods: see ``known_methods``.
         people: drawn from the bank; on the embedded base, nobody who was used to choose defaults.
@@ -153,7 +154,7 @@ def compare(
     family = family_of(base)
     names = [entrant.name for entrant in entrants]
     if against is not None and against not in names:
-        raise BadInput(f"--against {against!r} is not among what is compared: {', '.join(names)}")
+        raise BadInput(f"against = {against!r} is not among what is compared: {', '.join(names)}")
     arena = _Arena(base, bank, pack, second, second_bank, device, config or shared_settings(family))
     _require_shared(arena.config, family)
     settings = {
@@ -169,12 +170,13 @@ def compare(
         (place, who, arena.config.seed + seed, entrant)
         for seed in range(seeds) for place, who in enumerate(chosen) for entrant in entrants
     ]  # fmt: skip
-    cells = {task: _kept(folder, task, settings[task[3]]) for task in wanted}
+    store = CellStore(folder)
+    cells = {task: _stored(store, task, settings[task[3]]) for task in wanted}
     if not report_only:
         missing = [task for task in wanted if cells[task] is None]
         with progress("compare", len(wanted), len(wanted) - len(missing)) as advance:
             for task, cell in _played(arena, missing, processes):
-                _keep(folder, cell)
+                store.add(cell)
                 cells[task] = cell
                 advance(1)
     against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
@@ -192,7 +194,7 @@ def compare(
     return _report(folder, there, len(wanted), against, baselines)
 
 
-def _require_shared(config: ForgetConfig, family: str) -> None:
+def _require_shared(config: ForgetConfig, family: BaseFamily) -> None:
     """Only what all contenders share may be set for all of them."""
     plain = shared_settings(family)
     for field in dataclasses.fields(config):
@@ -200,17 +202,17 @@ def _require_shared(config: ForgetConfig, family: str) -> None:
             plain, field.name
         ):
             raise BadInput(
-                f"--set {field.name} is not shared by all contenders, each method has its own; "
-                f"pass --vary {field.name}.key=VALUE or --variant 'METHOD {field.name}.key=VALUE'"
+                f"the setting {field.name} is not shared by all contenders, each method has its own; "
+                f"pass vary='{field.name}.key=VALUE' or variants='METHOD {field.name}.key=VALUE'"
             )
 
 
-def shared_settings(family: str) -> ForgetConfig:
+def shared_settings(family: BaseFamily) -> ForgetConfig:
     """What the arena gives to everybody: the base's preset, with anchors who are nobody."""
     return ForgetConfig.preset(family).updated({"anchor": {"rule": "synthetic"}})
 
 
-def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
+def drawn_people(bank: IdentityBank, family: BaseFamily, count: int) -> list[str]:
     """Ids of ``count`` people of the bank, always the same ones; on the embedded base, nobody who was used to
     choose defaults.
 
@@ -218,14 +220,14 @@ def drawn_people(bank: IdentityBank, family: str, count: int) -> list[str]:
         BadInput: the bank has too few.
     """
     left_out: set[int] = set()
-    if family == "mini":
+    if family.name == "mini":
         from piu_lora.model import mini
 
         left_out = set(mini.TUNED_ON)
     order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(0)).tolist()
     free = [row for row in order if row not in left_out]
     if not 1 <= count <= len(free):
-        raise BadInput(f"--people {count} is out of range: the bank has {len(free)} people to draw from")
+        raise BadInput(f"people = {count} is out of range: the bank has {len(free)} people to draw from")
     return [bank.ids[row] for row in free[:count]]
 
 
@@ -234,11 +236,11 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
     path = folder / "arena.json"
     if not path.exists():
         if not found:
-            raise BadInput(f"{str(folder)!r} holds no arena; leave --report-only out to begin one")
+            raise BadInput(f"{str(folder)!r} holds no arena; leave report_only=True out to begin one")
         settings = {name: value for name, value in config.to_dict().items() if name in SHARED}
         settings["anchor"]["identity"] = ""
         with disk_errors(f"the arena to {str(folder)!r}"):
-            (folder / "cells").mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             write_file(
                 path,
                 (
@@ -254,36 +256,15 @@ def _enter(folder: Path, digest: str, config: ForgetConfig, *, found: bool) -> N
         ) from error
     if known != digest:
         raise BadInput(
-            f"{str(folder)!r} holds an arena of another base, bank or settings; pass the same --set, or another --out"
+            f"{str(folder)!r} holds an arena of another base, bank or settings; pass the same `settings`, or another `out`"
         )
 
 
-def _path(folder: Path, name: str, person: int, seed: int) -> Path:
-    safe = "".join(letter if letter.isalnum() or letter in ".-=_" else "_" for letter in name)
-    return folder / "cells" / f"{safe}-{person:03d}-{seed}.json"
-
-
-def _kept(folder: Path, task: Task, settings: dict[str, Any]) -> Cell | None:
+def _stored(store: CellStore, task: Task, settings: dict[str, Any]) -> Cell | None:
     """The cell on disk; None where there is none, or one of other settings."""
     place, _, seed, entrant = task
-    path = _path(folder, entrant.name, place, seed)
-    try:
-        cell = Cell(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(
-            f"the cell {str(path)!r} is damaged: {error}; delete it, and it is run again"
-        ) from error
-    return cell if cell.settings == settings else None
-
-
-def _keep(folder: Path, cell: Cell) -> None:
-    with disk_errors(f"a cell to {str(folder)!r}"):
-        write_file(
-            _path(folder, cell.variant, cell.person, cell.seed),
-            (json.dumps(asdict(cell), sort_keys=True) + "\n").encode(),
-        )
+    cell = store.find(entrant.name, place, seed)
+    return cell if cell is not None and cell.settings == settings else None
 
 
 def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, Cell]]:

@@ -20,9 +20,9 @@ from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.training.cost import measured
 from piu_lora.jobs.training.trial import tried
-from piu_lora.model import describe, generate
+from piu_lora.model import BaseFamily, describe, generate
 from piu_lora.unlearn import METHODS
-from piu_lora.unlearn.baselines import BASELINES, MINI, BaselineProblem, find_baseline
+from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, find_baseline
 
 __all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods", "verified_share"]
 
@@ -41,14 +41,16 @@ VARIED = (
 FAR = 1e-3  # at which images of the forgotten person are verified
 
 
-def known_methods(family: str = "mini") -> list[str]:
-    """Everything that can enter the arena on a family of bases; only the embedded one has a differentiable
-    recognizer.
-    """
+def known_methods(family: BaseFamily | None = None) -> list[str]:
+    """Everything that can enter the arena: on a family of bases, or on any."""
     return [
         UNTOUCHED,
         *METHODS,
-        *(name for name, baseline in BASELINES.items() if family == "mini" or not baseline.needs_recognizer),
+        *(
+            name
+            for name, baseline in BASELINES.items()
+            if family is None or family.name == "mini" or not baseline.needs_recognizer
+        ),
     ]
 
 
@@ -64,7 +66,7 @@ class Contender:
         """The method, and ``key=value`` of what is varied."""
         return " ".join([self.method, *self.pairs])
 
-    def config(self, shared: ForgetConfig, family: str) -> ForgetConfig:
+    def config(self, shared: ForgetConfig, family: BaseFamily) -> ForgetConfig:
         """The method's own defaults, and what is varied; split, anchors, evaluation and seed are the arena's.
 
         Raises:
@@ -78,18 +80,18 @@ class Contender:
         for name in SHARED:
             if name not in VARIED and getattr(found, name) != getattr(shared, name):
                 raise BadInput(
-                    f"{self.name!r} varies {name}, which all contenders share; pass it as --set, and another --out"
+                    f"{self.name!r} varies {name}, which all contenders share; pass it among the `settings`, and another `out`"
                 )
         return found
 
-    def request_settings(self, shared: ForgetConfig, family: str) -> ForgetConfig:
+    def request_settings(self, shared: ForgetConfig, family: BaseFamily) -> ForgetConfig:
         """By which the request is made ready: the arena's, unless the contender varies them."""
         if self.method not in METHODS:
             return shared
         own = self.config(shared, family)
         return dataclasses.replace(shared, **{name: getattr(own, name) for name in VARIED})
 
-    def settings(self, shared: ForgetConfig, family: str) -> dict[str, Any]:
+    def settings(self, shared: ForgetConfig, family: BaseFamily) -> dict[str, Any]:
         """The method's own settings, ready for JSON.
 
         Raises:
@@ -105,17 +107,15 @@ class Contender:
         else:
             if self.method not in known_methods(family):
                 raise BadInput(
-                    f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of --methods"
+                    f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of `methods`"
                 )
             found = dataclasses.asdict(self.rival_settings(family))
         plain: dict[str, Any] = json.loads(json.dumps(found))
         return plain
 
-    def rival_settings(self, family: str) -> Any:
-        """Of a baseline: those that suit the embedded base, or the official comparison's, and what is varied."""
-        return _varied(
-            MINI[self.method] if family == "mini" else find_baseline(self.method).settings(), self.pairs
-        )
+    def rival_settings(self, family: BaseFamily) -> Any:
+        """Of a baseline: those of the family, or the official comparison's, and what is varied."""
+        return _varied(find_baseline(self.method).settings_for(family), self.pairs)
 
 
 class Round:
@@ -130,7 +130,7 @@ class Round:
         )
         if not self.galleries:
             raise BadInput(
-                "no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)"
+                "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
             )
         self.plan: Plan = plan_for(request, self.galleries[0].centroids)
         self.before = self._pictures(pipe)
@@ -191,7 +191,7 @@ class Round:
         if len(problem.targets) != 1:
             raise BadInput("the baselines forget one person at a time")
         recognise = None
-        if self.family == "mini":
+        if self.family.name == "mini":
             from piu_lora.model.mini.differentiable import differentiable_recognizer
 
             recognise = differentiable_recognizer(self.pipe.device)

@@ -61,12 +61,12 @@ def open_attack_context(
 
 def _judges(galleries: Sequence[Gallery], far: float) -> tuple[Gallery, ...]:
     """Those who can verify the forgotten people at this rate."""
-    able, reasons = [], ["no face pack is at hand; pass --pack DIR (`piu-lora bank models` makes one)"]
+    able, reasons = [], ["no face pack is at hand; pass pack=DIR (`piu-lora bank models` makes one)"]
     for gallery in galleries:
         try:
             gallery.threshold(far)
         except BadInput as error:
-            reasons.append(f"{error} (--set audit.far=0.01)")
+            reasons.append(f"{error} (audit.far=0.01)")
             continue
         if gallery.refused:
             reasons.append(gallery.refused)
@@ -163,7 +163,7 @@ def _differentiable(
     """The conditioning recognizer with gradients; the embedded base has one."""
     from piu_lora.model import mini
 
-    if describe(pipe).family != "mini" or request.bank.recognizer != mini.conditioning_bank().recognizer:
+    if describe(pipe).family.name != "mini" or request.bank.recognizer != mini.conditioning_bank().recognizer:
         return None
     from piu_lora.model.mini.differentiable import differentiable_recognizer
 

@@ -258,7 +258,9 @@ def _by_folder(
             )
             rejected += [Rejected(photo, reason) for photo in dict.fromkeys(photo for photo, _ in faces)]
     used = {"layout": "folders", "linked": settings.linked}
-    return BankBuild(_bank(people, reader, used), sum(map(len, folders.values())), total, "folders", rejected)
+    return BankBuild(
+        _bank(people, reader, used, rejected), sum(map(len, folders.values())), total, "folders", rejected
+    )
 
 
 def _by_cluster(
@@ -279,13 +281,19 @@ def _by_cluster(
         Rejected(photo, reason) for photo in dict.fromkeys(photo for photo, _ in faces) if not kept[photo]
     ]
     used = {"layout": "flat", "eps": settings.eps, "min_samples": settings.min_samples}
-    return BankBuild(_bank(people, reader, used), len(photos), len(faces), "flat", rejected)
+    return BankBuild(_bank(people, reader, used, rejected), len(photos), len(faces), "flat", rejected)
 
 
-def _bank(people: dict[str, torch.Tensor], reader: PhotoReader, settings: dict[str, Any]) -> IdentityBank:
+def _bank(
+    people: dict[str, torch.Tensor],
+    reader: PhotoReader,
+    settings: dict[str, Any],
+    rejected: Sequence[Rejected],
+) -> IdentityBank:
     if not people:
+        why = f", the first ({rejected[0].photo.name}) for this: {rejected[0].reason}" if rejected else ""
         raise BadInput(
-            "no identity is left: every photograph was rejected; pass --json to see why, or other settings"
+            f"no identity is left: every photograph was rejected{why}; pass other photographs or settings"
         )
     labels = torch.cat(
         [torch.full((len(rows),), label, dtype=torch.int32) for label, rows in enumerate(people.values())]

@@ -90,7 +90,7 @@ def check_banks(paths: Sequence[str | Path], double: float) -> list[str]:
             )
         if not bank.recognizer.sha256:
             problems.append(
-                f"{str(path)!r}: the digest of its recognizer {bank.recognizer.name!r} is unknown; import it again with --pack"
+                f"{str(path)!r}: the digest of its recognizer {bank.recognizer.name!r} is unknown; import it again with pack=DIR"
             )
     for path, bank in sound[1:]:
         try:

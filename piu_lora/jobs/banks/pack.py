@@ -69,7 +69,7 @@ def _recognizer(arcface: str | Path | None) -> bytes:
     if arcface is None:
         return HubFiles(*ARC2FACE).get(RECOGNIZER).read_bytes()
     if not Path(arcface).is_file():
-        raise BadInput(f"--arcface {str(arcface)!r} is not a file; pass the arcface.onnx of {ARC2FACE[0]}")
+        raise BadInput(f"arcface = {str(arcface)!r} is not a file; pass the arcface.onnx of {ARC2FACE[0]}")
     return Path(arcface).read_bytes()
 
 
@@ -89,7 +89,7 @@ def _detector(antelopev2: str | Path | None) -> bytes:
                     if Path(name).name == DETECTOR:
                         return archive.read(name)
         except (zipfile.BadZipFile, zlib.error) as error:
-            raise BadInput(f"--antelopev2 {str(source)!r} is damaged: {error}; download it again") from error
+            raise BadInput(f"antelopev2 = {str(source)!r} is damaged: {error}; download it again") from error
     raise BadInput(
-        f"--antelopev2 {str(source)!r} holds no {DETECTOR}; pass insightface's antelopev2 as a folder or zip"
+        f"antelopev2 = {str(source)!r} holds no {DETECTOR}; pass insightface's antelopev2 as a folder or zip"
     )

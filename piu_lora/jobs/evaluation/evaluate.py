@@ -44,7 +44,7 @@ from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, ph
 from piu_lora.jobs.evaluation.sweeps import sweep_images, sweeps
 from piu_lora.jobs.request.readers import open_second, providers_for, reader_for, require_both
 from piu_lora.jobs.request.request import ErasureRequest, Identities, bank_for, open_request
-from piu_lora.model import Precision, as_pipeline, describe
+from piu_lora.model import Precision, as_pipeline, describe, find_family
 from piu_lora.progress import Progress, silent
 from piu_lora.settings import parted
 
@@ -79,11 +79,11 @@ class Judges:
         path = Path(self.references)
         if not path.exists():
             raise BadInput(
-                f"--references {str(path)!r} is not there; name a photograph or a folder of photographs"
+                f"references = {str(path)!r} is not there; name a photograph or a folder of photographs"
             )
         found = [path] if path.is_file() else list_photos(path)
         if not found:
-            raise BadInput(f"--references {str(path)!r} holds no photographs")
+            raise BadInput(f"references = {str(path)!r} holds no photographs")
         return found
 
 
@@ -175,7 +175,7 @@ def evaluate(
     )
     if not galleries:
         raise BadInput(
-            "no face pack is at hand, so nothing can be scored; pass --pack DIR (`piu-lora bank models` makes one)"
+            "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
         )
     plan = plan_for(
         request,
@@ -228,13 +228,13 @@ def receipt_settings(adapter: Adapter, pairs: Sequence[str] = ()) -> ForgetConfi
     """
     receipt = adapter.receipt
     config = (
-        ForgetConfig.preset(receipt.base.family)
+        ForgetConfig.preset(find_family(receipt.base.family))
         if receipt.members
         else ForgetConfig().updated(receipt.settings)
     )
     if config.anchor.rule == "fixed" and not any(pair.startswith("anchor.identity=") for pair in pairs):
         raise BadInput(
-            "the adapter's anchor was fixed by hand and is not stored; pass it as --set anchor.identity=ID"
+            "the adapter's anchor was fixed by hand and is not stored; pass it as anchor.identity=ID"
         )
     if config.decoys.count and not any(pair.startswith("decoys.seed=") for pair in pairs):
         config = config.updated(
@@ -305,7 +305,7 @@ def _notes(
         )
     if request.config.decoys.count != adapter.receipt.settings.get("decoys", {}).get("count", 0):
         notes.append(
-            "the adapter has decoys, and what it does to them was not measured: pass --set decoys.seed=NUMBER"
+            "the adapter has decoys, and what it does to them was not measured: pass decoys.seed=NUMBER"
         )
     if quality["kid"] is None:
         notes.append(

@@ -55,7 +55,7 @@ def generate_grid(
     target = Path(out)
     refuse_existing(target, force=force)
     if target.suffix.lower() != ".png":
-        raise BadInput(f"--out {str(target)!r} does not end in .png, and a PNG is what is written")
+        raise BadInput(f"out = {str(target)!r} does not end in .png, and a PNG is what is written")
     people = bank_for(base, bank)
     preset = ForgetConfig.preset(family_of(base))
     reader = reader_for(base, pack, preset.faces, device)

@@ -61,7 +61,7 @@ def new_document(
         method=adapter.receipt.method,
         weights_sha256=weights_digest(adapter),
         bytes=(adapter.path / DIFFUSERS_FILE).stat().st_size,
-        people=len(request.people),
+        people=adapter.receipt.people,
     )
     return _head(facts, pipe, request, references)
 
@@ -77,7 +77,7 @@ def _head(
     return {
         "format": REPORT_FORMAT, "public": False, "seed": request.config.seed, "settings": request.public_settings, "verdict": None,
         "adapter": adapter.to_dict(),
-        "base": {"id": info.id, "family": info.family, "revision": info.revision or None},
+        "base": {"id": info.id, "family": info.family.name, "revision": info.revision or None},
         "environment": {
             "libraries": library_versions(), "device": str(pipe.device), "dtype": str(pipe.unet.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(), "platform": f"{platform.system()} {platform.machine()}",
@@ -108,8 +108,7 @@ def adapter_report(
 
 def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
     """Say so where an adapter forgets more people than are named: the others would count as people who stay."""
-    receipt = adapter.receipt
-    people = max(len(receipt.members), receipt.counts.get("people", 1))
+    people = adapter.receipt.people
     if people > len(request.people):
         _log.warning(
             "the adapter forgets %d people, and %d named: the others count as people who stay; name them all",
@@ -126,10 +125,10 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
             ``out`` is no place for a report.
     """
     if out.exists() and not out.is_dir():
-        raise BadInput(f"--out {str(out)!r} is a file; name a folder for the report")
+        raise BadInput(f"out = {str(out)!r} is a file; name a folder for the report")
     if out.resolve().is_relative_to(adapter.path.resolve()):
         raise BadInput(
-            f"--out {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere"
+            f"out = {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere"
         )
     path = out / REPORT_FILE
     if not path.exists():
@@ -139,14 +138,14 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
     except BadInput as error:
         if force:
             return None
-        raise BadInput(f"{error}; pass --force to replace it") from error
+        raise BadInput(f"{error}; pass force=True to replace it") from error
     same = report.adapter.weights_sha256 == weights_digest(adapter)
     if same and getattr(report, section) is None:
         return report
     if not force:
         what = f"has an {section} already" if same else "is about another adapter"
         raise BadInput(
-            f"the report {str(path)!r} {what}; choose another --out, or pass --force to replace it"
+            f"the report {str(path)!r} {what}; choose another folder, or pass force=True to replace it"
         )
     return report if same else None
 

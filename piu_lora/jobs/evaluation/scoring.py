@@ -21,7 +21,7 @@ from piu_lora.evidence import (
 from piu_lora.identity import IdentityBank, PhotoReader, centroid, far_thresholds, normalize
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest, ForgottenIdentity
-from piu_lora.model import describe, generate
+from piu_lora.model import BaseFamily, describe, generate
 from piu_lora.progress import Progress
 
 __all__ = ["REFERENCES", "anchor_portraits", "galleries_for", "photographs_of", "plan_for", "score"]
@@ -41,7 +41,7 @@ def score(pipe: StableDiffusionPipeline, request: ErasureRequest, progress: Prog
         galleries = galleries_for(describe(pipe).family, request, anchor_portraits(pipe, request))
     if not galleries:
         _log.warning(
-            "no face pack is at hand, so the adapter is not evaluated; pass --pack DIR (`piu-lora bank models` makes one)"
+            "no face pack is at hand, so the adapter is not evaluated; pass pack=DIR (`piu-lora bank models` makes one)"
         )
         return None
     config = request.config.evaluation
@@ -108,7 +108,7 @@ def anchor_portraits(pipe: StableDiffusionPipeline, request: ErasureRequest) -> 
 
 
 def galleries_for(
-    family: str,
+    family: BaseFamily,
     request: ErasureRequest,
     portraits: torch.Tensor | None = None,
     *,
@@ -133,7 +133,7 @@ def galleries_for(
     if references and len(request.people) > 1:
         raise BadInput("references belong to one person, and several are forgotten here; leave them out")
     first = _gallery("conditioning", request.reader, request.bank, request, None, references)
-    second = second or (_embedded_second(request) if family == "mini" else None)
+    second = second or (_embedded_second(request) if family.name == "mini" else None)
     if second is None:
         return [first]
     second.require_people_of(request.bank)

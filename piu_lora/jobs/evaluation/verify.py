@@ -46,9 +46,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks up to the first that fails."""
+    """All checks up to the first that fails, and how many people the adapter forgets; None where it cannot be
+    read.
+    """
 
     checks: tuple[Check, ...]
+    people: int | None = None
 
     @property
     def failure(self) -> Check | None:
@@ -92,20 +95,23 @@ def verify_adapter(
         opened.append(read_adapter(folder))
         return ""
 
-    if not passed("files", files) or not passed("weights", lambda: _weights(opened[0])):
+    if not passed("files", files):
         return Verdict(tuple(checks))
+    people = opened[0].receipt.people
+    if not passed("weights", lambda: _weights(opened[0])):
+        return Verdict(tuple(checks), people)
     pipe = as_pipeline(base, device)
     if not passed("base", lambda: _fits(pipe, opened[0])) or not _effect(pipe, opened[0], checks, passed):
-        return Verdict(tuple(checks))
+        return Verdict(tuple(checks), people)
     if identity is None:
         checks.append(
-            Check("figures", skipped="whom it forgets is not given; with --identity they are measured again")
+            Check("figures", skipped="whom it forgets is not given; with `identity` they are measured again")
         )
     elif not opened[0].receipt.figures():
         checks.append(Check("figures", skipped="the receipt states none"))
     else:
         passed("figures", lambda: _figures(opened[0], identity, pipe, bank, pack, progress))
-    return Verdict(tuple(checks))
+    return Verdict(tuple(checks), people)
 
 
 def _fits(pipe: StableDiffusionPipeline, adapter: Adapter) -> str:

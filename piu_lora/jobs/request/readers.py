@@ -67,7 +67,7 @@ def reader_for(
     Raises:
         BadInput, EnvironmentProblem: a pack was named, or lies in its usual place, and is none.
     """
-    if pack is None and family_of(base) == "mini":
+    if pack is None and family_of(base).name == "mini":
         from piu_lora.model import mini
 
         return mini.conditioning_recognizer()
@@ -101,5 +101,5 @@ def require_both(pack: str | Path | None, bank: str | Path | None) -> None:
     """
     if (pack is None) != (bank is None):
         raise BadInput(
-            "a second recognizer knows nobody without a bank of its own: pass --second PACK and --second-bank FILE together"
+            "a second recognizer knows nobody without a bank of its own: pass second=PACK and second_bank=FILE together"
         )

@@ -152,8 +152,8 @@ def bank_for(
         return bank
     if bank is not None and str(bank) != "mini":
         return IdentityBank.load(bank)
-    if bank is None and family_of(base) != "mini":
-        raise BadInput(f"the base {_name(base)!r} has no bank of its own; pass --bank FILE")
+    if bank is None and family_of(base).name != "mini":
+        raise BadInput(f"the base {_name(base)!r} has no bank of its own; pass bank=FILE")
     from piu_lora.model import mini
 
     return mini.conditioning_bank()
@@ -179,7 +179,7 @@ def each_identity(identity: Identities) -> list[str | Path]:
         found = [one for each in identity for one in each_identity(each)]
     if not found:
         raise BadInput(
-            f"{identity!r} names nobody; pass --identity once for each person, or a .txt file with one a line"
+            f"{identity!r} names nobody; pass an identity for each person, or a .txt file with one a line"
         )
     if len(set(map(str, found))) < len(found):
         raise BadInput("somebody is named twice; name each person once")
@@ -253,7 +253,7 @@ def _decoys(
         )
     if config.seed == 0:
         raise BadInput(
-            "decoys need a seed that nobody else knows, since it says who they are; pass a large --set decoys.seed=NUMBER"
+            "decoys need a seed that nobody else knows, since it says who they are; pass a large decoys.seed=NUMBER"
         )
     generator = torch.Generator().manual_seed(config.seed)
     order = [free[place] for place in torch.randperm(len(free), generator=generator).tolist()]

@@ -97,7 +97,7 @@ def _neighbours(
 def _known(member: StackMember) -> torch.Tensor:
     if member.embeddings is None:
         raise BadInput(
-            f"whom adapter {member.adapter.id} forgets is not known; pass --identity for every adapter, or keep it in the ledger"
+            f"whom adapter {member.adapter.id} forgets is not known; pass `identity` for every adapter, or keep it in the ledger"
         )
     return member.embeddings
 

@@ -64,7 +64,7 @@ def with_people(
     """
     if len(identities) != len(members):
         raise BadInput(
-            f"{len(members)} adapters, but {len(identities)} identities; pass --identity once for each, in the same order"
+            f"{len(members)} adapters, but {len(identities)} identities; pass `identity` once for each, in the same order"
         )
     known, faces = bank_for(base, bank), ForgetConfig.preset(family_of(base)).faces
     reader = reader_for(base, pack, faces, device)

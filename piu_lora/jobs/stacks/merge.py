@@ -145,7 +145,7 @@ def _pipe(
     if not find_merge(settings.method).needs_second_moments:
         return None
     if base is None:
-        raise BadInput(f"the merge method {settings.method!r} measures on the base; pass --base")
+        raise BadInput(f"the merge method {settings.method!r} measures on the base; pass base=BASE")
     pipe = as_pipeline(base, device)
     for member in members:
         require_base(pipe, member.adapter)
@@ -178,7 +178,7 @@ def _receipt(
     return Receipt(
         replace(first, text_encoder_sha256=encoder), settings.method, settings.to_dict(), counts={"members": len(members)},
         evaluation={"compression": compression_facts(errors)}, versions=library_versions(), members=listed,
-    )  # fmt: skip
+    ).for_people(sum(m.adapter.receipt.people for m in members if m.weight))  # fmt: skip
 
 
 def settings_of(merged: Adapter) -> MergeSettings:
@@ -219,7 +219,7 @@ def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter
         if name == leaving:
             continue
         if name not in found:
-            raise BadInput(f"member {name} of {merged.id} is not at hand; pass its folder with --member")
+            raise BadInput(f"member {name} of {merged.id} is not at hand; pass its folder as member=DIR")
         if weights_digest(found[name]) != member.get("weights_sha256"):
             raise BadInput(
                 f"{str(found[name].path)!r} is not what was merged into {merged.id}: its weights differ; pass the original"

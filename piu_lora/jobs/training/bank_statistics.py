@@ -62,7 +62,7 @@ def retained_second_moments(
     kept = len(sample) - len(left_out)
     if kept < 2:
         raise BadInput(
-            f"only {kept} embeddings are retained; raise --set closed.retained={request.config.closed.retained}"
+            f"only {kept} embeddings are retained; raise closed.retained={request.config.closed.retained}"
         )
     tokens = TokenSample.of(pipe.tokenizer, request.config.closed.positions)
     everybody = _cached_sums(pipe, request, sample, tokens, progress)

@@ -188,17 +188,17 @@ def load_checkpoint(
             path.unlink(missing_ok=True)
             return None
         raise BadInput(
-            f"an interrupted run waits for {str(output.path)!r}; pass --resume to go on, or --force to start over"
+            f"an interrupted run waits for {str(output.path)!r}; pass resume=True to go on, or force=True to start over"
         )
     try:
         stored = torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"the checkpoint {str(path)!r} is damaged: {error}; pass --force instead of --resume to start over"
+            f"the checkpoint {str(path)!r} is damaged: {error}; pass force=True instead of resume=True to start over"
         ) from error
     if stored.pop("case", None) != request.digest():
         raise BadInput(
             f"the interrupted run at {str(output.path)!r} had other settings or another identity; "
-            "repeat its command with --resume, or pass --force to start over"
+            "repeat its command with resume=True, or pass force=True to start over"
         )
     return TrainState(**stored)

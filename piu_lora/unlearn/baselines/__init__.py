@@ -5,21 +5,13 @@ fills the registry.
 from piu_lora.unlearn.baselines.esd import EsdSettings
 from piu_lora.unlearn.baselines.pictures import Rendering
 from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings
-from piu_lora.unlearn.baselines.registry import (
-    BASELINES,
-    MINI,
-    Baseline,
-    BaselineProblem,
-    baseline,
-    find_baseline,
-)
+from piu_lora.unlearn.baselines.registry import BASELINES, Baseline, BaselineProblem, baseline, find_baseline
 from piu_lora.unlearn.baselines.siss import SissSettings
 from piu_lora.unlearn.baselines.uce import UceSettings
 from piu_lora.unlearn.baselines.wid import WidSettings
 
 __all__ = [
     "BASELINES",
-    "MINI",
     "Baseline",
     "BaselineProblem",
     "EsdSettings",

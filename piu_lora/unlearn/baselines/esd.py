@@ -31,12 +31,6 @@ class EsdSettings:
     eta: float = 1.0
 
 
-# Tried on one person whom no figure shows (forget ISM after/before, random, nearest kept): 300 steps at 1e-4: 0.12, 0.91, 0.77; at
-# 3e-4: -0.02, 0.90, 0.70; 1000 steps at 3e-5: 0.11, 0.91, 0.78, in three times the time. The first forgets at
-# the least cost.
-MINI_SETTINGS = EsdSettings(steps=300, lr=1e-4)
-
-
 def esd_target(neutral: torch.Tensor, forget: torch.Tensor, eta: float) -> torch.Tensor:
     """``eps*(c_0) - eta (eps*(c_f) - eps*(c_0))`` (ESD, equation 5).
 
@@ -64,7 +58,7 @@ def esd_loss(
     return mse_loss(model(latents, times, forget).sample, esd_target(at_neutral, at_forget, eta))
 
 
-@baseline("esd", "ESD-x", "arXiv 2303.07345", EsdSettings, MINI_SETTINGS)
+@baseline("esd", "ESD-x", "arXiv 2303.07345", EsdSettings)
 def edit_esd(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: EsdSettings, seed: int
 ) -> None:

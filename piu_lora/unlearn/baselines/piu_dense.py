@@ -53,12 +53,6 @@ class PiuDenseSettings:
     retain_weight: float = 10.0
 
 
-# The published rate hardly moves so small a net. Tried on one person whom no figure shows: at 5e-4 the forget
-# ISM is below 0 already (random 0.97 kept, nearest 0.93); benchmarks/forgetting.py has 1e-3, which takes more
-# from the nearest.
-MINI_SETTINGS = PiuDenseSettings(steps=150, accumulation=1, lr=5e-4)
-
-
 @dataclass(frozen=True)
 class Batch:
     """Noisy latents (n, 4, h, w), timesteps (n,) and conditions (n, length, hidden) of n forget and n retain
@@ -199,7 +193,7 @@ def train_dense(
     return pipe
 
 
-@baseline("piu-dense", "PIU (dense)", "arXiv 2605.22311", PiuDenseSettings, MINI_SETTINGS)
+@baseline("piu-dense", "PIU (dense)", "arXiv 2605.22311", PiuDenseSettings)
 def edit_piu_dense(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: PiuDenseSettings, seed: int
 ) -> None:

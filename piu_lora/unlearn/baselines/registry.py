@@ -8,9 +8,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.errors import BadInput
-from piu_lora.model import training_attention
+from piu_lora.model import BaseFamily, training_attention
 
-__all__ = ["BASELINES", "MINI", "Baseline", "BaselineProblem", "baseline", "find_baseline"]
+__all__ = ["BASELINES", "Baseline", "BaselineProblem", "baseline", "find_baseline"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ class Baseline:
     paper: str
     settings: type[Any]
     edit: Edit[Any]
-    needs_recognizer: bool = False  # a differentiable one, as ``RivalProblem.recognise``
+    needs_recognizer: bool = False  # a differentiable one, as ``BaselineProblem.recognise``
+
+    def settings_for(self, family: BaseFamily) -> Any:
+        """The settings on a family of bases: the official comparison's, and over them the family's own."""
+        return self.settings(**family.baselines.get(self.name, {}))
 
     def run(self, pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: Any, seed: int) -> None:
         """Edit ``pipe.unet`` in place, on the pipeline's own device; it ends frozen and in eval mode.
@@ -71,24 +75,19 @@ class Baseline:
 
 
 BASELINES: dict[str, Baseline] = {}
-MINI: dict[
-    str, Any
-] = {}  # the settings that suit the embedded base, by baseline; each baseline's module says how they were chosen
 
 
 def baseline(
-    name: str, label: str, paper: str, settings: type[S], mini: S, *, needs_recognizer: bool = False
+    name: str, label: str, paper: str, settings: type[S], *, needs_recognizer: bool = False
 ) -> Callable[[Edit[S]], Edit[S]]:
     """Add a baseline to the registry.
 
     Args:
         settings: a frozen dataclass; its defaults are the settings of the official comparison.
-        mini: the settings for the embedded base, which the published ones hardly move.
     """
 
     def decorate(edit: Edit[S]) -> Edit[S]:
         BASELINES[name] = Baseline(name, label, paper, settings, edit, needs_recognizer)
-        MINI[name] = mini
         return edit
 
     return decorate

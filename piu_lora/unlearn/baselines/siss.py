@@ -28,12 +28,6 @@ class SissSettings:
     rendering: Rendering = field(default_factory=Rendering)
 
 
-# At 1e-4 the person of the arena's first cell was still recognised in every image. Tried on one person whom
-# no figure shows, 1e-3: forget ISM after/before 0.02, random 0.90 kept, nearest 0.87. Rates between the two
-# were not tried.
-MINI_SETTINGS = SissSettings(lr=1e-3)
-
-
 def subtracted(retain: list[torch.Tensor], forget: list[torch.Tensor], beta: float) -> list[torch.Tensor]:
     """``g = g_r - beta |g_r| / |g_f| g_f``, the norms over all parameters together (SISS, section 4.2).
 
@@ -65,7 +59,7 @@ def denoising_gradient(
     return total
 
 
-@baseline("siss", "SISS", "arXiv 2410.22366", SissSettings, MINI_SETTINGS)
+@baseline("siss", "SISS", "arXiv 2410.22366", SissSettings)
 def edit_siss(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: SissSettings, seed: int
 ) -> None:

@@ -21,9 +21,6 @@ class UceSettings:
     retained: int = 20
 
 
-MINI_SETTINGS = UceSettings()
-
-
 def uce_layers(unet: UNet2DConditionModel) -> list[torch.nn.Linear]:
     """Every ``attn2.to_k`` and ``attn2.to_v``: the linear layers that read the condition."""
     return [module for name, module in unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
@@ -61,7 +58,7 @@ def edited_weight(
     return edited
 
 
-@baseline("uce", "UCE", "arXiv 2308.14761", UceSettings, MINI_SETTINGS)
+@baseline("uce", "UCE", "arXiv 2308.14761", UceSettings)
 @torch.no_grad()
 def edit_uce(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: UceSettings, seed: int

@@ -35,12 +35,6 @@ class WidSettings:
     rendering: Rendering = field(default_factory=Rendering)
 
 
-# The published rate hardly moves so small a net; at 1e-4 half of the likeness of the first cell's person goes, and a tenth of everybody
-# else's. Higher rates were not tried: a run takes minutes. 4 x 16 samples as in the paper, passed 16 at a
-# time.
-MINI_SETTINGS = WidSettings(lr=1e-4, batch=16, accumulation=4)
-
-
 def one_step(
     schedule: DDPMScheduler, latents: torch.Tensor, times: torch.Tensor, noise: torch.Tensor
 ) -> torch.Tensor:
@@ -81,14 +75,7 @@ def wid_loss(
     return mse_loss(predicted, target) + identity_weight * mse_loss(seen, embedding.expand_as(seen))
 
 
-@baseline(
-    "wid",
-    "WID",
-    "arXiv 2605.22311 (as its comparison runs it)",
-    WidSettings,
-    MINI_SETTINGS,
-    needs_recognizer=True,
-)
+@baseline("wid", "WID", "arXiv 2605.22311 (as its comparison runs it)", WidSettings, needs_recognizer=True)
 def edit_wid(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: WidSettings, seed: int
 ) -> None:

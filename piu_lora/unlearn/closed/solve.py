@@ -94,7 +94,7 @@ def solve_edit(
     if condition > _WORST_CONDITION:
         raise BadInput(
             f"the system of the closed form is ill-conditioned (at least {condition:.1g}); "
-            f"raise --set closed.ridge={ridge:g} or closed.retain_weight={retain_weight:g}, or give a larger bank"
+            f"raise closed.ridge={ridge:g} or closed.retain_weight={retain_weight:g}, or give a larger bank"
         )
     whitened = torch.linalg.solve_triangular(lower, moments.cross.T, upper=False)  # (D L)^T
     dense = torch.linalg.solve_triangular(lower.T, whitened, upper=True).T

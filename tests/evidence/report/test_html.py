@@ -1,12 +1,21 @@
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from piu_lora.errors import BadInput
-from piu_lora.evidence.report import publishable, report_html, report_markdown, report_of
+from piu_lora.evidence.report import (
+    curves,
+    maps,
+    panels,
+    publishable,
+    report_html,
+    report_markdown,
+    report_of,
+)
 from tests.evidence.report.example import document, pictures, report
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
@@ -38,8 +47,35 @@ class Page(HTMLParser):
         self.words += data
 
 
+@functools.cache
+def example_page() -> str:
+    """The page of the example, drawn once."""
+    return report_html(report(), pictures())
+
+
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal charts are drawn once."""
+    for module in (panels, maps, curves):
+        for name in module.__all__:
+            function = getattr(module, name)
+            if name.endswith(("_chart", "_bar", "_map", "plane")):
+                monkeypatch.setattr(module, name, once(function))
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    drawn: dict[str, Any] = {}
+
+    def draw(*arguments: Any) -> Any:
+        key = repr(arguments)
+        if key not in drawn:
+            drawn[key] = function(*arguments)
+        return drawn[key]
+
+    return draw
+
+
 def test_the_page_is_balanced_and_whole() -> None:
-    page = Page(report_html(report(), pictures()))
+    page = Page(example_page())
     headings = [tag for tag, _ in page.tags if tag == "h1"]
     assert headings == ["h1"]
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
@@ -62,7 +98,7 @@ def test_the_page_is_balanced_and_whole() -> None:
 
 
 def test_nothing_is_fetched_and_nothing_runs() -> None:
-    text = report_html(report(), pictures())
+    text = example_page()
     page = Page(text)
     assert {tag for tag, _ in page.tags} & {
         "script",
@@ -85,7 +121,7 @@ def test_nothing_is_fetched_and_nothing_runs() -> None:
 
 
 def test_every_colour_of_a_chart_is_a_variable_of_both_schemes() -> None:
-    text = report_html(report())
+    text = example_page()
     used = set(re.findall(r"var\(--([a-z-]+)\)", text))
     light, dark = (
         set(re.findall(r"--([a-z-]+):", block))
@@ -96,7 +132,7 @@ def test_every_colour_of_a_chart_is_a_variable_of_both_schemes() -> None:
 
 
 def test_verdict_lines_say_value_limit_and_reason() -> None:
-    page = Page(report_html(report()))
+    page = Page(example_page())
     assert "Falls short" in page.words
     assert "8 of 10 conditions are met" in page.words
     assert "0.120at most 0.05" in page.words
@@ -114,7 +150,9 @@ def test_a_passed_and_an_unjudged_report() -> None:
 
 @pytest.mark.parametrize("absent", [("evaluation",), ("audit",), ("evaluation", "audit")])
 def test_sections_may_be_absent(absent: tuple[str, ...]) -> None:
-    page = Page(report_html(report_of({key: value for key, value in document().items() if key not in absent})))
+    page = Page(
+        report_html(report_of({key: value for key, value in document().items() if key not in absent}))
+    )
     ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     assert ("attacks" in ids) == ("audit" not in absent)
     assert ("figures" in ids) == ("evaluation" not in absent)
@@ -195,7 +233,8 @@ def small() -> dict[str, Any]:
     return made
 
 
-def test_whatever_may_be_null_is_shown_as_not_measured() -> None:
+def test_whatever_may_be_null_is_shown_as_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered(monkeypatch)
     tried = 0
     for path in nulls(small()["evaluation"]):
         made = small()

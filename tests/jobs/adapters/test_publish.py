@@ -97,10 +97,10 @@ def test_dry_run_asks_nobody(hub: LoopbackHub, folder: Path) -> None:
 def test_visibility_is_never_changed(writer: LoopbackHub, folder: Path) -> None:
     push(folder, REPO, public=True)
     assert not HfApi().model_info(REPO).private
-    with pytest.raises(BadInput, match="exists and is public, not private; pass --public"):
+    with pytest.raises(BadInput, match="exists and is public, not private; pass public=True"):
         push(folder, REPO)
     push(folder, "tester/other")
-    with pytest.raises(BadInput, match="exists and is private, not public; leave --public out"):
+    with pytest.raises(BadInput, match="exists and is private, not public; leave public=True out"):
         push(folder, "tester/other", public=True)
 
 

@@ -1,6 +1,7 @@
 """The arena on the embedded base, as small as it can be."""
 
 import csv
+import gzip
 import json
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.arena import compare as job
+from piu_lora.jobs.arena.cells import CELLS
 from piu_lora.jobs.arena.compare import Comparison, compare, contenders, drawn_people, shared_settings
 from piu_lora.jobs.arena.round import Contender, known_methods
 from piu_lora.jobs.request.readers import SecondRecognizer
-from piu_lora.model import mini
+from piu_lora.model import find_family, mini
 
 TINY = {"evaluation": {"forget_images": 2, "retain_images": 2, "nearest": 1, "anchor_images": 1, "steps": 2}}
 SMALL = {"closed": {"retained": 256, "near": 64}}
@@ -21,7 +23,15 @@ METHODS = ["untouched", "closed-encoder", "uce"]
 
 
 def config() -> ForgetConfig:
-    return shared_settings("mini").updated(TINY)
+    return shared_settings(find_family("mini")).updated(TINY)
+
+
+def stored_lines(folder: Path) -> list[str]:
+    return gzip.decompress((folder / CELLS).read_bytes()).decode().splitlines()
+
+
+def write_lines(folder: Path, lines: list[str]) -> None:
+    (folder / CELLS).write_bytes(gzip.compress("".join(line + "\n" for line in lines).encode()))
 
 
 @pytest.fixture(scope="module")
@@ -70,40 +80,41 @@ def test_the_others_are_compared_with_whom_one_says(first: Comparison, folder: P
     )
     assert {(each.variant, each.against) for each in found.differences} == {("uce", "untouched")}
     assert found.differences[0].figures["forget"][0] < 0
-    with pytest.raises(BadInput, match="--against 'esd' is not among what is compared: untouched, uce"):
+    with pytest.raises(BadInput, match="against = 'esd' is not among what is compared: untouched, uce"):
         compare(
             folder, ["untouched", "uce"], people=2, seeds=1, config=config(), against="esd", report_only=True
         )
 
 
 def test_what_is_there_is_not_done_again(first: Comparison, folder: Path) -> None:
-    cells = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (folder / "cells").iterdir()}
-    next(iter(cells)).unlink()
+    lines = stored_lines(folder)
+    write_lines(folder, lines[:-1])
     again = compare(folder, ["untouched", "uce"], people=2, seeds=1, config=config())
     assert len(again.cells) == 4
-    same = [path for path in cells if path.exists() and path.stat().st_mtime_ns == cells[path][0]]
-    assert len(same) >= len(cells) - 1
+    assert set(lines[:-1]) <= set(stored_lines(folder))  # seconds and all: none was made anew
+    assert len(stored_lines(folder)) == len(lines)
 
 
 def test_a_report_of_what_is_there_runs_nothing_and_counts_the_cells(first: Comparison, folder: Path) -> None:
-    before = sorted(path.name for path in (folder / "cells").iterdir())
+    before = (folder / CELLS).read_bytes()
     found = compare(folder, ["untouched", "uce", "esd"], people=4, seeds=2, config=config(), report_only=True)
     assert [(row.variant, row.people, row.cells) for row in found.rows[::2]] == [
         ("untouched", 2, 2),
         ("uce", 2, 2),
     ]
     assert "met only the first of these people" in (folder / "comparison.md").read_text()
-    assert sorted(path.name for path in (folder / "cells").iterdir()) == before
+    assert (folder / CELLS).read_bytes() == before
     with pytest.raises(BadInput, match="holds no cell of esd"):
         compare(folder, ["esd"], people=4, seeds=2, config=config(), report_only=True)
 
 
 def test_nobody_is_named(first: Comparison, folder: Path) -> None:
-    ids = drawn_people(mini.conditioning_bank(), "mini", 2)
+    ids = drawn_people(mini.conditioning_bank(), find_family("mini"), 2)
     for path in folder.rglob("*"):
         assert not any(
             who in path.name or (path.is_file() and who.encode() in path.read_bytes()) for who in ids
         )
+    assert not any(who in line for who in ids for line in stored_lines(folder))
 
 
 def test_another_arena_is_refused(first: Comparison, folder: Path) -> None:
@@ -113,11 +124,11 @@ def test_another_arena_is_refused(first: Comparison, folder: Path) -> None:
 
 def test_people_are_not_those_of_the_tuning() -> None:
     bank = mini.conditioning_bank()
-    people = drawn_people(bank, "mini", 100)
+    people = drawn_people(bank, find_family("mini"), 100)
     assert not {bank.index(who) for who in people} & mini.TUNED_ON
-    assert people[:20] == drawn_people(bank, "mini", 20)
-    with pytest.raises(BadInput, match="--people 5000 is out of range"):
-        drawn_people(bank, "mini", 5000)
+    assert people[:20] == drawn_people(bank, find_family("mini"), 20)
+    with pytest.raises(BadInput, match="people = 5000 is out of range"):
+        drawn_people(bank, find_family("mini"), 5000)
 
 
 def test_variants() -> None:
@@ -174,7 +185,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_runs(
 
 def test_only_what_is_shared_is_set_for_all(tmp_path: Path) -> None:
     with pytest.raises(
-        BadInput, match=r"--set train is not shared by all contenders.*--vary train\.key=VALUE"
+        BadInput, match=r"the setting train is not shared by all contenders.*vary='train\.key=VALUE'"
     ):
         compare(
             tmp_path / "out", ["piu"], people=1, seeds=1, config=config().updated({"train": {"steps": 3}})
@@ -183,23 +194,23 @@ def test_only_what_is_shared_is_set_for_all(tmp_path: Path) -> None:
 
 
 def test_a_recognizer_with_gradients_is_the_embedded_bases() -> None:
-    assert set(known_methods("mini")) - set(known_methods("arc2face")) == {"wid"}
+    assert set(known_methods(find_family("mini"))) - set(known_methods(find_family("arc2face"))) == {"wid"}
     with pytest.raises(BadInput, match="wid needs a differentiable recognizer"):
-        Contender("wid").settings(shared_settings("arc2face"), "arc2face")
+        Contender("wid").settings(shared_settings(find_family("arc2face")), find_family("arc2face"))
 
 
 def test_a_contender_with_anchors_of_its_own() -> None:
     """One who varies the anchor meets another case; evaluation and seed stay the arena's."""
     shared = config()
     (varied,) = contenders([], variants=["closed-kv anchor.rule=far-safe closed.rank=4"])
-    own = varied.request_settings(shared, "mini")
+    own = varied.request_settings(shared, find_family("mini"))
     assert (own.anchor.rule, own.evaluation, own.closed) == ("far-safe", shared.evaluation, shared.closed)
     assert (
-        Contender("closed-kv").request_settings(shared, "mini")
-        == Contender("esd").request_settings(shared, "mini")
+        Contender("closed-kv").request_settings(shared, find_family("mini"))
+        == Contender("esd").request_settings(shared, find_family("mini"))
         == shared
     )
-    assert varied.settings(shared, "mini")["closed"]["rank"] == 4
+    assert varied.settings(shared, find_family("mini"))["closed"]["rank"] == 4
 
 
 def test_the_anchor_that_is_varied_is_used(first: Comparison, folder: Path) -> None:
@@ -213,17 +224,59 @@ def test_the_anchor_that_is_varied_is_used(first: Comparison, folder: Path) -> N
 
 
 def test_a_cell_of_other_settings_is_run_again(first: Comparison, folder: Path) -> None:
-    (path,) = (folder / "cells").glob("uce-000-*.json")
-    content = path.read_text()
-    known = json.loads(content)
-    path.write_text(json.dumps({**known, "settings": {**known["settings"], "erase": 1.0}}))
+    lines = stored_lines(folder)
+    (place,) = (
+        place
+        for place, line in enumerate(lines)
+        if (cell := json.loads(line))["variant"] == "uce" and not cell["person"]
+    )
+    settings = json.loads(lines[place])["settings"]
+    write_lines(
+        folder,
+        [
+            *lines[:place],
+            json.dumps({**json.loads(lines[place]), "settings": {**settings, "erase": 1.0}}),
+            *lines[place + 1 :],
+        ],
+    )
     assert len(compare(folder, ["uce"], people=2, seeds=1, config=config(), report_only=True).cells) == 1
     again = compare(folder, ["uce"], people=2, seeds=1, config=config())
-    assert [cell.settings for cell in again.cells] == [known["settings"]] * 2
-    path.write_text(content[:40])
-    with pytest.raises(BadInput, match=r"uce-000-42\.json' is damaged: .*; delete it, and it is run again"):
+    assert [cell.settings for cell in again.cells] == [settings] * 2
+    content = (folder / CELLS).read_bytes()
+    (folder / CELLS).write_bytes(content[:40])
+    with pytest.raises(BadInput, match=r"cells\.jsonl\.gz' are damaged: .*; restore the file, or delete it"):
         compare(folder, ["uce"], people=2, seeds=1, config=config(), report_only=True)
-    path.write_text(content)
+    (folder / CELLS).write_bytes(content)
+
+
+def test_the_report_does_not_depend_on_how_the_cells_are_kept(
+    first: Comparison, folder: Path, tmp_path: Path
+) -> None:
+    """A folder with a file for each cell, as arenas were kept before, gives the same report to the byte."""
+    earlier = tmp_path / "earlier"
+    (earlier / "cells").mkdir(parents=True)
+    (earlier / "arena.json").write_bytes((folder / "arena.json").read_bytes())
+    for line in stored_lines(folder):
+        cell = json.loads(line)
+        name = cell["variant"].replace(" ", "_")
+        (earlier / "cells" / f"{name}-{cell['person']:03d}-{cell['seed']}.json").write_text(line + "\n")
+    variants = ["closed-encoder closed.retained=256 closed.near=64"]
+    reports = [
+        compare(
+            place,
+            ["untouched", "uce"],
+            people=2,
+            seeds=1,
+            variants=variants,
+            config=config(),
+            report_only=True,
+        )
+        for place in (folder, earlier)
+    ]
+    assert len(reports[0].cells) == 6
+    for one, other in zip(reports[0].files, reports[1].files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert not (earlier / CELLS).exists()
 
 
 def test_the_second_recognizer_that_is_given_is_the_one_that_judges(
@@ -251,7 +304,7 @@ def test_the_second_recognizer_that_is_given_is_the_one_that_judges(
 def test_a_second_recognizer_that_cannot_judge_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch
 ) -> None:
-    with pytest.raises(BadInput, match="pass --second PACK and --second-bank FILE together"):
+    with pytest.raises(BadInput, match="pass second=PACK and second_bank=FILE together"):
         compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), second="pack")
     whole = mini.evaluating_bank()
     fewer = IdentityBank(whole.embeddings[:15], whole.labels[:15], whole.ids[:5], whole.recognizer)
@@ -270,6 +323,6 @@ def test_a_second_recognizer_that_cannot_judge_is_refused_before_anything_runs(
 
 
 def test_nothing_is_begun_for_a_report(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="holds no arena; leave --report-only out"):
+    with pytest.raises(BadInput, match="holds no arena; leave report_only=True out"):
         compare(tmp_path / "out", ["uce"], people=1, seeds=1, config=config(), report_only=True)
     assert not list(tmp_path.iterdir())

@@ -19,6 +19,7 @@ from piu_lora.jobs.auditing.context import _judges, open_attack_context
 from piu_lora.jobs.forget import forget
 from piu_lora.jobs.request.readers import reader_for
 from piu_lora.jobs.request.request import open_request
+from piu_lora.model import find_family
 from piu_lora.model.mini import conditioning_bank
 from piu_lora.model.mini.export import fresh_portraits
 
@@ -39,7 +40,7 @@ def made(mini: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory
         identity=WHO,
         base=mini,
         out=folder,
-        config=ForgetConfig.preset("mini", "closed-encoder").updated_from_pairs(few),
+        config=ForgetConfig.preset(find_family("mini"), "closed-encoder").updated_from_pairs(few),
         evaluate=False,
     )
     return folder
@@ -108,7 +109,7 @@ def test_nobody_can_judge(bank: IdentityBank) -> None:
     able = Gallery("able", lambda images: images, bank.centroids, {}, {1e-3: Threshold(0.5, 1e-3, 10_000)})
     assert _judges([able, few, refused], 1e-3) == (able,)
     for galleries, reason in (
-        ([], "--pack DIR"),
+        ([], "pack=DIR"),
         ([few], r"20 impostor pairs.*audit\.far=0\.01"),
         ([refused], "no photograph was kept"),
     ):
@@ -133,7 +134,7 @@ def test_a_default_audit_of_the_embedded_base(mini: StableDiffusionPipeline, tmp
     """A closed form on the encoder: nobody needs an attack who has the unedited encoder, and the weights name
     the person.
     """
-    config = ForgetConfig.preset("mini", "closed-encoder")
+    config = ForgetConfig.preset(find_family("mini"), "closed-encoder")
     forget(identity=WHO, base=mini, out=tmp_path / "adapter", config=config, evaluate=False)
     before = {name: value.clone() for name, value in mini.unet.state_dict().items()}
     section = audit(tmp_path / "adapter", WHO, mini).section

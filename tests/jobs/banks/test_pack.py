@@ -179,14 +179,14 @@ def test_a_source_without_the_detector_is_refused(tmp_path: Path, kind: str) -> 
     elif kind == "zip without it":
         with zipfile.ZipFile(source, "w") as archive:
             archive.writestr("antelopev2/glintr100.onnx", b"")
-    with pytest.raises(BadInput, match=rf"--antelopev2 '.*source' holds no {DETECTOR}"):
+    with pytest.raises(BadInput, match=rf"antelopev2 = '.*source' holds no {DETECTOR}"):
         set_up_pack(tmp_path / "pack", source)
     assert not list(tmp_path.glob("pack/*"))
 
 
 @needs_faces
 def test_a_missing_recognizer_is_refused(antelopev2: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"--arcface '.*nowhere.onnx' is not a file"):
+    with pytest.raises(BadInput, match=r"arcface = '.*nowhere.onnx' is not a file"):
         set_up_pack(tmp_path / "pack", antelopev2, tmp_path / "nowhere.onnx")
     assert not list(tmp_path.glob(f"pack/*{RECOGNIZER}*"))
 

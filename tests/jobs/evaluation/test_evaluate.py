@@ -32,7 +32,7 @@ from piu_lora.jobs.evaluation.report import warn_of_others, write_junit
 from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest, open_request
-from piu_lora.model import generate, mini
+from piu_lora.model import find_family, generate, mini
 from piu_lora.model.mini.export import bank_portraits, fresh_portraits
 from tests.identity.test_face_quality import model
 
@@ -51,7 +51,7 @@ FORGETTING = {"forget_ism", "recognised", "verified"}
 
 
 def config() -> ForgetConfig:
-    return ForgetConfig.preset("mini", "closed-encoder").updated(SMALL)
+    return ForgetConfig.preset(find_family("mini"), "closed-encoder").updated(SMALL)
 
 
 def case_of(identity: str | Path = WHO, bank: IdentityBank | None = None) -> ErasureRequest:
@@ -169,7 +169,7 @@ def test_a_person_under_two_ids_is_found(stage: Stage) -> None:
     labels = torch.cat([own.labels, torch.full((9,), len(own), dtype=torch.int32)])
     bank = IdentityBank(torch.cat([own.embeddings, again.half()]), labels, [*own.ids, "twin"], own.recognizer)
     request = case_of(bank=bank)
-    count = _doubles(request, galleries_for("tiny", request)[0])["count"]
+    count = _doubles(request, galleries_for(find_family("tiny"), request)[0])["count"]
     assert count == 1
     assert stage.missed(stage.forgotten, doubles=count) == {"doubles"}
 
@@ -183,14 +183,14 @@ def test_training_references_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         BadInput, match=r"reference 2 of 2 was trained on \(conditioning recognizer: cosine 1\.0000"
     ):
-        galleries_for("tiny", request, references=[tmp_path / "other.png", trained])
-    reference = galleries_for("tiny", request, references=[tmp_path / "other.png"])[0].reference(
+        galleries_for(find_family("tiny"), request, references=[tmp_path / "other.png", trained])
+    reference = galleries_for(find_family("tiny"), request, references=[tmp_path / "other.png"])[0].reference(
         request.forget_rows[0]
     )
     assert torch.allclose(
         reference, mini.conditioning_recognizer().embed(fresh_portraits(7, 1).float() / 255)[0], atol=1e-5
     )
-    held = galleries_for("tiny", request)[0].reference(request.forget_rows[0])
+    held = galleries_for(find_family("tiny"), request)[0].reference(request.forget_rows[0])
     expected = torch.nn.functional.normalize(
         request.people[0].subject.embeddings[list(request.people[0].held_out)].mean(0), dim=0
     )
@@ -211,7 +211,7 @@ def _without(row: int) -> IdentityBank:
 
 def test_nothing_held_out_is_nothing_verified(tmp_path: Path) -> None:
     _save(bank_portraits(7)[0], tmp_path / "one.png")
-    gallery = galleries_for("tiny", case_of(tmp_path / "one.png", _without(7)))[0]
+    gallery = galleries_for(find_family("tiny"), case_of(tmp_path / "one.png", _without(7)))[0]
     assert gallery.refused.startswith("the forgotten person has no photograph that was kept out of training")
 
 
@@ -223,11 +223,14 @@ def test_a_second_recognizer_judges_any_base() -> None:
         config().updated({"anchor": {"rule": "far-safe"}}),
         mini.conditioning_recognizer(),
     )
-    names = [(gallery.name, gallery.role) for gallery in galleries_for("arc2face", request, second=second)]
+    names = [
+        (gallery.name, gallery.role)
+        for gallery in galleries_for(find_family("arc2face"), request, second=second)
+    ]
     assert names == [("conditioning", "conditions the base"), ("evaluating", "only evaluates")]
     fewer = replace(second, bank=_few(mini.evaluating_bank()))
     with pytest.raises(BadInput, match="holds other people than the bank"):
-        galleries_for("arc2face", request, second=fewer)
+        galleries_for(find_family("arc2face"), request, second=fewer)
 
 
 def _few(bank: IdentityBank) -> IdentityBank:
@@ -246,7 +249,7 @@ def test_a_face_quality_model_is_one_more_figure(
 
 
 def test_a_second_recognizer_needs_its_bank() -> None:
-    with pytest.raises(BadInput, match="pass --second PACK and --second-bank FILE together"):
+    with pytest.raises(BadInput, match="pass second=PACK and second_bank=FILE together"):
         Judges(second="somewhere")
 
 
@@ -377,7 +380,7 @@ def test_a_damaged_report_is_replaced_only_when_told(
     adapter: Path, base: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
     (tmp_path / "report.json").write_text("{")
-    with pytest.raises(BadInput, match=r"is not JSON.*; pass --force to replace it"):
+    with pytest.raises(BadInput, match=r"is not JSON.*; pass force=True to replace it"):
         evaluate(adapter, WHO, base, tmp_path, settings=LEAN)
 
 

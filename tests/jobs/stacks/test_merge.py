@@ -205,7 +205,7 @@ def test_refit_needs_base_and_people(
     pipe: StableDiffusionPipeline, bank: IdentityBank, three: list[Adapter], tmp_path: Path
 ) -> None:
     settings = MergeSettings("refit", refit=QUICK)
-    with pytest.raises(BadInput, match="pass --base"):
+    with pytest.raises(BadInput, match="pass base=BASE"):
         merge_adapters(members(three, [1.0] * 3), tmp_path / "m", settings)
     with pytest.raises(BadInput, match=r"whom adapter .* forgets is not known"):
         merge_adapters(members(three, [1.0] * 3), tmp_path / "m", settings, base=pipe, bank=bank)

@@ -13,7 +13,7 @@ from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs import forget as job
 from piu_lora.jobs.training import train as training
-from piu_lora.model import attention_digest, load_base, trainable
+from piu_lora.model import attention_digest, find_family, load_base, trainable
 from piu_lora.model.factors import state_of
 from tests.tiny import tiny_pipeline
 
@@ -90,7 +90,7 @@ def test_a_base_by_name_is_cast_and_the_adapter_stays_whole(
 
 def test_losses_stay_close_to_full_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the embedded base: the tiny one, untrained, has losses as small as bfloat16's rounding."""
-    short, curves = ForgetConfig.preset("mini").updated({"train": {"steps": 3, "batch": 2}}), {}
+    short, curves = ForgetConfig.preset(find_family("mini")).updated({"train": {"steps": 3, "batch": 2}}), {}
     for name in DTYPES:
         watch = Watch(monkeypatch)
         forget(
