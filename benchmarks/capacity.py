@@ -10,20 +10,20 @@ bootstraps over people (over images for one person).
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 
-from piu_lora import ForgetConfig, load_base
+from piu_lora import ForgetConfig
 from piu_lora.evidence import evaluate_images, summary
 from piu_lora.groups import FORGET, GROUPS
 from piu_lora.jobs.arena.compare import drawn_people, shared_settings
 from piu_lora.jobs.arena.round import Contender, verified_share
-from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
+from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest, open_request
+from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.jobs.training.trial import tried
 from piu_lora.model import find_family, generate, mini
 
@@ -58,17 +58,17 @@ def contender(name: str, people: int) -> Contender:
 
 
 def run(
-    pipe: StableDiffusionPipeline, request: ErasureRequest, contenders: dict[str, Contender]
+    session: Session, request: ErasureRequest, contenders: dict[str, Contender]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every contender on the people of one case."""
-    galleries = galleries_for(find_family("mini"), request, anchor_portraits(pipe, request))
+    pipe, galleries = session.pipe, galleries_for(session, request)
     plan, sampling = plan_for(request, galleries[0].centroids), request.config.evaluation
     how = {"steps": sampling.steps, "guidance": sampling.guidance, "batch": sampling.batch}
     before = generate(pipe, plan.embeddings, plan.seeds, **how)
     places = plan.rows_of(FORGET)
     rows = [plan.shots[place].row for place in places]
     for name, each in contenders.items():
-        with tried(pipe, replace(request, config=each.config(request.config, "mini"))) as trial:
+        with tried(session, replace(request, config=each.config(request.config, "mini"))) as trial:
             after = generate(pipe, plan.embeddings, plan.seeds, **how)
         figures = summary(evaluate_images(plan, before, after, galleries))["recognizers"]
         for gallery in galleries:
@@ -124,7 +124,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     results = json.loads(options.out.read_text())["results"] if options.out.exists() else {}
-    bank, pipe = mini.conditioning_bank(), load_base("mini", device="cpu")
+    session = open_session("mini", device="cpu")
+    bank = session.bank
     config: ForgetConfig = shared_settings(find_family("mini")).updated({"evaluation": EVALUATION})
     for count in options.counts:
         done = results.setdefault(str(count), {})
@@ -138,11 +139,11 @@ def main() -> None:
         request = open_request(
             drawn_people(bank, find_family("mini"), count), bank, config, mini.conditioning_recognizer()
         )
-        for name, figures in run(pipe, request, missing):
+        for name, figures in run(session, request, missing):
             done[name] = figures
             document = {
                 "threads": torch.get_num_threads(),
-                "evaluation": asdict(config.evaluation),
+                "evaluation": config.evaluation.to_dict(),
                 "results": results,
             }
             options.out.write_text(json.dumps(document, indent=1) + "\n")

@@ -25,10 +25,10 @@ from benchmarks.step_cost import build_sd15
 from piu_lora import ForgetConfig, load_base
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.jobs.request.request import ErasureRequest, open_request
+from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.training.bank_statistics import measure_bank
 from piu_lora.jobs.training.trial import tried
 from piu_lora.model import find_family
-from piu_lora.progress import silent
 
 RANKS = (1, 4, 8, 16, 32)
 
@@ -80,22 +80,23 @@ def main() -> None:
     parser.add_argument("--ranks", nargs="*", type=int, default=RANKS)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    pipe, bank = real_shape(), bank_of(options.people)
+    bank = bank_of(options.people)
+    session = Session(real_shape(), bank)
     loaded = peak()
     peaks: list[int] = []
     with tempfile.TemporaryDirectory() as cache:
         os.environ["PIU_LORA_CACHE"] = cache
         begun = time.perf_counter()
-        measure_bank(pipe, case_of(bank, "closed-kv"), silent)
+        measure_bank(session, case_of(bank, "closed-kv"))
         once = time.perf_counter() - begun
         peaks.append(peak())
         results: dict[str, Any] = {}
         for method in ("closed-kv", "closed-encoder", "closed-both"):
-            with tried(pipe, case_of(bank, method)) as trial:
+            with tried(session, case_of(bank, method)) as trial:
                 peaks.append(peak())
             capped = {}
             for rank in options.ranks if method == "closed-encoder" else ():
-                with tried(pipe, case_of(bank, method, rank=rank, tolerance=0.0)) as cut:
+                with tried(session, case_of(bank, method, rank=rank, tolerance=0.0)) as cut:
                     capped[rank] = {"bytes": cut.stored_bytes, "lost": 1 - float(cut.facts["kept_energy"])}
             results[method] = {
                 "seconds": trial.cost.seconds, "extra_bytes": trial.cost.peak_bytes, "bytes": trial.stored_bytes, "facts": trial.facts,

@@ -25,6 +25,7 @@ from piu_lora.evidence import evaluate_images
 from piu_lora.groups import GROUPS
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import open_request
+from piu_lora.jobs.request.session import open_session
 from piu_lora.model import find_family, generate, mini
 
 TUNED_ON = (100, 300)
@@ -54,7 +55,7 @@ def one_person(row: int, threads: int, baselines: dict[str, dict[str, Any]]) -> 
             }
         }
     request = open_request(identity, bank, config, mini.conditioning_recognizer())
-    galleries = galleries_for(find_family("mini"), request)
+    galleries = galleries_for(open_session(base), request)
     target = request.problem.targets[0]
     plan = plan_for(request, galleries[0].centroids)
     sampling = {

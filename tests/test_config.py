@@ -1,9 +1,11 @@
-import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from piu_lora.config import AnchorConfig, ForgetConfig, SplitConfig, TrainConfig
 from piu_lora.errors import BadInput
@@ -27,7 +29,7 @@ def test_defaults_are_the_papers() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         ForgetConfig().train.steps = 3  # type: ignore[misc]
 
 
@@ -141,15 +143,15 @@ def test_shares_of_one_batch() -> None:
 @pytest.mark.parametrize(
     ("pair", "quoted"),
     [
-        ("lora.blocks=[]", "lora.blocks = ()"),
-        ("lora.projections=[]", "lora.projections = ()"),
-        ('lora.projections=["to_q", "to_x"]', "lora.projections = ('to_q', 'to_x')"),
+        ("lora.blocks=[]", "lora.blocks = []"),
+        ("lora.projections=[]", "lora.projections = []"),
+        ('lora.projections=["to_q", "to_x"]', "lora.projections = ['to_q', 'to_x']"),
         ("retain.neighbour_low=0.8", "retain.neighbour_low/high = (0.8, 0.7)"),
         ("retain.near=1.25", "retain.near = 1.25"),
         ("retain.near_pool=0", "retain.near_pool = 0"),
         ("distil.anchors=1.25", "distil.anchors = 1.25"),
         ("distil.neighbour_low=0.8", "distil.neighbour_low/high = (0.8, 0.7)"),
-        ("retain.neighbour_high=1.0", "retain.neighbour_low/high = (0.3, 1.0)"),
+        ("retain.neighbour_high=1.0", "retain.neighbour_high = 1.0"),
     ],
 )
 def test_range_errors_of_lists_and_pairs(pair: str, quoted: str) -> None:
@@ -209,13 +211,32 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
+def toml_of(values: dict[str, Any]) -> str:
+    """Nested settings as a TOML file; the two languages write strings, numbers and lists alike but for DEL."""
+
+    def lines(group: dict[str, Any]) -> list[str]:
+        return [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007F")
+            for key, value in group.items()
+            if not isinstance(value, dict)
+        ]
+
+    sections = {key: group for key, group in values.items() if isinstance(group, dict)}
+    text = [*lines(values)]
+    for name, group in sections.items():
+        text += [f"[{name}]", *lines(group)]
+    return "\n".join(text) + "\n"
+
+
 @settings(deadline=None)
 @given(CHANGES)
 def test_toml_round_trip(tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]) -> None:
     config = ForgetConfig().updated(changes)
     path = tmp_path_factory.getbasetemp() / "settings.toml"
-    path.write_text(config.to_toml(), newline="")
-    assert ForgetConfig.preset(find_family("mini")).updated_from_toml(path) == config
+    path.write_text(toml_of(config.to_dict()), newline="")
+    mini = ForgetConfig.preset(find_family("mini"))
+    assert mini.updated_from_toml(path) == config
+    assert mini.updated(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_toml_lays_over_and_takes_whole_numbers_for_floats(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ pass.
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -15,7 +15,7 @@ from piu_lora.evidence.report.document import Relation, Report, Verdict, Verdict
 from piu_lora.evidence.report.measures import MeanShare, Verified
 from piu_lora.evidence.report.sections import Audit, Evaluation, Recognizer
 from piu_lora.groups import FORGET, GROUP_WORDS, NEAREST, RANDOM, RETAINED
-from piu_lora.settings import Settings, require
+from piu_lora.settings import Settings, out_of_range
 
 __all__ = ["Bound", "EvaluationLimits", "Policy", "judge", "verdict_of"]
 
@@ -24,8 +24,7 @@ _RELATIONS: dict[str, Relation] = {"max": "<=", "min": ">="}
 _NO_FACE = "no face in any image before"
 
 
-@dataclass(frozen=True)
-class EvaluationLimits(Settings):
+class EvaluationLimits(Settings, section="evaluation"):
     """Limits on an evaluation's figures; ``"off"`` judges nothing. ISM limits are multiples of the value
     before.
     """
@@ -101,7 +100,9 @@ class Policy:
             )
         far = values.get("far", cls.far)
         try:
-            require(far in FARS, "far", far, f"one of the calibrated rates, {', '.join(map(far_name, FARS))}")
+            if far not in FARS:
+                rates = ", ".join(map(far_name, FARS))
+                raise out_of_range("far", far, f"one of the calibrated rates, {rates}")
             evaluation = EvaluationLimits().updated(values.get("evaluation", {}))
             return cls(path.name, far, evaluation, tuple(_bounds(values.get("audit", {}))))
         except BadInput as error:
@@ -110,12 +111,12 @@ class Policy:
     @classmethod
     def only(cls, name: str, **limits: float) -> Self:
         """A policy with these limits on an evaluation and no others."""
-        everything: dict[str, Any] = {each.name: "off" for each in fields(EvaluationLimits)}
+        everything: dict[str, Any] = dict.fromkeys(EvaluationLimits.model_fields, "off")
         return cls(name, evaluation=EvaluationLimits(**{**everything, **limits}))
 
     def tightened(self, **limits: float) -> Self:
         """This policy with other limits on an evaluation."""
-        return replace(self, evaluation=replace(self.evaluation, **limits))
+        return replace(self, evaluation=self.evaluation.updated(limits))
 
 
 def _bounds(values: Any) -> Iterator[Bound]:

@@ -4,10 +4,10 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import (
     BaseRef,
@@ -30,12 +30,12 @@ from piu_lora.identity import IdentityBank
 from piu_lora.jobs.evaluation.report import REPORT_FILE, adapter_report
 from piu_lora.jobs.evaluation.scoring import score
 from piu_lora.jobs.ledger import bank_text, identity_text, registered
-from piu_lora.jobs.request.readers import reader_for
-from piu_lora.jobs.request.request import ErasureRequest, Identities, bank_for, each_identity, open_request
+from piu_lora.jobs.request.request import ErasureRequest, Identities, each_identity, open_request
+from piu_lora.jobs.request.session import Base, Session, open_session
 from piu_lora.jobs.training.launched import is_main, launched_workers
-from piu_lora.jobs.training.run_method import run_method
-from piu_lora.jobs.training.train import load_checkpoint
-from piu_lora.model import DTYPES, attention_digest, describe, encoder_digest, family_of, load_base
+from piu_lora.jobs.training.run_method import as_stored, run_method
+from piu_lora.jobs.training.train import TrainingRun, load_checkpoint
+from piu_lora.model import DTYPES, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import find_method
 
@@ -53,7 +53,7 @@ class ForgetResult:
 
 def forget(
     identity: Identities,
-    base: str | Path | StableDiffusionPipeline,
+    base: Base,
     out: str | Path,
     *,
     bank: IdentityBank | str | Path | None = None,
@@ -93,32 +93,30 @@ def forget(
     """
     # 1. Check everything that can be checked before a model is loaded.
     config = config or ForgetConfig.preset(family_of(base))
-    method = find_method(config.method)
+    find_method(config.method)  # refuses one that does not exist
     output = OutputFolder(out, force=force)
-    request = open_request(
-        identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device)
-    )
+    session = open_session(base, bank, pack, faces=config.faces, device=device, progress=progress)
+    request = open_request(identity, session.bank, config, session.reader)
     with output.claimed() if is_main() else contextlib.nullcontext():
         started = load_checkpoint(output, request, resume=resume, force=force)
 
         # 2. Load the base, and make sure that it speaks the bank's language.
-        pipe = base if isinstance(base, StableDiffusionPipeline) else load_base(base, device=device)
-        ref = _check_base(pipe, request)
+        pipe = session.pipe
+        _check_base(session, request)
+        ref = session.reference  # before the cast, which loses digits of its digests
         if pipe is not base and config.train.precision != "fp32":
             pipe.to(dtype=DTYPES[config.train.precision])
         workers = launched_workers(pipe.unet.device)
 
         # 3. Train the adapter, or solve for it.
         begun = time.perf_counter()
-        solution, history = run_method(pipe, method, request, output, started, workers, progress)
+        solution, history = run_method(session, request, TrainingRun(output, started, workers))
         made = time.perf_counter()
 
         # 4. Score what will be stored, not what was computed: half precision.
-        stored = {
-            module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()
-        }
+        stored = as_stored(solution.change)
         with mounted(pipe, stored):
-            evaluation = score(pipe, request, progress) if evaluate and workers.rank == 0 else None
+            evaluation = score(session, request) if evaluate and workers.rank == 0 else None
             probe = probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))
 
         # 5. Write the folder, complete or not at all; of several processes, the first one does.
@@ -126,41 +124,32 @@ def forget(
         receipt = replace(_receipt(ref, request, evaluation, seconds), probe=probe, solution=solution.facts)
         if workers.rank > 0:
             return ForgetResult(output.path, receipt, None)
-        # An id of the bank goes before a path of that name, here as in the case: the entry must not name
+        # An id of the bank goes before a path of that name, here as in the request: the entry must not name
         # another person.
-        who = Entry.joined(
-            str(each) if person.subject.row is not None else identity_text(each)
-            for each, person in zip(each_identity(identity), request.people, strict=True)
+        forgotten = Entry.joined(
+            str(name) if person.subject.row is not None else identity_text(name)
+            for name, person in zip(each_identity(identity), request.people, strict=True)
         )
-        enter = _enter(ledger, who, request.bank.digest)
+        enter = _enter(ledger, forgotten, request.bank.digest)
         with (
-            registered(ledger, receipt, output.path, who, bank_text(bank), enter) as confirm,
+            registered(ledger, receipt, output.path, forgotten, bank_text(bank), enter) as confirm,
             output.staged() as folder,
         ):
             (folder / "report").mkdir()
-            if evaluation is not None:
-                _write_before_after(folder / "report" / "before_after.png", evaluation)
             if history:
                 loss_curves(history, folder / "report" / "loss.png")
-
-            def write_report(weights: Path) -> None:
-                if evaluation is not None:
-                    report = adapter_report(
-                        _facts(receipt, request, weights), pipe, request, evaluation, seconds["evaluate"]
-                    )
-                    (folder / "report" / REPORT_FILE).write_text(to_json(report))
-
-            receipt = write_adapter(folder, stored, receipt, describe=write_report)
+            describe = partial(_write_report, session, request, receipt, evaluation) if evaluation else None
+            receipt = write_adapter(folder, stored, receipt, describe=describe)
             confirm(receipt)
     return ForgetResult(output.path, receipt, evaluation)
 
 
-def _check_base(pipe: StableDiffusionPipeline, request: ErasureRequest) -> BaseRef:
-    info = describe(pipe)
+def _check_base(session: Session, request: ErasureRequest) -> None:
+    pipe, info = session.pipe, session.info
     if request.bank.width != info.embedding_width:
         raise Incompatible(
-            f"the bank holds embeddings of width {request.bank.width}, the base {info.id!r} takes {info.embedding_width}; "
-            "build the bank with the recognizer of the base"
+            f"the bank holds embeddings of width {request.bank.width}, the base {info.id!r} takes "
+            f"{info.embedding_width}; build the bank with the recognizer of the base"
         )
     request.bank.recognizer.require(info.recognizer, "the bank", f"the base {info.id!r}")
     dtype, precision = pipe.unet.dtype, request.config.train.precision
@@ -175,21 +164,14 @@ def _check_base(pipe: StableDiffusionPipeline, request: ErasureRequest) -> BaseR
         raise BadInput(
             f"the pipeline carries adapters already ({pipe.get_list_adapters()}); pass a base without any"
         )
-    return BaseRef(
-        info.id,
-        info.family.name,
-        attention_digest(pipe.unet),
-        info.revision,
-        encoder_digest(pipe.text_encoder),
-    )
 
 
-def _enter(ledger: Ledger | None, who: str, bank_digest: str) -> Callable[[Entry], Entry]:
-    """How the finished adapter is entered."""
+def _enter(ledger: Ledger | None, identity: str, bank_digest: str) -> Callable[[Entry], Entry]:
+    """What enters the finished adapter into the ledger."""
 
     def enter(entry: Entry) -> Entry:
-        known = replace(entry, identity=who, bank_digest=bank_digest)
-        return ledger.add(known) if ledger else known
+        entry = replace(entry, identity=identity, bank_digest=bank_digest)
+        return ledger.add(entry) if ledger else entry
 
     return enter
 
@@ -218,16 +200,20 @@ def _receipt(
     )
 
 
-def _facts(receipt: Receipt, request: ErasureRequest, weights: Path) -> AdapterFacts:
-    return AdapterFacts(
+def _write_report(
+    session: Session, request: ErasureRequest, receipt: Receipt, evaluation: Evaluation, weights: Path
+) -> None:
+    """Fill the folder ``report`` beside the weights: figures, and the pictures for the owner."""
+    facts = AdapterFacts(
         id=receipt.adapter_id,
         method=receipt.method,
         weights_sha256=file_digest(weights),
         bytes=weights.stat().st_size,
         people=receipt.people,
     )
-
-
-def _write_before_after(path: Path, evaluation: Evaluation) -> None:
-    path.touch(mode=0o600)  # it shows the person
-    before_after(evaluation).save(path)
+    folder, seconds = weights.parent / "report", receipt.seconds["evaluate"]
+    report = adapter_report(facts, session, request, evaluation, seconds)
+    (folder / REPORT_FILE).write_text(to_json(report))
+    picture = folder / "before_after.png"
+    picture.touch(mode=0o600)  # it shows the person
+    before_after(evaluation).save(picture)

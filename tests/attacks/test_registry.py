@@ -129,9 +129,9 @@ def test_budgets() -> None:
         ("images=0", r"audit.images = 0 is out of range"),
         ("relearn_steps=[5, 2]", "ascending"),
         ("cone_cosines=[0.3, 0.9]", "falling"),
-        ("cone_shares=[1.0]", "between 0 and 1"),
-        ("bypass_strengths=[0.0]", "0 < strength"),
-        ("imags=3", "did you mean images"),
+        ("cone_shares=[1.0]", "0 < value < 1 each"),
+        ("bypass_strengths=[0.0]", "0 < value <= 1 each"),
+        ("imags=3", r"did you mean audit\.images"),
     ):
         with pytest.raises(BadInput, match=message):
             AuditConfig().updated_from_pairs([pair])

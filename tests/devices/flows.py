@@ -37,8 +37,9 @@ from piu_lora.attacks import ATTACKS
 from piu_lora.jobs.arena.compare import shared_settings
 from piu_lora.jobs.arena.round import Contender, Round
 from piu_lora.jobs.request.request import open_request
+from piu_lora.jobs.request.session import open_session
 from piu_lora.jobs.stacks.layer_statistics import RefitConfig
-from piu_lora.model import FAMILIES, find_family, mini
+from piu_lora.model import FAMILIES, find_family
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES, Rendering
 from tests.devices.elsewhere import AWAY, away
@@ -89,9 +90,8 @@ def flows(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     arena: list[Round] = []
 
     def enter() -> None:
-        arena.append(
-            Round(pipe, open_request(WHO, mini.conditioning_bank(), small, mini.conditioning_recognizer()))
-        )
+        session = open_session(pipe)
+        arena.append(Round(session, open_request(WHO, session.bank, small, session.reader)))
 
     yield "arena", enter
     few = Rendering(forget=2, retain=2, steps=2, batch=2)

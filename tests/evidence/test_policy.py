@@ -146,7 +146,10 @@ def test_a_file_lays_limits_over_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[evaluation]\nverifed = 0.1\n", r"unknown setting 'verifed': did you mean verified\?"),
+        (
+            "[evaluation]\nverifed = 0.1\n",
+            r"unknown setting 'evaluation\.verifed': did you mean evaluation\.verified\?",
+        ),
         ("far = 2.0\n", r"far = 2\.0 is out of range"),
         ("fra = 0.1\n", r"unknown key 'fra'; known: far, evaluation, audit"),
         ('[audit]\n"reidentify.rank" = 3\n', r"audit\.'reidentify\.rank' = 3 is no limit"),

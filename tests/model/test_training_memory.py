@@ -1,7 +1,5 @@
 """Savings that change nothing but time and memory."""
 
-import dataclasses
-
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -148,7 +146,7 @@ def test_half_precision_stays_close_and_keeps_the_adapter_whole(
 
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     other = tiny_pipeline().to(dtype=half)
-    config = dataclasses.replace(fast, train=dataclasses.replace(fast.train, precision=precision))
+    config = fast.updated({"train": {"precision": precision}})
     attach(other.unet, config.lora, "x", seed=0)
     write_weights(other.unet, "x", read_weights(objective.model.unet, "x"))
     assert {parameter.dtype for parameter in trainable(other.unet)} == {torch.float32}

@@ -11,9 +11,9 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.request.request import open_request
+from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.training.bank_statistics import cache_folder, retained_second_moments
 from piu_lora.model import encode_embeddings, layer_inputs, layer_weight, second_moments
-from piu_lora.progress import silent
 from piu_lora.unlearn import Problem, Solution, SolveContext, find_method, statistics_modules
 from piu_lora.unlearn.closed.encoder import edited
 from piu_lora.unlearn.closed.solve import SecondMoments, solve_edit
@@ -99,7 +99,7 @@ def solved(
     assert solve is not None
     return problem, solve(
         problem,
-        SolveContext(pipe, lambda modules: retained_second_moments(pipe, request, modules, silent)),
+        SolveContext(pipe, lambda modules: retained_second_moments(Session(pipe, bank), request, modules)),
         config,
     )
 
@@ -160,11 +160,11 @@ def test_an_ordinary_adapter_folder(
 def test_statistics_leave_out_whom_the_request_may_not_see(
     pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig
 ) -> None:
-    request = open_request(WHO, bank, fast, None)
-    first = retained_second_moments(pipe, request, statistics_modules(pipe), silent)
+    session, request = Session(pipe, bank), open_request(WHO, bank, fast, None)
+    first = retained_second_moments(session, request, statistics_modules(pipe))
     (file,) = (cache_folder() / "retained").iterdir()
     kept = file.read_bytes()
-    again = retained_second_moments(pipe, request, statistics_modules(pipe), silent)
+    again = retained_second_moments(session, request, statistics_modules(pipe))
     assert file.read_bytes() == kept  # what is mapped from it is changed in memory alone
     everybody = request.problem.retain
     rows = everybody[torch.arange(len(everybody))]
@@ -176,7 +176,7 @@ def test_statistics_leave_out_whom_the_request_may_not_see(
         assert torch.equal(first[module], again[module])
     assert file.stat().st_mode & 0o777 == 0o600
     file.write_bytes(file.read_bytes()[:100])
-    measured_anew = retained_second_moments(pipe, request, statistics_modules(pipe), silent)
+    measured_anew = retained_second_moments(session, request, statistics_modules(pipe))
     assert all(torch.allclose(value, first[module]) for module, value in measured_anew.items())
 
 
@@ -184,5 +184,6 @@ def test_another_person_shares_the_statistics(
     pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig
 ) -> None:
     for who in (WHO, "person-004"):
-        retained_second_moments(pipe, open_request(who, bank, fast, None), statistics_modules(pipe), silent)
+        request = open_request(who, bank, fast, None)
+        retained_second_moments(Session(pipe, bank), request, statistics_modules(pipe))
     assert len(list((cache_folder() / "retained").iterdir())) == 1

@@ -39,7 +39,7 @@ def problem_of(bank: IdentityBank) -> BaselineProblem:
 
 
 def test_the_published_settings() -> None:
-    settings = {name: dataclasses.asdict(baseline.settings()) for name, baseline in BASELINES.items()}
+    settings = {name: baseline.settings().to_dict() for name, baseline in BASELINES.items()}
     for name, wanted in {
         "uce": {"erase": 20, "preserve": 1, "ridge": 0.7, "retained": 20},
         "esd": {"steps": 1000, "lr": 1e-5, "batch": 1, "eta": 1},

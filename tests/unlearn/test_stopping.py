@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 import torch
 
@@ -258,10 +256,6 @@ def test_the_receipt_says_when_it_stopped(method: str, pipe, bank, fast: ForgetC
     assert facts["progress"] > 0
     assert (result.path / "report" / "loss.png").exists()
     plain = forget(
-        "person-003",
-        pipe,
-        tmp_path / "plain",
-        bank=bank,
-        config=dataclasses.replace(settings, train=fast.train),
+        "person-003", pipe, tmp_path / "plain", bank=bank, config=settings.updated({"train": fast.train})
     )
     assert "progress" not in read_adapter(plain.path).receipt.solution

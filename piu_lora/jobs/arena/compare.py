@@ -2,7 +2,6 @@
 as they come; a stopped run goes on.
 """
 
-import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import disk_errors, write_file
 from piu_lora.config import ForgetConfig
@@ -30,12 +28,13 @@ from piu_lora.evidence import (
     differences_from,
     rows_of,
 )
-from piu_lora.identity import IdentityBank, PhotoReader
+from piu_lora.identity import IdentityBank
 from piu_lora.jobs.arena.cells import CellStore
 from piu_lora.jobs.arena.round import SHARED, UNTOUCHED, Contender, Round, known_methods
-from piu_lora.jobs.request.readers import SecondRecognizer, open_second, reader_for
+from piu_lora.jobs.request.readers import SecondRecognizer, open_second
 from piu_lora.jobs.request.request import bank_for, open_request
-from piu_lora.model import BaseFamily, family_of, load_base
+from piu_lora.jobs.request.session import Session, open_session
+from piu_lora.model import BaseFamily, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES
@@ -196,14 +195,12 @@ def compare(
 
 def _require_shared(config: ForgetConfig, family: BaseFamily) -> None:
     """Only what all contenders share may be set for all of them."""
-    plain = shared_settings(family)
-    for field in dataclasses.fields(config):
-        if field.name not in (*SHARED, "method") and getattr(config, field.name) != getattr(
-            plain, field.name
-        ):
+    plain = shared_settings(family).to_dict()
+    for name, values in config.to_dict().items():
+        if name not in (*SHARED, "method") and values != plain.get(name):
             raise BadInput(
-                f"the setting {field.name} is not shared by all contenders, each method has its own; "
-                f"pass vary='{field.name}.key=VALUE' or variants='METHOD {field.name}.key=VALUE'"
+                f"the setting {name} is not shared by all contenders, each method has its own; "
+                f"pass vary='{name}.key=VALUE' or variants='METHOD {name}.key=VALUE'"
             )
 
 
@@ -288,7 +285,7 @@ def _played(arena: _Arena, tasks: Sequence[Task], processes: int) -> Iterator[tu
 
 def _play(arena: _Arena, task: Task) -> Cell:
     place, who, seed, entrant = task
-    own = dataclasses.replace(entrant.request_settings(arena.config, family_of(arena.base)), seed=seed)
+    own = entrant.request_settings(arena.config, family_of(arena.base)).updated({"seed": seed})
     return _round(arena, who, own).play(entrant, place)
 
 
@@ -301,20 +298,17 @@ def _round(arena: _Arena, who: str, config: ForgetConfig) -> Round:
     if any((where, person, other.seed) != (arena, who, config.seed) for where, person, other in _LAST):
         _LAST.clear()
     if (arena, who, config) not in _LAST:
-        pipe, bank, reader, second = _loaded(arena)
-        _LAST[arena, who, config] = Round(pipe, open_request(who, bank, config, reader), second)
+        session = _loaded(arena)
+        _LAST[arena, who, config] = Round(session, open_request(who, session.bank, config, session.reader))
     return _LAST[arena, who, config]
 
 
 @cache
-def _loaded(
-    arena: _Arena,
-) -> tuple[StableDiffusionPipeline, IdentityBank, PhotoReader | None, SecondRecognizer | None]:
-    pipe, reader = (
-        load_base(arena.base, device=arena.device),
-        reader_for(arena.base, arena.pack, arena.config.faces, arena.device),
-    )
-    return pipe, bank_for(arena.base, arena.bank), reader, arena.opened_second()
+def _loaded(arena: _Arena) -> Session:
+    return open_session(
+        arena.base, arena.bank, arena.pack, faces=arena.config.faces, second=arena.opened_second(),
+        device=arena.device,
+    )  # fmt: skip
 
 
 def _report(

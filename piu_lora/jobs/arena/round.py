@@ -15,12 +15,14 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
 from piu_lora.groups import FORGET, GROUPS
 from piu_lora.identity import Threshold
-from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
-from piu_lora.jobs.request.readers import SecondRecognizer
+from piu_lora.jobs.evaluation.images import Sampling, generate_images
+from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest
-from piu_lora.jobs.training.cost import measured
+from piu_lora.jobs.request.session import Session
+from piu_lora.jobs.training.cost import measure_cost
 from piu_lora.jobs.training.trial import tried
-from piu_lora.model import BaseFamily, describe, generate
+from piu_lora.model import BaseFamily
+from piu_lora.settings import Settings
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, find_baseline
 
@@ -74,7 +76,7 @@ class Contender:
         """
         own = ForgetConfig.preset(family, self.method if self.method in METHOD_PRESETS else "piu")
         same = {name: getattr(shared, name) for name in SHARED}
-        found = dataclasses.replace(own, method=self.method, **same).updated_from_pairs(self.pairs)
+        found = own.updated({"method": self.method, **same}).updated_from_pairs(self.pairs)
         if found.decoys != own.decoys:
             raise BadInput(f"{self.name!r} varies decoys, which no contender has")
         for name in SHARED:
@@ -89,7 +91,7 @@ class Contender:
         if self.method not in METHODS:
             return shared
         own = self.config(shared, family)
-        return dataclasses.replace(shared, **{name: getattr(own, name) for name in VARIED})
+        return shared.updated({name: getattr(own, name) for name in VARIED})
 
     def settings(self, shared: ForgetConfig, family: BaseFamily) -> dict[str, Any]:
         """The method's own settings, ready for JSON.
@@ -109,42 +111,31 @@ class Contender:
                 raise BadInput(
                     f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of `methods`"
                 )
-            found = dataclasses.asdict(self.rival_settings(family))
+            found = self.rival_settings(family).to_dict()
         plain: dict[str, Any] = json.loads(json.dumps(found))
         return plain
 
-    def rival_settings(self, family: BaseFamily) -> Any:
+    def rival_settings(self, family: BaseFamily) -> Settings:
         """Of a baseline: those of the family, or the official comparison's, and what is varied."""
-        return _varied(find_baseline(self.method).settings_for(family), self.pairs)
+        return find_baseline(self.method).settings_for(family).updated_from_pairs(self.pairs)
 
 
 class Round:
     """What all methods share for one person and one seed: the request, the pictures before, the galleries."""
 
-    def __init__(
-        self, pipe: StableDiffusionPipeline, request: ErasureRequest, second: SecondRecognizer | None = None
-    ) -> None:
-        self.pipe, self.request, self.family = pipe, request, describe(pipe).family
-        self.galleries: list[Gallery] = galleries_for(
-            self.family, request, anchor_portraits(pipe, request), second=second
-        )
+    def __init__(self, session: Session, request: ErasureRequest) -> None:
+        self.session, self.request, self.family = session, request, session.family
+        self.galleries: list[Gallery] = galleries_for(session, request)
         if not self.galleries:
             raise BadInput(
                 "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
             )
         self.plan: Plan = plan_for(request, self.galleries[0].centroids)
-        self.before = self._pictures(pipe)
+        self.before = self._pictures(session.pipe)
 
     def _pictures(self, pipe: StableDiffusionPipeline) -> torch.Tensor:
-        sampling = self.request.config.evaluation
-        return generate(
-            pipe,
-            self.plan.embeddings,
-            self.plan.seeds,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            batch=sampling.batch,
-        )
+        sampling = Sampling.of(self.request.config.evaluation)
+        return generate_images(pipe, self.plan.embeddings, self.plan.seeds, sampling)
 
     def play(self, contender: Contender, person: int) -> Cell:
         """Run a method and score it.
@@ -168,20 +159,20 @@ class Round:
 
     def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         request = dataclasses.replace(self.request, config=contender.config(self.request.config, self.family))
-        with tried(self.pipe, request) as trial:
-            after = self._pictures(self.pipe)
+        with tried(self.session, request) as trial:
+            after = self._pictures(self.session.pipe)
         return after, _Made(trial.cost.seconds, trial.cost.peak_bytes, trial.stored_bytes, trial.facts)
 
     def _rival(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
-        baseline, pipe = find_baseline(contender.method), copy.copy(self.pipe)
-        pipe.unet = copy.deepcopy(self.pipe.unet)
+        baseline, pipe = find_baseline(contender.method), copy.copy(self.session.pipe)
+        pipe.unet = copy.deepcopy(self.session.pipe.unet)
         settings = contender.rival_settings(self.family)
-        with measured(self.pipe.device) as cost:
+        with measure_cost(self.session.pipe.device) as cost:
             baseline.run(pipe, self._rival_problem(), settings, self.request.config.seed)
         after = self._pictures(pipe)
         changed = [
             own.numel()
-            for own, base in zip(pipe.unet.parameters(), self.pipe.unet.parameters(), strict=True)
+            for own, base in zip(pipe.unet.parameters(), self.session.pipe.unet.parameters(), strict=True)
             if not torch.equal(own, base)
         ]
         return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
@@ -194,7 +185,7 @@ class Round:
         if self.family.name == "mini":
             from piu_lora.model.mini.differentiable import differentiable_recognizer
 
-            recognise = differentiable_recognizer(self.pipe.device)
+            recognise = differentiable_recognizer(self.session.pipe.device)
         target = problem.targets[0]
         everybody = problem.retain[torch.arange(len(problem.retain))]
         return BaselineProblem(
@@ -230,20 +221,6 @@ def verified_share(gallery: Gallery, images: torch.Tensor, rows: Sequence[int]) 
         return None
     cosines = (gallery.embed(images) * gallery.centroids[rows]).sum(dim=1)
     return float((cosines >= threshold.value).float().mean())
-
-
-def _varied(settings: Any, pairs: Sequence[str]) -> Any:
-    """A baseline's settings with ``key=value`` pairs laid over them."""
-    for pair in pairs:
-        key, _, text = pair.partition("=")
-        known = {field.name: field for field in dataclasses.fields(settings)}
-        if key not in known or not isinstance(getattr(settings, key), int | float):
-            raise BadInput(f"{pair!r} varies no setting of this baseline; known: {', '.join(known)}")
-        try:
-            settings = dataclasses.replace(settings, **{key: type(getattr(settings, key))(text)})
-        except ValueError as error:
-            raise BadInput(f"{pair!r} is no number: {error}") from error
-    return settings
 
 
 @dataclass

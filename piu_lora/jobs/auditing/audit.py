@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import StableDiffusionPipeline
-
 from piu_lora.adapter import Adapter, open_adapter, require_base
 from piu_lora.attacks import AuditConfig, find_attacks, run_attacks
 from piu_lora.evidence import Policy, aligned
@@ -25,9 +23,9 @@ from piu_lora.jobs.evaluation.report import (
     warn_of_others,
     write_report,
 )
-from piu_lora.jobs.request.readers import reader_for
-from piu_lora.jobs.request.request import Identities, bank_for, open_request
-from piu_lora.model import Precision, as_pipeline, family_of
+from piu_lora.jobs.request.request import Identities, open_request
+from piu_lora.jobs.request.session import Base, open_session
+from piu_lora.model import Precision, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.settings import parted
 
@@ -54,11 +52,23 @@ class Audited:
 
 
 def audit(
-    adapter: str | Path | Adapter, identity: Identities, base: str | Path | StableDiffusionPipeline, out: str | Path | None = None, *,
-    bank: IdentityBank | str | Path | None = None, pack: str | Path | None = None, attacks: Sequence[str] | None = None,
-    budget: str = "default", settings: Sequence[str] = (), policy: Policy = Policy(), public: bool = False,  # noqa: B008
-    device: str = "auto", dtype: Precision = "fp32", force: bool = False, progress: Progress = silent,
-) -> Audited:  # fmt: skip
+    adapter: str | Path | Adapter,
+    identity: Identities,
+    base: Base,
+    out: str | Path | None = None,
+    *,
+    bank: IdentityBank | str | Path | None = None,
+    pack: str | Path | None = None,
+    attacks: Sequence[str] | None = None,
+    budget: str = "default",
+    settings: Sequence[str] = (),
+    policy: Policy = Policy(),  # noqa: B008
+    public: bool = False,
+    device: str = "auto",
+    dtype: Precision = "fp32",
+    force: bool = False,
+    progress: Progress = silent,
+) -> Audited:
     """Try to bring the forgotten person back.
 
     Args:
@@ -84,20 +94,21 @@ def audit(
     chosen, opened = find_attacks(attacks), open_adapter(adapter)
     folder = None if out is None else Path(out)
     earlier = None if folder is None else earlier_report(folder, "audit", opened, force=force)
-    own, others = parted(settings, "audit")
-    budgeted = AuditConfig.preset(budget, family_of(base)).updated_from_pairs(own)
+    audit_pairs, others = parted(settings, "audit")
+    audit_config = AuditConfig.preset(budget, family_of(base)).updated_from_pairs(audit_pairs)
     config = receipt_settings(opened, others)
-    request = open_request(
-        identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device)
+    session = open_session(
+        base, bank, pack, faces=config.faces, device=device, dtype=dtype, progress=progress
     )
+    request = open_request(identity, session.bank, config, session.reader)
     warn_of_others(opened, request)
     for bound in policy.audit:
         find_attacks([bound.key.partition(".")[0]])  # refuses attacks that do not exist
-    pipe = as_pipeline(base, device, dtype)
-    require_base(pipe, opened)
-    section = run_attacks(open_attack_context(pipe, request, opened, budgeted), budgeted, chosen, progress)
+    require_base(session.pipe, opened)
+    context = open_attack_context(session, request, opened, audit_config)
+    section = run_attacks(context, audit_config, chosen, progress)
     written = finished(
-        {**new_document(opened, pipe, request), "audit": section}, earlier, policy, public=public
+        {**new_document(opened, session, request), "audit": section}, earlier, policy, public=public
     )
     files: list[Path] = []
     if folder is not None:

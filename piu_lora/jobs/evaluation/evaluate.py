@@ -32,7 +32,7 @@ from piu_lora.evidence.evaluation import KID_LEAST
 from piu_lora.evidence.report import Pictures, Report, VerdictLine
 from piu_lora.identity import FaceQuality, IdentityBank
 from piu_lora.identity.pictures import list_photos
-from piu_lora.jobs.evaluation.images import ImageMeasurer, kept_measurements
+from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling, kept_measurements
 from piu_lora.jobs.evaluation.report import (
     earlier_report,
     finished,
@@ -40,11 +40,12 @@ from piu_lora.jobs.evaluation.report import (
     warn_of_others,
     write_report,
 )
-from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, photographs_of, plan_for
+from piu_lora.jobs.evaluation.scoring import galleries_for, photographs_of, plan_for
 from piu_lora.jobs.evaluation.sweeps import sweep_images, sweeps
-from piu_lora.jobs.request.readers import open_second, providers_for, reader_for, require_both
-from piu_lora.jobs.request.request import ErasureRequest, Identities, bank_for, open_request
-from piu_lora.model import Precision, as_pipeline, describe, find_family
+from piu_lora.jobs.request.readers import open_second, providers_for, require_both
+from piu_lora.jobs.request.request import ErasureRequest, Identities, open_request
+from piu_lora.jobs.request.session import Base, Session, open_session
+from piu_lora.model import Precision, find_family
 from piu_lora.progress import Progress, silent
 from piu_lora.settings import parted
 
@@ -81,10 +82,10 @@ class Judges:
             raise BadInput(
                 f"references = {str(path)!r} is not there; name a photograph or a folder of photographs"
             )
-        found = [path] if path.is_file() else list_photos(path)
-        if not found:
+        photographs = [path] if path.is_file() else list_photos(path)
+        if not photographs:
             raise BadInput(f"references = {str(path)!r} holds no photographs")
-        return found
+        return photographs
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Assessment:
 def evaluate(
     adapter: str | Path,
     identity: Identities,
-    base: str | Path | StableDiffusionPipeline,
+    base: Base,
     out: str | Path | None = None,
     *,
     bank: IdentityBank | str | Path | None = None,
@@ -158,21 +159,20 @@ def evaluate(
     opened = open_adapter(adapter)
     folder = None if out is None else Path(out)
     earlier = None if folder is None else earlier_report(folder, "evaluation", opened, force=force)
-    own, others = parted(settings, "report")
-    report, config = ReportConfig().updated_from_pairs(own), receipt_settings(opened, others)
-    request = open_request(
-        identity, bank_for(base, bank), config, reader_for(base, pack, config.faces, device)
+    report_pairs, others = parted(settings, "report")
+    report, config = ReportConfig().updated_from_pairs(report_pairs), receipt_settings(opened, others)
+    second, references = open_second(judges.second, judges.second_bank, device), judges.photographs
+    session = open_session(
+        base, bank, pack, faces=config.faces, second=second, device=device, dtype=dtype, progress=progress
     )
+    request = open_request(identity, session.bank, config, session.reader)
     warn_of_others(opened, request)
     quality = None if judges.quality is None else FaceQuality(judges.quality, providers_for(device))
-    second, references = open_second(judges.second, judges.second_bank, device), judges.photographs
 
     # 2. Load the base; ask who can judge, and what is to be generated.
-    pipe = as_pipeline(base, device, dtype)
+    pipe = session.pipe
     begun = time.perf_counter()
-    galleries = galleries_for(
-        describe(pipe).family, request, anchor_portraits(pipe, request), second=second, references=references
-    )
+    galleries = galleries_for(session, request, references)
     if not galleries:
         raise BadInput(
             "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
@@ -191,7 +191,7 @@ def evaluate(
             kept_measurements(folder, digest) as cache,
             progress("evaluate", 2 * len(plan.shots) + sweep_images(plan, report)) as advance,
         ):
-            measurer = ImageMeasurer(galleries, config.evaluation, cache, quality, advance)
+            measurer = ImageMeasurer(galleries, Sampling.of(config.evaluation), cache, quality, advance)
             evaluation, measured = _before_and_after(
                 pipe, plan, measurer, shown_places(plan, forgotten=images)
             )
@@ -200,14 +200,14 @@ def evaluate(
         unload(pipe, [name])
 
     # 4. Figures, report, verdict.
-    quality_found = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
+    face_quality = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
     section = {
         "seconds": round(time.perf_counter() - begun, 1), "images": measurer.images, "recognizers": evaluation.figures,
-        "agreement": agreement(plan, measured[1], galleries), "quality": quality_found, "doubles": _doubles(request, galleries[0]),
-        "sweeps": swept, "notes": _notes(opened, request, galleries, references, quality_found),
+        "agreement": agreement(plan, measured[1], galleries), "quality": face_quality, "doubles": _doubles(request, galleries[0]),
+        "sweeps": swept, "notes": _notes(opened, session, request, galleries, references, face_quality),
     }  # fmt: skip
     written = finished(
-        {**new_document(opened, pipe, request, len(references)), "evaluation": section},
+        {**new_document(opened, session, request, len(references)), "evaluation": section},
         earlier,
         policy,
         public=public,
@@ -285,6 +285,7 @@ def _doubles(request: ErasureRequest, gallery: Gallery) -> dict[str, Any]:
 
 def _notes(
     adapter: Adapter,
+    session: Session,
     request: ErasureRequest,
     galleries: Sequence[Gallery],
     references: Sequence[Path],
@@ -299,7 +300,7 @@ def _notes(
         photographs_of(person.subject.row, request, 1) is None for person in request.people
     ):
         notes.append("the references are the held-out embeddings, which the images were made from as well")
-    if not hasattr(request.reader, "faces"):
+    if not hasattr(session.reader, "faces"):
         notes.append(
             "the embedded recognizers have no detector: every picture counts as a face; sharpness and KID show ruined ones"
         )

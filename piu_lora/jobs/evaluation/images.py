@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import safetensors.torch
@@ -17,15 +18,45 @@ from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
 from piu_lora.adapter import disk_errors, write_file
+from piu_lora.attacks import AuditConfig
 from piu_lora.config import EvaluationConfig
 from piu_lora.evidence import Gallery, Measured, Shot, measure
 from piu_lora.evidence.metrics import Array
 from piu_lora.model import generate
 
-__all__ = ["ImageMeasurer", "kept_measurements"]
+__all__ = ["ImageMeasurer", "Sampling", "generate_images", "kept_measurements"]
 
 _log = logging.getLogger("piu_lora")
 _SHARP, _QUALITY, _EMBEDDED = "sharpness", "face_quality", "embedded."
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are sampled: denoising steps, guidance scale, images at once."""
+
+    steps: int
+    guidance: float
+    batch: int
+
+    @classmethod
+    def of(cls, settings: EvaluationConfig | AuditConfig) -> Self:
+        """As an evaluation or an audit has it."""
+        return cls(settings.steps, settings.guidance, settings.batch)
+
+
+def generate_images(
+    pipe: StableDiffusionPipeline,
+    embeddings: torch.Tensor,
+    seeds: Sequence[int],
+    sampling: Sampling,
+    advance: Callable[[int], None] | None = None,
+) -> torch.Tensor:
+    """``generate`` with the settings of a job: (n, 3, h, w) of (n, d) embeddings."""
+    images: torch.Tensor = generate(
+        pipe, embeddings, seeds, steps=sampling.steps, guidance=sampling.guidance, batch=sampling.batch,
+        progress=advance,
+    )  # fmt: skip
+    return images
 
 
 @dataclass
@@ -38,49 +69,55 @@ class ImageMeasurer:
     """
 
     galleries: Sequence[Gallery]
-    sampling: EvaluationConfig
+    sampling: Sampling
     cache: Path | None = None
     face_quality: Callable[[torch.Tensor], Array] | None = None
     advance: Callable[[int], None] = lambda count: None
     images: int = field(default=0, init=False)
 
     def generate_and_measure(
-        self, pipe: StableDiffusionPipeline, name: str, shots: Sequence[Shot], *, keep: Collection[int] = (), steps: int | None = None,
-        guidance: float | None = None,
-    ) -> tuple[Measured, dict[int, torch.Tensor]]:  # fmt: skip
+        self,
+        pipe: StableDiffusionPipeline,
+        name: str,
+        shots: Sequence[Shot],
+        *,
+        keep: Collection[int] = (),
+        sampling: Sampling | None = None,
+    ) -> tuple[Measured, dict[int, torch.Tensor]]:
         """Generate ``shots`` with the pipeline as it is.
 
         Args:
             name: of this set of pictures, unique within an evaluation.
-            keep: places whose pictures are wanted.
-            steps, guidance: of the sampler; the evaluation's by default.
+            keep: indices of the shots whose pictures are wanted.
+            sampling: the evaluation's by default.
 
         Returns:
-            The measurements in order, and the pictures (3, h, w) by place.
+            The measurements in order, and the kept pictures (3, h, w) by index.
         """
         parts: list[Measured] = []
         pictures: dict[int, torch.Tensor] = {}
 
-        def made(places: Sequence[int]) -> torch.Tensor:
-            some = [shots[place] for place in places]
-            drawn: torch.Tensor = generate(
-                pipe, torch.stack([shot.embedding for shot in some]), [shot.seed for shot in some], steps=steps or self.sampling.steps,
-                guidance=guidance or self.sampling.guidance, batch=self.sampling.batch,
-            )  # fmt: skip
-            pictures.update({place: drawn[row].clone() for row, place in enumerate(places) if place in keep})
-            return drawn
+        sampling = sampling or self.sampling
 
-        for start in range(0, len(shots), self.sampling.batch):
-            places = range(start, min(start + self.sampling.batch, len(shots)))
+        def generate_some(indices: Sequence[int]) -> torch.Tensor:
+            embeddings = torch.stack([shots[index].embedding for index in indices])
+            images = generate_images(pipe, embeddings, [shots[index].seed for index in indices], sampling)
+            pictures.update(
+                {index: images[row].clone() for row, index in enumerate(indices) if index in keep}
+            )
+            return images
+
+        for start in range(0, len(shots), sampling.batch):
+            indices = range(start, min(start + sampling.batch, len(shots)))
             part = self._recall(f"{name}-{start}")
             if part is None:
-                part = measure(made(places), self.galleries, self.face_quality)
+                part = measure(generate_some(indices), self.galleries, self.face_quality)
                 self._remember(f"{name}-{start}", part)
-            elif wanted := [place for place in places if place in keep]:
-                made(wanted)  # measured before an interruption, which took the pictures with it
+            elif wanted := [index for index in indices if index in keep]:
+                generate_some(wanted)  # measured before an interruption, which took the pictures with it
             parts.append(part)
-            self.images += len(places)
-            self.advance(len(places))
+            self.images += len(indices)
+            self.advance(len(indices))
         return Measured.joined(parts), pictures
 
     def _remember(self, name: str, part: Measured) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Adapter, disk_errors, library_versions, weights_digest, write_file
 from piu_lora.adapter.folder import DIFFUSERS_FILE
@@ -28,7 +27,7 @@ from piu_lora.evidence.report import (
 from piu_lora.evidence.report.document import AdapterFacts
 from piu_lora.jobs.evaluation.scoring import REFERENCES, photographs_of
 from piu_lora.jobs.request.request import ErasureRequest
-from piu_lora.model import describe
+from piu_lora.jobs.request.session import Session
 
 __all__ = [
     "REPORT_FILE",
@@ -48,7 +47,7 @@ _HTML, _MARKDOWN, _SHEET = "report.html", "report.md", "before_after.png"
 
 
 def new_document(
-    adapter: Adapter, pipe: StableDiffusionPipeline, request: ErasureRequest, references: int = 0
+    adapter: Adapter, session: Session, request: ErasureRequest, references: int = 0
 ) -> dict[str, Any]:
     """A report without sections.
 
@@ -63,17 +62,17 @@ def new_document(
         bytes=(adapter.path / DIFFUSERS_FILE).stat().st_size,
         people=adapter.receipt.people,
     )
-    return _head(facts, pipe, request, references)
+    return _head(facts, session, request, references)
 
 
 def _head(
-    adapter: AdapterFacts, pipe: StableDiffusionPipeline, request: ErasureRequest, references: int = 0
+    adapter: AdapterFacts, session: Session, request: ErasureRequest, references: int = 0
 ) -> dict[str, Any]:
     usual = sum(
         REFERENCES if photographs_of(person.subject.row, request, 1) is not None else len(person.held_out)
         for person in request.people
     )
-    info = describe(pipe)
+    info, pipe = session.info, session.pipe
     return {
         "format": REPORT_FORMAT, "public": False, "seed": request.config.seed, "settings": request.public_settings, "verdict": None,
         "adapter": adapter.to_dict(),
@@ -90,11 +89,7 @@ def _head(
 
 
 def adapter_report(
-    adapter: AdapterFacts,
-    pipe: StableDiffusionPipeline,
-    request: ErasureRequest,
-    evaluation: Evaluation,
-    seconds: float,
+    adapter: AdapterFacts, session: Session, request: ErasureRequest, evaluation: Evaluation, seconds: float
 ) -> Report:
     """The report that an adapter folder carries, of the evaluation at the end of ``forget``: its public form,
     since the folder may be published as a whole.
@@ -103,7 +98,7 @@ def adapter_report(
         "seconds": seconds, "images": 2 * len(evaluation.plan.shots), "recognizers": evaluation.figures,
         "agreement": None, "quality": None, "sweeps": [], "notes": [],
     }  # fmt: skip
-    return publishable(report_of({**_head(adapter, pipe, request), "evaluation": section}))
+    return publishable(report_of({**_head(adapter, session, request), "evaluation": section}))
 
 
 def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import adapters_disabled
 from piu_lora.errors import BadInput
@@ -19,12 +18,12 @@ from piu_lora.evidence import (
     require_disjoint,
 )
 from piu_lora.identity import IdentityBank, PhotoReader, centroid, far_thresholds, normalize
+from piu_lora.jobs.evaluation.images import Sampling, generate_images
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest, ForgottenIdentity
-from piu_lora.model import BaseFamily, describe, generate
-from piu_lora.progress import Progress
+from piu_lora.jobs.request.session import Session
 
-__all__ = ["REFERENCES", "anchor_portraits", "galleries_for", "photographs_of", "plan_for", "score"]
+__all__ = ["REFERENCES", "galleries_for", "photographs_of", "plan_for", "score"]
 
 REFERENCES = 6  # fresh photographs of a rendered person that images are verified against
 _KID_PHOTOGRAPHS = 2048
@@ -33,30 +32,24 @@ _SAME_SHOTS = "the forgotten person has no photograph that was kept out of train
 _log = logging.getLogger("piu_lora")
 
 
-def score(pipe: StableDiffusionPipeline, request: ErasureRequest, progress: Progress) -> Evaluation | None:
+def score(session: Session, request: ErasureRequest) -> Evaluation | None:
     """Generate with the adapters off and on, same conditions and seeds, and score both; None where no
     recognizer is at hand.
     """
+    pipe = session.pipe
     with adapters_disabled(pipe):
-        galleries = galleries_for(describe(pipe).family, request, anchor_portraits(pipe, request))
+        galleries = galleries_for(session, request)
     if not galleries:
         _log.warning(
             "no face pack is at hand, so the adapter is not evaluated; pass pack=DIR (`piu-lora bank models` makes one)"
         )
         return None
-    config = request.config.evaluation
+    sampling = Sampling.of(request.config.evaluation)
     plan = plan_for(request, galleries[0].centroids)
-    with progress("evaluate", 2 * len(plan.shots)) as advance:
-
-        def pictures() -> torch.Tensor:
-            return generate(
-                pipe, plan.embeddings, plan.seeds, steps=config.steps, guidance=config.guidance, batch=config.batch,
-                progress=advance,
-            )  # fmt: skip
-
+    with session.progress("evaluate", 2 * len(plan.shots)) as advance:
         with adapters_disabled(pipe):
-            before = pictures()
-        after = pictures()
+            before = generate_images(pipe, plan.embeddings, plan.seeds, sampling, advance)
+        after = generate_images(pipe, plan.embeddings, plan.seeds, sampling, advance)
     return evaluate_images(plan, before, after, galleries)
 
 
@@ -90,50 +83,39 @@ def plan_for(request: ErasureRequest, centroids: torch.Tensor, more: int = 0) ->
     )
 
 
-def anchor_portraits(pipe: StableDiffusionPipeline, request: ErasureRequest) -> torch.Tensor | None:
-    """Pictures (k, 8, 3, h, w) of the synthetic anchors by the pipeline as it is; None where all are of the
-    bank, and have photographs.
-
-    Their seeds are none of the evaluation's.
+def _anchor_portraits(session: Session, request: ErasureRequest) -> torch.Tensor:
+    """Pictures (k, 8, 3, h, w) of the synthetic anchors by the pipeline as it is, with seeds that are none of
+    the evaluation's.
     """
-    if not request.made_up:
-        return None
-    config, count = request.config.evaluation, 8
+    sampling, count = Sampling.of(request.config.evaluation), 8
     embeddings = torch.stack(request.made_up).repeat_interleave(count, dim=0)
     seeds = [request.config.seed * 100_003 + 50_000 + place for place in range(len(embeddings))]
-    pictures: torch.Tensor = generate(
-        pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch
-    )
+    pictures = generate_images(session.pipe, embeddings, seeds, sampling)
     return pictures.reshape(-1, count, *pictures.shape[1:])
 
 
 def galleries_for(
-    family: BaseFamily,
-    request: ErasureRequest,
-    portraits: torch.Tensor | None = None,
-    *,
-    second: SecondRecognizer | None = None,
-    references: Sequence[Path] = (),
+    session: Session, request: ErasureRequest, references: Sequence[Path] = ()
 ) -> list[Gallery]:
     """The conditioning recognizer's gallery, and the evaluating one's where there is one that knows the
-    people.
+    people; none where no recognizer is at hand.
+
+    The evaluating recognizer knows a synthetic anchor by its portraits, which are generated here: call this
+    while no adapter is active.
 
     Args:
-        portraits: of the synthetic anchors, by the bare base: what a recognizer other than the conditioning
-            one knows them by.
-        second: an evaluating recognizer; the embedded base has one of its own.
         references: photographs of the forgotten person that nothing was trained on; by default those held
             out.
 
     Raises:
         BadInput: a reference was trained on; a second bank of other people.
     """
-    if request.reader is None:
+    if session.reader is None:
         return []
     if references and len(request.people) > 1:
         raise BadInput("references belong to one person, and several are forgotten here; leave them out")
-    first = _gallery("conditioning", request.reader, request.bank, request, None, references)
-    second = second or (_embedded_second(request) if family.name == "mini" else None)
+    first = _gallery("conditioning", session.reader, request.bank, request, None, references)
+    second = session.second or (_embedded_second(request) if session.family.name == "mini" else None)
     if second is None:
         return [first]
     second.require_people_of(request.bank)
@@ -142,8 +124,7 @@ def galleries_for(
             "the evaluating recognizer has no photographs of these people: figures by the conditioning one only"
         )
         return [first]
-    if request.made_up and portraits is None:
-        raise ValueError("a synthetic anchor is known to the evaluating recognizer by its portraits only")
+    portraits = _anchor_portraits(session, request) if request.made_up else None
     return [first, _gallery("evaluating", second.reader, second.bank, request, portraits, references)]
 
 

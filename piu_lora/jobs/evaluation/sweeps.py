@@ -15,7 +15,7 @@ from piu_lora.config import ReportConfig
 from piu_lora.evidence import Gallery, Measured, Plan, Shot
 from piu_lora.groups import FORGET, RANDOM
 from piu_lora.identity import dirichlet_mixtures
-from piu_lora.jobs.evaluation.images import ImageMeasurer
+from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling
 from piu_lora.jobs.request.request import ErasureRequest
 
 __all__ = ["sweep_images", "sweeps"]
@@ -44,9 +44,14 @@ def sweep_images(plan: Plan, report: ReportConfig) -> int:
 
 
 def sweeps(
-    pipe: StableDiffusionPipeline, adapter: str, request: ErasureRequest, plan: Plan, measured: tuple[Measured, Measured], measurer: ImageMeasurer,
+    pipe: StableDiffusionPipeline,
+    adapter: str,
+    request: ErasureRequest,
+    plan: Plan,
+    measured: tuple[Measured, Measured],
+    measurer: ImageMeasurer,
     report: ReportConfig,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Every sweep that the settings ask for, as the report has them (docs/report.md).
 
     Args:
@@ -57,18 +62,20 @@ def sweeps(
     if not places:
         return []
     shown = _Set([plan.shots[place] for place in places], measured[0][places], measured[1][places])
-    room = _Room(pipe, measurer, shown)
-    sampling = request.config.evaluation
+    sweeper = _Sweeper(pipe, measurer, shown)
+    sampling = Sampling.of(request.config.evaluation)
     found = [
-        _sweep("conditions", "conditions", [room.point("held-out", shown), *_mixtures(room, request, report)]),
+        _sweep("conditions", "conditions", [sweeper.point("held-out", shown), *_mixtures(sweeper, request, report)]),
         _sweep("guidance", "guidance scale", [
-            room.point(sampling.guidance, shown), *(room.again(f"guidance-{value:g}", value, guidance=value) for value in report.guidance),
+            sweeper.point(sampling.guidance, shown),
+            *(sweeper.again(f"guidance-{value:g}", value, replace(sampling, guidance=value)) for value in report.guidance),
         ]),
         _sweep("steps", "sampling steps", [
-            room.point(sampling.steps, shown), *(room.again(f"steps-{value}", value, steps=value) for value in report.steps),
+            sweeper.point(sampling.steps, shown),
+            *(sweeper.again(f"steps-{value}", value, replace(sampling, steps=value)) for value in report.steps),
         ]),
-        _sweep("weight", "weight of the adapter", _weights(room, adapter, report)),
-        _sweep("precision", "precision", [room.point(_name(pipe.unet.dtype), shown), *_half(room, report)]),
+        _sweep("weight", "weight of the adapter", _weights(sweeper, adapter, report)),
+        _sweep("precision", "precision", [sweeper.point(_name(pipe.unet.dtype), shown), *_half(sweeper, report)]),
     ]  # fmt: skip
     return [each for each in found if len(each["points"]) > 1]
 
@@ -88,7 +95,7 @@ def _sweep(name: str, label: str, points: list[dict[str, Any]]) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class _Room:
+class _Sweeper:
     """Where sweeps are shot."""
 
     pipe: StableDiffusionPipeline
@@ -96,14 +103,19 @@ class _Room:
     shown: _Set
 
     def again(
-        self, name: str, value: float | str, *, pipe: StableDiffusionPipeline | None = None, **how: Any
+        self,
+        name: str,
+        value: float | str,
+        sampling: Sampling | None = None,
+        *,
+        pipe: StableDiffusionPipeline | None = None,
     ) -> dict[str, Any]:
         """The same shots under another setting, with the adapter off and on."""
-        pipe = pipe or self.pipe
+        pipe, shots = pipe or self.pipe, self.shown.shots
         with adapters_disabled(pipe):
-            before, _ = self.measurer.generate_and_measure(pipe, f"{name}-before", self.shown.shots, **how)
-        after, _ = self.measurer.generate_and_measure(pipe, f"{name}-after", self.shown.shots, **how)
-        return self.point(value, _Set(self.shown.shots, before, after))
+            before, _ = self.measurer.generate_and_measure(pipe, f"{name}-before", shots, sampling=sampling)
+        after, _ = self.measurer.generate_and_measure(pipe, f"{name}-after", shots, sampling=sampling)
+        return self.point(value, _Set(shots, before, after))
 
     def point(self, value: float | str, seen: _Set) -> dict[str, Any]:
         """The figures of one point, by recognizer and side."""
@@ -141,7 +153,7 @@ def _verified(gallery: Gallery, embedded: torch.Tensor, rows: Sequence[int]) -> 
     )
 
 
-def _mixtures(room: _Room, request: ErasureRequest, report: ReportConfig) -> list[dict[str, Any]]:
+def _mixtures(sweeper: _Sweeper, request: ErasureRequest, report: ReportConfig) -> list[dict[str, Any]]:
     """The forgotten people under mixtures of all their embeddings, those trained on among them; nobody else."""
     if not report.mixtures:
         return []
@@ -152,35 +164,35 @@ def _mixtures(room: _Room, request: ErasureRequest, report: ReportConfig) -> lis
     }
     shots = [
         replace(shot, embedding=dirichlet_mixtures(own[shot.row], 1, generator)[0])
-        for shot in room.shown.shots
+        for shot in sweeper.shown.shots
         if shot.group == FORGET
     ]
-    with adapters_disabled(room.pipe):
-        before, _ = room.measurer.generate_and_measure(room.pipe, "mixtures-before", shots)
-    after, _ = room.measurer.generate_and_measure(room.pipe, "mixtures-after", shots)
-    return [room.point("mixtures", _Set(shots, before, after))]
+    with adapters_disabled(sweeper.pipe):
+        before, _ = sweeper.measurer.generate_and_measure(sweeper.pipe, "mixtures-before", shots)
+    after, _ = sweeper.measurer.generate_and_measure(sweeper.pipe, "mixtures-after", shots)
+    return [sweeper.point("mixtures", _Set(shots, before, after))]
 
 
-def _weights(room: _Room, adapter: str, report: ReportConfig) -> list[dict[str, Any]]:
-    shown = room.shown
-    points = [room.point(0.0, replace(shown, after=shown.before)), room.point(1.0, shown)]
+def _weights(sweeper: _Sweeper, adapter: str, report: ReportConfig) -> list[dict[str, Any]]:
+    shown = sweeper.shown
+    points = [sweeper.point(0.0, replace(shown, after=shown.before)), sweeper.point(1.0, shown)]
     try:
         for weight in report.weights:
-            set_weights(room.pipe, {adapter: weight})
-            after, _ = room.measurer.generate_and_measure(room.pipe, f"weight-{weight:g}", shown.shots)
-            points.append(room.point(weight, replace(shown, after=after)))
+            set_weights(sweeper.pipe, {adapter: weight})
+            after, _ = sweeper.measurer.generate_and_measure(sweeper.pipe, f"weight-{weight:g}", shown.shots)
+            points.append(sweeper.point(weight, replace(shown, after=after)))
     finally:
-        set_weights(room.pipe, {adapter: 1.0})
+        set_weights(sweeper.pipe, {adapter: 1.0})
     return points
 
 
-def _half(room: _Room, report: ReportConfig) -> list[dict[str, Any]]:
+def _half(sweeper: _Sweeper, report: ReportConfig) -> list[dict[str, Any]]:
     """The whole pipeline in half precision: float16 on a GPU, bfloat16 on a processor."""
-    if not report.precision or room.pipe.unet.dtype != torch.float32:
+    if not report.precision or sweeper.pipe.unet.dtype != torch.float32:
         return []
-    kind = torch.float16 if room.pipe.device.type == "cuda" else torch.bfloat16
-    with _cast(room.pipe, kind) as half:
-        return [room.again("half", _name(kind), pipe=half)]
+    kind = torch.float16 if sweeper.pipe.device.type == "cuda" else torch.bfloat16
+    with _cast(sweeper.pipe, kind) as half:
+        return [sweeper.again("half", _name(kind), pipe=half)]
 
 
 @contextlib.contextmanager

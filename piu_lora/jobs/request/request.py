@@ -84,7 +84,6 @@ class ErasureRequest:
     people: tuple[ForgottenIdentity, ...]
     retained: Retained
     config: ForgetConfig
-    reader: PhotoReader | None = None  # scores generated faces
     decoys: tuple[Decoy, ...] = ()
 
     @cached_property
@@ -203,7 +202,7 @@ def open_request(
 
     Args:
         identity: as for ``each_identity``.
-        reader: reads photographs and generated faces; its recognizer must be the bank's.
+        reader: reads photographs; its recognizer must be the bank's.
 
     Raises:
         BadInput: nobody of that name, unusable embeddings, nobody fits as anchor.
@@ -235,7 +234,7 @@ def open_request(
     decoys = _decoys(bank, people, split.retain_train, config.decoys)
     hidden = {decoy.row for decoy in decoys}
     train = tuple(row for row in split.retain_train if row not in hidden)
-    return ErasureRequest(bank, people, Retained(train, split.retain_held_out), config, reader, decoys)
+    return ErasureRequest(bank, people, Retained(train, split.retain_held_out), config, decoys)
 
 
 def _decoys(

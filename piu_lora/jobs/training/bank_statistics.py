@@ -5,20 +5,19 @@ person costs a small solve.
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
 from piu_lora.adapter import replacing
 from piu_lora.errors import BadInput
 from piu_lora.identity import normalize
 from piu_lora.jobs.request.request import ErasureRequest
+from piu_lora.jobs.request.session import Session
 from piu_lora.model import TokenSample, add_second_moments, encoder_digest, layer_inputs
-from piu_lora.progress import Progress
 from piu_lora.unlearn import statistics_modules
 
 __all__ = ["cache_folder", "measure_bank", "retained_second_moments"]
@@ -30,14 +29,13 @@ _VERSION = "4"
 
 def cache_folder() -> Path:
     """``$PIU_LORA_CACHE``, else the user's own cache folder."""
-    stated = os.environ.get("PIU_LORA_CACHE")
-    if stated:
-        return Path(stated)
+    if folder := os.environ.get("PIU_LORA_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "piu-lora"
 
 
 def retained_second_moments(
-    pipe: StableDiffusionPipeline, request: ErasureRequest, modules: Sequence[str], progress: Progress
+    session: Session, request: ErasureRequest, modules: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     """``E[x x^T]`` by module, (in, in) float64, under the conditions of the people whom this request trains
     on.
@@ -59,27 +57,25 @@ def retained_second_moments(
     train = torch.zeros(len(request.bank), dtype=torch.bool)
     train[list(request.retained.train)] = True
     left_out = sample[~train[owners]]
-    kept = len(sample) - len(left_out)
-    if kept < 2:
+    count = len(sample) - len(left_out)
+    if count < 2:
         raise BadInput(
-            f"only {kept} embeddings are retained; raise closed.retained={request.config.closed.retained}"
+            f"only {count} embeddings are retained; raise closed.retained={request.config.closed.retained}"
         )
-    tokens = TokenSample.of(pipe.tokenizer, request.config.closed.positions)
-    everybody = _cached_sums(pipe, request, sample, tokens, progress)
+    tokens = _tokens(session, request)
+    everybody = _cached_sums(session, request, sample, tokens)
     sums = {module: everybody[module] for module in modules}
-    add_second_moments(sums, _inputs(pipe, request, modules, left_out, tokens), -1, tokens)
-    return {module: total.div_(kept) for module, total in sums.items()}
+    add_second_moments(sums, _inputs(session, request, modules, left_out, tokens), -1, tokens)
+    return {module: total.div_(count) for module, total in sums.items()}
 
 
-def measure_bank(pipe: StableDiffusionPipeline, request: ErasureRequest, progress: Progress) -> None:
+def measure_bank(session: Session, request: ErasureRequest) -> None:
     """Measure what is kept for a base and a bank, if it is not kept yet, so that the next request finds it."""
-    _cached_sums(
-        pipe,
-        request,
-        _sample(request)[0],
-        TokenSample.of(pipe.tokenizer, request.config.closed.positions),
-        progress,
-    )
+    _cached_sums(session, request, _sample(request)[0], _tokens(session, request))
+
+
+def _tokens(session: Session, request: ErasureRequest) -> TokenSample:
+    return TokenSample.of(session.pipe.tokenizer, request.config.closed.positions)
 
 
 def _sample(request: ErasureRequest) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,15 +88,12 @@ def _sample(request: ErasureRequest) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _cached_sums(
-    pipe: StableDiffusionPipeline,
-    request: ErasureRequest,
-    sample: torch.Tensor,
-    tokens: TokenSample,
-    progress: Progress,
+    session: Session, request: ErasureRequest, sample: torch.Tensor, tokens: TokenSample
 ) -> dict[str, torch.Tensor]:
     """Sums over the sample for all of ``statistics_modules``; on disk they are mapped, and only those used
     take memory.
     """
+    pipe = session.pipe
     modules = statistics_modules(pipe)
     sizes = [str(len(sample)), str(request.config.closed.positions)]
     facts = [
@@ -124,14 +117,14 @@ def _cached_sums(
     except (OSError, SafetensorError, KeyError) as error:
         _log.warning("the cached statistics are damaged and are measured again: %s", error)
     sums: dict[str, torch.Tensor] = {}
-    batches = _inputs(pipe, request, modules, sample, tokens)
-    add_second_moments(sums, _told(batches, -(-len(sample) // _BATCH), progress), tokens=tokens)
+    batches = _inputs(session, request, modules, sample, tokens)
+    with session.progress("measure the bank", -(-len(sample) // _BATCH)) as advance:
+        add_second_moments(sums, _counted(batches, advance), tokens=tokens)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, mode=0o600) as temporary:
-            safetensors.torch.save_file(
-                sums, temporary
-            )  # straight from memory: bytes of it would take as much again
+            # Straight from memory: bytes of it would take as much again.
+            safetensors.torch.save_file(sums, temporary)
     except (OSError, SafetensorError) as error:
         _log.warning(
             "the statistics cannot be kept for the next person: %s; set PIU_LORA_CACHE to a folder with room",
@@ -141,23 +134,18 @@ def _cached_sums(
 
 
 def _inputs(
-    pipe: StableDiffusionPipeline,
-    request: ErasureRequest,
-    modules: Sequence[str],
-    places: torch.Tensor,
-    tokens: TokenSample,
+    session: Session, request: ErasureRequest, modules: Sequence[str], rows: torch.Tensor, tokens: TokenSample
 ) -> Iterator[dict[str, torch.Tensor]]:
     """What the layers see under these embeddings of the bank, ``_BATCH`` at a time."""
     nothing_drawn = torch.Generator()  # these layers see no latents
-    for chunk in places.split(_BATCH) if len(places) else ():
+    for chunk in rows.split(_BATCH) if len(rows) else ():
         embeddings = normalize(request.bank.embeddings[chunk])
-        yield from layer_inputs(pipe, modules, embeddings, nothing_drawn, batch=_BATCH, tokens=tokens)
+        yield from layer_inputs(session.pipe, modules, embeddings, nothing_drawn, batch=_BATCH, tokens=tokens)
 
 
-def _told(
-    batches: Iterator[dict[str, torch.Tensor]], count: int, progress: Progress
+def _counted(
+    batches: Iterator[dict[str, torch.Tensor]], advance: Callable[[int], None]
 ) -> Iterator[dict[str, torch.Tensor]]:
-    with progress("measure the bank", count) as advance:
-        for batch in batches:
-            yield batch
-            advance(1)
+    for batch in batches:
+        yield batch
+        advance(1)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Measured", "measured"]
+__all__ = ["Cost", "measure_cost"]
 
 
 @dataclass
-class Measured:
+class Cost:
     """Filled in when the work is done.
 
     Attributes:
@@ -29,7 +29,7 @@ class Measured:
 
 
 @contextlib.contextmanager
-def measured(device: torch.device | str = "cpu") -> Iterator[Measured]:
+def measure_cost(device: torch.device | str = "cpu") -> Iterator[Cost]:
     """Measure what happens inside.
 
     Args:
@@ -39,7 +39,7 @@ def measured(device: torch.device | str = "cpu") -> Iterator[Measured]:
     The peak is the kernel's own high-water mark, which misses nothing short-lived; two of these at a time
     would spoil each other's.
     """
-    result = Measured()
+    result = Cost()
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()

@@ -1,43 +1,48 @@
 """From a request to the change that answers it: solved, trained, or trained from a closed form."""
 
-from diffusers import StableDiffusionPipeline
+import torch
 
-from piu_lora.adapter import OutputFolder
+from piu_lora.adapter import Change
 from piu_lora.errors import BadInput
 from piu_lora.jobs.request.request import ErasureRequest
+from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.training.bank_statistics import retained_second_moments
-from piu_lora.jobs.training.train import train_change
-from piu_lora.progress import Progress
-from piu_lora.unlearn import Method, Solution, SolveContext, TrainState, Workers, find_method, training_facts
+from piu_lora.jobs.training.train import TrainingRun, train_change
+from piu_lora.unlearn import Solution, SolveContext, find_method, training_facts
 
-__all__ = ["run_method"]
+__all__ = ["as_stored", "run_method"]
 
 
 def run_method(
-    pipe: StableDiffusionPipeline, method: Method, request: ErasureRequest, output: OutputFolder, state: TrainState | None, workers: Workers,
-    progress: Progress,
-) -> tuple[Solution, list[dict[str, float]]]:  # fmt: skip
-    """Run a method; the pipeline is given back as it was.
+    session: Session, request: ErasureRequest, run: TrainingRun
+) -> tuple[Solution, list[dict[str, float]]]:
+    """Run the request's method; the pipeline is given back as it was.
 
     Returns:
         The change with what is worth knowing of it, and the terms of every training step's loss.
 
     Raises:
-        BadInput: ``train.start`` is no closed form, or does not fit the method.
+        BadInput: an unknown method; ``train.start`` is no closed form, or does not fit the method.
     """
+    method = find_method(request.config.method)
     solve, start = method.solve, request.config.train.start
     begin = None
     if solve is None and start:
         begin = find_method(start).solve
         if begin is None:
             raise BadInput(f"train.start = {start!r} is trained itself; expected a closed form")
-    context = SolveContext(pipe, lambda modules: retained_second_moments(pipe, request, modules, progress))
+    context = SolveContext(session.pipe, lambda modules: retained_second_moments(session, request, modules))
     if solve is not None:
         return solve(request.problem, context, request.config), []
     first = begin(request.problem, context, request.config) if begin else Solution({})
-    change, history = train_change(pipe, method, first.change, request, output, state, workers, progress)
+    change, history = train_change(session, request, method, first.change, run)
     facts = training_facts(history, request.config.train)
     if method.complete is None:
         return Solution(change, facts), history
     whole = method.complete(request.problem, context, request.config, change)
     return Solution(whole.change, {**whole.facts, **facts}), history
+
+
+def as_stored(change: Change) -> Change:
+    """A change with the digits that an adapter folder keeps, half precision, as float32."""
+    return {module: factors.to(torch.float16).to(torch.float32) for module, factors in change.items()}

@@ -7,7 +7,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from piu_lora.adapter import OutputFolder, change_of, write_file
 from piu_lora.errors import BadInput
 from piu_lora.jobs.request.request import ErasureRequest
+from piu_lora.jobs.request.session import Session
 from piu_lora.model import (
     adapters_disabled,
     attach,
@@ -35,36 +36,54 @@ from piu_lora.model import (
     training_attention,
 )
 from piu_lora.model.factors import Factors, component
-from piu_lora.progress import Progress, silent
-from piu_lora.unlearn import Method, TrainedModel, TrainState, Workers, train
+from piu_lora.progress import silent
+from piu_lora.unlearn import Method, SingleProcess, TrainedModel, TrainState, Workers, train
 
-__all__ = ["load_checkpoint", "train_change"]
+__all__ = ["TrainingRun", "load_checkpoint", "train_change"]
 
 _log = logging.getLogger("piu_lora")
 _NAME = "forget"  # of the adapter while it is being trained
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a run of training has beside its request.
+
+    Attributes:
+        output: keeps the checkpoint.
+        started: where an interrupted run stopped.
+        workers: the processes that share each step.
+    """
+
+    output: OutputFolder
+    started: TrainState | None = None
+    workers: Workers = field(default_factory=SingleProcess)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the checkpoint and tells how far it is."""
+        return self.workers.rank == 0
+
+
 def train_change(
-    pipe: StableDiffusionPipeline, method: Method, start: Mapping[str, Factors], request: ErasureRequest, output: OutputFolder, state: TrainState | None,
-    workers: Workers, progress: Progress,
-) -> tuple[dict[str, Factors], list[dict[str, float]]]:  # fmt: skip
+    session: Session, request: ErasureRequest, method: Method, start: Mapping[str, Factors], run: TrainingRun
+) -> tuple[dict[str, Factors], list[dict[str, float]]]:
     """Train a method's adapter; the same model without it is the teacher. The pipeline is given back as it
     was.
 
     Args:
         start: the change to begin with; empty for none.
-        state: where an interrupted run stopped.
 
     Returns:
         The change, and the terms of every step's loss.
     """
     assert method.build is not None
-    part = method.component
+    part, pipe = method.component, session.pipe
     model = getattr(pipe, part)
     with _attached(pipe, part, request):
         start_from(model, _NAME, _within(start, part))
         objective = method.build(request.problem, _student(pipe, part), request.config)
-        history = _train(objective, pipe, trainable(model), request, output, state, workers, progress)
+        history = _train(objective, trainable(model), session, request, run)
         return change_of(read_weights(model, _NAME), "the trained weights", f"{part}."), history
 
 
@@ -104,39 +123,41 @@ def _student(pipe: StableDiffusionPipeline, part: str) -> TrainedModel:
     def encode(embeddings: torch.Tensor) -> torch.Tensor:
         return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings)
 
-    off = (
+    disabled = (
         (lambda: encoder_adapters_disabled(pipe.text_encoder))
         if part == "text_encoder"
         else (lambda: adapters_disabled(pipe.unet))
     )
     return TrainedModel(
-        pipe.unet, encode, off, schedule.add_noise, schedule.config.num_train_timesteps,
+        pipe.unet, encode, disabled, schedule.add_noise, schedule.config.num_train_timesteps,
         lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), identity_position(pipe.tokenizer),
     )  # fmt: skip
 
 
 def _train(
-    objective: Any, pipe: StableDiffusionPipeline, parameters: list[torch.nn.Parameter], request: ErasureRequest, output: OutputFolder,
-    started: TrainState | None, workers: Workers, progress: Progress,
-) -> list[dict[str, float]]:  # fmt: skip
-    digest, settings = request.digest(), request.config.train
-    main = workers.rank == 0
+    objective: Any,
+    parameters: list[torch.nn.Parameter],
+    session: Session,
+    request: ErasureRequest,
+    run: TrainingRun,
+) -> list[dict[str, float]]:
+    digest, settings, pipe = request.digest(), request.config.train, session.pipe
+    done = run.started.step if run.started else 0
 
     def save(state: TrainState) -> None:
-        if main:
-            _save_checkpoint(output, digest, state)
+        if run.is_main:
+            _save_checkpoint(run.output, digest, state)
 
     with contextlib.ExitStack() as stack:
-        advance = stack.enter_context(
-            (progress if main else silent)("train", settings.steps, started.step if started else 0)
-        )
+        progress = session.progress if run.is_main else silent
+        advance = stack.enter_context(progress("train", settings.steps, done))
         interrupted = stack.enter_context(_interruptible())
         stack.enter_context(training_attention(pipe.unet))
         stack.enter_context(parked(pipe.vae, pipe.unet.device))
         stack.enter_context(checkpointed(pipe.unet, settings.gradient_checkpointing))
         stack.enter_context(compiled(pipe.unet, settings.compile))
         return train(
-            objective, parameters, settings, request.config.seed, state=started, workers=workers,
+            objective, parameters, settings, request.config.seed, state=run.started, workers=run.workers,
             on_step=lambda step, terms: advance(1, **terms), on_checkpoint=save, should_stop=interrupted,
         )  # fmt: skip
 

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import StableDiffusionPipeline
-
 from piu_lora.adapter import Change, OutputFolder, mounted
 from piu_lora.jobs.request.request import ErasureRequest
+from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.training.bank_statistics import measure_bank
-from piu_lora.jobs.training.cost import Measured, measured
-from piu_lora.jobs.training.run_method import run_method
-from piu_lora.progress import silent
-from piu_lora.unlearn import SingleProcess, find_method
+from piu_lora.jobs.training.cost import Cost, measure_cost
+from piu_lora.jobs.training.run_method import as_stored, run_method
+from piu_lora.jobs.training.train import TrainingRun
+from piu_lora.unlearn import find_method
 
 __all__ = ["Trial", "tried"]
 
@@ -26,7 +24,7 @@ class Trial:
     """The change as it is stored, what making it took, and what is worth knowing of it."""
 
     change: Change
-    cost: Measured
+    cost: Cost
     facts: dict[str, Any]
 
     @property
@@ -41,20 +39,16 @@ class Trial:
 
 
 @contextlib.contextmanager
-def tried(pipe: StableDiffusionPipeline, request: ErasureRequest) -> Iterator[Trial]:
+def tried(session: Session, request: ErasureRequest) -> Iterator[Trial]:
     """Answer a request by the method of its settings; while open, the pipeline carries the change.
 
     What is measured once for a bank and a base is no person's cost and is not counted.
     """
-    method = find_method(request.config.method)
+    method, pipe = find_method(request.config.method), session.pipe
     if method.solve or method.complete or request.config.train.start:
-        measure_bank(pipe, request, silent)
-    with tempfile.TemporaryDirectory() as folder, measured(pipe.device) as cost:
-        solution, _ = run_method(
-            pipe, method, request, OutputFolder(Path(folder) / "out"), None, SingleProcess(), silent
-        )
-    stored = {
-        module: factors.to(torch.float16).to(torch.float32) for module, factors in solution.change.items()
-    }
+        measure_bank(session, request)
+    with tempfile.TemporaryDirectory() as folder, measure_cost(pipe.device) as cost:
+        solution, _ = run_method(session, request, TrainingRun(OutputFolder(Path(folder) / "out")))
+    stored = as_stored(solution.change)
     with mounted(pipe, stored):
         yield Trial(stored, cost, solution.facts)

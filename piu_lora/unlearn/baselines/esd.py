@@ -2,13 +2,12 @@
 runs it.
 """
 
-from dataclasses import dataclass
-
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch.nn.functional import mse_loss
 
 from piu_lora.identity import dirichlet_mixtures
+from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import (
     encoder_of,
     frozen_copy,
@@ -21,14 +20,13 @@ from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 __all__ = ["EsdSettings", "edit_esd", "esd_loss", "esd_target"]
 
 
-@dataclass(frozen=True)
-class EsdSettings:
+class EsdSettings(Settings, section="esd"):
     """The optimisation; nothing is preserved."""
 
-    steps: int = 1000
-    lr: float = 1e-5
-    batch: int = 1
-    eta: float = 1.0
+    steps: Count = 1000
+    lr: Positive = 1e-5
+    batch: Count = 1
+    eta: Amount = 1.0
 
 
 def esd_target(neutral: torch.Tensor, forget: torch.Tensor, eta: float) -> torch.Tensor:

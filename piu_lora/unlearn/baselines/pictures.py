@@ -9,23 +9,24 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import StableDiffusionPipeline
+from pydantic import Field
 
 from piu_lora.identity import dirichlet_mixtures
 from piu_lora.model import generate
+from piu_lora.settings import Count, Settings
 from piu_lora.unlearn.baselines.registry import BaselineProblem
 
 __all__ = ["Pictures", "Rendering", "latents_of", "render_forget", "render_retain"]
 
 
-@dataclass(frozen=True)
-class Rendering:
+class Rendering(Settings, section="rendering"):
     """How many images are rendered, and how."""
 
-    forget: int = 24
-    retain: int = 200
-    steps: int = 25
-    guidance: float = 3.0
-    batch: int = 16
+    forget: Count = 24
+    retain: Count = 200
+    steps: Count = 25
+    guidance: float = Field(3.0, ge=1)
+    batch: Count = 16
 
 
 @dataclass(frozen=True)

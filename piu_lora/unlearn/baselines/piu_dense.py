@@ -14,6 +14,7 @@ from diffusers.optimization import get_scheduler
 from torch.nn.functional import mse_loss
 
 from piu_lora.identity import dirichlet_mixtures
+from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import (
     encoder_of,
     frozen_copy,
@@ -40,17 +41,16 @@ __all__ = [
 BLOCKS = ("down_blocks.2", "mid_block", "up_blocks.1", "up_blocks.2")
 
 
-@dataclass(frozen=True)
-class PiuDenseSettings:
+class PiuDenseSettings(Settings, section="piu-dense"):
     """The optimisation and the weights of the terms."""
 
-    steps: int = 400
-    batch: int = 16
-    accumulation: int = 2
-    lr: float = 1e-4
-    weight_decay: float = 0.01
-    eta: float = 1.0
-    retain_weight: float = 10.0
+    steps: Count = 400
+    batch: Count = 16
+    accumulation: Count = 2
+    lr: Positive = 1e-4
+    weight_decay: Amount = 0.01
+    eta: Amount = 1.0
+    retain_weight: Amount = 10.0
 
 
 @dataclass(frozen=True)
@@ -198,4 +198,4 @@ def edit_piu_dense(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: PiuDenseSettings, seed: int
 ) -> None:
     """The official PIU recipe."""
-    train_dense(pipe, problem.forget, problem.anchor, problem.retain, seed=seed, **vars(settings))
+    train_dense(pipe, problem.forget, problem.anchor, problem.retain, seed=seed, **dict(settings))

@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.errors import BadInput
 from piu_lora.model import BaseFamily, training_attention
+from piu_lora.settings import Settings
 
 __all__ = ["BASELINES", "Baseline", "BaselineProblem", "baseline", "find_baseline"]
 
@@ -26,7 +27,7 @@ class BaselineProblem:
     recognise: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Settings)
 Edit = Callable[[StableDiffusionPipeline, BaselineProblem, S, int], None]
 
 
@@ -37,13 +38,13 @@ class Baseline:
     name: str
     label: str
     paper: str
-    settings: type[Any]
+    settings: type[Settings]
     edit: Edit[Any]
     needs_recognizer: bool = False  # a differentiable one, as ``BaselineProblem.recognise``
 
-    def settings_for(self, family: BaseFamily) -> Any:
+    def settings_for(self, family: BaseFamily) -> Settings:
         """The settings on a family of bases: the official comparison's, and over them the family's own."""
-        return self.settings(**family.baselines.get(self.name, {}))
+        return self.settings().updated(family.baselines.get(self.name, {}))
 
     def run(self, pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: Any, seed: int) -> None:
         """Edit ``pipe.unet`` in place, on the pipeline's own device; it ends frozen and in eval mode.
@@ -83,7 +84,7 @@ def baseline(
     """Add a baseline to the registry.
 
     Args:
-        settings: a frozen dataclass; its defaults are the settings of the official comparison.
+        settings: a class whose defaults are the settings of the official comparison.
     """
 
     def decorate(edit: Edit[S]) -> Edit[S]:

@@ -1,12 +1,12 @@
 """SISS: subtracted importance-sampled scores (arXiv 2410.22366), as the official PIU comparison runs it."""
 
-from dataclasses import dataclass, field
-
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from diffusers.training_utils import EMAModel
+from pydantic import Field
 from torch.nn.functional import mse_loss
 
+from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import add_noise, encoder_of, noise_schedule, open_parameters
 from piu_lora.unlearn.baselines.pictures import Pictures, Rendering, render_forget, render_retain
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
@@ -14,18 +14,19 @@ from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 __all__ = ["SissSettings", "denoising_gradient", "edit_siss", "subtracted"]
 
 
-@dataclass(frozen=True)
-class SissSettings:
+class SissSettings(Settings, section="siss"):
     """The optimisation and the images."""
 
-    steps: int = 60
-    lr: float = 5e-6
-    batch: int = 64  # retain samples of an update, and as many forget samples
-    micro_batch: int = 16  # passed at once
-    beta: float = 0.1
-    clip: float = 1.0
-    ema_decay: float = 0.9999  # reached by 1 - (1 + n)^-0.75, the warm-up of the diffusers recipes
-    rendering: Rendering = field(default_factory=Rendering)
+    steps: Count = 60
+    lr: Positive = 5e-6
+    batch: Count = 64  # retain samples of an update, and as many forget samples
+    micro_batch: Count = 16  # passed at once
+    beta: Amount = 0.1
+    clip: Positive = 1.0
+    ema_decay: float = Field(
+        0.9999, ge=0, lt=1
+    )  # reached by 1 - (1 + n)^-0.75, the warm-up of the diffusers recipes
+    rendering: Rendering = Rendering()
 
 
 def subtracted(retain: list[torch.Tensor], forget: list[torch.Tensor], beta: float) -> list[torch.Tensor]:

@@ -1,24 +1,22 @@
 """UCE: unified concept editing, in closed form (arXiv 2308.14761), as the official PIU comparison runs it."""
 
-from dataclasses import dataclass
-
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import encoder_of
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 
 __all__ = ["UceSettings", "edit_uce", "edited_weight", "uce_layers"]
 
 
-@dataclass(frozen=True)
-class UceSettings:
+class UceSettings(Settings, section="uce"):
     """The weights of erasing, keeping and ridge, and how many retained centroids are kept."""
 
-    erase: float = 20.0
-    preserve: float = 1.0
-    ridge: float = 0.7
-    retained: int = 20
+    erase: Amount = 20.0
+    preserve: Amount = 1.0
+    ridge: Positive = 0.7
+    retained: Count = 20
 
 
 def uce_layers(unet: UNet2DConditionModel) -> list[torch.nn.Linear]:

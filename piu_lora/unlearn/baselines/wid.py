@@ -3,13 +3,13 @@ comparison runs it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch.nn.functional import mse_loss
 
 from piu_lora.errors import BadInput
+from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import (
     add_noise,
     encoder_of,
@@ -23,16 +23,15 @@ from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 __all__ = ["WidSettings", "decode", "edit_wid", "one_step", "wid_loss"]
 
 
-@dataclass(frozen=True)
-class WidSettings:
+class WidSettings(Settings, section="wid"):
     """The optimisation and the images; nothing is preserved."""
 
-    steps: int = 100
-    lr: float = 5e-6
-    batch: int = 4
-    accumulation: int = 16
-    identity_weight: float = 0.1
-    rendering: Rendering = field(default_factory=Rendering)
+    steps: Count = 100
+    lr: Positive = 5e-6
+    batch: Count = 4
+    accumulation: Count = 16
+    identity_weight: Amount = 0.1
+    rendering: Rendering = Rendering()
 
 
 def one_step(

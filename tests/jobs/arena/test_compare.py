@@ -167,7 +167,7 @@ def test_contenders_that_cannot_be(methods, vary, variants, message) -> None:
     ("vary", "variants", "message"),
     [
         (["objective.etta=1"], [], r"unknown setting 'objective\.etta'"),
-        (["esd:stepz=3"], [], "'stepz=3' varies no setting of this baseline"),
+        (["esd:stepz=3"], [], r"unknown setting 'esd\.stepz': did you mean esd\.steps\?"),
         (["evaluation.steps=3"], [], "'piu evaluation.steps=3' varies evaluation, which all contenders share"),
         (["decoys.count=3"], [], "'piu decoys.count=3' varies decoys, which no contender has"),
         ([], ["untouched a=1"], "'untouched a=1': the untouched base has no settings"),

@@ -17,8 +17,8 @@ from piu_lora.identity import IdentityBank, Threshold
 from piu_lora.jobs.auditing.audit import audit, audit_table
 from piu_lora.jobs.auditing.context import _judges, open_attack_context
 from piu_lora.jobs.forget import forget
-from piu_lora.jobs.request.readers import reader_for
 from piu_lora.jobs.request.request import open_request
+from piu_lora.jobs.request.session import open_session
 from piu_lora.model import find_family
 from piu_lora.model.mini import conditioning_bank
 from piu_lora.model.mini.export import fresh_portraits
@@ -54,7 +54,7 @@ def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made
         attacks=["reidentify"],
         settings=["audit.reidentify_people=256", "audit.reidentify_random=2"],
     ).section
-    (entry,) = json.loads(json.dumps(section, allow_nan=False))["attacks"]
+    (entry,) = json.loads(json.dumps(section.to_dict(), allow_nan=False))["attacks"]
     assert entry["figures"]["people"] == 256
     assert entry["figures"]["best_rank"] == 1
     assert entry["succeeded"]
@@ -66,16 +66,17 @@ def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made
         attacks=["reidentify"],
         settings=["audit.reidentify_people=256", "audit.reidentify_random=1"],
     ).section
-    assert other["attacks"][0]["figures"]["best_rank"] > 1
-    assert WHO not in json.dumps(section)
+    assert (other.attacks[0].figures["best_rank"] or 0) > 1
+    assert WHO not in json.dumps(section.to_dict())
     assert "reidentify" in audit_table(section)
 
 
 def test_a_scene_of_the_embedded_base(mini: StableDiffusionPipeline, made: Path) -> None:
     opened, bank = open_adapter(made), conditioning_bank()
     config = ForgetConfig().updated(opened.receipt.settings)
-    request = open_request(WHO, bank, config, reader_for(mini, None, config.faces))
-    context = open_attack_context(mini, request, opened, AuditConfig.preset("quick"))
+    session = open_session(mini, faces=config.faces)
+    request = open_request(WHO, bank, config, session.reader)
+    context = open_attack_context(session, request, opened, AuditConfig.preset("quick"))
     (who,) = context.people
     assert [gallery.name for gallery in context.galleries] == ["conditioning", "evaluating"]
     assert who.row == bank.index(WHO)
@@ -138,7 +139,7 @@ def test_a_default_audit_of_the_embedded_base(mini: StableDiffusionPipeline, tmp
     forget(identity=WHO, base=mini, out=tmp_path / "adapter", config=config, evaluate=False)
     before = {name: value.clone() for name, value in mini.unet.state_dict().items()}
     section = audit(tmp_path / "adapter", WHO, mini).section
-    found = {each["name"]: each for each in section["attacks"]}
+    found = {each["name"]: each for each in section.to_dict()["attacks"]}
     assert set(found) == {"bypass", "cone", "inversion", "reidentify", "relearn"}
     figures = found["bypass"]["figures"]
     assert figures["unedited_encoder"] == figures["untouched"] >= 0.5

@@ -25,15 +25,19 @@ from piu_lora.evidence import (
     measure,
     quality_figures,
 )
+from piu_lora.evidence.report import report_of
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.evaluation import images as measurer
 from piu_lora.jobs.evaluation.evaluate import Judges, _doubles, evaluate
+from piu_lora.jobs.evaluation.images import generate_images
 from piu_lora.jobs.evaluation.report import warn_of_others, write_junit
-from piu_lora.jobs.evaluation.scoring import anchor_portraits, galleries_for, plan_for
+from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest, open_request
+from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.model import find_family, generate, mini
 from piu_lora.model.mini.export import bank_portraits, fresh_portraits
+from tests.evidence.report.example import document
 from tests.identity.test_face_quality import model
 
 WHO = "mini-0007"
@@ -54,6 +58,11 @@ def config() -> ForgetConfig:
     return ForgetConfig.preset(find_family("mini"), "closed-encoder").updated(SMALL)
 
 
+def elsewhere(request: ErasureRequest, second: SecondRecognizer | None = None) -> Session:
+    """A base other than the embedded one, which is never loaded."""
+    return Session("arc2face", request.bank, mini.conditioning_recognizer(), second)
+
+
 def case_of(identity: str | Path = WHO, bank: IdentityBank | None = None) -> ErasureRequest:
     return open_request(identity, bank or mini.conditioning_bank(), config(), mini.conditioning_recognizer())
 
@@ -68,9 +77,7 @@ class Stage:
 
     def __init__(self, pipe: StableDiffusionPipeline) -> None:
         self.request = case_of()
-        self.galleries: list[Gallery] = galleries_for(
-            "mini", self.request, anchor_portraits(pipe, self.request)
-        )
+        self.galleries: list[Gallery] = galleries_for(open_session(pipe), self.request)
         self.plan: Plan = plan_for(self.request, self.galleries[0].centroids, more=4)
         how = {"steps": 8, "batch": 64}
         self.before = generate(pipe, self.plan.embeddings, self.plan.seeds, **how)
@@ -94,9 +101,10 @@ class Stage:
         sets: list[Measured] = [measure(pictures, judges) for pictures in (self.before, after)]
         section = {
             "recognizers": evaluate_measured(self.plan, *sets, judges), "quality": quality_figures(self.plan, *sets, judges[-1]),
-            "doubles": {"count": doubles},
+            "doubles": {"count": doubles}, "seconds": None, "images": None, "agreement": None, "sweeps": [], "notes": [],
         }  # fmt: skip
-        return {line.name for line in judge({"evaluation": section}, Policy()) if not line.passed}
+        report = report_of({**document(), "verdict": None, "evaluation": section})
+        return {line.name for line in judge(report, Policy()) if not line.passed}
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +177,7 @@ def test_a_person_under_two_ids_is_found(stage: Stage) -> None:
     labels = torch.cat([own.labels, torch.full((9,), len(own), dtype=torch.int32)])
     bank = IdentityBank(torch.cat([own.embeddings, again.half()]), labels, [*own.ids, "twin"], own.recognizer)
     request = case_of(bank=bank)
-    count = _doubles(request, galleries_for(find_family("tiny"), request)[0])["count"]
+    count = _doubles(request, galleries_for(elsewhere(request), request)[0])["count"]
     assert count == 1
     assert stage.missed(stage.forgotten, doubles=count) == {"doubles"}
 
@@ -183,14 +191,14 @@ def test_training_references_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         BadInput, match=r"reference 2 of 2 was trained on \(conditioning recognizer: cosine 1\.0000"
     ):
-        galleries_for(find_family("tiny"), request, references=[tmp_path / "other.png", trained])
-    reference = galleries_for(find_family("tiny"), request, references=[tmp_path / "other.png"])[0].reference(
+        galleries_for(elsewhere(request), request, references=[tmp_path / "other.png", trained])
+    reference = galleries_for(elsewhere(request), request, references=[tmp_path / "other.png"])[0].reference(
         request.forget_rows[0]
     )
     assert torch.allclose(
         reference, mini.conditioning_recognizer().embed(fresh_portraits(7, 1).float() / 255)[0], atol=1e-5
     )
-    held = galleries_for(find_family("tiny"), request)[0].reference(request.forget_rows[0])
+    held = galleries_for(elsewhere(request), request)[0].reference(request.forget_rows[0])
     expected = torch.nn.functional.normalize(
         request.people[0].subject.embeddings[list(request.people[0].held_out)].mean(0), dim=0
     )
@@ -211,7 +219,8 @@ def _without(row: int) -> IdentityBank:
 
 def test_nothing_held_out_is_nothing_verified(tmp_path: Path) -> None:
     _save(bank_portraits(7)[0], tmp_path / "one.png")
-    gallery = galleries_for(find_family("tiny"), case_of(tmp_path / "one.png", _without(7)))[0]
+    request = case_of(tmp_path / "one.png", _without(7))
+    gallery = galleries_for(elsewhere(request), request)[0]
     assert gallery.refused.startswith("the forgotten person has no photograph that was kept out of training")
 
 
@@ -223,14 +232,12 @@ def test_a_second_recognizer_judges_any_base() -> None:
         config().updated({"anchor": {"rule": "far-safe"}}),
         mini.conditioning_recognizer(),
     )
-    names = [
-        (gallery.name, gallery.role)
-        for gallery in galleries_for(find_family("arc2face"), request, second=second)
-    ]
+    judges = galleries_for(elsewhere(request, second), request)
+    names = [(gallery.name, gallery.role) for gallery in judges]
     assert names == [("conditioning", "conditions the base"), ("evaluating", "only evaluates")]
     fewer = replace(second, bank=_few(mini.evaluating_bank()))
     with pytest.raises(BadInput, match="holds other people than the bank"):
-        galleries_for(find_family("arc2face"), request, second=fewer)
+        galleries_for(elsewhere(request, fewer), request)
 
 
 def _few(bank: IdentityBank) -> IdentityBank:
@@ -299,7 +306,7 @@ def test_the_whole_report(adapter: Path, base: StableDiffusionPipeline, tmp_path
         assert WHO.encode() not in path.read_bytes()
     with pytest.raises(BadInput, match="has an evaluation already"):
         evaluate(adapter, WHO, base, tmp_path / "report", settings=SWEPT)
-    write_junit(tmp_path / "verdict.xml", found.document)
+    write_junit(tmp_path / "verdict.xml", found.report)
     suite = ElementTree.parse(tmp_path / "verdict.xml").getroot()
     assert len(list(suite.iter("testcase"))) == len(stored["verdict"]["lines"])
 
@@ -336,13 +343,13 @@ def test_an_interrupted_evaluation_goes_on(
     whole = evaluate(adapter, WHO, base, settings=LEAN).figures
     drawn: list[int] = []
 
-    def counted(pipe, embeddings, seeds, **how):
+    def counted(pipe, embeddings, seeds, sampling):
         if len(drawn) == 3 and not resumed:
             raise KeyboardInterrupt
         drawn.append(len(seeds))
-        return generate(pipe, embeddings, seeds, **how)
+        return generate_images(pipe, embeddings, seeds, sampling)
 
-    monkeypatch.setattr(measurer, "generate", counted)
+    monkeypatch.setattr(measurer, "generate_images", counted)
     resumed = False
     with pytest.raises(KeyboardInterrupt):
         evaluate(adapter, WHO, base, tmp_path / "report", settings=LEAN)
@@ -394,7 +401,7 @@ def test_an_audit_joins_a_public_evaluation(
     assert {"evaluation", "audit"} <= found.document.keys()
     assert "landing" not in found.document["evaluation"]["recognizers"]["evaluating"]["bystanders"]["0.001"]
     strict = Policy().tightened(landing=0.5)
-    lines = [line for line in judge(found.document, strict) if line.name == "landing"]
+    lines = [line for line in judge(found.report, strict) if line.name == "landing"]
     assert [(line.passed, line.reason) for line in lines] == [(False, "a public report does not say")] * 2
 
 

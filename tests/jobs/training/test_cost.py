@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from piu_lora.jobs.training.cost import measured
+from piu_lora.jobs.training.cost import measure_cost
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's high-water mark")
 MB = 1_000_000
@@ -20,7 +20,7 @@ def test_memory_that_was_freed_before_is_seen_when_it_is_used_again() -> None:
     before = fill(80)
     kept = bytearray(10_000)  # on top of the heap, so that freeing alone gives nothing back
     del before
-    with measured() as result:
+    with measure_cost() as result:
         again = fill(60)
     del again, kept
     assert result.peak_bytes is not None
@@ -30,9 +30,9 @@ def test_memory_that_was_freed_before_is_seen_when_it_is_used_again() -> None:
 @linux
 def test_a_short_peak_is_not_missed_and_what_is_held_does_not_count() -> None:
     held = bytearray(200 * MB)
-    with measured() as result:
+    with measure_cost() as result:
         assert len(b"x" * (50 * MB)) == 50 * MB
-    with measured() as nothing:
+    with measure_cost() as nothing:
         pass
     assert len(held) == 200 * MB
     assert result.peak_bytes is not None
@@ -46,6 +46,6 @@ def test_seconds_are_those_of_the_work_even_if_it_fails() -> None:
         time.sleep(0.05)
         raise ValueError("no")
 
-    with contextlib.suppress(ValueError), measured() as result:
+    with contextlib.suppress(ValueError), measure_cost() as result:
         fail()
     assert 0.05 <= result.seconds < 1

@@ -11,7 +11,7 @@ from piu_lora import ForgetResult, forget, read_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs import forget as job
+from piu_lora.jobs.request import session as sessions
 from piu_lora.jobs.training import train as training
 from piu_lora.model import attention_digest, find_family, load_base, trainable
 from piu_lora.model.factors import state_of
@@ -33,7 +33,7 @@ class Watch:
     """What the training loop was given, and what came out of it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        own_train, own_load = training.train, job.load_base
+        own_train, own_load = training.train, sessions.as_pipeline
 
         def train(*arguments: object, **keywords: object) -> list[dict[str, float]]:
             unet = self.pipe.unet
@@ -48,7 +48,7 @@ class Watch:
             return self.pipe
 
         monkeypatch.setattr(training, "train", train)
-        monkeypatch.setattr(job, "load_base", load)
+        monkeypatch.setattr(sessions, "as_pipeline", load)
 
 
 def settings(fast: ForgetConfig, precision: str) -> ForgetConfig:
