@@ -23,6 +23,7 @@ __all__ = [
     "MeanShare",
     "Neighbours",
     "Recognised",
+    "ScoreChange",
     "Scores",
     "Threshold",
     "Tries",
@@ -82,6 +83,15 @@ class Change(Document):
     before: Amount | None
     after: Amount | None
     ratio: Annotated[Amount | None, Field(description="After / before")]
+    ratio_interval: Interval | None
+
+
+class ScoreChange(Document):
+    """A model's score of the images, on a scale of its own, base alone and adapter on."""
+
+    before: Number | None
+    after: Number | None
+    ratio: Annotated[Number | None, Field(description="After / before")]
     ratio_interval: Interval | None
 
 

@@ -18,6 +18,7 @@ from piu_lora.evidence.report.measures import (
     MeanShare,
     Neighbours,
     Recognised,
+    ScoreChange,
     Scores,
     Threshold,
     Tries,
@@ -108,8 +109,8 @@ class FaceQuality(Document):
     """A face image quality model's score."""
 
     model: Annotated[str, Field(description="Which model")]
-    forget: Change | None
-    retain: Change | None
+    forget: ScoreChange | None
+    retain: ScoreChange | None
 
 
 class Quality(Document):

@@ -13,6 +13,7 @@ from piu_lora.evidence.report.measures import (
     MeanCount,
     MeanNumber,
     MeanShare,
+    ScoreChange,
     Verified,
 )
 from piu_lora.evidence.report.sections import Attack, Audit, Cell, Kid, KidChange, Quality, Recognizer
@@ -255,7 +256,7 @@ def _kid(change: KidChange | None) -> Iterable[str]:
     return (_mean_with_interval(part, 2) for part in parts)
 
 
-def _times(change: Change | None, digits: int) -> tuple[str, str, str]:
+def _times(change: Change | ScoreChange | None, digits: int) -> tuple[str, str, str]:
     if change is None:
         return (NOT_MEASURED,) * 3
     ratio = (
