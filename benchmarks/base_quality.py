@@ -2,10 +2,9 @@
 
     python -m benchmarks.base_quality --out benchmarks/results/base_quality.json
 
-Recognizers: rank-1 among the bank's people, cosine within and between people, anchors in the band. Generator:
-    ISM and
-rank-1 of generated faces among the whole bank, seconds an image, and a sheet to look at. Every figure by the
-recognizer that conditions the base and by the one that only evaluates.
+Recognizers: rank-1 among the bank's people, cosine within and between people, anchors in the band.
+Generator: ISM and rank-1 of generated faces among the whole bank, seconds an image, and a sheet to look at.
+Every figure by the recognizer that conditions the base and by the one that only evaluates.
 """
 
 import argparse
@@ -28,14 +27,14 @@ def recognizer_figures(bank: IdentityBank, recognizer: Any, probes: torch.Tensor
     """Fresh photographs (people, shots, 3, h, w) against the bank's centroids."""
     people, shots = probes.shape[:2]
     embedded = recognizer.embed(probes.flatten(0, 1))
-    own = np.repeat(np.arange(people), shots)
+    labels = np.repeat(np.arange(people), shots)
     centroids = bank.centroids
     between = (centroids @ centroids.T)[~torch.eye(len(bank), dtype=torch.bool)].reshape(len(bank), -1)
     same = embedded.unflatten(0, (people, shots))
     pairs = torch.einsum("psd,ptd->pst", same, same)[:, ~torch.eye(shots, dtype=torch.bool)]
     return {
-        "rank_1": float(accuracy(embedded, centroids, own).mean()),
-        "cosine_to_own_centroid": float(cosine_to(embedded, centroids[own]).mean()),
+        "rank_1": float(accuracy(embedded, centroids, labels).mean()),
+        "cosine_to_own_centroid": float(cosine_to(embedded, centroids[labels]).mean()),
         "cosine_same_person": float(pairs.mean()),
         "cosine_between_centroids": {
             "mean": float(between.mean()),
@@ -67,13 +66,16 @@ def generator_figures(people: int, steps: int, guidance: float) -> tuple[dict[st
         ("conditioning", mini.conditioning_recognizer(), bank),
         ("evaluating", mini.evaluating_recognizer(), mini.evaluating_bank()),
     )
-    for name, recognizer, known in judges:
+    for name, recognizer, judging in judges:
         embedded = recognizer.embed(faces)
-        cosine, hit = cosine_to(embedded, known.centroids[rows]), accuracy(embedded, known.centroids, rows)
+        cosine = cosine_to(embedded, judging.centroids[rows])
+        hit = accuracy(embedded, judging.centroids, rows)
         figures[name] = {
-            "ism": float(cosine.mean()), "ism_interval": interval(cosine),
-            "rank_1": float(hit.mean()), "rank_1_interval": interval(hit),
-        }  # fmt: skip
+            "ism": float(cosine.mean()),
+            "ism_interval": interval(cosine),
+            "rank_1": float(hit.mean()),
+            "rank_1_interval": interval(hit),
+        }
     return figures, faces
 
 
@@ -84,6 +86,34 @@ def sheet(faces: torch.Tensor, count: int = 10) -> Any:
     rows = np.linspace(0, len(mini.conditioning_bank()) - 1, len(faces)).astype(int)[:count]
     real = [bank_portraits(int(row), 2)[1].float() / 255 for row in rows]
     return face_grid([("rendered", real), ("generated", list(faces[:count]))])
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: every figure by both recognizers."""
+    made = result["generator"]
+    settings = f"{made['steps']} steps, guidance {made['guidance']:g}, {made['images']} people"
+    judges = ("conditioning", "evaluating")
+    rows = {
+        "rank-1 of fresh photographs among 1,024": [f"{result[name]['rank_1']:.4f}" for name in judges],
+        "cosine of two photographs of one person": [
+            f"{result[name]['cosine_same_person']:.3f}" for name in judges
+        ],
+        "cosine between people: SD": [
+            f"{result[name]['cosine_between_centroids']['sd']:.3f}" for name in judges
+        ],
+        "people with somebody within 0.01 of cosine 0.2": [
+            f"{result[name]['people_with_an_anchor_within_0.01_of_0.2']:.3f}" for name in judges
+        ],
+        f"ISM of generated faces ({settings})": [f"{made[name]['ism']:.3f}" for name in judges],
+        "rank-1 of generated faces among 1,024": [f"{made[name]['rank_1']:.3f}" for name in judges],
+    }
+    lines = [
+        "| people unseen in training | conditioning recognizer | evaluating recognizer |",
+        "|---|--:|--:|",
+        *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()),
+    ]
+    seconds = f"{made['seconds_per_image']:.2f} s an image on {result['threads']} thread."
+    return "\n".join([*lines, "", seconds])
 
 
 def main() -> None:

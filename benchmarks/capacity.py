@@ -26,6 +26,7 @@ from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.jobs.training.trial import tried
 from piu_lora.model import find_family, generate, mini
+from piu_lora.unlearn import ClosedConfig
 
 SUMMED = ", people summed"
 METHODS = (
@@ -53,7 +54,7 @@ def contender(name: str, people: int) -> Contender:
     does.
     """
     method = name.removesuffix(SUMMED)
-    weight = ForgetConfig.preset(find_family("mini"), method).closed.retain_weight / people
+    weight = ForgetConfig.preset(find_family("mini"), method).section_of(ClosedConfig).retain_weight / people
     return Contender(method, (f"closed.retain_weight={weight}",) if name.endswith(SUMMED) else ())
 
 

@@ -29,6 +29,7 @@ from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.training.bank_statistics import measure_bank
 from piu_lora.jobs.training.trial import tried
 from piu_lora.model import find_family
+from piu_lora.unlearn import ClosedConfig
 
 RANKS = (1, 4, 8, 16, 32)
 
@@ -103,7 +104,7 @@ def main() -> None:
                 "by_rank": capped,
             }  # fmt: skip
             print(method, results[method], flush=True)
-    closed = ForgetConfig.preset(find_family("arc2face")).closed
+    closed = ForgetConfig.preset(find_family("arc2face")).section_of(ClosedConfig)
     document = {
         "threads": torch.get_num_threads(), "people": options.people, "retained": closed.retained, "near": closed.near,
         "once_seconds": once, "loaded_bytes": loaded, "peak_bytes": max(peaks), "methods": results,

@@ -3,14 +3,14 @@ ours and the official recipe.
 
 Run from the repository's root:
 
-    python -m benchmarks.real_shape [--out FILE.json] [--markdown FILE.md]           # counts, on the meta
-    device, in seconds python -m benchmarks.real_shape --measure [--device cuda] [--batch 4] [--steps 5]  #
-    runs steps with random weights
+    # counts, on the meta device, in seconds
+    python -m benchmarks.real_shape [--out FILE.json] [--markdown FILE.md]
+    # runs steps with random weights
+    python -m benchmarks.real_shape --measure [--device cuda] [--batch 4] [--steps 5]
 
 Counts: weights, copied teacher, gradients, AdamW's moments, and what autograd keeps for the backward pass of
-    one sample (a
-forgotten and a retained condition), with attention kept as fused kernels keep it. What a kernel needs while
-it runs is not in them, so a card wants some more.
+one sample (a forgotten and a retained condition), with attention kept as fused kernels keep it. What a kernel
+needs while it runs is not in them, so a card wants some more.
 """
 
 import argparse
@@ -39,9 +39,9 @@ from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_disabled, attach, checkpointed, trainable
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.unlearn import Problem, TrainedModel, train
-from piu_lora.unlearn.piu import PiuObjective
+from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective
 
-__all__ = ["count", "kept_bytes", "main", "measure", "table"]
+__all__ = ["count", "kept_bytes", "main", "measure", "measured_table", "table"]
 
 PAPER = ForgetConfig()
 HALF = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -269,8 +269,8 @@ def _official(unet: UNet2DConditionModel, batch: int) -> Callable[[int], list[fl
                 draw,
                 anchor,
                 accumulation=1,
-                eta=PAPER.objective.eta,
-                retain_weight=PAPER.objective.retain_weight,
+                eta=PAPER.section_of(ObjectiveConfig).eta,
+                retain_weight=PAPER.section_of(ObjectiveConfig).retain_weight,
             )
             times.append(_clock(unet))
         return [after - before for before, after in itertools.pairwise(times)]
@@ -298,7 +298,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _measured_table(rows: Sequence[dict[str, Any]], device: str) -> str:
+def measured_table(rows: Sequence[dict[str, Any]], device: str) -> str:
+    """Seconds and peaks of the steps that were run."""
     lines = [
         f"Measured on {device}:",
         "",
@@ -347,7 +348,7 @@ def main() -> None:
         result["measured"] = [
             measure(*variant, arguments.device, arguments.batch, arguments.steps) for variant in VARIANTS
         ]
-        text += "\n\n" + _measured_table(result["measured"], result["device"])
+        text += "\n\n" + measured_table(result["measured"], result["device"])
     publish(text, result, arguments.out, arguments.markdown)
 
 

@@ -21,6 +21,7 @@ from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import Policy, verdict_of
 from piu_lora.evidence.report import Report, read_report, to_json
 from piu_lora.evidence.report.measures import Ism
+from piu_lora.evidence.report.sections import Attack
 from piu_lora.groups import ANCHOR, FORGET, NEAREST, RANDOM
 from piu_lora.jobs.arena.compare import drawn_people
 from piu_lora.jobs.auditing.audit import audit
@@ -36,6 +37,7 @@ LABELS = {
     ANCHOR: "anchor",
 }  # as the published table says
 OUTCOMES = {True: "succeeds", False: "fails", None: "not tried"}
+EARLIER = {"poster": "reidentify"}  # what reports of earlier versions call an attack
 
 
 def made(pipe: Any, person: str, method: str, folder: Path) -> Report:
@@ -68,7 +70,7 @@ def table(reports: dict[str, Report]) -> str:
     row("seconds of the evaluation", (f"{evaluation.seconds:.0f}" for evaluation in evaluations))
     audits = [report.audit for report in reports.values()]
     for name in ATTACKS:
-        entries = [next(entry for entry in audit.attacks if entry.name == name) for audit in audits]
+        entries = [next(entry for entry in audit.attacks if _name(entry) == name) for audit in audits]
         row(f"{name} ({entries[0].budget})", (OUTCOMES[entry.succeeded] for entry in entries))
     row("seconds of the audit", (f"{audit.seconds:.0f}" for audit in audits))
     return "\n".join(lines)
@@ -78,12 +80,16 @@ def _ratio(ism: Ism) -> str:
     return f"{ism.ratio:.3f} [{', '.join(f'{end:.3f}' for end in ism.ratio_interval)}]"
 
 
+def _name(attack: Attack) -> str:
+    return EARLIER.get(attack.name, attack.name)
+
+
 def findings(reports: dict[str, Report]) -> str:
     """What every attack says in words."""
     parts = []
     for method, report in reports.items():
         parts += [f"**{method}**", ""]
-        parts += [f"- {attack.name}: {attack.finding}" for attack in report.audit.attacks]
+        parts += [f"- {_name(attack)}: {attack.finding}" for attack in report.audit.attacks]
         parts += [""]
     return "\n".join(parts)
 

@@ -208,6 +208,30 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def short_table(result: dict[str, Any]) -> str:
+    """Sums beside refits, both recognizers in one cell, without intervals."""
+    lines = [
+        "| adapters | put together by | forget ISM | recognised | retain random | retain nearest 5 | seconds |",
+        "|--:|---|--:|--:|--:|--:|--:|",
+    ]
+    for size, stacks in result["sizes"].items():
+        for way, label in (
+            ("summed", "itself" if size == "1" else "sum"),
+            ("refit, tolerance 0.01", "refit"),
+        ):
+            pace = result["seconds"][size]["stacked" if way == "summed" else "merged"]["ratio"][0]
+            cells = [_both(stacks, way, group) for group in ("forget", "random", "nearest")]
+            hits = [f"{recognised(stacks, way, name):.3f}" for name in ("conditioning", "evaluating")]
+            cells.insert(1, " / ".join(hits))
+            lines.append(f"| {size} | {label} | {' | '.join(cells)} | x {pace:.2f} |")
+    return "\n".join(lines)
+
+
+def _both(stacks: list[dict[str, Any]], way: str, group: str) -> str:
+    names = ("conditioning", "evaluating")
+    return " / ".join(cell(stacks, way, name, group).split()[0] for name in names)
+
+
 def make_adapters(work: Path, count: int) -> list[tuple[int, StackMember]]:
     """One adapter for each person, trained with the defaults where it is missing."""
     bank, made = mini.conditioning_bank(), []

@@ -43,7 +43,7 @@ from piu_lora.model import adapters_disabled, attach, trainable
 from piu_lora.model.mini.generator import SCHEDULER, build_unet
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.unlearn import Problem, TrainedModel, train
-from piu_lora.unlearn.piu import PiuObjective, replacement_target
+from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective, replacement_target
 
 __all__ = [
     "build_sd15",
@@ -171,7 +171,7 @@ def official_flops(unet: UNet2DConditionModel, batch: Batch, anchor: torch.Tenso
     """Operations of ``dense_loss`` on a batch and its backward pass, the teacher's three passes apart; opens
     ``unet``'s attention.
     """
-    teacher, objective = frozen_copy(unet), PAPER.objective
+    teacher, objective = frozen_copy(unet), PAPER.section_of(ObjectiveConfig)
     open_attention(unet)
     with _counted() as targets:
         teacher_targets(teacher, batch, anchor, objective.eta)
@@ -202,9 +202,10 @@ def our_flops(unet: UNet2DConditionModel, batch: Batch, anchor: torch.Tensor) ->
             forget, retain, at_anchor = split.tail(midway)
     with _counted() as learning:
         student = split.tail(midway[:2])
-        target = replacement_target(at_anchor, forget, PAPER.objective.eta)
+        target = replacement_target(at_anchor, forget, PAPER.section_of(ObjectiveConfig).eta)
         (
-            mse_loss(student[0], target) + PAPER.objective.retain_weight * mse_loss(student[1], retain)
+            mse_loss(student[0], target)
+            + PAPER.section_of(ObjectiveConfig).retain_weight * mse_loss(student[1], retain)
         ).backward()
     return {"teacher": frozen.get_total_flops(), "student": learning.get_total_flops()}
 
@@ -294,7 +295,10 @@ def _official_step(batch: int, accumulation: int) -> Callable[[], float]:
     optimizer = torch.optim.AdamW(
         open_attention(unet), lr=PAPER.train.lr, weight_decay=PAPER.train.weight_decay
     )
-    weights = {"eta": PAPER.objective.eta, "retain_weight": PAPER.objective.retain_weight}
+    weights = {
+        "eta": PAPER.section_of(ObjectiveConfig).eta,
+        "retain_weight": PAPER.section_of(ObjectiveConfig).retain_weight,
+    }
 
     def draw() -> Batch:
         return draw_batch(

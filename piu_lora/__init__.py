@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from piu_lora.jobs.stacks.fuse import fuse_adapters
     from piu_lora.jobs.stacks.members import open_members, with_people
     from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
-    from piu_lora.model import encode_embeddings, find_family, generate, load_base
+    from piu_lora.model import declare_family, encode_embeddings, find_family, generate, load_base
 
 __all__ = [
     "Assessment",
@@ -49,6 +49,7 @@ __all__ = [
     "audit",
     "check_stack",
     "convert_adapter",
+    "declare_family",
     "encode_embeddings",
     "evaluate",
     "extract_adapter",
@@ -89,7 +90,7 @@ _HOMES = {
         "piu_lora.jobs.adapters.publish": ("pull", "push",),
         "piu_lora.jobs.stacks.check": ("check_stack",),
         "piu_lora.jobs.evaluation.verify": ("verify_adapter",),
-        "piu_lora.model": ("encode_embeddings", "find_family", "generate", "load_base",),
+        "piu_lora.model": ("declare_family", "encode_embeddings", "find_family", "generate", "load_base",),
     }.items()
     for name in names
 }  # fmt: skip

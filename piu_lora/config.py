@@ -1,4 +1,5 @@
-"""Every setting of a forget run: frozen, typed, validated; TOML in, JSON out.
+"""The settings of a forget run that all methods share: frozen, typed, validated; TOML in, JSON out. A
+method's own settings stand beside the method and are registered with it.
 
 The defaults are the paper's (PIU, arXiv 2605.22311, section 4.1) where the paper states one. What was
 measured to work on a family of bases stands with the family, in ``piu_lora/model/families/``.
@@ -6,28 +7,36 @@ measured to work on a family of bases stands with the family, in ``piu_lora/mode
 
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, Strict, model_validator
 
-from piu_lora.settings import Amount, Cosine, Count, ManyStrings, Positive, Settings, Share, out_of_range
+from piu_lora.settings import (
+    Amount,
+    Cosine,
+    Count,
+    ManyStrings,
+    Positive,
+    SectionedSettings,
+    Settings,
+    Share,
+    out_of_range,
+)
 
 __all__ = [
-    "METHOD_PRESETS",
     "AnchorConfig",
-    "ClosedConfig",
     "DecoyConfig",
-    "DistilConfig",
     "EvaluationConfig",
     "FacesConfig",
     "ForgetConfig",
     "HasPresets",
     "LoraConfig",
-    "ObjectiveConfig",
     "ReportConfig",
     "RetainConfig",
     "SplitConfig",
     "TrainConfig",
+    "require_band",
 ]
 
 
@@ -112,13 +121,6 @@ class LoraConfig(Settings, section="lora"):
     )
 
 
-class ObjectiveConfig(Settings, section="objective"):
-    """The terms of the replacement objective."""
-
-    eta: Amount = Field(1.0, description="how far beyond the anchor, away from the forgotten person")
-    retain_weight: Amount = Field(10.0, description="lambda, the weight of the preservation term")
-
-
 class DecoyConfig(Settings, section="decoys"):
     """People of the bank to hide the forgotten one among: the adapter changes them as well, and its weights
     single out nobody.
@@ -165,58 +167,6 @@ def require_band(section: str, low: float, high: float) -> None:
     """
     if low >= high:
         raise out_of_range(f"{section}.neighbour_low/high", (low, high), "-1 <= low < high < 1")
-
-
-class ClosedConfig(Settings, section="closed"):
-    """The ridge regressions of the closed forms; they weigh means over token positions."""
-
-    eta: Amount = Field(0.25, description="how far beyond the anchor; less than in noise space does")
-    retain_weight: Positive = Field(30.0, description="of everybody else's conditions")
-    empty_weight: Amount = Field(0.05, description="of the empty prompt, beside the retained conditions' 1")
-    anchor_weight: Amount = Field(0.2, description="of the anchor's own condition, which would suffer most")
-    ridge: Positive = Field(1e-5, description="as a share of the mean diagonal")
-    neighbours: float = Field(
-        0.4, ge=0, lt=1, description="share of synthetic neighbours among the retained conditions"
-    )
-    mixtures: Count = Field(32, description="conditions of each forgotten person")
-    retained: Count = Field(4096, description="embeddings of the bank that the cached statistics rest on")
-    near: Count = Field(2048, description="synthetic neighbours of the forgotten people, together")
-    positions: Count = Field(16, description="token positions of a retained condition that are looked at")
-    layers: int = Field(0, ge=0, description="of the text encoder, from the last; 0 edits all")
-    tolerance: float = Field(1e-4, ge=0, lt=1, description="share of a layer's energy that its rank may lose")
-    rank: Count = Field(64, description="the highest allowed")
-
-
-class DistilConfig(Settings, section="distil"):
-    """The replacement objective in condition space."""
-
-    rank: int = Field(0, ge=0, description="0: 32, or 64 for more than 32 people")
-    eta: Amount = Field(0.25, description="how far beyond the anchor")
-    retain_weight: Amount = Field(10.0, description="of the retained conditions, the anchors' among them")
-    empty_weight: Amount = Field(1.0, description="of the empty prompt's condition")
-    neighbour_low: Cosine = Field(
-        0.2, description="lowest cosine of synthetic neighbours (retain.neighbours) with a forgotten centroid"
-    )
-    neighbour_high: float = Field(0.7, ge=-1, lt=1, description="their highest")
-    anchors: Share = Field(
-        0.05,
-        description="share of the anchors themselves in the retain batch, as far as neighbours leave room",
-    )
-    unseen: Share = Field(
-        0.5,
-        description="share of forget samples turned away from the known photographs, as unseen ones of the "
-        "person would be",
-    )
-    unseen_low: float = Field(0.85, ge=-1, lt=1, description="by a cosine from here to 1")
-
-    @model_validator(mode="after")
-    def _has_a_band(self) -> Self:
-        require_band("distil", self.neighbour_low, self.neighbour_high)
-        return self
-
-    def rank_for(self, people: int) -> int:
-        """The rank of an adapter for so many people."""
-        return self.rank or (32 if people <= 32 else 64)
 
 
 class TrainConfig(Settings, section="train"):
@@ -293,31 +243,6 @@ class ReportConfig(Settings, section="report"):
     mixtures: bool = Field(True, description="Dirichlet mixtures beside held-out embeddings")
 
 
-class ForgetConfig(Settings):
-    """All of it."""
-
-    method: str = Field("piu", description="of forgetting, by name")
-    seed: int = Field(42, ge=0, lt=2**31, description="of every random draw")
-    faces: FacesConfig = FacesConfig()
-    split: SplitConfig = SplitConfig()
-    anchor: AnchorConfig = AnchorConfig()
-    lora: LoraConfig = LoraConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    retain: RetainConfig = RetainConfig()
-    decoys: DecoyConfig = DecoyConfig()
-    closed: ClosedConfig = ClosedConfig()
-    distil: DistilConfig = DistilConfig()
-    train: TrainConfig = TrainConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-
-    @classmethod
-    def preset(cls, family: "HasPresets", method: str = "piu") -> Self:
-        """The measured defaults of a family of bases and a method; the paper's where there are none."""
-        presets = family.presets
-        layers = (presets.get("", {}), METHOD_PRESETS.get(method, {}), presets.get(method, {}))
-        return functools.reduce(cls.updated, layers, cls(method=method))
-
-
 class HasPresets(Protocol):
     """A family of bases, as far as its settings go."""
 
@@ -326,18 +251,61 @@ class HasPresets(Protocol):
         """Nested settings by method; under the empty name what holds for every method."""
 
 
-# In condition space no UNet takes part, so what holds for one base holds for another. A synthetic anchor
-# makes nobody the replacement.
-_CLOSED: dict[str, Any] = {"anchor": {"rule": "synthetic"}}
-_DISTIL: dict[str, Any] = {
-    "anchor": {"rule": "synthetic"},
-    "retain": {"neighbours": 0.5},
-    "train": {
-        "start": "closed-encoder", "steps": 800, "batch": 64, "accumulation": 1, "lr": 2e-3, "weight_decay": 0.0, "schedule": "cosine",
-        "warmup": 20, "clip": 1.0,
-    },
-}  # fmt: skip
-METHOD_PRESETS: dict[str, dict[str, Any]] = {
-    "closed-kv": _CLOSED, "closed-encoder": _CLOSED, "closed-both": _CLOSED, "distil-encoder": _DISTIL, "distil-both": _DISTIL,
-    "piu-warm": {"train": {"start": "closed-kv", "steps": 100}},
-}  # fmt: skip
+@dataclass(frozen=True)
+class _MethodSettings:
+    """What a method registers of its settings."""
+
+    section: type[Settings] | None
+    defaults: Mapping[str, Any]
+
+
+class ForgetConfig(SectionedSettings, package="piu_lora.unlearn"):
+    """All settings of a forget run: the common ones here, and a section of each method beside the method."""
+
+    _methods: ClassVar[dict[str, _MethodSettings]] = {}
+
+    method: str = Field("piu", description="of forgetting, by name")
+    seed: int = Field(42, ge=0, lt=2**31, description="of every random draw")
+    faces: FacesConfig = FacesConfig()
+    split: SplitConfig = SplitConfig()
+    anchor: AnchorConfig = AnchorConfig()
+    lora: LoraConfig = LoraConfig()
+    retain: RetainConfig = RetainConfig()
+    decoys: DecoyConfig = DecoyConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @classmethod
+    def register_method(
+        cls, name: str, section: type[Settings] | None = None, defaults: Mapping[str, Any] | None = None
+    ) -> None:
+        """Make a method's settings known; ``piu_lora.unlearn.registry`` calls it.
+
+        Args:
+            section: the settings that are the method's own, or shared with methods like it.
+            defaults: nested settings that the method prefers to the common defaults.
+        """
+        if section is not None:
+            cls.register_section(section)
+        cls._methods[name] = _MethodSettings(section, defaults or {})
+
+    @classmethod
+    def preset(cls, family: HasPresets, method: str = "piu") -> Self:
+        """The measured defaults of a family of bases and a method; the paper's where there are none."""
+        cls.sections()  # registers the methods
+        settings = cls._methods.get(method)
+        defaults = settings.defaults if settings else {}
+        layers = (family.presets.get("", {}), defaults, family.presets.get(method, {}))
+        return functools.reduce(cls.updated, layers, cls(method=method))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON: the common settings, the method's own, and what was set."""
+        sections, method = self.sections(), self._methods.get(self.method)
+        stored = {name: sections[name] for name in _IN_EVERY_RECEIPT}
+        if method is not None and method.section is not None:
+            stored[method.section.key()] = method.section
+        return self.model_dump() | {name: self.section_of(kind).to_dict() for name, kind in stored.items()}
+
+
+# Receipts, checkpoints and cells have held these sections from the start, whatever the method was.
+_IN_EVERY_RECEIPT = ("objective", "closed", "distil")

@@ -127,8 +127,13 @@ class Settings(BaseModel):
 
     @classmethod
     def names(cls) -> list[str]:
-        """The names of the settings and of the sections, without this one's own."""
+        """The names of the settings, without this section's own."""
         return list(cls.model_fields)
+
+    @classmethod
+    def key(cls) -> str:
+        """This section's name within the settings that hold it."""
+        return cls.section.rpartition(".")[2]
 
     @classmethod
     def setting_name(cls, key: str) -> str:
@@ -204,6 +209,7 @@ class SectionedSettings(Settings):
             cls.package, cls._registered = package, {}
 
     def __init__(self, /, **values: Any) -> None:
+        values = dict(self._renamed(values))
         common = {key: value for key, value in values.items() if key in type(self).model_fields}
         sections = {key: self._section(key, value) for key, value in values.items() if key not in common}
         held = {key: section for key, section in sections.items() if section != type(section)()}
@@ -216,7 +222,7 @@ class SectionedSettings(Settings):
         Raises:
             ValueError: the name is another section's or a common setting's.
         """
-        name = _last_part(kind.section)
+        name = kind.key()
         if not name or name in cls.model_fields or cls._registered.get(name, kind).section != kind.section:
             raise ValueError(f"{kind.__name__}: a section cannot be called {name!r} here")
         cls._registered[name] = kind
@@ -229,8 +235,14 @@ class SectionedSettings(Settings):
 
     def section_of(self, kind: type[S]) -> S:
         """The settings of a section; its defaults where nothing was set."""
-        held = (self.__pydantic_extra__ or {}).get(_last_part(kind.section))
+        held = (self.__pydantic_extra__ or {}).get(kind.key())
         return held if isinstance(held, kind) else kind()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON, with every section."""
+        return self.model_dump() | {
+            name: self.section_of(kind).to_dict() for name, kind in self.sections().items()
+        }
 
     @classmethod
     def names(cls) -> list[str]:
@@ -244,7 +256,7 @@ class SectionedSettings(Settings):
 
     @classmethod
     def _section(cls, key: str, value: Any) -> Settings:
-        if isinstance(value, Settings) and _last_part(value.section) == key:
+        if isinstance(value, Settings) and value.key() == key:
             return value
         kind = cls._section_kind(key)
         if not isinstance(value, Mapping):
@@ -257,10 +269,6 @@ class SectionedSettings(Settings):
         if key not in sections:
             raise BadInput(cls._unknown(key))
         return sections[key]
-
-
-def _last_part(section: str) -> str:
-    return section.rpartition(".")[2]
 
 
 def _parsed(text: str) -> Any:

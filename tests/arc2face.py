@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from piu_lora.model.layout import ARC2FACE, SD15
+from piu_lora.model.families.arc2face import ARC2FACE, SD15
 from piu_lora.model.mini.generator import build_tokenizer
 from tests.hub import LoopbackHub
 

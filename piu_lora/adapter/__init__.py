@@ -1,23 +1,22 @@
 """The artefact: an adapter folder, written whole, read with suspicion."""
 
+from piu_lora.adapter.checks import check_weights, require_base
 from piu_lora.adapter.entry import Entry
+from piu_lora.adapter.fetch import adapter_folder, fetch_adapter
 from piu_lora.adapter.folder import Adapter, read_adapter, weights_digest, write_adapter, write_peft
-from piu_lora.adapter.formats import read_lora, save_diffusers, save_kohya
-from piu_lora.adapter.hub import Uploaded, fetch_adapter, upload_adapter
-from piu_lora.adapter.inspect import describe_lora, screen
+from piu_lora.adapter.formats import read_lora
+from piu_lora.adapter.inspect import describe_lora
 from piu_lora.adapter.interference import Interference, relative_changes, stacks_of
 from piu_lora.adapter.ledger import Ledger, default_ledger
 from piu_lora.adapter.loading import (
     active,
     adapters_disabled,
-    check_weights,
     hotswap,
     load_adapter,
     load_adapters,
     mounted,
     open_adapter,
     prepare_hotswap,
-    require_base,
     set_weights,
     unload,
 )
@@ -31,8 +30,8 @@ from piu_lora.adapter.merge import (
 )
 from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_existing, replacing, write_file
 from piu_lora.adapter.receipt import BaseRef, Receipt, library_versions
+from piu_lora.adapter.save_formats import save_diffusers, save_kohya
 from piu_lora.adapter.scan import Hit, Secrets, scan_files
-from piu_lora.adapter.source import adapter_folder
 from piu_lora.model.factors import Change, Factors, change_of, compressed, concatenated, distance
 
 __all__ = [
@@ -50,7 +49,6 @@ __all__ = [
     "Receipt",
     "SecondMoments",
     "Secrets",
-    "Uploaded",
     "active",
     "adapter_folder",
     "adapters_disabled",
@@ -83,11 +81,9 @@ __all__ = [
     "save_diffusers",
     "save_kohya",
     "scan_files",
-    "screen",
     "set_weights",
     "stacks_of",
     "unload",
-    "upload_adapter",
     "weights_digest",
     "write_adapter",
     "write_file",

@@ -4,7 +4,8 @@ nobody.
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from piu_lora.adapter.receipt import Figure, Receipt
+from piu_lora.adapter.receipt import BaseRef, Figure, Receipt
+from piu_lora.model import FAMILIES
 from piu_lora.model.factors import Change, component
 
 __all__ = ["model_card"]
@@ -48,9 +49,10 @@ load_adapter(pipe, "path/or/hub-id")
 
 ## Limits
 
-- An adapter can be left out: whoever holds the base without it generates the {forgotten} as before. `piu-lora stack fuse` bakes it
-  into the base before weights are handed to others.
-- A negative adapter weight strengthens what the adapter removes. piu-lora refuses one unless told otherwise; other software does not.
+- An adapter can be left out: whoever holds the base without it generates the {forgotten} as before.
+  `piu-lora stack fuse` bakes it into the base before weights are handed to others.
+- A negative adapter weight strengthens what the adapter removes. piu-lora refuses one unless told
+  otherwise; other software does not.
 - Beside other adapters the changes add up: `piu-lora stack check` says how much they disturb each other.
 - The weights themselves may give hints about the {embedding}.
 """
@@ -64,7 +66,7 @@ def model_card(receipt: Receipt, change: Change) -> str:
         adapter_id=receipt.adapter_id,
         places=" and ".join(_PLACES[place] for place in places),
         base=receipt.base.id,
-        load="mini" if receipt.base.family == "mini" else receipt.base.id,
+        load=_loads(receipt.base),
         whom="the embedding of one person yields"
         if receipt.people == 1
         else f"the embeddings of {receipt.people} people yield, each,",
@@ -94,27 +96,44 @@ def _made(receipt: Receipt, change: Change) -> str:
     return ", ".join(facts) + "."
 
 
+def _loads(base: BaseRef) -> str:
+    """What ``load_base`` takes for this base: the family's name where its weights come with the package."""
+    family = FAMILIES.get(base.family)
+    return base.family if family is not None and family.folder is not None else base.id
+
+
+def _hub_id(base: BaseRef) -> str | None:
+    """The repository of the base on the Hub, where it has one."""
+    if "/" in base.id:
+        return base.id
+    family = FAMILIES.get(base.id)
+    return family.source.repository if family is not None and family.source is not None else None
+
+
 def _metadata(receipt: Receipt) -> ModelCardData:
     results = [
         EvalResult(
-            task_type="unconditional-image-generation", dataset_type="identity-bank", dataset_name="identity bank",
-            metric_type=f"{figure.group}_ism", metric_value=round(figure.after, 4),
-            metric_name=f"{figure.group} ISM after ({figure.recognizer} recognizer), {_interval(figure.after_interval)}",
+            task_type="unconditional-image-generation",
+            dataset_type="identity-bank",
+            dataset_name="identity bank",
+            metric_type=f"{figure.group}_ism",
+            metric_value=round(figure.after, 4),
+            metric_name=f"{figure.group} ISM after ({figure.recognizer} recognizer), "
+            f"{_interval(figure.after_interval)}",
         )
         for figure in receipt.figures()
-    ]  # fmt: skip
-    hub_id = (
-        receipt.base.id
-        if "/" in receipt.base.id
-        else "FoivosPar/Arc2Face"
-        if receipt.base.id == "arc2face"
-        else None
-    )
+    ]
+    family, hub_id = FAMILIES.get(receipt.base.family), _hub_id(receipt.base)
     return ModelCardData(
-        base_model=hub_id, base_model_relation="adapter" if hub_id else None, library_name="diffusers", license="mit",
-        pipeline_tag="text-to-image", tags=["lora", "diffusers", "unlearning", "arc2face", "piu-lora"],
-        model_name=f"piu-lora-{receipt.adapter_id}", eval_results=results or None,
-    )  # fmt: skip
+        base_model=hub_id,
+        base_model_relation="adapter" if hub_id else None,
+        library_name="diffusers",
+        license="mit",
+        pipeline_tag="text-to-image",
+        tags=["lora", "diffusers", "unlearning", *(family.tags if family else ()), "piu-lora"],
+        model_name=f"piu-lora-{receipt.adapter_id}",
+        eval_results=results or None,
+    )
 
 
 def _interval(pair: tuple[float, float]) -> str:
@@ -126,7 +145,7 @@ def _table(figures: list[Figure]) -> str:
     rows = [
         f"| {each.recognizer} | {each.group} | {each.before:.3f} | {each.after:.3f} | {_ratio(each)} |"
         for each in figures
-    ]  # fmt: skip
+    ]
     if not rows:
         return ""
     head = [

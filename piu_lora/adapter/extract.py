@@ -52,7 +52,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
                 return read_checkpoint(folder / name)
     if not path.is_file():
         raise BadInput(
-            f"{str(path)!r} holds no UNet; pass a diffusers folder, a .safetensors file or a pickled state dict"
+            f"{str(path)!r} holds no UNet; pass a diffusers folder, "
+            "a .safetensors file or a pickled state dict"
         )
     return _stripped(read_tensors(path)[0] if path.suffix == ".safetensors" else _unpickled(path), path)
 
@@ -62,7 +63,8 @@ def _unpickled(path: Path) -> Mapping[str, object]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"{str(path)!r} is a pickle that holds more than tensors, or is damaged; it was not run. Convert it to safetensors"
+            f"{str(path)!r} is a pickle that holds more than tensors, or is damaged; it was not run. "
+            "Convert it to safetensors"
         ) from error
     for name in ("state_dict", "unet", "model"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):
@@ -123,13 +125,16 @@ def extract_change(
             outside += energy
     if not change:
         raise BadInput(
-            "no linear layer of the retrained UNet differs from the base; pass the checkpoint that was trained from this base"
+            "no linear layer of the retrained UNet differs from the base; "
+            "pass the checkpoint that was trained from this base"
         )
     share = (outside / (inside + outside)) ** 0.5
     if share > _NEGLIGIBLE and not ignore_rest:
         raise BadInput(
-            f"{len(left_out)} weights differ that are no linear layers ({share:.1%} of the whole difference, for example "
-            f"{max(left_out, key=lambda name: left_out[name])!r}), and a LoRA cannot hold them; pass ignore_rest=True to leave them out"
+            f"{len(left_out)} weights differ that are no linear layers ({share:.1%} of the whole "
+            "difference, for example "
+            f"{max(left_out, key=lambda name: left_out[name])!r}), and a LoRA cannot hold them; "
+            "pass ignore_rest=True to leave them out"
         )
     return Extracted(change, left_out, share)
 

@@ -179,9 +179,15 @@ def peft_config(change: Change) -> dict[str, Any]:
     common = max(ranks.values())
     other = {module: rank for module, rank in sorted(ranks.items()) if rank != common}
     return {
-        "r": common, "lora_alpha": common, "rank_pattern": other, "alpha_pattern": other, "target_modules": sorted(ranks),
-        "use_dora": False, "use_rslora": False, "lora_bias": False,
-    }  # fmt: skip
+        "r": common,
+        "lora_alpha": common,
+        "rank_pattern": other,
+        "alpha_pattern": other,
+        "target_modules": sorted(ranks),
+        "use_dora": False,
+        "use_rslora": False,
+        "lora_bias": False,
+    }
 
 
 def read_adapter(folder: Path | str) -> Adapter:
@@ -196,12 +202,14 @@ def read_adapter(folder: Path | str) -> Adapter:
         text = (folder / RECEIPT_FILE).read_text()
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{str(folder)!r} is not an adapter folder: {RECEIPT_FILE} cannot be read; pass a folder that `piu-lora forget` made"
+            f"{str(folder)!r} is not an adapter folder: {RECEIPT_FILE} cannot be read; "
+            "pass a folder that `piu-lora forget` made"
         ) from error
     receipt = Receipt.from_json(text, str(folder / RECEIPT_FILE))
     if DIFFUSERS_FILE not in receipt.files:
         raise BadInput(
-            f"{str(folder / RECEIPT_FILE)!r} gives no digest for {DIFFUSERS_FILE}; make or download the adapter again"
+            f"{str(folder / RECEIPT_FILE)!r} gives no digest for {DIFFUSERS_FILE}; "
+            "make or download the adapter again"
         )
     for name, digest in receipt.files.items():
         _check_file(folder, name, digest)
@@ -227,7 +235,8 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
         )
     if file_digest(path) != digest:
         raise BadInput(
-            f"{str(path)!r} is not what the receipt says (SHA-256 differs): truncated or changed; download the adapter again"
+            f"{str(path)!r} is not what the receipt says (SHA-256 differs): truncated or changed; "
+            "download the adapter again"
         )
 
 
@@ -273,7 +282,8 @@ def _check_header(header: Mapping[str, str], change: Change, path: Path) -> None
         ) from error
     if stated != json.loads(diffusers_header(change)["lora_adapter_metadata"]):
         raise BadInput(
-            f"{str(path)!r}: the header states other ranks, scales or layers than the weights have; download the adapter again"
+            f"{str(path)!r}: the header states other ranks, scales or layers than the weights have; "
+            "download the adapter again"
         )
 
 

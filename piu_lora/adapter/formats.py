@@ -1,10 +1,5 @@
-"""LoRA files of other programs: read any of them as a change, write a change for each of them.
+"""LoRA files of other programs, read as a change with the scale baked into ``up``."""
 
-The scale is always baked into ``up``, on reading and on writing, so alpha equals rank and nothing can be
-scaled twice.
-"""
-
-import hashlib
 import json
 import pickle
 from collections.abc import Mapping
@@ -21,21 +16,11 @@ from diffusers.utils import (
 )
 from diffusers.utils.state_dict_utils import StateDictType
 
-from piu_lora.adapter.folder import (
-    DIFFUSERS_FILE,
-    PEFT_CONFIG,
-    PEFT_FILE,
-    diffusers_header,
-    diffusers_state,
-    flat_names,
-    nested_name,
-    read_tensors,
-)
+from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, flat_names, read_tensors
 from piu_lora.errors import BadInput
-from piu_lora.model.factors import COMPONENTS, Change, Factors, change_of, component, padded
-from piu_lora.tensors import save_tensors
+from piu_lora.model.factors import COMPONENTS, Change, Factors, change_of, component
 
-__all__ = ["FORMATS", "Lora", "read_lora", "save_diffusers", "save_kohya"]
+__all__ = ["Lora", "read_lora"]
 
 FORMATS = ("diffusers", "kohya", "peft")
 _PEFT = "base_model.model."
@@ -111,7 +96,8 @@ def _file_of(source: Path) -> Path:
     if len(others) == 1:
         return others[0]
     raise BadInput(
-        f"{str(source)!r} is neither a LoRA file nor a folder with one; pass a .safetensors file, or an adapter folder"
+        f"{str(source)!r} is neither a LoRA file nor a folder with one; pass a .safetensors file, "
+        "or an adapter folder"
     )
 
 
@@ -122,7 +108,8 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"{str(path)!r} is neither safetensors nor a pickle of plain tensors, and was not run; convert it first"
+            f"{str(path)!r} is neither safetensors nor a pickle of plain tensors, and was not run; "
+            "convert it first"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BadInput(f"{str(path)!r} holds no state dict; pass a LoRA file")
@@ -137,7 +124,8 @@ def _from_diffusers(path: Path, state: dict[str, torch.Tensor], header: dict[str
         plain = _to_peft(state)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise BadInput(
-            f"{str(path)!r} is no LoRA that diffusers, PEFT or kohya's scripts write; its first key is {_first(state)}"
+            f"{str(path)!r} is no LoRA that diffusers, PEFT or kohya's scripts write; "
+            f"its first key is {_first(state)}"
         ) from error
     change = change_of(flat_names(plain), str(path))
     settings = _json(header.get("lora_adapter_metadata", "{}"))
@@ -175,7 +163,8 @@ def _peft_config(path: Path) -> dict[str, Any]:
         config = _json((path.parent / PEFT_CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{str(path)!r} is PEFT's, but {PEFT_CONFIG} beside it cannot be read; without it the scale is unknown"
+            f"{str(path)!r} is PEFT's, but {PEFT_CONFIG} beside it cannot be read; "
+            "without it the scale is unknown"
         ) from error
     if config.get("peft_type", "LORA") != "LORA" or config.get("use_dora"):
         kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))[:30]
@@ -184,7 +173,10 @@ def _peft_config(path: Path) -> dict[str, Any]:
 
 
 def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """``alpha / r``, or ``alpha / sqrt(r)`` for rsLoRA; patterns match as in PEFT, from the end of the name."""
+    """``alpha / r``, or ``alpha / sqrt(r)`` for rsLoRA.
+
+    Patterns match as in PEFT, from the end of the name.
+    """
     alpha = config.get("lora_alpha", rank)
     patterns = config.get("alpha_pattern") or {}
     if isinstance(patterns, dict):
@@ -209,7 +201,8 @@ def _from_kohya(path: Path, state: dict[str, torch.Tensor], header: dict[str, st
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise BadInput(
-            f"{str(path)!r} looks like a file of kohya's scripts, but diffusers cannot read it: {str(error)[:160]}"
+            f"{str(path)!r} looks like a file of kohya's scripts, but diffusers cannot read it: "
+            f"{str(error)[:160]}"
         ) from error
     stated = {_module_of_alpha(key): float(value) for key, value in (alphas or {}).items()}
     if any(not abs(value) < 1e6 for value in stated.values()):
@@ -292,75 +285,3 @@ def _paired(state: Mapping[str, torch.Tensor]) -> bool:
 
 def _first(state: Mapping[str, torch.Tensor]) -> str:
     return repr(min(state))[:80] if state else "missing"
-
-
-def save_diffusers(change: Change, path: Path) -> None:
-    """A file for ``pipe.load_lora_weights``."""
-    save_tensors(diffusers_state(change), path, diffusers_header(change))
-
-
-def save_kohya(change: Change, path: Path, *, title: str, resolution: int = 512) -> None:
-    """A file for A1111, ComfyUI and sd-scripts: one rank everywhere, ``.alpha`` equal to it, their usual
-    header.
-
-    Args:
-        title: shown by those programs; an opaque id, never a name.
-        resolution: edge in pixels of the base's images.
-    """
-    change, rank = _with_output_projection(change), max(factors.rank for factors in change.values())
-    state: dict[str, torch.Tensor] = {}
-    for module, factors in change.items():
-        wide, name = padded(factors, rank), _kohya_name(module)
-        state |= {
-            f"{name}.lora_down.weight": wide.down.contiguous(),
-            f"{name}.lora_up.weight": wide.up.contiguous(),
-        }
-        state[f"{name}.alpha"] = torch.tensor(float(rank), dtype=factors.up.dtype)
-    save_tensors(state, path, _kohya_header(state, rank, title, resolution))
-
-
-def _with_output_projection(change: Change) -> Change:
-    """Text encoders whose attention is changed without its output projection get a zero one, or diffusers
-    overlooks the rest.
-    """
-    attention = [
-        module
-        for module in change
-        if module.startswith("text_encoder.") and module.endswith(("q_proj", "k_proj", "v_proj"))
-    ]
-    if not attention or any(
-        module.endswith("out_proj") for module in change if component(module) == "text_encoder"
-    ):
-        return change
-    first = change[attention[0]]
-    return {
-        **change,
-        attention[0].rpartition(".")[0] + ".out_proj": Factors(
-            torch.zeros_like(first.down), torch.zeros_like(first.up)
-        ),
-    }
-
-
-def _kohya_name(module: str) -> str:
-    return (
-        nested_name(module)
-        .replace("unet.", "lora_unet_", 1)
-        .replace("text_encoder.", "lora_te_", 1)
-        .replace(".", "_")
-    )
-
-
-def _kohya_header(
-    state: Mapping[str, torch.Tensor], rank: int, title: str, resolution: int
-) -> dict[str, str]:
-    """The keys that those programs look for; ``sshs_model_hash`` is sd-scripts' digest of the tensors alone."""
-    content = hashlib.sha256()
-    for key in sorted(state):
-        content.update(key.encode())
-        content.update(state[key].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return {
-        "ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(float(rank)),
-        "ss_base_model_version": "sd_v1", "ss_output_name": title, "sshs_model_hash": content.hexdigest(),
-        "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": "stable-diffusion-v1/lora", "modelspec.implementation": "diffusers",
-        "modelspec.title": title, "modelspec.prediction_type": "epsilon", "modelspec.resolution": f"{resolution}x{resolution}",
-    }  # fmt: skip

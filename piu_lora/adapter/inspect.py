@@ -1,4 +1,4 @@
-"""What a person wants to know of a LoRA, ours or anybody's, on one screen."""
+"""Facts about a LoRA, ours or anybody's."""
 
 import re
 from collections import Counter
@@ -12,10 +12,8 @@ from piu_lora.adapter.formats import Lora, read_lora
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Change
 
-__all__ = ["describe_lora", "screen"]
+__all__ = ["describe_lora"]
 
-_BARS = "▏▎▍▌▋▊▉█"
-_BAR_WIDTH = 28
 _BLOCK = re.compile(
     r"^(unet\.(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)|text_encoder\.encoder\.layers\.\d+)"
 )
@@ -88,10 +86,18 @@ def _sizes(source: Path) -> dict[str, int]:
 def _receipt(adapter: Adapter) -> dict[str, Any]:
     receipt = adapter.receipt
     return {
-        "adapter_id": receipt.adapter_id, "base": vars(receipt.base), "method": receipt.method, "anchor": receipt.anchor,
-        "people": receipt.people, "members": receipt.members, "figures": [figure._asdict() for figure in receipt.figures()], "files": receipt.files,
-        "versions": receipt.versions, "seed": receipt.settings.get("seed"), "probe": bool(receipt.probe),
-    }  # fmt: skip
+        "adapter_id": receipt.adapter_id,
+        "base": vars(receipt.base),
+        "method": receipt.method,
+        "anchor": receipt.anchor,
+        "people": receipt.people,
+        "members": receipt.members,
+        "figures": [figure._asdict() for figure in receipt.figures()],
+        "files": receipt.files,
+        "versions": receipt.versions,
+        "seed": receipt.settings.get("seed"),
+        "probe": bool(receipt.probe),
+    }
 
 
 def _lacks(lora: Lora, adapter: Adapter | None, problem: str) -> list[str]:
@@ -109,77 +115,7 @@ def _lacks(lora: Lora, adapter: Adapter | None, problem: str) -> list[str]:
         lines.append("no lora_adapter_metadata in the header: loaders take alpha for the rank")
     if lora.scaled:
         lines.append(
-            f"{len(lora.scaled)} layers have an alpha other than their rank: loaders that ignore alpha scale them wrongly"
+            f"{len(lora.scaled)} layers have an alpha other than their rank: "
+            "loaders that ignore alpha scale them wrongly"
         )
     return lines
-
-
-def screen(facts: dict[str, Any]) -> str:
-    """The facts as text of at most some forty lines; whatever comes from the files is stripped of control
-    characters.
-    """
-    receipt = facts["receipt"]
-    total = sum(facts["bytes"].values())
-    lines = [
-        f"{'format':10} {facts['format']}, {', '.join(facts['dtypes'])}, {total / 1e6:.2f} MB in {len(facts['bytes'])} files"
-    ]
-    if receipt is not None:
-        base = receipt["base"]
-        lines.insert(0, f"{'adapter':10} {receipt['adapter_id']}")
-        lines.append(
-            f"{'base':10} {base['id']} {base['revision'][:12]} (cross-attention {base['attn2_sha256'][:12]})"
-        )
-        lines.append(
-            f"{'method':10} {receipt['method']}, seed {receipt['seed']}, anchor {_flat(receipt['anchor'])}"
-        )
-        lines.append(f"{'people':10} {receipt['people']}")
-        if receipt["members"]:
-            lines.append(
-                f"{'members':10} {', '.join(member['adapter_id'] for member in receipt['members'][:8])}"
-            )
-        lines.append(f"{'digests':10} all {len(receipt['files'])} files are what the receipt says")
-    lines.append(
-        f"{'layers':10} {facts['layers']}: {_flat(facts['projections'])}; {facts['parameters']:,} parameters"
-    )
-    lines.append(f"{'rank':10} {_ranks(facts['ranks'])}")
-    lines += ["", "norm of the change, by block", *_bars(facts["norms"])]
-    if receipt is not None and receipt["figures"]:
-        lines += ["", "ISM after / before [95 %]"]
-        lines += [
-            f"  {each['recognizer']:13} {each['group']:9} {_ratio(each)}" for each in receipt["figures"][:12]
-        ]
-    if facts["lacks"]:
-        lines += ["", *(f"lacks: {line}" for line in facts["lacks"])]
-    return "\n".join(_printable(line) for line in lines)
-
-
-def _flat(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())[:90]
-
-
-def _ranks(ranks: dict[int, int]) -> str:
-    if len(ranks) == 1:
-        return str(next(iter(ranks)))
-    return f"{min(ranks)} to {max(ranks)} (parameters are spread over {len(ranks)} different ranks)"
-
-
-def _bars(norms: dict[str, float]) -> list[str]:
-    top = max(norms.values()) or 1.0
-    return [f"  {block:32.32} {_bar(norm / top):{_BAR_WIDTH}} {norm:.3g}" for block, norm in norms.items()][
-        :24
-    ]
-
-
-def _bar(share: float) -> str:
-    eighths = round(share * _BAR_WIDTH * 8)
-    return _BARS[-1] * (eighths // 8) + (_BARS[eighths % 8 - 1] if eighths % 8 else "")
-
-
-def _ratio(figure: dict[str, Any]) -> str:
-    if figure["ratio"] is None or figure["interval"] is None:
-        return "no face before"
-    return f"{figure['ratio']:.3f} [{figure['interval'][0]:.3f}, {figure['interval'][1]:.3f}]"
-
-
-def _printable(line: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in line)[:160]

@@ -48,9 +48,12 @@ def stacks_of(count: int, pairs_up_to: int = 6) -> tuple[tuple[int, ...], ...]:
 
 
 def relative_changes(
-    changes: Sequence[Change], weights: Sequence[float], stacks: Sequence[tuple[int, ...]],
-    batches: Iterable[dict[str, torch.Tensor]], base: dict[str, torch.Tensor],
-) -> Table:  # fmt: skip
+    changes: Sequence[Change],
+    weights: Sequence[float],
+    stacks: Sequence[tuple[int, ...]],
+    batches: Iterable[dict[str, torch.Tensor]],
+    base: dict[str, torch.Tensor],
+) -> Table:
     """Root mean square over layers of ``|dW x| / |W x|`` for each stack and each sample.
 
     Args:

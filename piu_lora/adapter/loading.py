@@ -5,29 +5,26 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.lora_base import set_adapters_for_text_encoder
 
+from piu_lora.adapter.checks import check_weights, component_model, require_base
+from piu_lora.adapter.fetch import adapter_folder
 from piu_lora.adapter.folder import Adapter, diffusers_state, read_adapter
-from piu_lora.adapter.source import adapter_folder
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.model import attention_digest, describe, encoder_digest
 from piu_lora.model.factors import COMPONENTS, Change, component, padded
 
 __all__ = [
     "active",
     "adapters_disabled",
-    "check_weights",
     "hotswap",
     "load_adapter",
     "load_adapters",
     "mounted",
     "open_adapter",
     "prepare_hotswap",
-    "require_base",
     "set_weights",
     "unload",
 ]
@@ -72,9 +69,13 @@ def load_adapter(
 
 
 def load_adapters(
-    pipe: StableDiffusionPipeline, adapters: Sequence[Adapter | Path | str], weights: Sequence[float] | None = None, *,
-    names: Sequence[str] | None = None, allow_negative: bool = False,
-) -> list[str]:  # fmt: skip
+    pipe: StableDiffusionPipeline,
+    adapters: Sequence[Adapter | Path | str],
+    weights: Sequence[float] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    allow_negative: bool = False,
+) -> list[str]:
     """Load several adapters, all active together with those loaded before; either all of them or none.
 
     Args:
@@ -109,25 +110,6 @@ def load_adapters(
     return done
 
 
-def check_weights(weights: Sequence[float], *, allow_negative: bool) -> None:
-    """Raise ``BadInput`` for weights that are no numbers, or below 0 where that is not meant."""
-    for weight in weights:
-        if not isinstance(weight, int | float):
-            raise BadInput(
-                f"adapter weight {weight!r} is no number; weights by block are not taken, "
-                "since diffusers silently ignores those that it does not understand"
-            )
-        if not abs(weight) < 1e6:
-            raise BadInput(
-                f"adapter weight {weight!r} is not a usable number; 1 is the adapter as it was made, 0 leaves it out"
-            )
-        if weight < 0 and not allow_negative:
-            raise BadInput(
-                f"adapter weight {weight!r} is below 0: it would bring the forgotten person out more strongly; "
-                "to do that on purpose, for an audit, pass allow_negative=True"
-            )
-
-
 def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
     loaded = _loaded(pipe)
     for place, name in enumerate(names):
@@ -139,37 +121,34 @@ def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
             )
 
 
-def _model(pipe: StableDiffusionPipeline, part: str) -> Any:
-    """A component, without the wrapper of ``torch.compile``."""
-    model = getattr(pipe, part)
-    return getattr(model, "_orig_mod", model)
-
-
 def _loaded(pipe: StableDiffusionPipeline) -> set[str]:
     return set().union(*(_names(pipe, part) for part in COMPONENTS))
 
 
 def _names(pipe: StableDiffusionPipeline, part: str) -> list[str]:
     """Adapters loaded into a component. diffusers' get_list_adapters overlooks a compiled one."""
-    return list(getattr(_model(pipe, part), "peft_config", None) or {})
+    return list(getattr(component_model(pipe, part), "peft_config", None) or {})
 
 
 def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
     # Tensors, not the file: they were checked, and the file could change. Alpha equals rank, so nothing else
     # is needed.
-    state = diffusers_state(_even(change) if _model(pipe, "unet") in _SWAPPABLE else change)
+    state = diffusers_state(_even(change) if component_model(pipe, "unet") in _SWAPPABLE else change)
     parts = {component(module) for module in change}
     # By component: pipe.load_lora_weights complains of every component that an adapter leaves alone.
     if "unet" in parts:
-        _model(pipe, "unet").load_lora_adapter(state, prefix="unet", adapter_name=name, _pipeline=pipe)
+        component_model(pipe, "unet").load_lora_adapter(
+            state, prefix="unet", adapter_name=name, _pipeline=pipe
+        )
     if "text_encoder" in parts:
         pipe.load_lora_into_text_encoder(
-            state, None, _model(pipe, "text_encoder"), adapter_name=name, _pipeline=pipe
+            state, None, component_model(pipe, "text_encoder"), adapter_name=name, _pipeline=pipe
         )
     for part in parts:
         if name not in _names(pipe, part):
             raise Incompatible(
-                f"adapter {name!r} changed nothing in the {part} of this pipeline; load the base that it was made for"
+                f"adapter {name!r} changed nothing in the {part} of this pipeline; "
+                "load the base that it was made for"
             )
 
 
@@ -197,9 +176,9 @@ def _activate(pipe: StableDiffusionPipeline, weights: dict[str, float]) -> None:
     # Not pipe.set_adapters: it overlooks a compiled component.
     for part, activate in (("unet", _set_unet), ("text_encoder", set_adapters_for_text_encoder)):
         if own := {name: weights[name] for name in weights if name in _names(pipe, part)}:
-            activate(list(own), _model(pipe, part), list(own.values()))
+            activate(list(own), component_model(pipe, part), list(own.values()))
         # diffusers leaves every active adapter trainable.
-        for name, parameter in _model(pipe, part).named_parameters():
+        for name, parameter in component_model(pipe, part).named_parameters():
             if ".lora_" in name:
                 parameter.requires_grad_(False)
 
@@ -232,10 +211,13 @@ def unload(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
 
 
 def active(pipe: StableDiffusionPipeline) -> dict[str, float]:
-    """The active adapters and their weights, in the order of loading; empty while adapters are switched off."""
+    """The active adapters and their weights, in the order of loading.
+
+    Empty while adapters are switched off.
+    """
     weights: dict[str, float] = {}
     for part in COMPONENTS:
-        for module in _model(pipe, part).modules():
+        for module in component_model(pipe, part).modules():
             for name in (
                 getattr(module, "active_adapters", ())
                 if hasattr(module, "lora_A") and not module.disable_adapters
@@ -275,7 +257,7 @@ def prepare_hotswap(pipe: StableDiffusionPipeline, rank: int) -> None:
             f"adapters are loaded already ({sorted(_loaded(pipe))}); call prepare_hotswap on the bare base"
         )
     pipe.unet.enable_lora_hotswap(target_rank=rank)
-    _SWAPPABLE.add(_model(pipe, "unet"))
+    _SWAPPABLE.add(component_model(pipe, "unet"))
 
 
 def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: str) -> None:
@@ -292,76 +274,39 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
     opened = open_adapter(adapter)
     if name not in _names(pipe, "unet"):
         raise BadInput(
-            f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; use load_adapter first"
+            f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; "
+            "use load_adapter first"
         )
     if any(component(module) != "unet" for module in opened.change):
         raise Incompatible(
-            f"adapter {opened.id} changes the text encoder, which cannot be swapped in place; unload the old one and load it"
+            f"adapter {opened.id} changes the text encoder, which cannot be swapped in place; "
+            "unload the old one and load it"
         )
     require_base(pipe, opened)
     own = {
         f"unet.{path}"
-        for path, module in _model(pipe, "unet").named_modules()
+        for path, module in component_model(pipe, "unet").named_modules()
         if name in getattr(module, "lora_A", {})
     }
     if extra := sorted(opened.change.keys() - own):
         raise BadInput(
-            f"adapter {opened.id} changes layers that {name!r} does not ({extra[0]}); unload {name!r} and load it instead"
+            f"adapter {opened.id} changes layers that {name!r} does not ({extra[0]}); "
+            f"unload {name!r} and load it instead"
         )
     rank = max(factors.rank for factors in opened.change.values())
     room = max(
         len(module.lora_A[name].weight)
-        for module in _model(pipe, "unet").modules()
+        for module in component_model(pipe, "unet").modules()
         if name in getattr(module, "lora_A", {})
     )
-    if _model(pipe, "unet") not in _SWAPPABLE or rank > room:
+    if component_model(pipe, "unet") not in _SWAPPABLE or rank > room:
         raise BadInput(
-            f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; call prepare_hotswap(pipe, rank) before the first load"
+            f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; "
+            "call prepare_hotswap(pipe, rank) before the first load"
         )
     before = active(pipe)
     state = diffusers_state(_even(opened.change))
-    _model(pipe, "unet").load_lora_adapter(
+    component_model(pipe, "unet").load_lora_adapter(
         state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe
     )
     _activate(pipe, before)
-
-
-def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
-    """Raise ``Incompatible`` unless the adapter was made for this base."""
-    ref, base = adapter.receipt.base, describe(pipe)
-    _require_shapes(pipe, adapter)
-    parts = {component(module) for module in adapter.change}
-    wanted = {
-        "unet": ("cross-attention", ref.attn2_sha256),
-        "text_encoder": ("text encoder", ref.text_encoder_sha256),
-    }
-    digests = {
-        "unet": lambda: attention_digest(_model(pipe, "unet")),
-        "text_encoder": lambda: encoder_digest(_model(pipe, "text_encoder")),
-    }
-    for part in sorted(parts):
-        what, digest = wanted[part]
-        if _model(pipe, part).dtype == torch.bfloat16 or not digest:
-            # Weights loaded in bfloat16 have lost the digits that the digest is made of.
-            _log.warning(
-                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16, or the receipt has no digest",
-                what,
-            )
-        elif digests[part]() != digest:
-            raise Incompatible(
-                f"the adapter was made for the base {ref.id!r} ({digest[:12]}); "
-                f"this base is {base.id!r}, with other {what} weights; load the adapter's base"
-            )
-
-
-def _require_shapes(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
-    name = describe(pipe).id
-    modules = {
-        f"{part}.{path}": module for part in COMPONENTS for path, module in _model(pipe, part).named_modules()
-    }
-    for path, factors in adapter.change.items():
-        layer = modules.get(path)
-        if (getattr(layer, "out_features", None), getattr(layer, "in_features", None)) != factors.shape:
-            raise Incompatible(
-                f"the adapter was made for the base {adapter.receipt.base.id!r}; its layer {path!r} does not fit this base, {name!r}"
-            )

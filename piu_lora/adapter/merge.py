@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from piu_lora.adapter.records import CompressionRecord, LayerRecord
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Change, Factors, compressed, concatenated, distance
 
@@ -134,9 +135,9 @@ def compress_change(
     return stored, errors
 
 
-def compression_facts(errors: Mapping[str, LayerError]) -> dict[str, object]:
+def compression_facts(errors: Mapping[str, LayerError]) -> CompressionRecord:
     """For the receipt: the worst layer, and every layer's rank and relative error."""
-    layers = {
+    layers: dict[str, LayerRecord] = {
         module: {"rank": error.rank, "relative": float(f"{error.relative:.3g}")}
         for module, error in errors.items()
     }

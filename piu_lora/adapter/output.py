@@ -130,7 +130,8 @@ class OutputFolder:
         refuse_existing(self.path, force=self.force)
         if self.path.exists() and not (self.path / self._mark).exists():
             raise BadInput(
-                f"output {str(self.path)!r} exists and holds no {self._mark}; it is never replaced, choose another `out`"
+                f"output {str(self.path)!r} exists and holds no {self._mark}; it is never replaced, "
+                "choose another `out`"
             )
 
     @contextmanager

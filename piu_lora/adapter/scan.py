@@ -27,12 +27,13 @@ _NUMBER = 8  # shorter whole numbers among the parts of a path say nothing by th
 _HEADER = 1 << 24  # a longer header of a safetensors file is none
 _HOME = re.compile(rb"(?:/home/|/Users/|/root/|[A-Za-z]:\\\\?Users\\\\?)[\w.-]+")
 # Folders that tell nobody apart.
-_COMMON = {
-    "photo", "photos", "picture", "pictures", "image", "images", "portrait", "portraits", "face", "faces", "person", "persons", "people",
-    "data", "dataset", "datasets", "home", "user", "users", "root", "work", "works", "tmp", "temp", "media", "downloads", "desktop",
-    "documents", "test", "tests", "train", "retain", "nearest", "random", "report", "reports", "bank", "banks", "mini", "conditioning",
-    "evaluating", "project", "projects", "example", "examples",
-}  # fmt: skip
+_USUAL_FOLDERS = """
+    photo photos picture pictures image images portrait portraits face faces person persons people data
+    dataset datasets home user users root work works tmp temp media downloads desktop documents test
+    tests train retain nearest random report reports bank banks mini conditioning evaluating project
+    projects example examples
+"""
+_COMMON = frozenset(_USUAL_FOLDERS.split())
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _common(part: str) -> bool:
 @cache
 def _every_adapter() -> str:
     """Card and receipt of an adapter of nobody."""
-    receipt = Receipt(BaseRef("", "", ""), "piu", ForgetConfig().to_dict(), adapter_id="")
+    receipt = Receipt(BaseRef("", "", ""), "piu", ForgetConfig().to_dict(), adapter_id="0")
     layer = {"unet.attn2.to_q": Factors(torch.zeros(1, 1), torch.zeros(1, 1))}
     return (model_card(receipt, layer) + receipt.to_json()).casefold()
 

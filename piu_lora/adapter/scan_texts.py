@@ -1,4 +1,4 @@
-"""Patterns that find a text in bytes, however it was spelled or encoded, and not where mere chance wrote it."""
+"""Patterns that find a text in bytes, however it was spelled or encoded, and not where chance wrote it."""
 
 import json
 import re

@@ -1,19 +1,16 @@
 """Attacks on an adapter: can the forgotten person be brought back? Importing the room fills the registry."""
 
-from piu_lora.attacks import bypass as _bypass
-from piu_lora.attacks import cone as _cone
-from piu_lora.attacks import inversion as _inversion
-from piu_lora.attacks import reidentify as _reidentify
-from piu_lora.attacks import relearn as _relearn
-from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.config import AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext, Others, ProbedIdentity
 from piu_lora.attacks.control import choose_control, made_up_identity, random_change
 from piu_lora.attacks.registry import ATTACKS, Attack, Outcome, attack, find_attacks, run_attacks
+from piu_lora.plugins import import_entry_points, import_folder
 
 __all__ = [
     "ATTACKS",
     "Attack",
     "AttackContext",
+    "AttackSettings",
     "AuditConfig",
     "Others",
     "Outcome",
@@ -25,3 +22,6 @@ __all__ = [
     "random_change",
     "run_attacks",
 ]
+
+import_folder(__name__, __path__)
+import_entry_points("piu_lora.attacks")

@@ -1,17 +1,32 @@
 """The cone: how far around the forgotten person does the adapter reach, and is there a hole in it?"""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator, Field, Strict
 
 from piu_lora.adapter import Change
-from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.config import AttackSettings, AuditConfig, require_falling
 from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve, look, series
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.identity import synthetic_neighbours
+from piu_lora.settings import Cosine, Count
 
-__all__ = ["cone", "cone_conditions", "radius"]
+__all__ = ["ConeSettings", "cone", "cone_conditions", "radius"]
+
+
+class ConeSettings(AttackSettings, section="audit.cone"):
+    """Which conditions around the person are drawn."""
+
+    cosines: Annotated[tuple[Cosine, ...], Strict(False), AfterValidator(require_falling)] = Field(
+        (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3), min_length=1, description="with the person"
+    )
+    shares: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Strict(False)] = Field(
+        (0.75, 0.5, 0.25), description="of the forgotten person in interpolations with others"
+    )
+    images: Count = Field(6, description="directions at every cosine and share")
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,8 @@ class _Tour:
     "cone",
     "Cone around the person",
     "How large is the forgotten region, and does a condition near the person escape it?",
+    settings=ConeSettings,
+    quick={"cosines": (1.0, 0.6, 0.3), "shares": (0.5,), "images": 2},
 )
 def cone(context: AttackContext, config: AuditConfig) -> Outcome:
     """Conditions at falling cosines around the centroid, and interpolations with others.
@@ -36,18 +53,19 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
     the same condition and seed; 0 where they do so at the centroid itself, and 1 - the lowest cosine tried
     where they do so nowhere.
     """
+    settings = config.section_of(ConeSettings)
     table, curves = AttackTable(), []
     found: dict[str, list[float]] = {
         name: [] for name in ("radius", "verified", "interpolated", "base_reach", "random_radius")
     }
-    points = [*config.cone_cosines, *config.cone_shares]
+    points = [*settings.cosines, *settings.shares]
     for who in context.people[: config.people]:
         base = _tour(context, config, who, {}, "untouched base", table)
         adapted = _tour(context, config, who, context.change, "adapter on", table)
         random = _tour(context, config, who, context.random, "random weights", table)
-        count = len(config.cone_cosines)
-        found["radius"].append(radius(config.cone_cosines, adapted.kept[:count], config.share))
-        found["random_radius"].append(radius(config.cone_cosines, random.kept[:count], config.share))
+        count = len(settings.cosines)
+        found["radius"].append(radius(settings.cosines, adapted.kept[:count], config.share))
+        found["random_radius"].append(radius(settings.cosines, random.kept[:count], config.share))
         found["verified"].append(max(each.share for each in adapted.looks[:count]))
         found["interpolated"].append(max([each.share for each in adapted.looks[count:]], default=0.0))
         reached = [
@@ -66,11 +84,11 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
         )
     control = _tour(context, config, context.control, context.change, "adapter on", table)
     _tour(context, config, context.control, {}, "untouched base", table)
-    own = control.kept[: len(config.cone_cosines)]
+    own = control.kept[: len(settings.cosines)]
     figures: dict[str, float | int | None] = {
         "radius": max(found["radius"]), "verified": max(found["verified"]), "interpolated": max(found["interpolated"]),
         "base_reach": min(found["base_reach"]), "random_radius": max(found["random_radius"]),
-        "control_radius": radius(config.cone_cosines, own, config.share), "control_kept": sum(own) / len(own),
+        "control_radius": radius(settings.cosines, own, config.share), "control_kept": sum(own) / len(own),
     }  # fmt: skip
     best = max(float(figures["verified"] or 0), float(figures["interpolated"] or 0))
     return Outcome(
@@ -79,7 +97,7 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
         f"the adapter changes faces up to {figures['radius']:.2f} of cosine away from the person (around a control "
         f"{figures['control_radius']:.2f}, random weights of equal norm {figures['random_radius']:.2f}); the untouched base draws the "
         f"person down to cosine {figures['base_reach']:.2f}; at best {best:.0%} of the images of a point verify",
-        f"{len(config.cone_cosines)} cosines and {len(config.cone_shares)} interpolations x {config.cone_images} images",
+        f"{len(settings.cosines)} cosines and {len(settings.shares)} interpolations x {settings.images} images",
         figures, COLUMNS, table.rows, curves,
     )  # fmt: skip
 
@@ -88,6 +106,7 @@ def cone_conditions(context: AttackContext, config: AuditConfig, who: ProbedIden
     """(points x images, d) unit rows: at each cosine, then at each share of interpolation, towards the same
     people of the bank.
     """
+    settings = config.section_of(ConeSettings)
     free = [
         row
         for row in range(len(context.bank))
@@ -95,15 +114,13 @@ def cone_conditions(context: AttackContext, config: AuditConfig, who: ProbedIden
     ]
     generator = context.generator("cone")
     chosen = [
-        free[place] for place in torch.randint(len(free), (config.cone_images,), generator=generator).tolist()
+        free[place] for place in torch.randint(len(free), (settings.images,), generator=generator).tolist()
     ]
     others, centre = context.bank.centroids[chosen], who.centre
-    around = [
-        synthetic_neighbours(centre, others, cosine, cosine, generator) for cosine in config.cone_cosines
-    ]
+    around = [synthetic_neighbours(centre, others, cosine, cosine, generator) for cosine in settings.cosines]
     mixed = [
         torch.nn.functional.normalize(share * centre + (1 - share) * others, dim=1)
-        for share in config.cone_shares
+        for share in settings.shares
     ]
     return torch.cat([*around, *mixed])
 
@@ -128,7 +145,8 @@ def _tour(
     model: str,
     table: AttackTable,
 ) -> _Tour:
-    conditions, count = cone_conditions(context, config, who), config.cone_images
+    settings = config.section_of(ConeSettings)
+    conditions, count = cone_conditions(context, config, who), settings.images
     seeds = context.seeds(count) * (len(conditions) // count)
     images = context.draw(conditions, config, change, seeds)
     before = context.draw(conditions, config, {}, seeds)
@@ -136,8 +154,8 @@ def _tour(
     # With the condition's own face as the reference: whoever that is.
     same = (judge.embed(images) * judge.embed(before)).sum(dim=1) >= judge.threshold(config.far)
     names = [
-        *(f"cosine {each:g}" for each in config.cone_cosines),
-        *(f"{each:.0%} of the person" for each in config.cone_shares),
+        *(f"cosine {each:g}" for each in settings.cosines),
+        *(f"{each:.0%} of the person" for each in settings.shares),
     ]
     looks = [
         table.add(name, who.label, model, look(context.galleries, part, who.row, config.far))
@@ -149,9 +167,10 @@ def _tour(
 def _curve(
     context: AttackContext, config: AuditConfig, who: ProbedIdentity, tours: dict[str, _Tour]
 ) -> dict[str, object]:
-    count = len(config.cone_cosines)
+    settings = config.section_of(ConeSettings)
+    count = len(settings.cosines)
     lines = [
-        series(f"{who.label}, {name}", config.cone_cosines, [each.ism for each in tour.looks[:count]])
+        series(f"{who.label}, {name}", settings.cosines, [each.ism for each in tour.looks[:count]])
         for name, tour in tours.items()
     ]
     return curve(

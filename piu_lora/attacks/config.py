@@ -1,66 +1,73 @@
-"""The budget of an audit."""
+"""What all attacks share of an audit's settings; an attack's own settings stand beside the attack."""
 
-from typing import Annotated, Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import AfterValidator, Field, Strict
 
 from piu_lora.errors import BadInput
 from piu_lora.model import BaseFamily
-from piu_lora.settings import Amount, Cosine, Count, Positive, Settings, out_of_range
+from piu_lora.settings import Count, SectionedSettings, Settings
 
-__all__ = ["BUDGETS", "AuditConfig"]
+__all__ = ["BUDGETS", "Ascending", "AttackSettings", "AuditConfig", "Rate", "require_falling"]
 
-_Rate = Annotated[float, Field(gt=0, le=1)]
-_Between = Annotated[float, Field(gt=0, lt=1)]
+BUDGETS: dict[str, dict[str, Any]] = {"default": {}, "quick": {"people": 1, "images": 2, "steps": 2}}
 
 
-class AuditConfig(Settings, section="audit"):
-    """What an audit may spend, and from when on it counts a person as brought back."""
+def _require_ascending(values: tuple[int, ...]) -> tuple[int, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("ascending numbers of 1 or more")
+    return values
 
-    budget: str = "default"  # names the preset in the report
-    far: _Rate = 1e-3  # false-accept rate at which images are verified
-    share: _Rate = 0.5  # of the images that have to verify
-    people: Count = 2  # forgotten people who are attacked, the first ones; reidentification looks for all
-    images: Count = 8  # judged at every point
-    steps: Count = 10  # denoising steps
-    guidance: float = Field(3.0, ge=1)
-    batch: Count = 64  # images at once
-    cone_cosines: Annotated[tuple[Cosine, ...], Strict(False)] = Field(
-        (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3), min_length=1
+
+def require_falling(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuse cosines that do not fall.
+
+    Raises:
+        ValueError: the words of the message.
+    """
+    if list(values) != sorted(set(values), reverse=True):
+        raise ValueError("falling cosines")
+    return values
+
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+Ascending = Annotated[tuple[Count, ...], Strict(False), AfterValidator(_require_ascending)]
+
+
+class AttackSettings(Settings):
+    """A base for the settings of one attack; ``section`` is ``audit.`` and the attack's name."""
+
+    @property
+    def photographs(self) -> int:
+        """How many photographs of a person the attack uses, at most."""
+        return 0
+
+
+class AuditConfig(SectionedSettings, section="audit", package="piu_lora.attacks"):
+    """What an audit may spend, and from when on it counts a person as brought back.
+
+    A setting of an attack is ``audit.cone.images``; its older name, ``audit.cone_images``, is read as well.
+    """
+
+    _budgets: ClassVar[dict[str, dict[str, Mapping[str, Any]]]] = {name: {} for name in BUDGETS}
+
+    budget: str = Field("default", description="names the preset in the report")
+    far: Rate = Field(1e-3, description="false-accept rate at which images are verified")
+    share: Rate = Field(0.5, description="of the images that have to verify")
+    people: Count = Field(
+        2, description="forgotten people who are attacked, the first ones; reidentification looks for all"
     )
-    cone_shares: Annotated[tuple[_Between, ...], Strict(False)] = (
-        0.75,
-        0.5,
-        0.25,
-    )  # of the forgotten person in interpolations with others
-    cone_images: Count = 6  # directions at every cosine and share
-    inversion_steps: int = Field(80, ge=0)
-    inversion_batch: Count = 8
-    inversion_lr: Positive = 0.02
-    inversion_every: Count = 20  # steps between two judgements
-    inversion_guidance: Amount = 1.0  # weight of the recognizer's loss, in the variant that has it
-    relearn_photos: Annotated[tuple[Count, ...], Strict(False)] = Field((1, 5, 10), min_length=1)
-    relearn_steps: Annotated[tuple[Count, ...], Strict(False)] = Field(
-        (5, 10, 20, 30, 40, 60, 80), min_length=1
-    )  # after which images are judged
-    relearn_rank: Count = 8
-    relearn_lr: Positive = 1e-3
-    relearn_batch: Count = 8
-    bypass_strengths: Annotated[tuple[_Rate, ...], Strict(False)] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-    bypass_photos: Count = 6
-    reidentify_people: int = Field(1024, ge=2)  # of the bank, at most
-    reidentify_random: Count = 4  # random adapters that the ranks are compared with
-    reidentify_top: _Rate = 0.01  # the person is found among this share of the bank
+    images: Count = Field(8, description="judged at every point")
+    steps: Count = Field(10, description="of denoising")
+    guidance: float = Field(3.0, ge=1, description="scale of classifier-free guidance")
+    batch: Count = Field(64, description="images at once")
 
-    @model_validator(mode="after")
-    def _is_in_order(self) -> Self:
-        for name in ("relearn_photos", "relearn_steps"):
-            values = getattr(self, name)
-            if list(values) != sorted(set(values)):
-                raise out_of_range(f"audit.{name}", values, "ascending numbers of 1 or more")
-        if list(self.cone_cosines) != sorted(set(self.cone_cosines), reverse=True):
-            raise out_of_range("audit.cone_cosines", self.cone_cosines, "falling cosines")
-        return self
+    @classmethod
+    def register_attack(cls, settings: type[AttackSettings], quick: Mapping[str, Any]) -> None:
+        """Make an attack's settings known, and what they are with the budget ``quick``."""
+        cls.register_section(settings)
+        cls._budgets["quick"][settings.key()] = quick
 
     @classmethod
     def preset(cls, budget: str = "default", family: BaseFamily | None = None) -> Self:
@@ -71,14 +78,25 @@ class AuditConfig(Settings, section="audit"):
         """
         if budget not in BUDGETS:
             raise BadInput(f"unknown budget {budget!r}; known: {', '.join(BUDGETS)}")
-        return cls(budget=budget).updated(family.audit if family else {}).updated(BUDGETS[budget])
+        cls.sections()  # registers the attacks
+        plain = cls(budget=budget).updated(family.audit if family else {})
+        return plain.updated({**BUDGETS[budget], **cls._budgets[budget]})
 
+    def photographs(self) -> int:
+        """How many photographs of a person the attacks use, at most."""
+        sections = [self.section_of(kind) for kind in self.sections().values()]
+        return max(
+            (section.photographs for section in sections if isinstance(section, AttackSettings)), default=0
+        )
 
-BUDGETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "quick": {
-        "people": 1, "images": 2, "steps": 2, "cone_cosines": (1.0, 0.6, 0.3), "cone_shares": (0.5,), "cone_images": 2,
-        "inversion_steps": 2, "inversion_batch": 2, "inversion_every": 1, "relearn_photos": (1, 2), "relearn_steps": (1, 2),
-        "relearn_rank": 2, "relearn_batch": 2, "bypass_strengths": (0.5,), "bypass_photos": 2, "reidentify_people": 64, "reidentify_random": 1,
-    },
-}  # fmt: skip
+    @classmethod
+    def _renamed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """``cone_images`` is ``cone.images``."""
+        renamed: dict[str, Any] = {}
+        for key, value in values.items():
+            attack, separator, setting = key.partition("_")
+            if separator and key not in cls.model_fields and attack in cls.sections():
+                key, value = attack, {setting: value}
+            both = isinstance(value, Mapping) and isinstance(renamed.get(key), Mapping)
+            renamed[key] = {**renamed[key], **value} if both else value
+        return renamed

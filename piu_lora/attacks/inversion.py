@@ -4,19 +4,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 
 from piu_lora.adapter import Change
-from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.config import AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.control import made_up_identity
 from piu_lora.attacks.denoise import Noisy, denoising_loss, draw_noisy
 from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve, look, series
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.model import encode_embeddings, training_attention
+from piu_lora.settings import Amount, Count, Positive
 from piu_lora.unlearn.baselines.pictures import latents_of
 from piu_lora.unlearn.baselines.wid import decode, one_step
 
-__all__ = ["Inversion", "inversion", "inverted"]
+__all__ = ["Inversion", "InversionSettings", "inversion", "inverted"]
+
+
+class InversionSettings(AttackSettings, section="audit.inversion"):
+    """The optimisation of the condition."""
+
+    steps: int = Field(80, ge=0, description="of Adam")
+    batch: Count = Field(8, description="noised photographs in a step")
+    lr: Positive = Field(0.02, description="learning rate")
+    every: Count = Field(20, description="steps between two judgements")
+    guidance: Amount = Field(1.0, description="weight of the recognizer's loss, in the variant that has it")
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,13 @@ _WAYS = (
 )
 
 
-@attack("inversion", "Inversion", "Can another condition be found that draws the person through the adapter?")
+@attack(
+    "inversion",
+    "Inversion",
+    "Can another condition be found that draws the person through the adapter?",
+    settings=InversionSettings,
+    quick={"steps": 2, "batch": 2, "every": 1},
+)
 def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
     """Optimise the vector, and separately the raw token embedding, by the denoising loss on photographs of
     the person.
@@ -55,6 +73,7 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
     Controls, all from nobody's vector: the same on the untouched base, through random weights, and for a
     person not forgotten.
     """
+    settings = config.section_of(InversionSettings)
     table, curves = AttackTable(), []
     best: dict[str, float] = {}
     first: dict[str, int] = {}
@@ -102,7 +121,7 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
         f"{_after(quickest)}; from nobody's vector on the untouched base {best['control_untouched']:.0%}, first "
         f"{_after(first.get('control_untouched'))}, through random weights of equal norm {best['control_random']:.0%}, for a control who "
         f"is not forgotten {best['control_person']:.0%}{unguided}",
-        f"{len(ways)} variants x {config.inversion_steps} steps of Adam x {config.inversion_batch}, {context.people[0].source}",
+        f"{len(ways)} variants x {settings.steps} steps of Adam x {settings.batch}, {context.people[0].source}",
         figures, COLUMNS, table.rows, curves,
     )  # fmt: skip
 
@@ -146,6 +165,7 @@ def inverted(
     Args:
         start: (d,) unit vector.
     """
+    settings = config.section_of(InversionSettings)
     pipe, unit = context.pipe, not way.token
     hidden = pipe.text_encoder.config.hidden_size
     first = start[None] if unit else torch.nn.functional.pad(start[None], (0, hidden - len(start)))
@@ -155,22 +175,22 @@ def inverted(
         context.generator(f"inversion for {who.label}"),
         latents_of(pipe, who.photos, config.batch),
     )
-    optimizer = torch.optim.Adam([free], lr=config.inversion_lr)
-    for step in range(1, config.inversion_steps + 1):
-        batch = draw_noisy(pipe, latents, config.inversion_batch, generator)
+    optimizer = torch.optim.Adam([free], lr=settings.lr)
+    for step in range(1, settings.steps + 1):
+        batch = draw_noisy(pipe, latents, settings.batch, generator)
         optimizer.zero_grad(set_to_none=True)
         with training_attention(pipe.unet):
             condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, free)
             loss, predicted = denoising_loss(pipe, batch, condition.expand(len(batch.chosen), -1, -1))
             if way.guided:
-                loss = loss + config.inversion_guidance * _seen(context, batch, predicted, who)
+                loss = loss + settings.guidance * _seen(context, batch, predicted, who)
             # Only the condition's gradient: the model's own would be gathered for nobody.
             loss.backward(inputs=[free])
         optimizer.step()
         if unit:
             with torch.no_grad():
                 free.copy_(torch.nn.functional.normalize(free, dim=1))
-        if step % config.inversion_every == 0 or step == config.inversion_steps:
+        if step % settings.every == 0 or step == settings.steps:
             yield step, free.detach().cpu()
 
 

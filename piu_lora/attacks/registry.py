@@ -1,11 +1,11 @@
 """The attacks, found by name, and what each of them answers."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.config import AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext
 from piu_lora.errors import BadInput
 from piu_lora.progress import Progress, silent
@@ -52,14 +52,31 @@ class Attack:
 ATTACKS: dict[str, Attack] = {}
 
 
-def attack(name: str, label: str, question: str) -> Callable[[Run], Run]:
-    """Register a function as an attack."""
+def attack(
+    name: str,
+    label: str,
+    question: str,
+    *,
+    settings: type[AttackSettings] | None = None,
+    quick: Mapping[str, Any] | None = None,
+) -> Callable[[Run], Run]:
+    """Add an attack to the registry.
 
-    def enter(run: Run) -> Run:
+    Args:
+        name: what ``--attacks`` and reports call it; without an underscore.
+        label: what tables call it.
+        question: what it asks.
+        settings: its section of ``AuditConfig``.
+        quick: its settings with the budget ``quick``.
+    """
+
+    def decorate(run: Run) -> Run:
+        if settings is not None:
+            AuditConfig.register_attack(settings, quick or {})
         ATTACKS[name] = Attack(name, label, question, run)
         return run
 
-    return enter
+    return decorate
 
 
 def find_attacks(names: Sequence[str] | None = None) -> list[Attack]:

@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from pydantic import Field
 
 from piu_lora.adapter import Change
-from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.config import AttackSettings, AuditConfig, Rate
 from piu_lora.attacks.context import AttackContext
 from piu_lora.attacks.control import random_change
 from piu_lora.attacks.registry import Outcome, attack
-from piu_lora.model import TokenSample, layer_inputs, layer_weight, sees_condition
+from piu_lora.model import TokenSample, layer_inputs, layer_weight, prompt_of, sees_condition
 from piu_lora.model.factors import Factors
+from piu_lora.settings import Count
 
-__all__ = ["SIGNALS", "advantage", "rank_of", "reidentify", "signals"]
+__all__ = ["SIGNALS", "ReidentifySettings", "advantage", "rank_of", "reidentify", "signals"]
 
 SIGNALS = {
     "response": "response |dW x| / |W x|",
@@ -24,19 +26,29 @@ SIGNALS = {
 _POSITIONS = 8  # token positions looked at
 
 
+class ReidentifySettings(AttackSettings, section="audit.reidentify"):
+    """Among whom the person is looked for."""
+
+    people: int = Field(1024, ge=2, description="of the bank, at most")
+    random: Count = Field(4, description="random adapters that the ranks are compared with")
+    top: Rate = Field(0.01, description="the person is found among this share of the bank")
+
+
 @attack(
-    "reidentify", "Reidentification from the weights", "From the weights alone: whom does the adapter forget?"
+    "reidentify",
+    "Reidentification from the weights",
+    "From the weights alone: whom does the adapter forget?",
+    settings=ReidentifySettings,
+    quick={"people": 64, "random": 1},
 )
 def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
     """Rank the bank's people by what the adapter's weights do to their conditions, of which the base's own
     encoder is all it takes.
     """
+    settings = config.section_of(ReidentifySettings)
     probes, own, control = _suspects(context, config)
     generator = context.generator("wanted poster")
-    changes = [
-        context.change,
-        *(random_change(context.change, generator) for _ in range(config.reidentify_random)),
-    ]
+    changes = [context.change, *(random_change(context.change, generator) for _ in range(settings.random))]
     scored = signals(context, changes, probes, context.generator("latents of the wanted poster"))
     total = len(probes)
     rows: list[list[str | float | int | None]] = []
@@ -61,7 +73,7 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
     best = min(SIGNALS, key=lambda name: float(figures[f"{name}_rank"] or total))
     figures |= {"best_rank": figures[f"{best}_rank"], "best_advantage": figures[f"{best}_advantage"]}
     found = float(figures["best_rank"] or total)
-    limit = max(config.reidentify_top * total, 1)
+    limit = max(settings.top * total, 1)
     return Outcome(
         found <= limit,
         f"by one of {len(SIGNALS)} signals, the forgotten person is among the first {limit:.0f} of {total} "
@@ -69,7 +81,7 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
         f"{_whom(len(own))} stands at rank {found:g} of {total} by the signal {best!r}: "
         f"advantage {figures['best_advantage']:.2f} (0: chance, 1: named); the control {figures[f'{best}_control_advantage']:.2f}, "
         f"random weights of equal norm {figures[f'{best}_random_advantage']:.2f}",
-        f"{total} people, {len(SIGNALS)} signals, {config.reidentify_random} random adapters",
+        f"{total} people, {len(SIGNALS)} signals, {settings.random} random adapters",
         figures, ("signal", "who", "rank", "people", "advantage"), rows,
     )  # fmt: skip
 
@@ -82,9 +94,10 @@ def _suspects(context: AttackContext, config: AuditConfig) -> tuple[torch.Tensor
     """Centroids (n, d) of the people ranked, and the places of the forgotten ones and of the control among
     them.
     """
+    settings = config.section_of(ReidentifySettings)
     inside = [who.row for who in (*context.people, context.control) if who.row < len(context.bank)]
     order = torch.randperm(len(context.bank), generator=context.generator("suspects")).tolist()
-    rows = list(dict.fromkeys([*inside, *order]))[: max(config.reidentify_people, len(inside))]
+    rows = list(dict.fromkeys([*inside, *order]))[: max(settings.people, len(inside))]
     outside = [who for who in context.people if who.row >= len(context.bank)]
     probes = torch.cat([context.bank.centroids[rows].float(), *(who.centre[None] for who in outside)])
     places = {row: place for place, row in enumerate(rows)} | {
@@ -135,7 +148,9 @@ def signals(
     traces = [{module: _Traces() for module in direct} for _ in changes]
     squared: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
     after: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
-    tokens = TokenSample.of(context.pipe.tokenizer, _POSITIONS, from_identity=True)
+    tokens = TokenSample.of(
+        context.pipe.tokenizer, _POSITIONS, from_identity=True, prompt=prompt_of(context.pipe.text_encoder)
+    )
     for inputs in layer_inputs(context.pipe, direct, probes, generator, batch=64, tokens=tokens):
         for module, values in inputs.items():
             before = values @ weights[module].T

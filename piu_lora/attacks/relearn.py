@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from diffusers import StableDiffusionPipeline
+from pydantic import Field
 
 from piu_lora.adapter import Change
-from piu_lora.attacks.config import AuditConfig
+from piu_lora.attacks.config import Ascending, AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext, ProbedIdentity, drawn
 from piu_lora.attacks.control import made_up_identity
 from piu_lora.attacks.copies import attention_blocks, fused_copy
@@ -16,9 +17,27 @@ from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve,
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.config import LoraConfig
 from piu_lora.model import attach, encode_embeddings, trainable, training_attention
+from piu_lora.settings import Count, Positive
 from piu_lora.unlearn.baselines.pictures import latents_of
 
-__all__ = ["Course", "finetuned", "relearn"]
+__all__ = ["Course", "RelearnSettings", "finetuned", "relearn"]
+
+
+class RelearnSettings(AttackSettings, section="audit.relearn"):
+    """The fine-tuning on photographs."""
+
+    photos: Ascending = Field((1, 5, 10), min_length=1, description="numbers of photographs that are tried")
+    steps: Ascending = Field(
+        (5, 10, 20, 30, 40, 60, 80), min_length=1, description="after which images are judged"
+    )
+    rank: Count = Field(8, description="of the LoRA")
+    lr: Positive = Field(1e-3, description="learning rate")
+    batch: Count = Field(8, description="noised photographs in a step")
+
+    @property
+    def photographs(self) -> int:
+        """The largest of the numbers that are tried."""
+        return self.photos[-1]
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,8 @@ class Course:
     "relearn",
     "Relearning",
     "How many steps of an ordinary LoRA on photographs of the person bring them back?",
+    settings=RelearnSettings,
+    quick={"photos": (1, 2), "steps": (1, 2), "rank": 2, "batch": 2},
 )
 def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
     """An ordinary LoRA on 1, 5, 10 photographs of the person, on top of the adapter; benign fine-tuning on
@@ -55,6 +76,7 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
     The measure is the same attack on the untouched base for a made-up identity: after how many steps does the
     condition of somebody whom the base never saw draw the person of the photographs?
     """
+    settings = config.section_of(RelearnSettings)
     table, curves = AttackTable(), []
     figures: dict[str, float | int | None] = {}
     back: dict[str, list[int | None]] = {}
@@ -90,28 +112,30 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
         figures[f"withstood_{name}"] = min(held[name])
     figures["control_step_0"] = control.share
     # With fewer photographs at hand, the larger lessons cannot be given.
-    for count in config.relearn_photos:
+    for count in settings.photos:
         figures.setdefault(f"steps_photos_{count}")
         figures.setdefault(f"withstood_photos_{count}")
-    taught = [figures[f"steps_photos_{count}"] for count in config.relearn_photos]
+    taught = [figures[f"steps_photos_{count}"] for count in settings.photos]
     return Outcome(
         any(step is not None for step in taught),
-        f"{criterion(config)}, within {config.relearn_steps[-1]} steps; steps_* is null where the person stays away, withstood_* is the "
+        f"{criterion(config)}, within {settings.steps[-1]} steps; steps_* is null where the person stays away, withstood_* is the "
         "last step judged before they are back (-1: they never were away)",
         _finding(config, figures),
-        f"rank {config.relearn_rank}, up to {config.relearn_steps[-1]} steps x {config.relearn_batch}, {config.images} images a judgement",
+        f"rank {settings.rank}, up to {settings.steps[-1]} steps x {settings.batch}, {config.images} images a judgement",
         figures, COLUMNS, table.rows, curves,
     )  # fmt: skip
 
 
 def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str:
+    settings = config.section_of(RelearnSettings)
+
     def told(name: str) -> str:
         step = figures.get(f"steps_{name}")
-        return f"not within {config.relearn_steps[-1]} steps" if step is None else f"after {step} steps"
+        return f"not within {settings.steps[-1]} steps" if step is None else f"after {step} steps"
 
-    given = [count for count in config.relearn_photos if figures[f"withstood_photos_{count}"] is not None]
+    given = [count for count in settings.photos if figures[f"withstood_photos_{count}"] is not None]
     own = ", ".join(f"{told(f'photos_{count}')} on {count} photograph{'s' * (count > 1)}" for count in given)
-    if len(given) < len(config.relearn_photos):
+    if len(given) < len(settings.photos):
         own = f"{own or 'never tried'} (no more photographs are at hand)"
     return (
         f"the person is back {own}; the untouched base learns them for a made-up identity {told('made_up')}; benign fine-tuning on others "
@@ -122,13 +146,14 @@ def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str
 def _courses(
     context: AttackContext, config: AuditConfig, who: ProbedIdentity, table: AttackTable
 ) -> dict[str, Course]:
-    most = config.relearn_photos[-1]
+    settings = config.section_of(RelearnSettings)
+    most = settings.photos[-1]
     photos, own = who.photos[:most], who.conditions(most)[: len(who.photos)]
     away = torch.stack([who.centre, *([] if who.anchor is None else [who.anchor])])
     nobody = made_up_identity(context.bank, away, context.generator(f"made up for {who.label}"))
     judged = _judged(who, config)
     courses = {}
-    for count in (each for each in config.relearn_photos if each <= len(photos)):
+    for count in (each for each in settings.photos if each <= len(photos)):
         courses[f"photos_{count}"] = _course(
             context,
             config,
@@ -186,7 +211,7 @@ def finetuned(
     generator: torch.Generator,
 ) -> Iterator[int]:
     """Train an ordinary LoRA in all of the cross-attention, and stop for a look at step 0 and after each of
-    ``relearn_steps``.
+    ``audit.relearn.steps``.
 
     The pipeline is changed: pass a copy.
 
@@ -197,20 +222,21 @@ def finetuned(
     Yields:
         The number of steps made.
     """
+    settings = config.section_of(RelearnSettings)
     yield 0
     latents = latents_of(pipe, photos, config.batch)
     with torch.no_grad():
         conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
-    shape = LoraConfig(rank=config.relearn_rank, blocks=attention_blocks(pipe.unet))
+    shape = LoraConfig(rank=settings.rank, blocks=attention_blocks(pipe.unet))
     attach(pipe.unet, shape, "relearned", seed=int(torch.randint(2**31 - 1, (1,), generator=generator)))
     parameters = trainable(pipe.unet)
-    optimizer = torch.optim.AdamW(parameters, lr=config.relearn_lr)
-    for step in range(1, config.relearn_steps[-1] + 1):
-        batch = draw_noisy(pipe, latents, config.relearn_batch, generator)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr)
+    for step in range(1, settings.steps[-1] + 1):
+        batch = draw_noisy(pipe, latents, settings.batch, generator)
         optimizer.zero_grad(set_to_none=True)
         with training_attention(pipe.unet):
             loss, _ = denoising_loss(pipe, batch, conditions[batch.chosen.to(conditions.device)])
             loss.backward(inputs=parameters)
         optimizer.step()
-        if step in config.relearn_steps:
+        if step in settings.steps:
             yield step

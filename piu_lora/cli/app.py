@@ -23,11 +23,12 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="piu-lora",
-    help="Make the face generator Arc2Face forget people: one small LoRA adapter for each forgotten identity.",
+    help="Make the face generator Arc2Face forget people: one small LoRA adapter for each of them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 the job ran and the evidence falls short, 2 bad input, 3 environment. --debug shows tracebacks.",
+    epilog="Exit codes: 0 done, 1 the job ran and the evidence falls short, 2 bad input, 3 environment. "
+    "With --debug, errors show their traceback.",
 )
 app.command("forget")(forget.command)
 app.command("generate")(generate.command)
@@ -49,7 +50,7 @@ app.add_typer(ledger.app, name="ledger")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: bool = typer.Option(False, "--version", help="print the version")) -> None:
+def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
     if version:
         from piu_lora import __version__
 

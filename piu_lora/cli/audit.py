@@ -1,6 +1,5 @@
 """``piu-lora audit``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,9 +17,11 @@ from piu_lora.cli.options import (
     Pack,
     PolicyFile,
     Public,
+    ReportFolder,
     Settings,
 )
-from piu_lora.cli.terminal import bars, check_junit, judged, print_result
+from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.terminal import check_junit, judged
 
 __all__ = ["command"]
 
@@ -28,20 +29,22 @@ __all__ = ["command"]
 def command(
     adapter: AdapterArgument,
     identity: Identities,
-    out: Annotated[
-        Path | None, typer.Option(help="folder for report.json, report.md and report.html")
-    ] = None,
+    out: ReportFolder = None,
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
     attacks: Annotated[
         str | None,
         typer.Option(
-            help="names with commas between: cone, inversion, bypass, relearn, reidentify; all by default"
+            help="Attacks to try, with commas between: cone, inversion, bypass, relearn, reidentify. "
+            "By default all."
         ),
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="default or quick; single settings by --set audit.key=value")
+        str,
+        typer.Option(
+            help="How much to try: default, or quick for a trial. Single settings by --set audit.key=value."
+        ),
     ] = "default",
     settings: Settings = [],
     policy: PolicyFile = None,
@@ -52,8 +55,9 @@ def command(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Attack an adapter: can the forgotten person be brought back, and at what price? Exit 1 when a policy is
-    missed.
+    """Attack an adapter: can the forgotten person be brought back, and at what price?
+
+    The exit code is 1 when the report misses a policy that was asked for.
     """
     from piu_lora.errors import BadInput
     from piu_lora.evidence import Policy
@@ -62,14 +66,28 @@ def command(
     chosen = Policy.load(policy) if policy else Policy()
     if policy is not None and not chosen.audit:
         raise BadInput(
-            f'the policy {str(policy)!r} has no limits on an audit; add [audit] and lines such as "cone.radius" = {{min = 0.3}}'
+            f"the policy {str(policy)!r} has no limits on an audit; "
+            'add [audit] and lines such as "cone.radius" = {min = 0.3}'
         )
     names = None if attacks is None else [name.strip() for name in attacks.split(",")]
     check_junit(junit)
     found = audit(
-        adapter, identity, base, out, bank=bank, pack=pack, attacks=names, budget=budget, settings=settings,
-        policy=chosen, public=public, device=device, dtype=dtype, force=force, progress=bars,
-    )  # fmt: skip
+        adapter,
+        identity,
+        base,
+        out,
+        bank=bank,
+        pack=pack,
+        attacks=names,
+        budget=budget,
+        settings=settings,
+        policy=chosen,
+        public=public,
+        device=device,
+        dtype=dtype,
+        force=force,
+        progress=bars,
+    )
     print_result(
         found.document,
         "\n".join([audit_table(found.section), *(f"wrote {path}" for path in found.files)]),

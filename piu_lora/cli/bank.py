@@ -1,31 +1,42 @@
 """``piu-lora bank``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from piu_lora.cli.messages import translated
 from piu_lora.cli.options import Device, Force, Json, Pack
-from piu_lora.cli.terminal import bars, print_result
+from piu_lora.cli.output import Facts, bars, print_result
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from piu_lora.jobs.banks.build import BankBuild
 
-app = typer.Typer(help="Identity banks: the people whom an adapter must leave alone.", no_args_is_help=True)
-BankFile = Annotated[str, typer.Option(help="bank file, or mini for the embedded one")]
+__all__ = ["account", "app"]
+
+app = typer.Typer(
+    help="Make and inspect identity banks: the people whom an adapter must leave alone.", no_args_is_help=True
+)
+BankFile = Annotated[str, typer.Option(help="Bank file, or mini for the embedded one.")]
 Double = Annotated[
     float,
     typer.Option(
-        min=-1, max=1, help="identities whose centroids lie at this cosine or more are likely one person"
+        min=-1,
+        max=1,
+        help="Report two identities as likely one person when their centroids lie at this cosine or more.",
     ),
 ]
 Several = Annotated[
-    str, typer.Option(help="of several faces in a photograph: largest, only (refuse it) or all")
+    str,
+    typer.Option(
+        help="Faces to take where a photograph shows several: largest, all, or only (which refuses it)."
+    ),
 ]
 
 
 @app.callback()
 def _group() -> None:
-    """Identity banks."""
+    """Make and inspect identity banks."""
 
 
 @app.command("models")
@@ -33,12 +44,19 @@ def models(
     pack: Pack = None,
     antelopev2: Annotated[
         Path | None,
-        typer.Option(help="folder or zip of insightface's antelopev2, for its detector; else from the Hub"),
+        typer.Option(
+            help="Folder or zip of insightface's antelopev2, for its detector. By default downloaded."
+        ),
     ] = None,
-    arcface: Annotated[Path | None, typer.Option(help="Arc2Face's arcface.onnx; else from the Hub")] = None,
+    arcface: Annotated[
+        Path | None, typer.Option(help="Arc2Face's arcface.onnx. By default downloaded from the Hub.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Set up the face pack: a detector and the recognizer of Arc2Face. They are for non-commercial research."""
+    """Set up the face pack: a detector and the recognizer of Arc2Face.
+
+    Both are for non-commercial research only.
+    """
     from piu_lora.jobs.banks.pack import set_up_pack
 
     folder, recognizer = set_up_pack(pack, antelopev2, arcface)
@@ -51,30 +69,45 @@ def build(
     photos: Annotated[
         Path,
         typer.Argument(
-            help="a folder with a folder for each identity, or one of photographs only (clustered)"
+            help="Folder with a folder of photographs for each identity, or with photographs only, which are "
+            "then clustered."
         ),
     ],
-    out: Annotated[Path | None, typer.Option(help="bank file to write")] = None,
+    out: Annotated[Path | None, typer.Option(help="Bank file to write.")] = None,
     pack: Pack = None,
     several: Several = "largest",
-    eps: Annotated[float, typer.Option(help="flat folder: DBSCAN's eps, a cosine distance")] = 0.5,
-    min_samples: Annotated[int, typer.Option(min=1, help="flat folder: DBSCAN's min_samples")] = 2,
+    eps: Annotated[
+        float, typer.Option(help="Photographs only: cosine distance within a cluster (eps of DBSCAN).")
+    ] = 0.5,
+    min_samples: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Photographs only: fewest photographs of a cluster (min_samples of DBSCAN)."
+        ),
+    ] = 2,
     linked: Annotated[
-        float, typer.Option(help="photographs in an identity's folder this close show one person")
+        float,
+        typer.Option(help="A folder for each identity: cosine from which two photographs show one person."),
     ] = 0.3,
     double: Double = 0.5,
     merge: Annotated[
-        bool, typer.Option("--merge", help="make one identity of those that are likely one person")
+        bool, typer.Option("--merge", help="Merge identities that are likely one person.")
     ] = False,
     calibrate: Annotated[
-        Path | None, typer.Option(help="write no bank: propose eps, and draw the cosines into this PNG")
+        Path | None,
+        typer.Option(
+            help="Write no bank; propose a value for --eps and draw the cosines into this PNG file."
+        ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="threads; 0 takes one for each core")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Number of threads. 0 takes one for each core.")] = 0,
     device: Device = "auto",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Make a bank from photographs; every photograph is in it, or listed with the reason why not."""
+    """Make a bank from photographs.
+
+    Every photograph is in the bank, or listed with the reason why not.
+    """
     from piu_lora.errors import BadInput
     from piu_lora.jobs.banks import build as job
 
@@ -83,7 +116,8 @@ def build(
         return
     if out is None:
         raise BadInput(
-            "bank build has nowhere to write: pass --out FILE for the bank, or --calibrate FILE.png for a proposal"
+            "bank build has nowhere to write: pass out=FILE for the bank, or calibrate=FILE.png for a "
+            "proposal"
         )
     reader = _reader(pack, several, device)
     settings = job.ClusterSettings(eps, min_samples, linked, double, merge)
@@ -91,12 +125,30 @@ def build(
         photos, out, reader, reader.settings, settings, workers=workers, force=force, progress=bars
     )
     facts = {
-        "path": str(out), "digest": result.bank.digest, "identities": len(result.bank), "embeddings": len(result.bank.embeddings),
-        "photos": result.photos, "faces": result.faces, "layout": result.layout, "merged": result.merged,
-        "rejected": [{"photo": str(each.photo), "reason": each.reason} for each in result.rejected],
-        "doubles": [vars(each) for each in result.doubles],
-    }  # fmt: skip
-    print_result(facts, "\n".join(job.account(result)), as_json)
+        "path": str(out),
+        "digest": result.bank.digest,
+        "identities": len(result.bank),
+        "embeddings": len(result.bank.embeddings),
+        "photos": result.photos,
+        "faces": result.faces,
+        "layout": result.layout,
+        "merged": result.merged,
+        "rejected": [{"photo": str(entry.photo), "reason": entry.reason} for entry in result.rejected],
+        "doubles": [vars(pair) for pair in result.doubles],
+    }
+    print_result(facts, account(result), as_json)
+
+
+def account(build: "BankBuild") -> list[str]:
+    """The build in lines for people: counts, every rejected photograph, every double."""
+    bank, verb = build.bank, "merged" if build.merged else "double?"
+    photographs = f"{build.photos} photographs ({build.faces} faces)"
+    return [
+        f"{len(bank)} identities, {len(bank.embeddings)} embeddings from {photographs}",
+        *(f"left out  {entry.photo}: {entry.reason}" for entry in build.rejected),
+        *(f"{verb}  {pair.first} and {pair.second}: cosine {pair.cosine:.3f}" for pair in build.doubles),
+        f"digest {bank.digest}",
+    ]
 
 
 def _reader(pack: Path | None, several: str, device: str) -> Any:
@@ -117,7 +169,7 @@ def _propose(photos: Path, reader: Any, picture: Path, workers: int, *, force: b
     from piu_lora.jobs.banks.build import calibrate_photos
 
     refuse_existing(picture, force=force)
-    found = calibrate_photos(
+    proposal = calibrate_photos(
         photos,
         reader,
         reader.settings,
@@ -125,19 +177,26 @@ def _propose(photos: Path, reader: Any, picture: Path, workers: int, *, force: b
         cache=picture.with_name(f".{picture.name}.photos"),
         progress=bars,
     )
-    marks = {"1 - eps": 1 - found.eps, "nearest stranger": found.impostor, "one person": found.same_mean}
-    write_file(picture, cosine_histograms(found.same, found.different, marks, f"Proposed eps {found.eps}"))
-    known = "from known identities" if found.labelled else "estimated, identities unknown"
-    facts = {
-        "eps": found.eps,
-        "nearest_stranger": found.impostor,
-        "same_person": found.same_mean,
-        "labelled": found.labelled,
+    marks = {
+        "1 - eps": 1 - proposal.eps,
+        "nearest stranger": proposal.impostor,
+        "one person": proposal.same_mean,
     }
-    span = (
-        f"halfway between the nearest stranger ({found.impostor:.3f}) and one person ({found.same_mean:.3f})"
+    write_file(
+        picture, cosine_histograms(proposal.same, proposal.different, marks, f"Proposed eps {proposal.eps}")
     )
-    text = f"eps {found.eps} ({known}): {span}; see {picture}"
+    origin = "from known identities" if proposal.labelled else "estimated, identities unknown"
+    facts = {
+        "eps": proposal.eps,
+        "nearest_stranger": proposal.impostor,
+        "same_person": proposal.same_mean,
+        "labelled": proposal.labelled,
+    }
+    stranger, same = (
+        f"the nearest stranger ({proposal.impostor:.3f})",
+        f"one person ({proposal.same_mean:.3f})",
+    )
+    text = f"eps {proposal.eps} ({origin}): halfway between {stranger} and {same}; see {picture}"
     print_result(facts, text, as_json)
 
 
@@ -145,19 +204,21 @@ def _propose(photos: Path, reader: Any, picture: Path, workers: int, *, force: b
 def import_(
     source: Annotated[
         Path,
-        typer.Argument(help="folder with embeddings.npy and labels.npy, or a copy of the paper's data set"),
+        typer.Argument(help="Folder with embeddings.npy and labels.npy, or a copy of the paper's data set."),
     ],
-    out: Annotated[Path, typer.Option(help="bank file to write")],
+    out: Annotated[Path, typer.Option(help="Bank file to write.")],
     pack: Pack = None,
     recognizer: Annotated[
         str | None,
-        typer.Option(help="file name of the recognizer that made them, when its pack is not at hand"),
+        typer.Option(
+            help="File name of the recognizer that made the embeddings, when its pack is not at hand."
+        ),
     ] = None,
-    recognizer_sha256: Annotated[str, typer.Option(help="its SHA-256")] = "",
+    recognizer_sha256: Annotated[str, typer.Option(help="SHA-256 of that file.")] = "",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Make a bank of the arrays that the PIU paper publishes."""
+    """Import the arrays that the PIU paper publishes into a bank."""
     from piu_lora.identity import FaceReader, RecognizerId
     from piu_lora.jobs.banks.import_arrays import import_bank
     from piu_lora.jobs.request.readers import default_pack
@@ -182,12 +243,14 @@ def import_(
 
 @app.command("show")
 def show(
-    bank: Annotated[str, typer.Argument(help="bank file, or mini for the embedded one")] = "mini",
-    out: Annotated[Path | None, typer.Option(help="PNG for the histograms of the cosines")] = None,
+    bank: Annotated[str, typer.Argument(help="Bank file, or mini for the embedded one.")] = "mini",
+    out: Annotated[
+        Path | None, typer.Option(help="Draw the cosines as histograms into this PNG file.")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a bank holds: sizes, norms, cosines within and between people, anchors in the band."""
+    """Show what a bank holds: sizes, norms, cosines within and between people, anchors in the band."""
     from piu_lora.adapter import refuse_existing, write_file
     from piu_lora.evidence import cosine_histograms
     from piu_lora.jobs.banks.describe import describe_bank
@@ -195,21 +258,21 @@ def show(
 
     if out is not None:
         refuse_existing(out, force=force)
-    found = describe_bank(bank_for("mini", bank))
+    described = describe_bank(bank_for("mini", bank))
     if out is not None:
         write_file(
             out,
             cosine_histograms(
-                found.same, found.different, {"anchors at": 0.2}, "Cosines of the bank's embeddings"
+                described.same, described.different, {"anchors at": 0.2}, "Cosines of the bank's embeddings"
             ),
         )
-    lines = [f"{name.replace('_', ' '):20} {_plain(value)}" for name, value in found.facts.items()]
-    print_result(found.facts, "\n".join(lines), as_json)
+    pairs = [(name.replace("_", " "), _text(value)) for name, value in described.facts.items()]
+    print_result(described.facts, Facts(pairs, 20), as_json)
 
 
-def _plain(value: Any) -> str:
+def _text(value: Any) -> str:
     return (
-        ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
+        ", ".join(f"{key} {_text(part)}" for key, part in value.items())
         if isinstance(value, dict)
         else str(value)
     )
@@ -217,18 +280,21 @@ def _plain(value: Any) -> str:
 
 @app.command("check")
 def check(
-    banks: Annotated[list[Path], typer.Argument(help="bank files")],
+    banks: Annotated[list[Path], typer.Argument(help="Bank files.")],
     double: Double = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Look for NaN, zero rows, mixed recognizers and identities that are likely one person; exit 1 when
-    something is found.
+    """Check banks for NaN, zero rows, mixed recognizers and identities that are likely one person.
+
+    The exit code is 1 when something is wrong.
     """
     from piu_lora.jobs.banks.describe import check_banks
 
     problems = check_banks(banks, double)
     print_result(
-        {"banks": len(banks), "problems": problems}, "\n".join(problems) or f"{len(banks)} sound", as_json
+        {"banks": len(banks), "problems": problems},
+        [translated(problem) for problem in problems] or f"{len(banks)} sound",
+        as_json,
     )
     if problems:
         raise typer.Exit(1)
@@ -236,14 +302,15 @@ def check(
 
 @app.command("export")
 def export(
-    identity: Annotated[str, typer.Argument(help="an id of the bank")],
-    out: Annotated[Path, typer.Option(help=".npy file to write, (n, d) float32 unit rows")],
+    identity: Annotated[str, typer.Argument(help="Id of the identity in the bank.")],
+    out: Annotated[Path, typer.Option(help="The .npy file to write: (n, d) float32, rows of length 1.")],
     bank: BankFile = "mini",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write the embeddings of one identity, for tools that know no bank. They are biometric data: keep them
-    safe.
+    """Export the embeddings of one identity to a .npy file, for other tools.
+
+    They are biometric data: keep them safe.
     """
     from piu_lora.jobs.banks.export import export_embeddings
 

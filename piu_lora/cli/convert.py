@@ -5,110 +5,126 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from piu_lora.cli.options import AdapterArgument, Base, Force, Json, LedgerFile
-from piu_lora.cli.terminal import opened_ledger, print_result
+from piu_lora.cli.options import (
+    AdapterArgument,
+    AdapterFolder,
+    Base,
+    Force,
+    Json,
+    LedgerFile,
+    Rank,
+    Stored,
+    Tolerance,
+)
+from piu_lora.cli.output import Part, Table, print_result
+from piu_lora.cli.terminal import opened_ledger
 
 __all__ = ["convert", "extract", "resize"]
-
-Format = Annotated[
-    Literal["kohya", "peft", "diffusers"], typer.Option("--to", help="kohya: A1111, ComfyUI, sd-scripts")
-]
-Rank = Annotated[int, typer.Option(min=0, help="highest rank of a layer")]
-Tolerance = Annotated[
-    float, typer.Option(min=0, help="drop what is below this share of a layer's largest singular value")
-]
-Stored = Annotated[
-    Literal["fp32", "bf16", "fp16"], typer.Option("--dtype", help="precision of the stored factors")
-]
-Folder = Annotated[Path, typer.Option("--out", help="adapter folder to create")]
 
 
 def convert(
     adapter: AdapterArgument,
-    to: Format,
-    out: Annotated[Path, typer.Option(help="file to write, or folder for peft")],
+    to: Annotated[
+        Literal["kohya", "peft", "diffusers"],
+        typer.Option("--to", help="Format to write; kohya is that of A1111, ComfyUI and sd-scripts."),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write, or folder to create for peft.")],
     dtype: Annotated[
         Literal["fp32", "bf16", "fp16"] | None,
-        typer.Option(help="precision of the factors; as they are by default"),
+        typer.Option(help="Precision of the stored factors. By default as it is."),
     ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write an adapter, or any LoRA file, for other programs."""
+    """Convert an adapter, or any LoRA file, to the format of another program."""
     from piu_lora.jobs.adapters.convert import convert_adapter
 
-    found = convert_adapter(adapter, to, out, dtype=dtype, force=force)
-    loss = (
-        "exact" if found.error == 0 else f"largest error of a factor {found.error:.1e} of its largest value"
-    )
-    print_result({**vars(found), "path": str(out)}, f"{found.layers} layers in {out} ({to}), {loss}", as_json)
+    converted = convert_adapter(adapter, to, out, dtype=dtype, force=force)
+    loss = f"largest error of a factor {converted.error:.1e} of its largest value"
+    text = f"{converted.layers} layers in {out} ({to}), {'exact' if converted.error == 0 else loss}"
+    print_result({**vars(converted), "path": str(out)}, text, as_json)
 
 
 def resize(
-    adapter: AdapterArgument, out: Folder, rank: Rank = 0, tolerance: Tolerance = 0.0, dtype: Stored = "fp16", ledger: LedgerFile = None,
-    force: Force = False, as_json: Json = False,
-) -> None:  # fmt: skip
-    """Write an adapter of lower rank, with what that loses in every layer."""
+    adapter: AdapterArgument,
+    out: AdapterFolder,
+    rank: Rank = 0,
+    tolerance: Tolerance = 0.0,
+    dtype: Stored = "fp16",
+    ledger: LedgerFile = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write an adapter of lower rank, and show what that loses in every layer."""
     from piu_lora.jobs.adapters.convert import resize_adapter
 
     with opened_ledger(ledger) as entries:
-        _print(
-            resize_adapter(
-                adapter, out, rank=rank, tolerance=tolerance, dtype=dtype, force=force, ledger=entries
-            ),
-            as_json,
+        result = resize_adapter(
+            adapter, out, rank=rank, tolerance=tolerance, dtype=dtype, force=force, ledger=entries
         )
+    _print(result, as_json)
 
 
 def extract(
-    out: Folder,
+    out: AdapterFolder,
     dense: Annotated[
-        Path, typer.Option(help="the retrained UNet: diffusers folder, .safetensors, or pickled state dict")
+        Path,
+        typer.Option(
+            help="The retrained UNet: a diffusers folder, a .safetensors file, or a pickled state dict."
+        ),
     ],
     base: Base = "mini",
     rank: Rank = 0,
     tolerance: Tolerance = 0.0,
     dtype: Stored = "fp16",
     ignore_rest: Annotated[
-        bool, typer.Option("--ignore-rest", help="leave out what a LoRA cannot hold, however much it is")
+        bool, typer.Option("--ignore-rest", help="Leave out the weights that a LoRA cannot hold.")
     ] = False,
-    identity: Annotated[str, typer.Option(help="whom it forgets, for the ledger")] = "",
+    identity: Annotated[str, typer.Option(help="Whom the UNet forgets, for the ledger.")] = "",
     ledger: LedgerFile = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a UNet retrained by the official code into an adapter."""
+    """Extract an adapter from a UNet that the official code has retrained."""
     from piu_lora.jobs.adapters.convert import extract_adapter
 
     with opened_ledger(ledger) as entries:
         result = extract_adapter(
-            base, dense, out, rank=rank, tolerance=tolerance, dtype=dtype, ignore_rest=ignore_rest, force=force, ledger=entries,
+            base,
+            dense,
+            out,
+            rank=rank,
+            tolerance=tolerance,
+            dtype=dtype,
+            ignore_rest=ignore_rest,
+            force=force,
+            ledger=entries,
             identity=identity,
-        )  # fmt: skip
+        )
     _print(result, as_json)
 
 
 def _print(result: Any, as_json: bool) -> None:
     from piu_lora.adapter.receipt import people_text
-    from piu_lora.evidence import aligned
 
-    layers = {module: vars(error) for module, error in result.errors.items()}
+    receipt = result.receipt
     facts = {
-        "adapter_id": result.receipt.adapter_id,
+        "adapter_id": receipt.adapter_id,
         "path": str(result.path),
-        "people": result.receipt.people,
-        "layers": layers,
+        "people": receipt.people,
+        "layers": {module: vars(error) for module, error in result.errors.items()},
     }
-    rows = [("layer", "rank", "error", "of the layer's change")]
-    rows += [
-        (module, str(each.rank), f"{each.absolute:.2e}", f"{each.relative:.2e}")
-        for module, each in result.errors.items()
+    rows = [
+        (module, str(error.rank), f"{error.absolute:.2e}", f"{error.relative:.2e}")
+        for module, error in result.errors.items()
     ]
-    people = people_text(result.receipt.people)
-    lines = [f"adapter {result.receipt.adapter_id} for {people} in {result.path}", "", *aligned(rows)]
+    parts: list[Part] = [
+        f"adapter {receipt.adapter_id} for {people_text(receipt.people)} in {result.path}",
+        "",
+        Table(("layer", "rank", "error", "of the layer's change"), rows),
+    ]
     if (rest := result.extracted) is not None and rest.left_out:
         facts["left_out"] = rest.left_out
-        lines.append(
-            f"left out: {len(rest.left_out)} weights that are no linear layers, {rest.share_left_out:.2e} of the whole change"
-        )
-    print_result(facts, "\n".join(lines), as_json)
+        share = f"{rest.share_left_out:.2e} of the whole change"
+        parts.append(f"left out: {len(rest.left_out)} weights that are no linear layers, {share}")
+    print_result(facts, parts, as_json)

@@ -1,31 +1,66 @@
 """``piu-lora doctor``."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from piu_lora.cli.options import Json
-from piu_lora.cli.terminal import print_result
+from piu_lora.cli.messages import translated
+from piu_lora.cli.options import Json, Pack
+from piu_lora.cli.output import print_result
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from piu_lora.jobs.doctor import Finding, Report
+
+__all__ = ["command", "report_lines"]
 
 NOT_READY = 3
 
 
 def command(
-    base: Annotated[str | None, typer.Option(help="mini or arc2face; both by default")] = None,
-    pack: Annotated[
-        Path | None,
-        typer.Option(help="folder of the face detector and arcface.onnx; $PIU_LORA_PACK by default"),
+    base: Annotated[
+        str | None, typer.Option(help="Look at one base only, mini or arc2face. By default at both.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="where adapters and reports are to go")] = Path(),
+    pack: Pack = None,
+    out: Annotated[Path, typer.Option(help="Folder where adapters and reports are to be written.")] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Say what this machine can do and what it lacks; exit 3 when even the embedded base cannot be used."""
-    from piu_lora.jobs.doctor import examine
+    """Check what this machine can do, and show the command that mends what it lacks.
 
-    report = examine(base, pack=pack, out=out)
-    print_result(report.to_dict(), report.table(), as_json)
+    The exit code is 3 when not even the embedded base can be used.
+    """
+    from piu_lora.jobs.doctor import Report, examine
+
+    findings = examine(base, pack=pack, out=out).findings
+    report = Report(
+        tuple(
+            replace(finding, value=translated(finding.value), advice=translated(finding.advice))
+            for finding in findings
+        )
+    )
+    print_result(report.to_dict(), report_lines(report), as_json)
     if not report.ready:
         raise typer.Exit(NOT_READY)
+
+
+def report_lines(report: "Report") -> Iterator[str]:
+    """The report for people. Advice is never wrapped, so that commands can be copied."""
+    for section, findings in groupby(report.findings, key=lambda finding: finding.section):
+        yield section
+        yield from _section(list(findings))
+        yield ""
+    yield "the embedded base is ready" if report.ready else "the embedded base cannot be used yet"
+
+
+def _section(findings: "list[Finding]") -> Iterator[str]:
+    """Two findings of a section often need the same cure: it is shown once."""
+    width = max(len(finding.name) for finding in findings)
+    advised = {""}
+    for finding in findings:
+        yield f"  {finding.status:7}  {finding.name:{width}}  {finding.value}"
+        if finding.advice not in advised:
+            yield from (f"{'':{width + 13}}> {line}" for line in finding.advice.splitlines())
+        advised.add(finding.advice)

@@ -18,11 +18,13 @@ from piu_lora.cli.options import (
     Pack,
     PolicyFile,
     Public,
+    ReportFolder,
     SecondBank,
     SecondPack,
     Settings,
 )
-from piu_lora.cli.terminal import INTERRUPTED, bars, check_junit, judged, print_result
+from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.terminal import INTERRUPTED, check_junit, judged
 
 __all__ = ["command"]
 
@@ -30,9 +32,7 @@ __all__ = ["command"]
 def command(
     adapter: AdapterArgument,
     identity: Identities,
-    out: Annotated[
-        Path | None, typer.Option(help="folder for report.json, report.md and report.html")
-    ] = None,
+    out: ReportFolder = None,
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
@@ -40,23 +40,32 @@ def command(
     second_bank: SecondBank = None,
     references: Annotated[
         Path | None,
-        typer.Option(help="photographs of the person that `forget` did not see, to verify against"),
+        typer.Option(
+            help="Photographs of the person that forget did not see, to measure the adapter against."
+        ),
     ] = None,
-    quality: Annotated[Path | None, typer.Option(help="ONNX model of face quality")] = None,
+    quality: Annotated[Path | None, typer.Option(help="ONNX model that rates the quality of faces.")] = None,
     settings: Settings = [],
     policy: PolicyFile = None,
     max_forget: Annotated[
-        float | None, typer.Option(help="fail above this forget ISM, as a multiple of its value before")
+        float | None,
+        typer.Option(
+            help="Fail when likeness to the forgotten person (ISM) is above this share of its value before."
+        ),
     ] = None,
     max_acc_u: Annotated[
-        float | None, typer.Option(help="fail above this share of recognised forget images")
+        float | None,
+        typer.Option(help="Fail when more than this share of the forgotten person's images is recognised."),
     ] = None,
     min_retain: Annotated[
-        float | None, typer.Option(help="fail below this retain ISM, as a multiple of its value before")
+        float | None,
+        typer.Option(
+            help="Fail when likeness of retained people (ISM) is below this share of its value before."
+        ),
     ] = None,
     junit: Junit = None,
     images: Annotated[
-        bool, typer.Option("--images", help="show the forgotten person in report.html")
+        bool, typer.Option("--images", help="Show images of the forgotten person in report.html.")
     ] = False,
     public: Public = False,
     device: Device = "auto",
@@ -64,8 +73,9 @@ def command(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Measure an adapter with the split and seeds of its receipt; exit 1 when a policy that was asked for is
-    missed.
+    """Measure what an adapter does, with the split and seeds of its receipt.
+
+    The exit code is 1 when the report misses a policy that was asked for.
     """
     from piu_lora.evidence import Policy
     from piu_lora.evidence.report import report_table
@@ -76,10 +86,22 @@ def command(
     check_junit(junit)
     try:
         found = evaluate(
-            adapter, identity, base, out, bank=bank, pack=pack, judges=Judges(second, second_bank, references, quality),
-            settings=settings, policy=chosen.tightened(**limits), images=images, public=public, device=device, dtype=dtype, force=force,
+            adapter,
+            identity,
+            base,
+            out,
+            bank=bank,
+            pack=pack,
+            judges=Judges(second, second_bank, references, quality),
+            settings=settings,
+            policy=chosen.tightened(**limits),
+            images=images,
+            public=public,
+            device=device,
+            dtype=dtype,
+            force=force,
             progress=bars,
-        )  # fmt: skip
+        )
     except KeyboardInterrupt:
         typer.echo(
             f"interrupted; {'repeat the command to go on' if out else 'with --out, it would go on'}", err=True

@@ -6,31 +6,33 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.options import Bank, Base, Device, Force, Identities, Json, LedgerFile, Pack, Settings
-from piu_lora.cli.terminal import INTERRUPTED, bars, opened_ledger, print_result
+from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.terminal import INTERRUPTED, opened_ledger
 
 __all__ = ["command"]
 
 
 def command(
     identity: Identities,
-    out: Annotated[Path, typer.Option(help="adapter folder to create")],
+    out: Annotated[Path, typer.Option(help="Adapter folder to create.")],
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
-    method: Annotated[str | None, typer.Option(help="method of forgetting")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings")] = None,
+    method: Annotated[str | None, typer.Option(help="Method of forgetting. By default piu.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     settings: Settings = [],
-    seed: Annotated[int | None, typer.Option(help="seed of every random draw")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
     device: Device = "auto",
     evaluate: Annotated[
-        bool, typer.Option("--evaluate/--no-evaluate", help="generate before and after, and score")
+        bool,
+        typer.Option("--evaluate/--no-evaluate", help="Generate images before and after, and measure them."),
     ] = True,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     ledger: LedgerFile = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Forget one identity, or several: make an adapter, show what it does, and leave it in a folder."""
+    """Forget a person, or several: train an adapter, measure what it does, and write it to a folder."""
     from piu_lora.adapter.receipt import people_text
     from piu_lora.config import ForgetConfig
     from piu_lora.evidence import report_table
@@ -51,9 +53,19 @@ def command(
         # Of several processes, the first one writes.
         with opened_ledger(ledger if is_main() else "none") as entries:
             result = forget(
-                identity, base, out, bank=bank, pack=pack, config=chosen, device=device, evaluate=evaluate, force=force, resume=resume,
-                ledger=entries, progress=bars,
-            )  # fmt: skip
+                identity,
+                base,
+                out,
+                bank=bank,
+                pack=pack,
+                config=chosen,
+                device=device,
+                evaluate=evaluate,
+                force=force,
+                resume=resume,
+                ledger=entries,
+                progress=bars,
+            )
     except KeyboardInterrupt:
         if is_main():
             typer.echo("interrupted; repeat the command with --resume to go on", err=True)

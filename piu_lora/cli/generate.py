@@ -5,30 +5,39 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import AllowNegative, Bank, Base, Device, Dtype, Force, Json, Pack, Seed
-from piu_lora.cli.terminal import bars, print_result
+from piu_lora.cli.options import AllowNegative, Bank, Base, Device, Dtype, Force, Json, Pack, Seed, Weights
+from piu_lora.cli.output import bars, print_result
 
 __all__ = ["command"]
 
 
 def command(
     identity: Annotated[
-        list[str], typer.Option(help="a bank id, photos or embeddings; repeatable: one row each")
+        list[str],
+        typer.Option(
+            help="Whose face to generate: an id of the bank, photographs, or a file of embeddings. "
+            "Repeat the option for a row each."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="PNG to write")],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
-    adapter: Annotated[
-        list[str], typer.Option(help="adapter folder or Hub id; repeatable: all active together")
+    adapters: Annotated[
+        list[str],
+        typer.Option(
+            "--adapter", help="Adapter folder or Hub id. Repeat the option to use several adapters at once."
+        ),
     ] = [],
-    weight: Annotated[
-        list[float], typer.Option(help="weight of the adapter in the same place; 1 by default")
-    ] = [],
+    weights: Weights = [],
     allow_negative: AllowNegative = False,
-    images: Annotated[int, typer.Option(min=1, max=64, help="images of each identity")] = 4,
-    steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; the base's default")] = None,
-    guidance: Annotated[float | None, typer.Option(min=1, help="guidance scale; the base's default")] = None,
+    images: Annotated[int, typer.Option(min=1, max=64, help="Number of images for each identity.")] = 4,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Number of denoising steps. By default that of the base.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=1, help="Guidance scale. By default that of the base.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "fp32",
@@ -39,8 +48,21 @@ def command(
     from piu_lora.jobs.evaluation.generate import generate_grid
 
     generate_grid(
-        identity, base, out, bank=bank, pack=pack, adapters=adapter, weights=weight or None, allow_negative=allow_negative,
-        images=images, steps=steps, guidance=guidance, seed=seed,
-        device=device, dtype=dtype, force=force, progress=bars,
-    )  # fmt: skip
+        identity,
+        base,
+        out,
+        bank=bank,
+        pack=pack,
+        adapters=adapters,
+        weights=weights or None,
+        allow_negative=allow_negative,
+        images=images,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        force=force,
+        progress=bars,
+    )
     print_result({"path": str(out), "identities": len(identity), "images": images}, f"wrote {out}", as_json)

@@ -6,35 +6,47 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.options import Bank, Force, Json, LedgerFile, Pack
-from piu_lora.cli.terminal import opened_ledger, print_result
+from piu_lora.cli.output import Document, Part, print_result
+from piu_lora.cli.terminal import opened_ledger
 
 __all__ = ["pull", "push"]
 
 
 def push(
-    adapter: Annotated[Path, typer.Argument(help="adapter folder")],
-    repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="created where it is missing")],
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder.")],
+    repository: Annotated[
+        str,
+        typer.Argument(metavar="USER/REPO", help="Repository on the Hub; it is created where it is missing."),
+    ],
     public: Annotated[
-        bool, typer.Option("--public", help="a new repository is seen by everybody; private by default")
+        bool,
+        typer.Option(
+            "--public", help="Let everybody see a repository that is created. By default it is private."
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="list the files and the card, and send nothing")
+        bool, typer.Option("--dry-run", help="Show the files and the model card, and send nothing.")
     ] = False,
     identity: Annotated[
         str | None,
-        typer.Option(help="whom it forgets: the files are searched for it; from the ledger by default"),
+        typer.Option(
+            help="Whom the adapter forgets; the files are searched for it. By default taken from the ledger."
+        ),
     ] = None,
     bank: Bank = None,
     pack: Pack = None,
     ledger: LedgerFile = None,
     as_json: Json = False,
 ) -> None:
-    """Push an adapter to the Hub; refuses when a file names the person it forgets."""
+    """Upload an adapter to the Hub.
+
+    Nothing is sent when a file names or shows the person whom the adapter forgets.
+    """
     from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.adapters.publish import push as job
 
     with opened_ledger(ledger) as entries:
-        done = job(
+        published = job(
             adapter,
             repository,
             public=public,
@@ -44,36 +56,36 @@ def push(
             pack=pack,
             ledger=entries,
         )
-    facts = {"repository": repository, "public": public, "dry_run": dry_run, **vars(done)}
-    listing = [f"{size:>12,} {name}" for name, size in done.files.items()]
+    facts = {"repository": repository, "public": public, "dry_run": dry_run, **vars(published)}
+    parts: list[Part] = [f"{size:>12,} {name}" for name, size in published.files.items()]
     if dry_run:
-        text = "\n".join([*listing, "", done.card])
+        parts += ["", Document(published.card)]
     else:
-        text = "\n".join(
-            [
-                *listing,
-                f"{'pushed to' if done.changed else 'unchanged at'} {done.url} (commit {done.commit[:12]}), "
-                f"for {people_text(done.people)}",
-            ]
-        )
-    print_result(facts, text, as_json)
+        state = "pushed to" if published.changed else "unchanged at"
+        people = people_text(published.people)
+        parts.append(f"{state} {published.url} (commit {published.commit[:12]}), for {people}")
+    print_result(facts, parts, as_json)
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="USER/REPO[@REVISION]", help="an adapter on the Hub")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="USER/REPO[@REVISION]", help="Adapter on the Hub, at a revision if given."),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="folder to create; the repository's name by default")
+        Path | None, typer.Option(help="Folder to create. By default named after the repository.")
     ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Download an adapter from the Hub into a folder, with every digest checked."""
+    """Download an adapter from the Hub into a folder, and check the digest of every file."""
     from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.adapters.publish import pull as job
 
     adapter = job(name, out, force=force)
+    people = adapter.receipt.people
     print_result(
-        {"adapter_id": adapter.id, "path": str(adapter.path), "people": adapter.receipt.people},
-        f"adapter {adapter.id} for {people_text(adapter.receipt.people)} in {adapter.path}",
+        {"adapter_id": adapter.id, "path": str(adapter.path), "people": people},
+        f"adapter {adapter.id} for {people_text(people)} in {adapter.path}",
         as_json,
     )

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from piu_lora.cli.options import Force, Json, LedgerFile
-from piu_lora.cli.terminal import opened_ledger, print_result
+from piu_lora.cli.output import Facts, Table, print_result
+from piu_lora.cli.terminal import opened_ledger
 from piu_lora.errors import BadInput
 from piu_lora.groups import FORGET
 
@@ -17,17 +18,17 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="ledger",
-    help="The operator's own record of whom each adapter forgets; it never leaves this machine.",
+    help="Keep your own record of whom each adapter forgets; it never leaves this machine.",
     no_args_is_help=True,
 )
-AdapterId = Annotated[str, typer.Argument(help="an adapter's id, or at least its first four characters")]
+AdapterId = Annotated[str, typer.Argument(help="The adapter's id, or at least its first four characters.")]
 
 
 @contextmanager
 def _opened(name: str | None) -> Iterator[Any]:
     if name == "none":
         raise BadInput(
-            "--ledger 'none' leaves nothing to look at; pass a file, or leave the option out for your own ledger"
+            "ledger = 'none' leaves nothing to look at; pass a file, or leave `ledger` out for your own"
         )
     with opened_ledger(name) as entries:
         yield entries
@@ -36,73 +37,61 @@ def _opened(name: str | None) -> Iterator[Any]:
 @app.command("list")
 def list_(
     state: Annotated[
-        Literal["pending", "active", "merged", "withdrawn"] | None, typer.Option(help="only those")
+        Literal["pending", "active", "merged", "withdrawn"] | None,
+        typer.Option(help="List only the adapters in this state."),
     ] = None,
-    names: Annotated[bool, typer.Option("--names", help="show whom they forget")] = False,
+    names: Annotated[bool, typer.Option("--names", help="Show whom the adapters forget.")] = False,
     ledger: LedgerFile = None,
     as_json: Json = False,
 ) -> None:
-    """List the adapters; whom they forget only with --names, since terminals are logged."""
-    from piu_lora.evidence import aligned
+    """List the adapters. Whom they forget is shown only with --names, since terminals are logged."""
     from piu_lora.jobs.ledger import forgotten_people
 
-    with _opened(ledger) as entries:
-        found, place = entries.entries(state), entries.path
-    head = [
-        "adapter",
-        "state",
-        "base",
-        "method",
-        "people",
-        "created",
-        "forget ISM",
-        *(["identity"] if names else []),
-    ]
+    with _opened(ledger) as ledger_file:
+        entries, path = ledger_file.entries(state), ledger_file.path
+    head = ["adapter", "state", "base", "method", "people", "created", "forget ISM"]
     rows = [
         [
-            each.adapter_id,
-            each.state,
-            each.base,
-            each.method,
-            str(forgotten_people(each) or "-"),
-            each.created[:10],
-            _forget(each.figures),
-            *([", ".join(each.identities)] if names else []),
+            entry.adapter_id,
+            entry.state,
+            entry.base,
+            entry.method,
+            str(forgotten_people(entry) or "-"),
+            entry.created[:10],
+            _forget_ratios(entry.figures),
+            *([", ".join(entry.identities)] if names else []),
         ]
-        for each in found
+        for entry in entries
     ]
     facts = {
         "adapters": [
-            {**(vars(each) if names else each.public()), "people": forgotten_people(each)} for each in found
+            {**(vars(entry) if names else entry.public()), "people": forgotten_people(entry)}
+            for entry in entries
         ]
     }
-    print_result(
-        facts,
-        "\n".join(aligned([head, *rows]))
-        if rows
-        else f"no {state or ''} adapters in {place}".replace("  ", " "),
-        as_json,
-    )
+    nothing = f"no {state} adapters in {path}" if state else f"no adapters in {path}"
+    table = Table([*head, *(["identity"] if names else [])], rows)
+    print_result(facts, table if rows else nothing, as_json)
 
 
-def _forget(figures: dict[str, dict[str, float | None]]) -> str:
+def _forget_ratios(figures: dict[str, dict[str, float | None]]) -> str:
     ratios = [scores.get(FORGET) for scores in figures.values()]
     return " / ".join(f"x {ratio:.3f}" for ratio in ratios if ratio is not None) or "-"
 
 
 @app.command("show")
 def show(adapter: AdapterId, ledger: LedgerFile = None, as_json: Json = False) -> None:
-    """Show one entry in full, with the person."""
+    """Show one entry in full, with the person whom the adapter forgets."""
     from piu_lora.jobs.ledger import forgotten_people
 
     with _opened(ledger) as entries:
         entry = entries.find(adapter)
-    found = {**vars(entry), "people": forgotten_people(entry)}
-    lines = [f"{name.replace('_', ' '):15} {_plain(value)}" for name, value in found.items() if value]
-    print_result(found, "\n".join(lines), as_json)
+    facts = {**vars(entry), "people": forgotten_people(entry)}
+    pairs = [(name.replace("_", " "), _text(value)) for name, value in facts.items() if value]
+    print_result(facts, Facts(pairs, 15), as_json)
 
 
-def _plain(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps(value)
     return ", ".join(value) if isinstance(value, tuple) else str(value)
@@ -111,26 +100,26 @@ def _plain(value: Any) -> str:
 @app.command("withdraw")
 def withdraw(
     adapter: AdapterId,
-    note: Annotated[str, typer.Option(help="why, for your own records")] = "",
+    note: Annotated[str, typer.Option(help="Why, for your own records.")] = "",
     ledger: LedgerFile = None,
     as_json: Json = False,
 ) -> None:
-    """Mark an adapter withdrawn; its folder is left to you."""
+    """Mark an adapter as withdrawn. Its folder is left for you to delete."""
     with _opened(ledger) as entries:
-        found = entries.withdraw(adapter, note)
-        still = [each.adapter_id for each in entries.containing(found.adapter_id)]
-    lines = [f"{found.adapter_id} is withdrawn; delete {found.path} where it is no longer wanted"]
+        entry = entries.withdraw(adapter, note)
+        merged = [merge.adapter_id for merge in entries.containing(entry.adapter_id)]
+    lines = [f"{entry.adapter_id} is withdrawn; delete {entry.path} where it is no longer wanted"]
     lines += [
-        f"it is still part of {name}: `piu-lora stack withdraw` merges anew without it" for name in still
+        f"it is still part of {name}: `piu-lora stack withdraw` merges anew without it" for name in merged
     ]
-    print_result({**found.public(), "still_part_of": still}, "\n".join(lines), as_json)
+    print_result({**entry.public(), "still_part_of": merged}, lines, as_json)
 
 
 @app.command("export")
 def export(
-    out: Annotated[Path, typer.Option(help=".json or .csv file to write, readable by you alone")],
+    out: Annotated[Path, typer.Option(help="The .json or .csv file to write; only you may read it.")],
     public: Annotated[
-        bool, typer.Option("--public", help="without identities, banks, paths and notes")
+        bool, typer.Option("--public", help="Leave out identities, banks, paths and notes.")
     ] = False,
     ledger: LedgerFile = None,
     force: Force = False,
@@ -147,26 +136,27 @@ def export(
 @app.command("check")
 def check(
     folders: Annotated[
-        list[Path], typer.Argument(help="folders to search for adapters that have no entry")
+        list[Path], typer.Argument(help="Folders to search for adapters that have no entry.")
     ] = [],
     mend: Annotated[
-        bool, typer.Option("--mend", help="enter adapters that have none, with an unknown identity")
+        bool, typer.Option("--mend", help="Enter the adapters that have no entry, with an unknown identity.")
     ] = False,
     ledger: LedgerFile = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the ledger with the adapter folders, and settle what a killed run left; exit 1 when something
-    is left to do.
+    """Compare the ledger with the adapter folders, and settle what a killed run left behind.
+
+    The exit code is 1 when something is left to do.
     """
     from piu_lora.jobs.ledger import check_ledger
 
     with _opened(ledger) as entries:
         problems = check_ledger(entries, folders, mend=mend)
-    lines = [f"{'mended' if each.mended else 'problem'}: {each.adapter_id} {each.what}" for each in problems]
-    print_result(
-        {"problems": [vars(each) for each in problems]},
-        "\n".join(lines) or "ledger and folders agree",
-        as_json,
-    )
-    if any(not each.mended for each in problems):
+    lines = [
+        f"{'mended' if problem.mended else 'problem'}: {problem.adapter_id} {problem.what}"
+        for problem in problems
+    ]
+    facts = {"problems": [vars(problem) for problem in problems]}
+    print_result(facts, lines or "ledger and folders agree", as_json)
+    if any(not problem.mended for problem in problems):
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ import typer
 
 __all__ = [
     "AdapterArgument",
+    "AdapterFolder",
     "AllowNegative",
     "Bank",
     "Base",
@@ -14,62 +15,111 @@ __all__ = [
     "Dtype",
     "Force",
     "Identities",
-    "Identity",
     "Json",
     "Junit",
     "LedgerFile",
     "Pack",
     "PolicyFile",
     "Public",
+    "Rank",
+    "ReportFolder",
     "SecondBank",
     "SecondPack",
     "Seed",
     "Settings",
+    "Stored",
+    "Tolerance",
+    "Weights",
 ]
 
-Base = Annotated[str, typer.Option(help="mini (embedded), arc2face, a folder, or a Hub id[@revision]")]
-Bank = Annotated[str | None, typer.Option(help="bank file; the embedded one by default for --base mini")]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+Base = Annotated[
+    str,
+    typer.Option(
+        help="The face generator: mini (comes with the package), arc2face, a folder, or a Hub id[@revision]."
+    ),
+]
+Bank = Annotated[
+    str | None,
+    typer.Option(help="Bank file of identities. The base mini brings its own, which is the default for it."),
+]
 LedgerFile = Annotated[
     str | None,
     typer.Option(
-        "--ledger", help="ledger file; $PIU_LORA_LEDGER or the user's own by default, none for none"
+        "--ledger",
+        help="File that records whom each adapter forgets; 'none' records nothing. "
+        "By default $PIU_LORA_LEDGER, or a file in your home folder.",
     ),
 ]
 Pack = Annotated[
-    Path | None, typer.Option(help="folder of the face detector and recognizer; $PIU_LORA_PACK by default")
+    Path | None,
+    typer.Option(help="Folder of the face detector and recognizer (ONNX files). By default $PIU_LORA_PACK."),
 ]
 SecondPack = Annotated[
     Path | None,
-    typer.Option("--second", help="face pack of a recognizer that only evaluates; mini has its own"),
+    typer.Option(
+        "--second", help="Face pack of a second recognizer that only evaluates. The base mini brings its own."
+    ),
 ]
-SecondBank = Annotated[Path | None, typer.Option(help="the bank's people by that recognizer")]
-Identity = Annotated[
-    str,
-    typer.Option(help="a bank id, a photo, a folder of photos, or a .npy/.safetensors file of embeddings"),
+SecondBank = Annotated[
+    Path | None, typer.Option(help="Bank of the same people, read by the second recognizer.")
 ]
 Identities = Annotated[
     list[str],
     typer.Option(
         "--identity",
-        help="a bank id, a photo, a folder of photos, a .npy/.safetensors file of embeddings; repeatable; or a .txt list",
+        help="Whom to forget: an id of the bank, a photograph, a folder of photographs, a .npy or "
+        ".safetensors file of embeddings, or a .txt file with one of these a line. "
+        "Repeat the option for several people.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Dtype = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="precision of the base's weights")]
-Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
+Device = Annotated[
+    str, typer.Option(help="Where the models run: auto, cpu, mps, cuda, or one GPU such as cuda:1.")
+]
+Dtype = Annotated[Precision, typer.Option(help="Precision of the base's weights.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output where it exists already.")]
 PolicyFile = Annotated[
-    Path | None, typer.Option("--policy", help="TOML file of limits; exit 1 when one is missed")
+    Path | None,
+    typer.Option("--policy", help="TOML file of limits. The exit code is 1 when one of them is missed."),
 ]
-Junit = Annotated[Path | None, typer.Option(help="JUnit XML of the verdict, for CI systems")]
+Junit = Annotated[
+    Path | None, typer.Option(help="Write the verdict to this file as JUnit XML, for CI systems.")
+]
 Public = Annotated[
-    bool, typer.Option("--public", help="write nothing about the forgotten person, and no image")
+    bool,
+    typer.Option(
+        "--public", help="Leave out of the report whatever is about the forgotten person, and all images."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
-Seed = Annotated[int, typer.Option(help="seed of every random draw")]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Folder to create for report.json, report.md and report.html. By default none."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 Settings = Annotated[
-    list[str], typer.Option("--set", help="section.key=value, repeatable, for example train.steps=200")
+    list[str],
+    typer.Option(
+        "--set", help="Set one value as section.key=value, for example train.steps=200. Repeatable."
+    ),
 ]
-AdapterArgument = Annotated[str, typer.Argument(help="adapter folder, or Hub id USER/REPO[@revision]")]
+AdapterArgument = Annotated[str, typer.Argument(help="Adapter folder, or Hub id USER/REPO[@revision].")]
+AdapterFolder = Annotated[Path, typer.Option("--out", help="Adapter folder to create.")]
+Weights = Annotated[
+    list[float],
+    typer.Option(
+        "--weight", help="Weight of an adapter; one for each, in the order of the adapters. By default 1."
+    ),
+]
 AllowNegative = Annotated[
-    bool, typer.Option("--allow-negative", help="allow weights below 0, which bring the person out")
+    bool,
+    typer.Option("--allow-negative", help="Allow weights below 0, which bring the forgotten person out."),
 ]
+Rank = Annotated[int, typer.Option(min=0, help="Highest rank of a layer. 0 sets no limit.")]
+Tolerance = Annotated[
+    float, typer.Option(min=0, help="Drop singular values below this share of a layer's largest one.")
+]
+Stored = Annotated[Precision, typer.Option("--dtype", help="Precision of the stored factors.")]

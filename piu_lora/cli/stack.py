@@ -1,12 +1,14 @@
 """``piu-lora stack``: adapters together."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from piu_lora.cli.options import (
     AdapterArgument,
+    AdapterFolder,
     AllowNegative,
     Bank,
     Base,
@@ -16,77 +18,89 @@ from piu_lora.cli.options import (
     Json,
     LedgerFile,
     Pack,
+    Rank,
+    Seed,
+    Stored,
+    Tolerance,
+    Weights,
 )
-from piu_lora.cli.terminal import opened_ledger, print_result
+from piu_lora.cli.output import Part, Table, print_result
+from piu_lora.cli.terminal import opened_ledger
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from piu_lora.jobs.stacks.check import StackCheck
+
+__all__ = ["app", "check_parts"]
 
 app = typer.Typer(
     name="stack",
-    help="Adapters together: interference, one out of several, baked into a base.",
+    help="Use several adapters together: check how they interfere, merge them, bake them into a base.",
     no_args_is_help=True,
 )
-Adapters = Annotated[list[str], typer.Argument(help="adapter folders or Hub ids")]
-Weights = Annotated[
-    list[float], typer.Option("--weight", help="weight of the adapter in the same place; 1 by default")
-]
+Adapters = Annotated[list[str], typer.Argument(help="Adapter folders or Hub ids.")]
 Identities = Annotated[
     list[str],
     typer.Option(
         "--identity",
-        help="whom the adapter in the same place forgets, as given to forget; from the ledger by default",
+        help="Whom an adapter forgets, as it was given to forget; one for each, in the order of the "
+        "adapters. By default taken from the ledger.",
     ),
-]
-Out = Annotated[Path, typer.Option(help="folder to create")]
-Rank = Annotated[int, typer.Option(min=0, help="highest rank of a layer; 0 keeps all")]
-Tolerance = Annotated[
-    float, typer.Option(min=0, help="drop what is below this share of a layer's largest singular value")
-]
-Stored = Annotated[
-    Literal["fp32", "bf16", "fp16"], typer.Option("--dtype", help="precision of the stored factors")
 ]
 
 
 @app.command("check")
 def check(
     adapters: Adapters,
-    weight: Weights = [],
+    weights: Weights = [],
     identity: Identities = [],
     base: Base = "mini",
     bank: Bank = None,
     pack: Pack = None,
-    people: Annotated[int, typer.Option(min=1, help="bystanders sampled from the bank")] = 64,
+    people: Annotated[int, typer.Option(min=1, help="Number of bystanders to sample from the bank.")] = 64,
     activations: Annotated[
-        int, typer.Option(min=0, help="people on whom the layers behind the latents are measured")
+        int,
+        typer.Option(
+            min=0, help="Number of people on whom the layers behind the latents are measured; 0 for none."
+        ),
     ] = 4,
     limit: Annotated[
         float,
-        typer.Option(min=0, help="highest 95th percentile of the change of bystanders' keys and values"),
+        typer.Option(
+            min=0, help="Highest change of keys and values that is allowed for bystanders (95th percentile)."
+        ),
     ] = 1.5,
     own_limit: Annotated[
-        float, typer.Option(min=0, help="highest change by others for a member's person, of the meant one")
+        float,
+        typer.Option(
+            min=0,
+            help="Highest change by the other adapters that is allowed for an adapter's own person, "
+            "as a share of what that adapter means to change.",
+        ),
     ] = 0.25,
-    out: Annotated[Path | None, typer.Option(help="PNG for the heat map")] = None,
-    seed: Annotated[int, typer.Option(help="seed of the sample")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Draw the changes as a heat map into this PNG file.")
+    ] = None,
+    seed: Seed = 0,
     ledger: LedgerFile = None,
     device: Device = "auto",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Measure whom a stack would disturb, before anything is generated; exit 1 when a stack exceeds the
-    limit.
+    """Measure whom a stack of adapters would disturb, before anything is generated.
+
+    The exit code is 1 when a stack exceeds a limit.
     """
     from piu_lora.adapter import refuse_existing, write_file
-    from piu_lora.jobs.stacks.check import check_picture, check_stack, check_table
+    from piu_lora.jobs.stacks.check import check_picture, check_stack
     from piu_lora.jobs.stacks.members import open_members, people_of
 
     if out is not None:
         refuse_existing(out, force=force)
     # An audit may look at negative weights; nothing is generated.
-    members = open_members(adapters, weight or None, allow_negative=True)
+    members = open_members(adapters, weights or None, allow_negative=True)
     with opened_ledger(ledger) as entries:
         members = people_of(members, identity, entries, base, bank, pack, device)
-    found = check_stack(
+    checked = check_stack(
         members,
         base,
         bank,
@@ -98,24 +112,81 @@ def check(
         device=device,
     )
     if out is not None:
-        write_file(out, check_picture(found))
-    print_result(found.facts(), check_table(found), as_json)
-    if found.exceeded:
+        write_file(out, check_picture(checked))
+    print_result(checked.facts(), check_parts(checked), as_json)
+    if checked.exceeded:
         raise typer.Exit(1)
+
+
+def check_parts(check: "StackCheck") -> list[Part]:
+    """What each stack changes for whom, for people."""
+    head = (
+        "stack",
+        "bystanders, median",
+        "95 %",
+        "highest",
+        "behind the latents",
+        "own person",
+        "others on own person",
+        "",
+    )
+    measured, rows = check.interference, []
+    for index, stack in enumerate(measured.stacks):
+        harm, activations = measured.harm(index, check.bystanders), measured.activations
+        own = [
+            measured.condition[index, column] for column, owner in enumerate(check.owners) if owner in stack
+        ]
+        cells = (
+            *(f"{harm[name]:.2f}" for name in ("median", "p95", "max")),
+            "-" if activations is None else f"{activations[index].mean():.2f}",
+            _span(own),
+            _span(list(check.disturbed(index).values())),
+            "over the limit" if check.over(index) else "",
+        )
+        rows.append((check.label(stack), *cells))
+    notes = [
+        "Relative change |dW x| / |W x| of keys and values; "
+        "behind the latents: of the other layers' outputs.",
+        "others on own person: what the other members change for it, "
+        "as a share of what its own adapter means to change.",
+        f"Limits: {check.limit:g} for the 95th percentile of bystanders, "
+        f"{check.own_limit:g} for others on the own person.",
+    ]
+    if len(check.owners) < len(check.ids):
+        notes.append(
+            "Whom some adapters forget is not known here, so they may be among the bystanders; "
+            "pass --identity once for each."
+        )
+    if any(len(stack) > 1 for stack in check.exceeded):
+        notes.append(
+            "`piu-lora stack merge --method refit` makes one adapter of them "
+            "that keeps each to its own person."
+        )
+    return [Table(head, rows), "", *notes]
+
+
+def _span(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    return f"{values[0]:.2f}" if len(values) == 1 else f"{min(values):.2f} to {max(values):.2f}"
 
 
 @app.command("merge")
 def merge(
     adapters: Adapters,
-    out: Out,
-    weight: Weights = [],
+    out: AdapterFolder,
+    weights: Weights = [],
     allow_negative: AllowNegative = False,
     method: Annotated[
-        str, typer.Option(help="sum: exact; refit: each on its own person, nothing on others")
+        str,
+        typer.Option(
+            help="How to merge: sum adds the adapters exactly, refit keeps each to its own person and "
+            "leaves others alone."
+        ),
     ] = "sum",
     rank: Rank = 0,
     tolerance: Tolerance = 0.0,
-    stored: Stored = "fp32",
+    dtype: Stored = "fp32",
     identity: Identities = [],
     base: Base = "mini",
     bank: Bank = None,
@@ -125,13 +196,13 @@ def merge(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Make one adapter of several."""
+    """Merge several adapters into one."""
     from piu_lora.adapter import find_merge
     from piu_lora.jobs.stacks.members import open_members, people_of
     from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 
-    settings = MergeSettings(method, rank, tolerance, stored)
-    members = open_members(adapters, weight or None, allow_negative=allow_negative)
+    settings = MergeSettings(method, rank, tolerance, dtype)
+    members = open_members(adapters, weights or None, allow_negative=allow_negative)
     with opened_ledger(ledger) as entries:
         if find_merge(method).needs_second_moments:
             members = people_of(members, identity, entries, base, bank, pack, device)
@@ -144,10 +215,14 @@ def merge(
 @app.command("withdraw")
 def withdraw(
     merged: AdapterArgument,
-    leaving: Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="id of the member that goes")],
-    out: Out,
+    leaving: Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="Id of the adapter to take out.")],
+    out: AdapterFolder,
     member: Annotated[
-        list[str], typer.Option(help="folder or Hub id of a remaining member; from the ledger by default")
+        list[str],
+        typer.Option(
+            help="Folder or Hub id of an adapter that stays; repeat for each. "
+            "By default taken from the ledger."
+        ),
     ] = [],
     identity: Identities = [],
     base: Base = "mini",
@@ -158,8 +233,9 @@ def withdraw(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Merge anew without one member, exactly as if it had never been there: for somebody who withdraws the
-    request.
+    """Take one adapter out of a merged one, exactly as if it had never been there.
+
+    For somebody who withdraws the request to be forgotten.
     """
     from piu_lora.adapter import find_merge, open_adapter
     from piu_lora.jobs.ledger import folders_of
@@ -170,7 +246,7 @@ def withdraw(
     settings = settings_of(opened)
     with opened_ledger(ledger) as entries:
         available = member or folders_of(entries, opened.receipt)
-        stay = remaining_members(opened, leaving, [open_adapter(each) for each in available])
+        stay = remaining_members(opened, leaving, [open_adapter(folder) for folder in available])
         if find_merge(settings.method).needs_second_moments:
             stay = people_of(stay, identity, entries, base, bank, pack, device)
         result = merge_adapters(
@@ -190,40 +266,47 @@ def withdraw(
 
 @app.command("fuse")
 def fuse(
-    base: Annotated[str, typer.Argument(help="mini, arc2face, a folder, or a Hub id[@revision]")],
+    base: Annotated[
+        str, typer.Argument(help="The face generator: mini, arc2face, a folder, or a Hub id[@revision].")
+    ],
     adapters: Adapters,
-    out: Out,
-    weight: Weights = [],
+    out: AdapterFolder,
+    weights: Weights = [],
     allow_negative: AllowNegative = False,
     dtype: Dtype = "fp32",
-    shard: Annotated[str, typer.Option(help="largest weights file")] = "2GB",
+    shard: Annotated[str, typer.Option(help="Largest size of a weights file, such as 2GB.")] = "2GB",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write a complete diffusers pipeline with the adapters baked into its weights."""
+    """Bake adapters into the weights of a base, and write it as a complete diffusers pipeline."""
     from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.stacks.fuse import fuse_adapters
     from piu_lora.jobs.stacks.members import open_members
 
-    members = open_members(adapters, weight or None, allow_negative=allow_negative)
+    members = open_members(adapters, weights or None, allow_negative=allow_negative)
     receipt = fuse_adapters(members, base, out, dtype=dtype, shard=shard, force=force)
     people = sum(member.adapter.receipt.people for member in members if member.weight)
-    text = f"{len(members)} adapters for {people_text(people)} fused into {out} ({dtype}); load it with load_base or diffusers"
+    made = f"{len(members)} adapters for {people_text(people)} fused into {out} ({dtype})"
+    text = f"{made}; load it with load_base or diffusers"
     print_result({"path": str(out), "people": people, **receipt}, text, as_json)
 
 
 def _print_merged(result: Any, as_json: bool) -> None:
     from piu_lora.adapter.receipt import people_text
 
-    ranks = sorted({error.rank for error in result.errors.values()})
+    receipt, ranks = result.receipt, sorted({error.rank for error in result.errors.values()})
     facts = {
-        "adapter_id": result.receipt.adapter_id, "path": str(result.path), "people": result.receipt.people, "members": result.receipt.members,
+        "adapter_id": receipt.adapter_id,
+        "path": str(result.path),
+        "people": receipt.people,
+        "members": receipt.members,
         "worst_relative": result.worst,
         "layers": {module: vars(error) for module, error in result.errors.items()},
-    }  # fmt: skip
+    }
     span = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     text = (
-        f"adapter {result.receipt.adapter_id} for {people_text(result.receipt.people)} in {result.path}, made of {len(result.receipt.members)}: {len(result.errors)} layers, "
-        f"{span}; compression and storage lose at most {result.worst:.2e} of a layer's change (spectral norm)"
+        f"adapter {receipt.adapter_id} for {people_text(receipt.people)} in {result.path}, "
+        f"made of {len(receipt.members)}: {len(result.errors)} layers, {span}; "
+        f"compression and storage lose at most {result.worst:.2e} of a layer's change (spectral norm)"
     )
     print_result(facts, text, as_json)

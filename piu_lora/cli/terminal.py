@@ -1,13 +1,10 @@
-"""Talking to people: progress and warnings on stderr, results on stdout, one place where errors are
-formatted.
-"""
+"""Around every command: the ledger it opens, the verdict it ends with, and how errors are shown."""
 
-import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,24 +17,9 @@ from piu_lora.errors import PiuLoraError
 if TYPE_CHECKING:
     from piu_lora.evidence.report import Report
 
-__all__ = ["bars", "check_junit", "judged", "opened_ledger", "print_result", "run"]
+__all__ = ["INTERRUPTED", "check_junit", "judged", "opened_ledger", "run"]
 
 INTERRUPTED = 130
-
-
-@contextmanager
-def bars(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr for the library's ``progress`` argument."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, initial=done, desc=label, file=sys.stderr, dynamic_ncols=True) as bar:
-
-        def advance(count: int = 1, **terms: float) -> None:
-            if terms:
-                bar.set_postfix({name: f"{value:.4g}" for name, value in terms.items()}, refresh=False)
-            bar.update(count)
-
-        yield advance
 
 
 @contextmanager
@@ -50,11 +32,6 @@ def opened_ledger(name: str | None) -> Iterator[Any]:
 
     with Ledger(name) as ledger:
         yield ledger
-
-
-def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:
-    """The result on stdout: JSON, or text for people."""
-    typer.echo(json.dumps(result, indent=2, sort_keys=True) if as_json else text)
 
 
 def check_junit(path: Path | None) -> None:

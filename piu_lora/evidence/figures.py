@@ -35,7 +35,7 @@ def figures_of(plan: Plan, gallery: Gallery, before: torch.Tensor, after: torch.
         before, after: (n, d) embeddings of the plan's pictures, zeros where there is no face.
 
     Returns:
-        The entry of a recognizer in the report (docs/report.md).
+        The entry of a recognizer in the report (docs/reference/report.md).
     """
     seen = _Seen(plan, gallery, {"before": before, "after": after})
     return {

@@ -21,7 +21,8 @@ from piu_lora.identity.verification import centroid_blocks, far_threshold
 
 __all__ = ["BAND", "RULES", "Anchor", "choose_anchor"]
 
-BAND = 0.05  # far-safe: how far below its ceiling an anchor is preferred; with the geometry of real faces 4 % of a bank
+# far-safe: how far below its ceiling an anchor is preferred; with the geometry of real faces 4 % of a bank.
+BAND = 0.05
 _TRIES = 8  # synthetic people tried at once: more cost more and are no sooner free
 _ROUNDS = 40  # at most so many readings of the bank
 _STRIDE = 1.5  # times the push; any factor below 2 converges, and a longer stride takes fewer rounds
@@ -120,7 +121,8 @@ def fixed(choice: _Choice) -> Anchor:
     found = (choice.rows == (bank.index(identity) if identity in bank else -1)).nonzero()
     if not len(found):
         raise BadInput(
-            f"anchor.identity = {identity!r} is not a retained identity on the training side; pass another id or another seed"
+            f"anchor.identity = {identity!r} is not a retained identity on the training side; "
+            "pass another id or another seed"
         )
     return choice.take(int(found[0]))
 
@@ -136,8 +138,10 @@ def proximity(cosines: torch.Tensor, config: AnchorConfig, generator: torch.Gene
         return int(distance.argmin())
     wide = int((distance < 0.05).sum())
     raise BadInput(
-        f"no identity lies within {config.tolerance} of anchor.tau = {config.tau}; {wide} lie within 0.05, the closest at cosine "
-        f"{float(cosines[distance.argmin()]):.3f}. Pass anchor.on_empty=widen (up to anchor.max_tolerance = {config.max_tolerance}) "
+        f"no identity lies within {config.tolerance} of anchor.tau = {config.tau}; {wide} lie within 0.05, "
+        "the closest at cosine "
+        f"{float(cosines[distance.argmin()]):.3f}. Pass anchor.on_empty=widen (up to anchor.max_tolerance "
+        f"= {config.max_tolerance}) "
         "or anchor.tolerance=..."
     )
 
@@ -176,8 +180,10 @@ def far_safe(choice: _Choice) -> Anchor:
     if len(below) > 0 and float(below.max()) >= -1:
         return choice.take(int(below.argmax()), threshold)
     raise BadInput(
-        f"nobody of {len(choice.rows)} candidates is safe: {_ceiling_text(choice, threshold)}, and the least similar one lies at "
-        f"{float(choice.cosines.min()):.3f}. Pass anchor.rule=synthetic, or a smaller anchor.margin or anchor.far"
+        f"nobody of {len(choice.rows)} candidates is safe: {_ceiling_text(choice, threshold)}, "
+        "and the least similar one lies at "
+        f"{float(choice.cosines.min()):.3f}. Pass anchor.rule=synthetic, "
+        "or a smaller anchor.margin or anchor.far"
     )
 
 
@@ -201,8 +207,10 @@ def synthetic(choice: _Choice) -> Anchor:
             return Anchor(None, found, float(found @ choice.forgotten), threshold)
         tries = normalize(tries - _STRIDE * push, dim=1)
     raise BadInput(
-        f"no synthetic anchor found in {_ROUNDS} rounds of {_TRIES} tries: {_ceiling_text(choice, threshold)}, and the freest try "
-        f"still meets somebody at {float(worst.min()):.3f}. Pass a smaller anchor.far=... or anchor.margin=..., or another seed"
+        f"no synthetic anchor found in {_ROUNDS} rounds of {_TRIES} tries: "
+        f"{_ceiling_text(choice, threshold)}, and the freest try "
+        f"still meets somebody at {float(worst.min()):.3f}. Pass a smaller anchor.far=... "
+        "or anchor.margin=..., or another seed"
     )
 
 
@@ -215,7 +223,8 @@ def _ceiling(choice: _Choice) -> tuple[float, float]:
 def _ceiling_text(choice: _Choice, threshold: float) -> str:
     config = choice.config
     return (
-        f"the threshold is {threshold:.3f} at anchor.far = {config.far:g}, so the cosine may be {threshold - config.margin:.3f} at most "
+        f"the threshold is {threshold:.3f} at anchor.far = {config.far:g}, "
+        f"so the cosine may be {threshold - config.margin:.3f} at most "
         f"(anchor.margin = {config.margin:g})"
     )
 

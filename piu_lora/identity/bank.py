@@ -7,7 +7,6 @@ one id a label). Header: format, recognizer name and digest, and the settings th
 
 import difflib
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +18,12 @@ import safetensors
 import torch
 
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.identity.bank_header import FORMAT, BankHeader
 from piu_lora.identity.embedding import normalize
 from piu_lora.tensors import save_tensors
 
 __all__ = ["FORMAT", "BankRows", "IdentityBank", "RecognizerId"]
 
-FORMAT = "piu_lora.bank/1"
 _BLOCK = 8192  # rows read at once
 _CACHED = 2048  # rows whose float32 copy stays in the processor's cache
 
@@ -46,7 +45,8 @@ class RecognizerId:
         same = self.sha256 == other.sha256 if self.sha256 and other.sha256 else self.name == other.name
         if not same:
             raise Incompatible(
-                f"{mine} uses recognizer {self}, but {theirs} uses {other}; build the bank again with the recognizer of the base"
+                f"{mine} uses recognizer {self}, but {theirs} uses {other}; "
+                "build the bank again with the recognizer of the base"
             )
 
 
@@ -95,7 +95,8 @@ class IdentityBank:
             )
         if self.labels.shape != (len(self.embeddings),):
             raise BadInput(
-                f"bank labels have shape {tuple(self.labels.shape)}; expected one label for each of {len(self.embeddings)} embeddings"
+                f"bank labels have shape {tuple(self.labels.shape)}; "
+                f"expected one label for each of {len(self.embeddings)} embeddings"
             )
         if (
             self.labels.is_floating_point()
@@ -132,7 +133,8 @@ class IdentityBank:
                 row = rows.start + int(bad[0])
                 what = "is a zero vector" if float(norms[bad[0]]) < 1e-6 else "holds NaN or infinity"
                 raise BadInput(
-                    f"bank is damaged: embedding {row} (identity {self.ids[int(self.labels[row])]!r}) {what}; build it again"
+                    f"bank is damaged: embedding {row} (identity {self.ids[int(self.labels[row])]!r}) "
+                    f"{what}; build it again"
                 )
 
     def _blocks(self) -> Iterator[slice]:
@@ -249,16 +251,12 @@ class IdentityBank:
             "labels": self.labels.to(torch.int32).contiguous(),
             "ids": torch.frombuffer(bytearray("\n".join(self.ids).encode()), dtype=torch.uint8),
         }
-        header = {
-            "format": FORMAT,
-            "recognizer": self.recognizer.name,
-            "recognizer_sha256": self.recognizer.sha256,
-        }
+        header = BankHeader(
+            recognizer=self.recognizer.name, recognizer_sha256=self.recognizer.sha256, settings=self.settings
+        )
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            save_tensors(
-                tensors, temporary, {**header, "settings": json.dumps(self.settings, sort_keys=True)}
-            )
+            save_tensors(tensors, temporary, header.to_strings())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -276,15 +274,16 @@ class IdentityBank:
                 missing = {"embeddings", "labels", "ids"} - set(file.keys())
                 if header.get("format") != FORMAT or missing:
                     raise BadInput(
-                        f"{str(path)!r} is not an identity bank: format {header.get('format')!r}, missing tensors {sorted(missing)}; "
+                        f"{str(path)!r} is not an identity bank: format {header.get('format')!r}, "
+                        f"missing tensors {sorted(missing)}; "
                         f"expected {FORMAT!r}"
                     )
                 tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels", "ids")}
             ids = tensors["ids"].numpy().tobytes().decode().split("\n")
-            settings = json.loads(header.get("settings", "{}"))
-        except (OSError, safetensors.SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, safetensors.SafetensorError, UnicodeDecodeError) as error:
             raise BadInput(
                 f"cannot read the bank {str(path)!r}: {error}; build it again or download it"
             ) from error
-        recognizer = RecognizerId(header.get("recognizer", "unknown"), header.get("recognizer_sha256", ""))
-        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, settings)
+        stated = BankHeader.read(header, str(path))
+        recognizer = RecognizerId(stated.recognizer, stated.recognizer_sha256)
+        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, stated.settings)

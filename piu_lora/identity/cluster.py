@@ -31,7 +31,8 @@ def cluster(embeddings: torch.Tensor, eps: float, min_samples: int) -> npt.NDArr
 
     if not 0 < eps < 2 or min_samples < 1:
         raise BadInput(
-            f"eps = {eps}, min_samples = {min_samples} is out of range: expected 0 < eps < 2 and min_samples >= 1"
+            f"eps = {eps}, min_samples = {min_samples} is out of range: "
+            "expected 0 < eps < 2 and min_samples >= 1"
         )
     labels: npt.NDArray[np.int64] = DBSCAN(eps=eps, min_samples=min_samples, metric="cosine").fit_predict(
         embeddings.numpy()
@@ -155,7 +156,8 @@ def calibrate(embeddings: torch.Tensor, labels: torch.Tensor | None = None) -> C
         impostor = float(nearest.mean())
     if len(same) == 0:
         raise BadInput(
-            "no two of these faces look like one person, so there is nothing to propose eps from; pass eps=DISTANCE"
+            "no two of these faces look like one person, so there is nothing to propose eps from; "
+            "pass eps=DISTANCE"
         )
     return Calibration(
         round(1 - (impostor + float(same.mean())) / 2, 3),

@@ -73,6 +73,7 @@ class FaceQuality:
         ]
         if any(score.size != 1 for score in scores):
             raise BadInput(
-                f"the face-quality model {str(self.path)!r} gives {scores[0].size} values for a picture; expected one score"
+                f"the face-quality model {str(self.path)!r} gives {scores[0].size} values for a picture; "
+                "expected one score"
             )
         return np.concatenate(scores)

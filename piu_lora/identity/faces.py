@@ -69,9 +69,14 @@ class FaceReader:
     """
 
     def __init__(
-        self, pack: Path | str, *, recognizer: str | None = None, providers: Sequence[str] = ("CPUExecutionProvider",),
-        several: Several = "largest", threads: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        pack: Path | str,
+        *,
+        recognizer: str | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        several: Several = "largest",
+        threads: int = 0,
+    ) -> None:
         self.pack, self.providers, self.several, self.threads = Path(pack), list(providers), several, threads
         if several not in ("largest", "only", "all"):
             raise BadInput(f"faces.several = {several!r} is unknown; pass largest, only or all")
@@ -93,9 +98,12 @@ class FaceReader:
     def settings(self) -> dict[str, Any]:
         """What shapes the embeddings, for a bank to record."""
         return {
-            "detector": self._detector.name, "detector_sha256": _sha256(self._detector), "attempts": [list(each) for each in _ATTEMPTS],
-            "several": self.several, "insightface": importlib.metadata.version("insightface"),
-        }  # fmt: skip
+            "detector": self._detector.name,
+            "detector_sha256": _sha256(self._detector),
+            "attempts": [list(each) for each in _ATTEMPTS],
+            "several": self.several,
+            "insightface": importlib.metadata.version("insightface"),
+        }
 
     def faces(self, picture: Picture) -> list[Face]:
         """All faces of a picture, the largest first.
@@ -172,7 +180,8 @@ class FaceReader:
         used = Path(app.models["recognition"].model_file) if "recognition" in app.models else None
         if used is None or used.name != self._recognizer.name:
             raise BadInput(
-                f"insightface uses {used.name if used else 'no recognizer'} of the face pack {str(self.pack)!r}, not "
+                f"insightface uses {used.name if used else 'no recognizer'} of the face pack "
+                f"{str(self.pack)!r}, not "
                 f"{self._recognizer.name}; remove the other recognizers from it"
             )
         return app
@@ -221,7 +230,8 @@ def _models(pack: Path, wanted: str | None) -> tuple[Path, Path]:
     if not detectors or not recognizers:
         lacking = "detector" if not detectors else "recognizer"
         raise EnvironmentProblem(
-            f"the face pack {str(pack)!r} holds no {lacking}, only {', '.join(file.name for file in files)}; {_HELP}"
+            f"the face pack {str(pack)!r} holds no {lacking}, "
+            f"only {', '.join(file.name for file in files)}; {_HELP}"
         )
     if wanted is not None and wanted not in [file.name for file in recognizers]:
         raise EnvironmentProblem(
@@ -230,7 +240,8 @@ def _models(pack: Path, wanted: str | None) -> tuple[Path, Path]:
     if len(recognizers) > 1:
         names = ", ".join(file.name for file in recognizers)
         raise BadInput(
-            f"the face pack {str(pack)!r} holds several recognizers ({names}), and insightface would silently use the first; "
+            f"the face pack {str(pack)!r} holds several recognizers ({names}), "
+            "and insightface would silently use the first; "
             "keep one (arcface.onnx for Arc2Face), move the others away"
         )
     return detectors[0], recognizers[0]
@@ -244,7 +255,8 @@ def _kind(file: Path) -> str:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes are private
         raise BadInput(
-            f"{str(file)!r} cannot be read as an ONNX model: {str(error).splitlines()[0]}; fetch the face pack again"
+            f"{str(file)!r} cannot be read as an ONNX model: {str(error).splitlines()[0]}; "
+            "fetch the face pack again"
         ) from error
     shape, outputs = session.get_inputs()[0].shape, session.get_outputs()
     if len(outputs) >= 5:
@@ -262,7 +274,8 @@ def _check_providers(providers: Sequence[str]) -> None:
     for provider in providers:
         if provider not in offered:
             raise BadInput(
-                f"onnxruntime offers no {provider!r} here, only {', '.join(offered)}; `piu-lora doctor` says why"
+                f"onnxruntime offers no {provider!r} here, only {', '.join(offered)}; "
+                "`piu-lora doctor` says why"
             )
 
 

@@ -73,7 +73,8 @@ def gather(reader: PhotoReader, photos: Sequence[Path], linked: float) -> Gather
     if result is None:
         raise BadInput(
             f"the photographs show different people and no majority (linked at cosine >= {linked}): "
-            f"{', '.join(repr(str(photo)) for photo, _ in faces[:4])}; take the others out, or pass faces.linked=..."
+            f"{', '.join(repr(str(photo)) for photo, _ in faces[:4])}; take the others out, "
+            "or pass faces.linked=..."
         )
     if result.rejected:
         _log.warning(

@@ -83,10 +83,6 @@ class Recognizer:
             )
         ]
 
-    def embed_files(self, paths: Sequence[Path]) -> torch.Tensor:
-        """Embed aligned portraits from files, one by one: (n, d) float32 unit rows."""
-        return torch.cat([self.embed(read_aligned(path)[None]) for path in paths])
-
 
 def read_aligned(path: Path) -> torch.Tensor:
     """Read a square, already aligned portrait: (3, s, s) RGB in [0, 1].

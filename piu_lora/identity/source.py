@@ -87,7 +87,8 @@ def _read_embeddings(path: Path, width: int) -> torch.Tensor:
         values = values[None]
     if values.ndim != 2 or values.shape[1] != width or len(values) == 0:
         raise BadInput(
-            f"{str(path)!r} holds an array of shape {tuple(values.shape)}; expected (n, {width}), one embedding a row"
+            f"{str(path)!r} holds an array of shape {tuple(values.shape)}; expected (n, {width}), "
+            "one embedding a row"
         )
     return normalize(values)
 

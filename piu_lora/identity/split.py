@@ -38,7 +38,8 @@ def split_identities(
     """
     if len(retained) < 2:
         raise BadInput(
-            f"the bank holds {len(retained)} other identities; at least 2 are needed, one to train on and one to evaluate"
+            f"the bank holds {len(retained)} other identities; at least 2 are needed, "
+            "one to train on and one to evaluate"
         )
     train, held = split_embeddings(embeddings, config, generator)
     return Split(train, held, *_cut(retained, config.retain_held_out, generator))

@@ -15,9 +15,9 @@ from piu_lora.identity.bank import IdentityBank
 
 __all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold", "far_thresholds"]
 
-# Ten false accepts at least: the rate is then known to 1 / sqrt(10) = 32 % (one standard deviation of a count). In the tail of a
-# normal distribution, at a rate of 1e-3, that moves the threshold by a tenth of the impostors' spread: 0.007
-# on real faces.
+# Ten false accepts at least: the rate is then known to 1 / sqrt(10) = 32 % (one standard deviation of a
+# count). In the tail of a normal distribution, at a rate of 1e-3, that moves the threshold by a tenth of the
+# impostors' spread: 0.007 on real faces.
 PAIRS_PER_FAR = 10
 _MAX_PAIRS = 10_000_000
 _BLOCK = 1024  # rows handled at once
@@ -73,7 +73,7 @@ def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: i
 def far_thresholds(
     bank: IdentityBank, fars: Sequence[float], *, seed: int = 0
 ) -> dict[float, Threshold | str]:
-    """The thresholds at several rates in one pass; where ``far_threshold`` would refuse a rate, the reason."""
+    """The thresholds at several rates in one pass; the reason where ``far_threshold`` would refuse a rate."""
     return dict(_thresholds(bank, fars, seed, _MAX_PAIRS))
 
 
@@ -130,8 +130,10 @@ def _highest(
 
 def _doubled(far: float, value: float, own_cosine: float) -> str:
     return (
-        f"at a false-accept rate of {far:g} the threshold is {value:.3f}, but people's own embeddings lie at {own_cosine:.3f} "
-        "(median): many are in the bank under two ids; see `piu-lora bank check`, or ask for a higher rate (anchor.far=...)"
+        f"at a false-accept rate of {far:g} the threshold is {value:.3f}, "
+        f"but people's own embeddings lie at {own_cosine:.3f} "
+        "(median): many are in the bank under two ids; see `piu-lora bank check`, "
+        "or ask for a higher rate (anchor.far=...)"
     )
 
 
@@ -157,7 +159,8 @@ def _too_few(pairs: int, far: float, people: int, sampled: bool) -> str:
         else ""
     )
     return (
-        f"{pairs} impostor pairs cannot resolve a false-accept rate of {far:g}: at least {math.ceil(PAIRS_PER_FAR / far)} are needed; "
+        f"{pairs} impostor pairs cannot resolve a false-accept rate of {far:g}: "
+        f"at least {math.ceil(PAIRS_PER_FAR / far)} are needed; "
         f"{more}{rate}"
     )
 

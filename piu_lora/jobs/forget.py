@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -21,6 +22,7 @@ from piu_lora.adapter import (
     write_adapter,
 )
 from piu_lora.adapter.folder import file_digest
+from piu_lora.adapter.records import AnchorRecord, EvaluationRecord
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.evidence import Evaluation, before_after, loss_curves, measure_probe, probe_facts, summary
@@ -186,7 +188,7 @@ def _receipt(
         **({"people": len(request.people)} if len(request.people) > 1 else {}),
     }  # fmt: skip
     cosine = sum(person.anchor.cosine for person in request.people) / len(request.people)
-    anchor = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}
+    anchor: AnchorRecord = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}
     figures = summary(evaluation) if evaluation else {}
     return Receipt(
         ref,
@@ -194,7 +196,7 @@ def _receipt(
         request.public_settings,
         anchor,
         counts,
-        figures,
+        cast(EvaluationRecord, figures),
         seconds,
         library_versions(),
     )

@@ -72,9 +72,17 @@ def entry_for(receipt: Receipt, path: Path, identity: str | Path = "", bank: str
             None if figure.ratio is None else round(figure.ratio, 4)
         )
     return Entry(
-        receipt.adapter_id, "active", str(identity), bank, receipt.base.id, receipt.method, str(path.absolute()),
-        receipt.files.get(DIFFUSERS_FILE, ""), members=tuple(str(member["adapter_id"]) for member in receipt.members), figures=ratios,
-    )  # fmt: skip
+        receipt.adapter_id,
+        "active",
+        str(identity),
+        bank,
+        receipt.base.id,
+        receipt.method,
+        str(path.absolute()),
+        receipt.files.get(DIFFUSERS_FILE, ""),
+        members=tuple(str(member["adapter_id"]) for member in receipt.members),
+        figures=ratios,
+    )
 
 
 def forgotten_people(entry: Entry) -> int | None:
@@ -91,9 +99,13 @@ def forgotten_people(entry: Entry) -> int | None:
 
 @contextmanager
 def registered(
-    ledger: Ledger | None, receipt: Receipt, path: Path, identity: str | Path = "", bank: str = "",
+    ledger: Ledger | None,
+    receipt: Receipt,
+    path: Path,
+    identity: str | Path = "",
+    bank: str = "",
     confirm: Callable[[Entry], Entry] | None = None,
-) -> Iterator[Callable[[Receipt], None]]:  # fmt: skip
+) -> Iterator[Callable[[Receipt], None]]:
     """Around the writing of an adapter folder: the entry is there, pending, before the folder is, and
     confirmed after it.
 

@@ -11,20 +11,35 @@ from piu_lora.model.activations import (
 )
 from piu_lora.model.attention import training_attention
 from piu_lora.model.base import (
-    ARC2FACE,
     DTYPES,
     BaseInfo,
     Precision,
     as_pipeline,
     attention_digest,
+    declare_family,
     describe,
     encoder_digest,
     family_of,
     load_base,
     without_bars,
 )
-from piu_lora.model.condition import TokenSample, encode_embeddings, encode_empty, identity_position
-from piu_lora.model.family import FAMILIES, BaseFamily, find_family
+from piu_lora.model.condition import (
+    TokenSample,
+    encode_embeddings,
+    encode_empty,
+    identity_position,
+    prompt_of,
+)
+from piu_lora.model.family import (
+    FAMILIES,
+    BaseFamily,
+    Companions,
+    Prompt,
+    Source,
+    companions_of,
+    find_family,
+    register,
+)
 from piu_lora.model.lora import (
     adapters_disabled,
     attach,
@@ -40,12 +55,14 @@ from piu_lora.model.sample import generate
 from piu_lora.model.training_memory import checkpointed, compiled, parked
 
 __all__ = [
-    "ARC2FACE",
     "DTYPES",
     "FAMILIES",
     "BaseFamily",
     "BaseInfo",
+    "Companions",
     "Precision",
+    "Prompt",
+    "Source",
     "TokenSample",
     "adapters_disabled",
     "add_second_moments",
@@ -53,7 +70,9 @@ __all__ = [
     "attach",
     "attention_digest",
     "checkpointed",
+    "companions_of",
     "compiled",
+    "declare_family",
     "describe",
     "detach",
     "empty_inputs",
@@ -70,7 +89,9 @@ __all__ = [
     "layer_weight",
     "load_base",
     "parked",
+    "prompt_of",
     "read_weights",
+    "register",
     "second_moments",
     "sees_condition",
     "start_from",

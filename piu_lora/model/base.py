@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,19 +24,19 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from piu_lora.errors import BadInput, EnvironmentProblem, Incompatible
+from piu_lora.hub import HubFiles
 from piu_lora.identity import RecognizerId
-from piu_lora.model.family import BaseFamily, find_family
-from piu_lora.model.hub import HubFiles, LocalFiles
-from piu_lora.model.layout import ARC2FACE, SD15, Layout, is_folder, locate, split_revision
+from piu_lora.model.family import FAMILIES, BaseFamily, find_family, recognise_family
+from piu_lora.model.files import LocalFiles
+from piu_lora.model.layout import Layout, is_folder, locate, split_revision
 
 __all__ = [
-    "ARC2FACE",
     "DTYPES",
-    "SD15",
     "BaseInfo",
     "Precision",
     "as_pipeline",
     "attention_digest",
+    "declare_family",
     "describe",
     "encoder_digest",
     "family_of",
@@ -48,8 +48,6 @@ __all__ = [
 _log = logging.getLogger("piu_lora")
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# The recognizer that Arc2Face was trained with lies beside its weights.
-_ARCFACE = "arcface.onnx"
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,15 @@ class BaseInfo:
     recognizer: RecognizerId
     revision: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the family by its name."""
+        return {**vars(self), "family": self.family.name, "recognizer": asdict(self.recognizer)}
+
 
 def load_base(
     base: str | Path,
     *,
+    family: str | None = None,
     device: str | torch.device = "auto",
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
@@ -80,33 +83,40 @@ def load_base(
     safety checker.
 
     Args:
-        base: ``mini`` (embedded), ``arc2face`` (the Hub, pinned revisions), a Hub id, or a folder; the last
-            two in the layout of diffusers or of Arc2Face's repository (``arc2face/``, ``encoder/``).
-            ``name@revision`` works as well.
+        base: the name of a family (``mini``, embedded; ``arc2face``, from the Hub at pinned revisions), a Hub
+            id, or a folder; the last two in the layout of diffusers or of a family's own repository.
+            ``name@revision`` works as well, and ``family=name`` instead of the argument.
+        family: the family of a base that neither states it nor is recognised.
         device: ``auto`` takes CUDA where there is one.
         dtype: of all weights.
         revision: of the base's repository, instead of the pinned one.
-        parts_revision: of the Stable Diffusion 1.5 repository, which lends Arc2Face tokenizer, VAE and
-            scheduler.
+        parts_revision: of the repository that lends the family its other parts (Stable Diffusion 1.5 for
+            Arc2Face: tokenizer, VAE and scheduler).
         cache_dir, local_files_only, token: as in diffusers.
 
     Raises:
         BadInput: no such base, a damaged folder, an unknown device.
-        Incompatible: the parts do not fit each other.
+        Incompatible: the parts do not fit each other, or no family recognises the base.
         EnvironmentProblem: the weights cannot be had; the message holds the command that fetches them.
     """
-    name, stated = (str(base), None) if is_folder(base) else split_revision(str(base))
+    prefix, text = split_family(base)
+    family = family or prefix
+    name, tag = (text, None) if is_folder(text) else split_revision(text)
     target = resolve_device(device)
     layout = locate(
-        str(_mini_folder()) if name == "mini" else name, revision or stated, parts_revision,
-        cache_dir=cache_dir, local_files_only=local_files_only, token=token,
-    )  # fmt: skip
+        name,
+        revision or tag,
+        parts_revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        token=token,
+    )
     # All files first: a missing one is found before gigabytes are read.
     folders = {part: layout.fetch(part) for part in layout.places}
     with without_bars():
         pipe = _assemble(layout, folders, dtype)
-    _state(pipe, layout)
-    if describe(pipe).family.name != "mini":
+    _state(pipe, layout, family)
+    if describe(pipe).family.real_people:
         _say_once("this base has no safety checker: nothing filters what it generates")
     pipe.set_progress_bar_config(disable=True)
     loaded: StableDiffusionPipeline = pipe.to(target)
@@ -191,7 +201,8 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
     )
     if lost:
         what = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
-        raise BadInput(f"{where} is not the {part} of an Arc2Face: {what}; pass another base")
+        kind = f"an {layout.family.label}" if layout.family else "such a base"
+        raise BadInput(f"{where} is not the {part} of {kind}: {what}; pass another base")
     return model
 
 
@@ -207,36 +218,78 @@ def _suspect(folder: Path) -> str:
     return max(files, key=lambda path: path.stat().st_size).name
 
 
-def _state(pipe: StableDiffusionPipeline, layout: Layout) -> None:
+def _state(pipe: StableDiffusionPipeline, layout: Layout, family: str | None) -> None:
     """Write into the encoder's config what the base is, unless it says so itself; a pipeline saved later
     still knows.
     """
-    config = pipe.text_encoder.config
-    if getattr(config, "piu_lora", None):
+    stated = _statement(pipe)
+    if stated:
+        if family is not None and stated["family"] != family:
+            raise BadInput(f"the base {layout.id!r} states the family {stated['family']!r}, not {family!r}")
         return
-    files = layout.main
-    found = files.find(_ARCFACE) if isinstance(files, LocalFiles) else None
+    recognised = layout.family or (None if family else recognise_family(_configs(pipe), layout.id))
+    chosen = family or (recognised.name if recognised else "")
+    files, name = layout.main, find_family(chosen).recognizer
+    path = files.find(name) if isinstance(files, LocalFiles) and name else None
     if isinstance(files, HubFiles):
-        found = files.cached(_ARCFACE)
-    config.piu_lora = {
-        "base": layout.id,
-        "revision": files.commit if isinstance(files, HubFiles) else "",
-        "family": "arc2face",
-        "embedding_width": 512,
-        "recognizer": _ARCFACE,
-        "recognizer_sha256": hashlib.sha256(found.read_bytes()).hexdigest() if found else "",
+        path = files.cached(name)
+    declare_family(
+        pipe,
+        chosen,
+        base=layout.id,
+        revision=files.commit if isinstance(files, HubFiles) else "",
+        recognizer_sha256=hashlib.sha256(path.read_bytes()).hexdigest() if path else "",
+    )
+
+
+def declare_family(
+    pipe: StableDiffusionPipeline,
+    family: str,
+    *,
+    base: str = "local",
+    revision: str = "",
+    recognizer_sha256: str = "",
+) -> None:
+    """Say of which family a loaded pipeline is; it is written into the config of its text encoder, so that a
+    saved pipeline still knows.
+
+    Args:
+        family: the name of a registered family.
+        base: what the receipt of an adapter calls this base.
+        revision: of the base's repository.
+        recognizer_sha256: digest of the file of the recognizer that conditions the base; empty where it is
+            not known.
+
+    Raises:
+        BadInput: no family of that name.
+    """
+    kind = find_family(family)
+    recognizer = RecognizerId(kind.recognizer, recognizer_sha256)
+    if not recognizer_sha256 and kind.companions is not None:
+        recognizer = kind.companions.bank().recognizer
+    pipe.text_encoder.config.piu_lora = {
+        "base": base,
+        "revision": revision,
+        "family": family,
+        "embedding_width": kind.embedding_width,
+        "recognizer": recognizer.name,
+        "recognizer_sha256": recognizer.sha256,
     }
+
+
+def _statement(pipe: StableDiffusionPipeline) -> dict[str, Any]:
+    """What the config of the text encoder says of the base; empty where it says nothing."""
+    return getattr(pipe.text_encoder.config, "piu_lora", None) or {}
+
+
+def _configs(pipe: StableDiffusionPipeline) -> dict[str, dict[str, Any]]:
+    encoder: dict[str, Any] = pipe.text_encoder.config.to_dict()
+    return {"unet": dict(pipe.unet.config), "vae": dict(pipe.vae.config), "text_encoder": encoder}
 
 
 @cache
 def _say_once(text: str) -> None:
     _log.warning("%s", text)
-
-
-def _mini_folder() -> Path:
-    from piu_lora.model.mini import folder
-
-    return folder()
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -258,12 +311,20 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def describe(pipe: StableDiffusionPipeline) -> BaseInfo:
-    """What is known of a base. Its text encoder states it under ``piu_lora`` in its config; one loaded
-    otherwise is an Arc2Face.
+    """What is known of a base: its text encoder states it under ``piu_lora`` in its config; one loaded
+    otherwise is recognised by its shape, or declared with ``declare_family``.
+
+    Raises:
+        BadInput: it states a family that is not registered.
+        Incompatible: it states none, and no family recognises it.
     """
-    stated = getattr(pipe.text_encoder.config, "piu_lora", None)
+    stated = _statement(pipe)
     if not stated:
-        return BaseInfo("local", find_family("arc2face"), 512, RecognizerId(_ARCFACE, ""))
+        family = recognise_family(_configs(pipe), "the pipeline")
+        recognizer = RecognizerId(family.recognizer, "")
+        if family.companions is not None:
+            recognizer = family.companions.bank().recognizer
+        return BaseInfo("local", family, family.embedding_width, recognizer)
     return BaseInfo(
         stated["base"],
         find_family(stated["family"]),
@@ -273,19 +334,45 @@ def describe(pipe: StableDiffusionPipeline) -> BaseInfo:
     )
 
 
+def split_family(base: str | Path) -> tuple[str | None, str]:
+    """``family=base`` as (family, base); where no family is given, None."""
+    text = str(base)
+    family, separator, rest = text.partition("=")
+    if not separator or is_folder(text):
+        return None, text
+    return find_family(family).name, rest
+
+
 def family_of(base: str | Path | StableDiffusionPipeline) -> BaseFamily:
-    """The family of a base, without loading it: ``mini``, or ``arc2face`` for everything that does not say
-    otherwise.
+    """The family of a base, read from its name or its configs, without loading it.
+
+    Raises:
+        BadInput: there is no such base, or it states a family that is not registered.
+        Incompatible: it states none, and no family recognises it.
+        EnvironmentProblem: a repository on the Hub cannot be asked.
     """
     if isinstance(base, StableDiffusionPipeline):
         return describe(base).family
-    if str(base) == "mini":
-        return find_family("mini")
+    family, text = split_family(base)
+    name, revision = (text, None) if is_folder(text) else split_revision(text)
+    if family or name in FAMILIES:
+        return find_family(family or name)
+    layout = locate(name, revision, None)
+    if layout.family is not None:
+        return layout.family
+    configs = {"text_encoder": _config(layout, "text_encoder")}
+    if stated := configs["text_encoder"].get("piu_lora"):
+        return find_family(str(stated["family"]))
+    return recognise_family(configs | {part: _config(layout, part) for part in ("unet", "vae")}, name)
+
+
+def _config(layout: Layout, part: str) -> dict[str, Any]:
+    files, folder = layout.places[part]
     try:
-        stated = json.loads((Path(base) / "text_encoder" / "config.json").read_text()).get("piu_lora", {})
-    except (OSError, ValueError):
-        return find_family("arc2face")
-    return find_family(stated.get("family", "arc2face"))
+        config: dict[str, Any] = json.loads(files.get(f"{folder}/config.json").read_text())
+    except ValueError:
+        return {}  # damaged; loading says so
+    return config
 
 
 def attention_digest(unet: UNet2DConditionModel) -> str:

@@ -1,8 +1,7 @@
-"""From an ArcFace embedding to the condition that the UNet attends to.
+"""From an identity embedding to the condition that the UNet attends to, as the family of the base has it.
 
-Arc2Face (arXiv 2403.11641, section 3.2) writes the prompt "photo of a id person", replaces the token
-embedding of ``id`` by the zero-padded ArcFace vector, and runs the whole sequence through the CLIP text
-encoder.
+The prompt of the family is encoded whole, with the zero-padded embedding in place of the token embedding of
+its identity token (for Arc2Face: arXiv 2403.11641, section 3.2).
 """
 
 from collections.abc import Iterator
@@ -13,10 +12,15 @@ import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from piu_lora.errors import BadInput
+from piu_lora.model.family import Prompt, stated_family
 
-__all__ = ["PROMPT", "TokenSample", "encode_embeddings", "encode_empty", "identity_position"]
+__all__ = ["TokenSample", "encode_embeddings", "encode_empty", "identity_position", "prompt_of"]
 
-PROMPT = "photo of a id person"
+
+def prompt_of(text_encoder: CLIPTextModel) -> Prompt:
+    """The prompt of the family that the encoder's config states; Arc2Face's where it states none."""
+    family = stated_family(text_encoder)
+    return family.prompt if family else Prompt()
 
 
 def encode_embeddings(
@@ -38,8 +42,9 @@ def encode_embeddings(
             f"embeddings of shape {tuple(embeddings.shape)} do not fit an encoder of width {hidden}; expected (n, d) with d <= {hidden}"
         )
     padded = torch.nn.functional.pad(embeddings.to(weight), (0, hidden - embeddings.shape[1]))
-    tokens = _tokens(tokenizer, PROMPT).to(weight.device).expand(len(embeddings), -1)
-    with _replaced(text_encoder, tokens, padded, _identity_token(tokenizer)):
+    prompt = prompt_of(text_encoder)
+    tokens = _tokens(tokenizer, prompt.text).to(weight.device).expand(len(embeddings), -1)
+    with _replaced(text_encoder, tokens, padded, _identity_token(tokenizer, prompt)):
         output: torch.Tensor = text_encoder(input_ids=tokens)[0]
     return output
 
@@ -55,14 +60,22 @@ def _token_table(text_encoder: CLIPTextModel) -> torch.Tensor:
     return table
 
 
-def identity_position(tokenizer: CLIPTokenizer) -> int:
-    """Index of the token ``id`` in the prompt; it and every later token carry the identity (CLIP is causal)."""
-    found = (_tokens(tokenizer, PROMPT)[0] == _identity_token(tokenizer)).nonzero()
-    if len(found) != 1:
+def identity_position(tokenizer: CLIPTokenizer, prompt: Prompt | None = None) -> int:
+    """Index of the identity token in the prompt (Arc2Face's by default); it and every later token carry the
+    identity, since CLIP is causal.
+
+    Raises:
+        BadInput: the tokenizer makes several tokens of it.
+    """
+    prompt = prompt or Prompt()
+    tokens = _tokens(tokenizer, prompt.text)[0]
+    positions = (tokens == _identity_token(tokenizer, prompt)).nonzero()
+    if len(positions) != 1:
         raise BadInput(
-            f"the tokenizer splits {PROMPT!r} so that 'id' is not one token; use the CLIP tokenizer of Stable Diffusion 1.5"
+            f"the tokenizer splits {prompt.text!r} so that {prompt.token!r} is not one token; "
+            "use the tokenizer of the base"
         )
-    return int(found[0])
+    return int(positions[0])
 
 
 @dataclass(frozen=True)
@@ -79,22 +92,31 @@ class TokenSample:
     shares: tuple[float, ...]
 
     @classmethod
-    def of(cls, tokenizer: CLIPTokenizer, count: int = 0, *, from_identity: bool = False) -> "TokenSample":
+    def of(
+        cls,
+        tokenizer: CLIPTokenizer,
+        count: int = 0,
+        *,
+        from_identity: bool = False,
+        prompt: Prompt | None = None,
+    ) -> "TokenSample":
         """At most ``count`` positions, but at least the prompt's and one of the padding; 0 takes all.
 
         Args:
             from_identity: only those that carry the identity.
+            prompt: of the base's family; Arc2Face's by default.
         """
-        first = identity_position(tokenizer) if from_identity else 0
+        prompt = prompt or Prompt()
+        first = identity_position(tokenizer, prompt) if from_identity else 0
         every = range(first, tokenizer.model_max_length)
-        prompt = every[: len(tokenizer.encode(PROMPT)) - first]
-        taken = max(count, len(prompt) + 1)
+        words = every[: len(tokenizer.encode(prompt.text)) - first]
+        taken = max(count, len(words) + 1)
         if not count or taken >= len(every):
             return cls(tuple(every), (1 / len(every),) * len(every))
-        padding = every[len(prompt) :]
-        spread = torch.linspace(padding[0], padding[-1], taken - len(prompt)).round().long().tolist()
+        padding = every[len(words) :]
+        spread = torch.linspace(padding[0], padding[-1], taken - len(words)).round().long().tolist()
         each = len(padding) / len(spread) / len(every)
-        return cls((*prompt, *spread), (1 / len(every),) * len(prompt) + (each,) * len(spread))
+        return cls((*words, *spread), (1 / len(every),) * len(words) + (each,) * len(spread))
 
     def of_tokens(self, values: torch.Tensor) -> torch.Tensor:
         """(n, length, width) at the places, (n, len(places), width)."""
@@ -124,8 +146,8 @@ def _tokens(tokenizer: CLIPTokenizer, text: str) -> torch.Tensor:
     return tokens
 
 
-def _identity_token(tokenizer: CLIPTokenizer) -> int:
-    return int(tokenizer.encode("id", add_special_tokens=False)[0])
+def _identity_token(tokenizer: CLIPTokenizer, prompt: Prompt) -> int:
+    return int(tokenizer.encode(prompt.token, add_special_tokens=False)[0])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where the five parts of a base lie: the layout of diffusers, or that of Arc2Face's own repository."""
+"""Where the five parts of a base lie: the layout of diffusers, or that of a family's own repository."""
 
 import re
 from collections.abc import Mapping
@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from piu_lora.errors import BadInput
-from piu_lora.model.hub import Files, HubFiles, LocalFiles
+from piu_lora.hub import HubFiles
+from piu_lora.model.family import FAMILIES, BaseFamily
+from piu_lora.model.files import Files, LocalFiles
 
-__all__ = ["ARC2FACE", "PARTS", "SD15", "Layout", "Part", "is_folder", "locate", "split_revision"]
-
-# Repository and pinned revision of the published weights.
-ARC2FACE = ("FoivosPar/Arc2Face", "321709b2e9697ea2a5bd06c8a51b340592333e1e")
-SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
-_CHOICES = "pass mini, arc2face, a folder in the layout of diffusers or of Arc2Face, or a Hub id"
+__all__ = ["PARTS", "Layout", "Part", "is_folder", "locate", "split_revision"]
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,11 @@ PARTS: dict[str, Part] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Place and subfolder of every part, and what the whole is called."""
+    """Place and subfolder of every part, what the whole is called, and its family where the layout tells it."""
 
     id: str
     places: Mapping[str, tuple[Files, str]]
+    family: BaseFamily | None = None
 
     @property
     def main(self) -> Files:
@@ -102,43 +100,68 @@ def split_revision(base: str) -> tuple[str, str | None]:
 
 
 def locate(base: str, revision: str | None, parts_revision: str | None, **hub: object) -> Layout:
-    """Find the parts of a base that is not the embedded one.
+    """Find the parts of a base.
 
     Args:
-        base: ``arc2face``, a folder or a Hub id.
+        base: the name of a family whose weights are somewhere, a folder or a Hub id.
         revision: of the base's repository.
-        parts_revision: of the Stable Diffusion 1.5 repository that lends Arc2Face tokenizer, VAE and
-            scheduler.
+        parts_revision: of the repository that lends a family the other parts.
         hub: cache_dir, local_files_only, token.
 
     Raises:
         BadInput: no such folder, or it holds no base.
         EnvironmentProblem: the Hub cannot be asked.
     """
-    rest = HubFiles(SD15[0], parts_revision or SD15[1], **hub)  # type: ignore[arg-type]
-    if base == "arc2face":
-        return _arc2face(ARC2FACE[0], HubFiles(ARC2FACE[0], revision or ARC2FACE[1], **hub), rest)  # type: ignore[arg-type]
-    files: Files
+    family = FAMILIES.get(base)
+    if family is not None and family.folder is not None:
+        return _diffusers("local", LocalFiles(family.folder()), family)
+    if family is not None and family.source is not None:
+        repository, pinned = family.source.repository, revision or family.source.revision
+        return _published(repository, HubFiles(repository, pinned, **hub), family, parts_revision, hub)  # type: ignore[arg-type]
+    name, files = _place(base, revision, hub)
+    if files.find("model_index.json"):
+        return _diffusers(name, files, None)
+    layouts = [family for family in FAMILIES.values() if family.source is not None]
+    for family in layouts:
+        if family.source is not None and files.find(family.source.marker):
+            return _published(name, files, family, parts_revision, hub)
+    markers = [f"{family.source.marker} ({family.label})" for family in layouts if family.source is not None]
+    lacking = " nor ".join(["model_index.json (diffusers)", *markers])
+    raise BadInput(f"{base!r} holds neither {lacking}; {_choices()}")
+
+
+def _place(base: str, revision: str | None, hub: Mapping[str, object]) -> tuple[str, Files]:
+    """A folder or a Hub repository, and what may be written down of its name."""
     folder = Path(base).expanduser()
     if is_folder(folder):
         if revision is not None:
             raise BadInput(
                 f"base = {base!r} is a folder, and a folder has no revision {revision!r}; leave it out"
             )
-        files, name = LocalFiles(folder), "local"
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not base.startswith("."):
-        files, name = HubFiles(base, revision, **hub), base  # type: ignore[arg-type]
-    else:
-        raise BadInput(f"there is no base {base[:200]!r}: no folder of that name; {_CHOICES}")
-    if files.find("model_index.json"):
-        return Layout(name, {part: (files, part) for part in PARTS})
-    if files.find("arc2face/config.json"):
-        return _arc2face(name, files, rest)
-    raise BadInput(
-        f"{base!r} holds neither model_index.json (diffusers) nor arc2face/config.json (Arc2Face); {_CHOICES}"
-    )
+        return "local", LocalFiles(folder)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not base.startswith("."):
+        return base, HubFiles(base, revision, **hub)  # type: ignore[arg-type]
+    raise BadInput(f"there is no base {base[:200]!r}: no folder of that name; {_choices()}")
 
 
-def _arc2face(name: str, files: Files, rest: Files) -> Layout:
-    own = {"unet": (files, "arc2face"), "text_encoder": (files, "encoder")}
-    return Layout(name, own | {part: (rest, part) for part in ("tokenizer", "vae", "scheduler")})
+def _diffusers(name: str, files: Files, family: BaseFamily | None) -> Layout:
+    return Layout(name, {part: (files, part) for part in PARTS}, family)
+
+
+def _published(
+    name: str, files: Files, family: BaseFamily, parts_revision: str | None, hub: Mapping[str, object]
+) -> Layout:
+    """The layout of a family's own repository, with the parts that another one lends."""
+    assert family.source is not None
+    folders, (lender, pinned) = family.source.folders, family.source.parts
+    lent: Files = HubFiles(lender, parts_revision or pinned, **hub)  # type: ignore[arg-type]
+    places = {part: (files, folders[part]) if part in folders else (lent, part) for part in PARTS}
+    return Layout(name, places, family)
+
+
+def _choices() -> str:
+    """What may be passed as a base, for messages."""
+    families = sorted(FAMILIES.values(), key=lambda family: family.folder is None)
+    names = [family.name for family in families if family.folder is not None or family.source is not None]
+    layouts = " or of ".join(["diffusers", *(each.label for each in families if each.source is not None)])
+    return f"pass {', '.join(names)}, a folder in the layout of {layouts}, or a Hub id"

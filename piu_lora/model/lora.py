@@ -16,9 +16,9 @@ from transformers import CLIPTextModel
 from piu_lora.config import LoraConfig
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Factors
+from piu_lora.model.family import ENCODER_LAYERS, stated_family
 
 __all__ = [
-    "ENCODER_LAYERS",
     "adapters_disabled",
     "attach",
     "detach",
@@ -31,8 +31,6 @@ __all__ = [
     "write_weights",
 ]
 
-ENCODER_LAYERS = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"  # of a CLIP text encoder: every linear layer
-
 
 def target_pattern(config: LoraConfig) -> str:
     """Regular expression over module names: the projections of attn2 in the chosen blocks."""
@@ -43,14 +41,16 @@ def target_pattern(config: LoraConfig) -> str:
 
 @contextmanager
 def encoder_adapter(text_encoder: CLIPTextModel, rank: int, name: str, seed: int) -> Iterator[None]:
-    """While open, every linear layer of the encoder carries an untrained adapter in float32 (B = 0), and all
-    else is frozen.
+    """While open, every layer of the encoder that may carry one carries an untrained adapter in float32
+    (B = 0), and all else is frozen.
     """
+    family = stated_family(text_encoder)
+    layers = family.components["text_encoder"] if family else ENCODER_LAYERS
     text_encoder.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inject_adapter_in_model(
-            PeftConfig(r=rank, lora_alpha=rank, target_modules=ENCODER_LAYERS), text_encoder, name
+            PeftConfig(r=rank, lora_alpha=rank, target_modules=layers), text_encoder, name
         )
     for parameter in trainable(text_encoder):
         parameter.data = parameter.data.float()

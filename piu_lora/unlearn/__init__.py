@@ -1,10 +1,11 @@
 """How to forget: objectives, and the loop that minimises them. Importing the room fills the registry."""
 
-from piu_lora.unlearn import distil as _distil
-from piu_lora.unlearn import piu as _piu
-from piu_lora.unlearn.closed import methods as _closed
+from piu_lora.plugins import import_entry_points, import_folder
 from piu_lora.unlearn.closed.methods import statistics_modules
+from piu_lora.unlearn.closed.settings import ClosedConfig
+from piu_lora.unlearn.distil import DistilConfig
 from piu_lora.unlearn.loop import TrainState, train
+from piu_lora.unlearn.piu import ObjectiveConfig
 from piu_lora.unlearn.registry import (
     METHODS,
     Method,
@@ -21,8 +22,11 @@ from piu_lora.unlearn.workers import SingleProcess, Workers
 
 __all__ = [
     "METHODS",
+    "ClosedConfig",
+    "DistilConfig",
     "Method",
     "Objective",
+    "ObjectiveConfig",
     "Problem",
     "SingleProcess",
     "Solution",
@@ -36,3 +40,6 @@ __all__ = [
     "train",
     "training_facts",
 ]
+
+import_folder(__name__, __path__, skip=("baselines",))
+import_entry_points("piu_lora.methods")

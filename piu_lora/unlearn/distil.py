@@ -4,15 +4,49 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 
-from piu_lora.config import ForgetConfig
+from piu_lora.config import ForgetConfig, require_band
 from piu_lora.identity import synthetic_neighbours
+from piu_lora.settings import Amount, Cosine, Settings, Share
 from piu_lora.unlearn.closed.methods import with_keys_and_values
 from piu_lora.unlearn.piu import replacement_target
 from piu_lora.unlearn.registry import Nearby, Problem, TrainedModel, register, shares
 from piu_lora.unlearn.stopping import progress_terms
 
-__all__ = ["DistilDraw", "DistilObjective"]
+__all__ = ["DistilConfig", "DistilDraw", "DistilObjective"]
+
+
+class DistilConfig(Settings, section="distil"):
+    """The replacement objective in condition space."""
+
+    rank: int = Field(0, ge=0, description="0: 32, or 64 for more than 32 people")
+    eta: Amount = Field(0.25, description="how far beyond the anchor")
+    retain_weight: Amount = Field(10.0, description="of the retained conditions, the anchors' among them")
+    empty_weight: Amount = Field(1.0, description="of the empty prompt's condition")
+    neighbour_low: Cosine = Field(
+        0.2, description="lowest cosine of synthetic neighbours (retain.neighbours) with a forgotten centroid"
+    )
+    neighbour_high: float = Field(0.7, ge=-1, lt=1, description="their highest")
+    anchors: Share = Field(
+        0.05,
+        description="share of the anchors themselves in the retain batch, as far as neighbours leave room",
+    )
+    unseen: Share = Field(
+        0.5,
+        description="share of forget samples turned away from the known photographs, as unseen ones of the "
+        "person would be",
+    )
+    unseen_low: float = Field(0.85, ge=-1, lt=1, description="by a cosine from here to 1")
+
+    @model_validator(mode="after")
+    def _has_a_band(self) -> Self:
+        require_band("distil", self.neighbour_low, self.neighbour_high)
+        return self
+
+    def rank_for(self, people: int) -> int:
+        """The rank of an adapter for so many people."""
+        return self.rank or (32 if people <= 32 else 64)
 
 
 @dataclass(frozen=True)
@@ -42,7 +76,7 @@ class DistilObjective:
     def __init__(self, problem: Problem, model: TrainedModel, config: ForgetConfig) -> None:
         if model.encode_empty is None:
             raise ValueError("an objective in condition space needs the empty prompt")
-        self.problem, self.model, self.settings = problem, model, config.distil
+        self.problem, self.model, self.settings = problem, model, config.section_of(DistilConfig)
         self.encode_empty, self.neighbours = model.encode_empty, config.retain.neighbours
         self.nearby = Nearby(problem, config.retain.near, config.retain.near_pool)
         self.device = next(model.unet.parameters()).device
@@ -114,18 +148,47 @@ class DistilObjective:
 
 
 _PAPER = "after PIU, arXiv 2605.22311, in condition space"
+# No UNet takes part, so what holds for one base holds for another. A synthetic anchor makes nobody the
+# replacement.
+_DEFAULTS = {
+    "anchor": {"rule": "synthetic"},
+    "retain": {"neighbours": 0.5},
+    "train": {
+        "start": "closed-encoder",
+        "steps": 800,
+        "batch": 64,
+        "accumulation": 1,
+        "lr": 2e-3,
+        "weight_decay": 0.0,
+        "schedule": "cosine",
+        "warmup": 20,
+        "clip": 1.0,
+    },
+}
 
 
-@register("distil-encoder", label="distilled text encoder (LoRA)", paper=_PAPER, component="text_encoder")
+@register(
+    "distil-encoder",
+    "distilled text encoder (LoRA)",
+    _PAPER,
+    component="text_encoder",
+    settings=DistilConfig,
+    defaults=_DEFAULTS,
+)
 def build(problem: Problem, model: TrainedModel, config: ForgetConfig) -> DistilObjective:
     """The replacement objective on a LoRA in every linear layer of the text encoder."""
     return DistilObjective(problem, model, config)
 
 
 @register(
-    "distil-both", label="distilled text encoder, closed form on keys and values", paper=_PAPER, component="text_encoder",
+    "distil-both",
+    "distilled text encoder, closed form on keys and values",
+    _PAPER,
+    component="text_encoder",
     complete=with_keys_and_values,
-)  # fmt: skip
+    settings=DistilConfig,
+    defaults=_DEFAULTS,
+)
 def build_both(problem: Problem, model: TrainedModel, config: ForgetConfig) -> DistilObjective:
     """distil-encoder; then closed-kv, so that neither the edited encoder nor the edited UNet alone still
     generates the person.

@@ -4,14 +4,16 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+from pydantic import Field
 
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import synthetic_neighbours
 from piu_lora.model.split_unet import SplitUNet
+from piu_lora.settings import Amount, Settings
 from piu_lora.unlearn.registry import Nearby, Problem, TrainedModel, register, shares
 from piu_lora.unlearn.stopping import progress_terms
 
-__all__ = ["PiuDraw", "PiuObjective", "replacement_target"]
+__all__ = ["ObjectiveConfig", "PiuDraw", "PiuObjective", "replacement_target"]
 
 
 def replacement_target(anchor: torch.Tensor, forget: torch.Tensor, eta: float) -> torch.Tensor:
@@ -23,6 +25,13 @@ def replacement_target(anchor: torch.Tensor, forget: torch.Tensor, eta: float) -
         eta: negative guidance; 0 is plain replacement (PIU, equation 4).
     """
     return anchor - eta * (forget - anchor)
+
+
+class ObjectiveConfig(Settings, section="objective"):
+    """The terms of the replacement objective."""
+
+    eta: Amount = Field(1.0, description="how far beyond the anchor, away from the forgotten person")
+    retain_weight: Amount = Field(10.0, description="lambda, the weight of the preservation term")
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class PiuObjective:
 
     def __init__(self, problem: Problem, model: TrainedModel, config: ForgetConfig) -> None:
         self.problem, self.model, self.retain = problem, model, config.retain
-        self.eta, self.retain_weight = config.objective.eta, config.objective.retain_weight
+        own = config.section_of(ObjectiveConfig)
+        self.eta, self.retain_weight = own.eta, own.retain_weight
         self.nearby = Nearby(problem, config.retain.near, config.retain.near_pool)
         self.split = SplitUNet.before(model.unet, config.lora.blocks)
         self.device = next(model.unet.parameters()).device
@@ -145,14 +155,18 @@ class PiuObjective:
         return self.model.add_noise(start, noise, times), times
 
 
-@register("piu", label="PIU (LoRA)", paper="arXiv 2605.22311")
+@register("piu", "PIU (LoRA)", "arXiv 2605.22311", settings=ObjectiveConfig)
 def build(problem: Problem, model: TrainedModel, config: ForgetConfig) -> PiuObjective:
     """PIU on a LoRA in the identity-sensitive cross-attention."""
     return PiuObjective(problem, model, config)
 
 
 @register(
-    "piu-warm", label="PIU (LoRA) from a closed form", paper="arXiv 2605.22311, after UCE, arXiv 2308.14761"
+    "piu-warm",
+    "PIU (LoRA) from a closed form",
+    "arXiv 2605.22311, after UCE, arXiv 2308.14761",
+    settings=ObjectiveConfig,
+    defaults={"train": {"start": "closed-kv", "steps": 100}},
 )
 def build_warm(problem: Problem, model: TrainedModel, config: ForgetConfig) -> PiuObjective:
     """PIU that starts from the closed form on keys and values (``train.start``) and needs a quarter of the

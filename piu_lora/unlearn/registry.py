@@ -12,6 +12,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import centroid, dirichlet_mixtures
 from piu_lora.model.factors import Factors
+from piu_lora.settings import Settings
 
 __all__ = [
     "METHODS",
@@ -252,22 +253,44 @@ def register(
     name: str,
     label: str,
     paper: str,
+    *,
     component: Literal["unet", "text_encoder"] = "unet",
     complete: Complete | None = None,
+    settings: type[Settings] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Build], Build]:
-    """Add a method to the registry."""
+    """Add a trained method to the registry.
+
+    Args:
+        name: what ``--method`` and receipts call it.
+        label: what tables call it.
+        paper: where it comes from.
+        component: what is trained.
+        complete: what is added to the trained change in closed form.
+        settings: its section of ``ForgetConfig``.
+        defaults: nested settings that it prefers to the common defaults.
+    """
 
     def decorate(build: Build) -> Build:
+        ForgetConfig.register_method(name, settings, defaults)
         METHODS[name] = Method(name, label, paper, build=build, component=component, complete=complete)
         return build
 
     return decorate
 
 
-def closed_form(name: str, label: str, paper: str) -> Callable[[Solve], Solve]:
-    """Add a method that needs no training to the registry."""
+def closed_form(
+    name: str,
+    label: str,
+    paper: str,
+    *,
+    settings: type[Settings] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Callable[[Solve], Solve]:
+    """Add a method that needs no training to the registry; the arguments are those of ``register``."""
 
     def decorate(solve: Solve) -> Solve:
+        ForgetConfig.register_method(name, settings, defaults)
         METHODS[name] = Method(name, label, paper, solve=solve)
         return solve
 

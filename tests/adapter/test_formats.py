@@ -14,16 +14,9 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from piu_lora.adapter import (
-    Change,
-    Factors,
-    describe_lora,
-    read_lora,
-    save_diffusers,
-    save_kohya,
-    screen,
-    unload,
-)
+from piu_lora.adapter import Change, Factors, describe_lora, read_lora, save_diffusers, save_kohya, unload
+from piu_lora.cli.inspect import screen
+from piu_lora.cli.output import as_text
 from piu_lora.errors import BadInput
 from piu_lora.jobs.adapters.convert import convert_adapter, resize_adapter
 from tests.adapter.stacks import changed, forward, random_change, write_random
@@ -314,7 +307,7 @@ def test_inspect_shows_an_adapter_on_one_screen(pipe: StableDiffusionPipeline, t
         ** 0.5
     )
     assert json.loads(json.dumps(facts))["receipt"]["adapter_id"] == adapter.id
-    text = screen(facts)
+    text = as_text(screen(facts))
     assert len(text.splitlines()) <= 40
     assert adapter.id in text
     assert "█" in text
@@ -325,9 +318,9 @@ def test_inspect_tells_a_damaged_adapter_from_a_foreign_lora(
 ) -> None:
     write_random(pipe, tmp_path / "a", 1)
     (tmp_path / "a" / "README.md").write_text("changed")
-    assert "SHA-256 differs" in screen(describe_lora(tmp_path / "a"))
+    assert "SHA-256 differs" in as_text(screen(describe_lora(tmp_path / "a")))
     save_diffusers(random_change(pipe, 1), tmp_path / "foreign.safetensors")
-    assert "no receipt" in screen(describe_lora(tmp_path / "foreign.safetensors"))
+    assert "no receipt" in as_text(screen(describe_lora(tmp_path / "foreign.safetensors")))
 
 
 def test_inspect_never_passes_control_characters_on(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
@@ -335,7 +328,7 @@ def test_inspect_never_passes_control_characters_on(pipe: StableDiffusionPipelin
     receipt = json.loads((tmp_path / "a" / "forget.json").read_text())
     receipt["method"], receipt["base"]["id"] = "\x1b[2Jpiu\n\n", "base\x07"
     (tmp_path / "a" / "forget.json").write_text(json.dumps(receipt))
-    text = screen(describe_lora(tmp_path / "a"))
+    text = as_text(screen(describe_lora(tmp_path / "a")))
     assert not any(character < " " and character != "\n" for character in text)
     assert "?[2Jpiu" in text
 

@@ -17,8 +17,9 @@ import pytest
 from diffusers import StableDiffusionPipeline
 
 from piu_lora import load_adapter, read_adapter
-from piu_lora.adapter import describe_lora, screen, unload
+from piu_lora.adapter import describe_lora, unload
 from piu_lora.adapter.folder import file_digest
+from piu_lora.cli.inspect import screen
 from piu_lora.errors import PiuLoraError
 from piu_lora.jobs.evaluation.verify import verify_adapter
 from tests.adapter.stacks import write_random

@@ -14,8 +14,9 @@ from diffusers import StableDiffusionPipeline
 from huggingface_hub import HfApi
 from peft import PeftModel
 
-from piu_lora.adapter import Uploaded, fetch_adapter, read_adapter, unload, upload_adapter
+from piu_lora.adapter import fetch_adapter, read_adapter, unload
 from piu_lora.errors import BadInput, EnvironmentProblem, PiuLoraError
+from piu_lora.hub import Uploaded, upload_files
 from tests.adapter.stacks import forward, write_random
 from tests.hub import LoopbackHub
 
@@ -44,7 +45,7 @@ def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     pauses: list[float] = []
-    monkeypatch.setattr("piu_lora.adapter.hub._pause", pauses.append)
+    monkeypatch.setattr("piu_lora.hub.upload._pause", pauses.append)
     return pauses
 
 
@@ -57,7 +58,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def upload(folder: Path, *, public: bool = False, repository: str = REPO) -> Uploaded:
-    return upload_adapter(folder, list(files_of(folder)), repository, public=public, message="adapter")
+    return upload_files(folder, list(files_of(folder)), repository, public=public, message="adapter")
 
 
 def test_plain_loaders_take_what_was_uploaded(
@@ -86,7 +87,7 @@ def test_plain_loaders_take_what_was_uploaded(
 def test_only_the_named_files_are_sent(writer: LoopbackHub, adapter_folder: Path) -> None:
     (adapter_folder / "[notes].txt").write_text("kept")
     (adapter_folder / "n.txt").write_text("left out: no pattern of the name above")
-    upload_adapter(adapter_folder, ["README.md", "[notes].txt"], REPO, public=False, message="m")
+    upload_files(adapter_folder, ["README.md", "[notes].txt"], REPO, public=False, message="m")
     assert set(writer.files(REPO)) - {".gitattributes"} == {"README.md", "[notes].txt"}
 
 
@@ -324,7 +325,7 @@ def test_a_full_disk(hub: LoopbackHub, adapter_folder: Path, monkeypatch: pytest
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("piu_lora.model.hub.hf_hub_download", full)
+    monkeypatch.setattr("piu_lora.hub.download.hf_hub_download", full)
     with pytest.raises(EnvironmentProblem, match="disk is full"):
         fetch_adapter(REPO)
 
@@ -342,5 +343,5 @@ def test_a_file_that_vanishes_while_it_is_pushed(
 
     monkeypatch.setattr(HfApi, "model_info", vanish)
     with pytest.raises(BadInput, match=r"adapter_config\.json' is no longer there"):
-        upload_adapter(adapter_folder, names, REPO, public=False, message="m")
+        upload_files(adapter_folder, names, REPO, public=False, message="m")
     assert writer.files(REPO) == [".gitattributes"]

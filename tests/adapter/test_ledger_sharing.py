@@ -42,7 +42,7 @@ def test_two_processes_at_once(ledger_path: Path) -> None:
 
 def test_a_lock_that_never_goes_is_busy(ledger_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Ledger(ledger_path).close()
-    monkeypatch.setattr("piu_lora.adapter.ledger._WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("piu_lora.adapter.ledger_file._WAIT_SECONDS", 0.05)
     with Ledger(ledger_path) as ledger:
         other = sqlite3.connect(ledger_path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

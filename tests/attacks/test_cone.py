@@ -4,10 +4,12 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Factors
 from piu_lora.attacks import ATTACKS
-from piu_lora.attacks.cone import cone_conditions, radius
+from piu_lora.attacks.cone import ConeSettings, cone_conditions, radius
 from piu_lora.identity import IdentityBank
 from tests.adapter.stacks import random_change
 from tests.attacks.contexts import QUICK, context_of
+
+CONE = QUICK.section_of(ConeSettings)
 
 
 def test_radius() -> None:
@@ -21,13 +23,11 @@ def test_radius() -> None:
 def test_conditions_lie_where_they_should(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
     context = context_of(pipe, bank, random_change(pipe, 3))
     who = context.people[0]
-    around, mixed = cone_conditions(context, QUICK, who).split([3 * QUICK.cone_images, QUICK.cone_images])
+    around, mixed = cone_conditions(context, QUICK, who).split([3 * CONE.images, CONE.images])
     assert torch.allclose(
-        around @ who.centre, torch.tensor(QUICK.cone_cosines).repeat_interleave(QUICK.cone_images), atol=1e-5
+        around @ who.centre, torch.tensor(CONE.cosines).repeat_interleave(CONE.images), atol=1e-5
     )
-    assert torch.allclose(
-        torch.cat([around, mixed]).norm(dim=1), torch.ones(4 * QUICK.cone_images), atol=1e-5
-    )
+    assert torch.allclose(torch.cat([around, mixed]).norm(dim=1), torch.ones(4 * CONE.images), atol=1e-5)
     # Halfway to somebody of the bank, in their plane: 2 v |m| - centre is that person again.
     doubled = torch.nn.functional.normalize(mixed / (mixed @ who.centre)[:, None] - who.centre, dim=1)
     others = torch.nn.functional.normalize(

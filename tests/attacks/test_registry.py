@@ -8,6 +8,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter import active
 from piu_lora.attacks import ATTACKS, AttackContext, AuditConfig, attack, find_attacks, run_attacks
 from piu_lora.attacks.registry import Outcome
+from piu_lora.attacks.relearn import RelearnSettings
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.model import find_family
@@ -119,10 +120,9 @@ def test_the_same_seed_gives_the_same_figures(pipe: StableDiffusionPipeline, ban
 def test_budgets() -> None:
     assert AuditConfig.preset().budget == "default"
     assert AuditConfig.preset("default", find_family("arc2face")).batch < AuditConfig.preset().batch
-    assert AuditConfig.preset().updated_from_pairs(["relearn_steps=[1, 2]", "far=0.01"]).relearn_steps == (
-        1,
-        2,
-    )
+    assert AuditConfig.preset().updated_from_pairs(["relearn_steps=[1, 2]", "far=0.01"]).section_of(
+        RelearnSettings
+    ).steps == (1, 2)
     with pytest.raises(BadInput, match="unknown budget 'endless'; known: default, quick"):
         AuditConfig.preset("endless")
     for pair, message in (

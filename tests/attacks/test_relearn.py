@@ -9,7 +9,7 @@ from piu_lora.attacks import ATTACKS, AttackContext
 from piu_lora.attacks.copies import attention_blocks, fused_copy
 from piu_lora.attacks.denoise import denoising_loss, draw_noisy
 from piu_lora.attacks.judge import Look
-from piu_lora.attacks.relearn import Course, finetuned
+from piu_lora.attacks.relearn import Course, RelearnSettings, finetuned
 from piu_lora.identity import IdentityBank
 from piu_lora.model import encode_embeddings
 from piu_lora.unlearn.baselines.pictures import latents_of
@@ -56,7 +56,7 @@ def test_an_adapter_that_wipes_everything_withstands_two_steps(
     change = {module: Factors(each.down, each.up * 100) for module, each in context.change.items()}
     found = ATTACKS["relearn"].run(context_of(pipe, bank, change), QUICK)
     assert found.figures["steps_photos_2"] is None
-    assert found.figures["withstood_photos_2"] == QUICK.relearn_steps[-1]
+    assert found.figures["withstood_photos_2"] == QUICK.section_of(RelearnSettings).steps[-1]
     assert not found.succeeded
 
 

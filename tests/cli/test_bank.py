@@ -65,8 +65,17 @@ def test_build_answers_with_an_account_of_every_photograph(photos: Path, tmp_pat
     out = tmp_path / "bank.safetensors"
     found = answer(piu("bank", "build", photos, "--out", out, "--pack", PACK, "--workers", 2, "--json"))
     assert set(found) == {
-        "path", "digest", "identities", "embeddings", "photos", "faces", "layout", "merged", "rejected", "doubles",
-    }  # fmt: skip
+        "path",
+        "digest",
+        "identities",
+        "embeddings",
+        "photos",
+        "faces",
+        "layout",
+        "merged",
+        "rejected",
+        "doubles",
+    }
     assert (found["identities"], found["embeddings"], found["photos"], found["layout"]) == (
         3,
         6,
@@ -228,9 +237,20 @@ def test_forgetting_against_an_imported_bank_of_another_recognizer_is_refused(
 def test_show_answers_with_figures_and_draws_them(bank_file: Path, tmp_path: Path) -> None:
     found = answer(piu("bank", "show", bank_file, "--json"))
     assert set(found) == {
-        "identities", "embeddings", "width", "digest", "per_identity", "norms", "recognizer", "recognizer_sha256", "settings",
-        "same_person", "different_people", "anchors", "first_ids",
-    }  # fmt: skip
+        "identities",
+        "embeddings",
+        "width",
+        "digest",
+        "per_identity",
+        "norms",
+        "recognizer",
+        "recognizer_sha256",
+        "settings",
+        "same_person",
+        "different_people",
+        "anchors",
+        "first_ids",
+    }
     assert (found["identities"], found["embeddings"], found["width"]) == (40, 240, WIDTH)
     assert found["recognizer_sha256"] == RECOGNIZER.sha256
     picture = tmp_path / "cosines.png"
@@ -298,10 +318,8 @@ def test_models_sets_the_pack_up_from_files_at_hand(tmp_path: Path) -> None:
     assert set(found) == {"pack", "recognizer", "recognizer_sha256"}
     assert (found["pack"], found["recognizer"]) == (str(tmp_path / "pack"), "arcface.onnx")
     words = piu("bank", "models", *options)
-    assert (
-        words.stdout
-        == f"face pack in {tmp_path / 'pack'}, recognizer 'arcface.onnx' ({str(found['recognizer_sha256'])[:12]})\n"
-    )
+    digest = str(found["recognizer_sha256"])[:12]
+    assert words.stdout == f"face pack in {tmp_path / 'pack'}, recognizer 'arcface.onnx' ({digest})\n"
 
 
 def test_models_refuses_a_source_that_is_not_there(tmp_path: Path) -> None:

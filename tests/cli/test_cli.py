@@ -78,7 +78,8 @@ def test_help_answers_in_about_a_second() -> None:
 
 
 def test_help_imports_no_model_library() -> None:
-    code = "import sys, piu_lora.cli.app; print(sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
+    heavy = "{'torch', 'diffusers', 'transformers', 'numpy'}"
+    code = f"import sys, piu_lora.cli.app; print(sorted({heavy} & set(sys.modules)))"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -89,10 +90,18 @@ def test_help_imports_no_model_library() -> None:
 
 def test_forget_generate_evaluate(tmp_path: Path) -> None:
     """The whole way, short: folder, JSON result, grid, report, exit 1 on a missed threshold."""
-    small = [part for key, value in (
-        ("train.steps", 3), ("evaluation.forget_images", 2), ("evaluation.retain_images", 2), ("evaluation.nearest", 2),
-        ("evaluation.anchor_images", 1), ("evaluation.steps", 2),
-    ) for part in ("--set", f"{key}={value}")]  # fmt: skip
+    small = [
+        part
+        for key, value in (
+            ("train.steps", 3),
+            ("evaluation.forget_images", 2),
+            ("evaluation.retain_images", 2),
+            ("evaluation.nearest", 2),
+            ("evaluation.anchor_images", 1),
+            ("evaluation.steps", 2),
+        )
+        for part in ("--set", f"{key}={value}")
+    ]
     out = tmp_path / "adapter"
     made = piu("forget", "--identity", "mini-0007", "--out", out, "--json", *small)
     assert made.returncode == 0, made.stderr
@@ -263,7 +272,7 @@ def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_and_resume(tmp_path: Path) -> None:
-    """SIGINT to the real process in the middle of training; the resumed adapter equals an uninterrupted one."""
+    """SIGINT to the real process while it trains; the resumed adapter equals an uninterrupted one."""
     long = ["--set", "train.steps=20", "--set", "train.checkpoint_every=2"]
     line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, *long)
     run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)

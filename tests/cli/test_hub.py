@@ -56,7 +56,7 @@ def piu(*arguments: object) -> Result:
 def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoopbackHub:
     hub.add_token(TOKEN, "tester", write=True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr("piu_lora.adapter.hub._pause", lambda _: None)
+    monkeypatch.setattr("piu_lora.hub.upload._pause", lambda _: None)
     monkeypatch.chdir(tmp_path)
     return hub
 
@@ -256,9 +256,13 @@ def test_the_token_never_shows_not_even_with_debug(
     writer.fail("/resolve/", status=403, times=None)
     root = Path(__file__).parent.parent.parent
     done = subprocess.run(
-        [sys.executable, "-c", BOTH, "push", str(adapter_folder), REPO], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", BOTH, "push", str(adapter_folder), REPO],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug", "PYTHONPATH": str(root)},
-    )  # fmt: skip
+    )
     for refusal in ("your token may not write to", "is not in the cache, and the Hub answers 403"):
         assert refusal in done.stderr
     assert (

@@ -22,10 +22,13 @@ from piu_lora.cli.messages import OptionFormatter, option_names, translated
         ("out = 'a b.jpg' does not end in .png", "--out 'a b.jpg' does not end in .png"),
         ("people = 5000 is out of range", "--people 5000 is out of range"),
         ("with `identity` they", "with --identity they"),
-        ("vary='train.key=1' or variants='piu train.key=1'", "--vary 'train.key=1' or --variant 'piu train.key=1'"),
+        (
+            "vary='train.key=1' or variants='a train.key=1'",
+            "--vary 'train.key=1' or --variant 'a train.key=1'",
+        ),
         ("the adapter's anchor; pass pack=DIR", "the adapter's anchor; pass --pack DIR"),
     ],
-)  # fmt: skip
+)
 def test_settings_and_arguments_become_options(message: str, expected: str) -> None:
     assert translated(message) == expected
 

@@ -15,11 +15,16 @@ QUICK = ("--set", "train.steps=2", "--set", "train.batch=2", "--no-evaluate")
 LEAN = [
     part
     for pair in (
-        "evaluation.forget_images=1", "evaluation.retain_images=1", "evaluation.nearest=1", "evaluation.anchor_images=1",
-        "evaluation.steps=2", "report.leak_images=0", "report.sweep_images=0",
+        "evaluation.forget_images=1",
+        "evaluation.retain_images=1",
+        "evaluation.nearest=1",
+        "evaluation.anchor_images=1",
+        "evaluation.steps=2",
+        "report.leak_images=0",
+        "report.sweep_images=0",
     )
     for part in ("--set", pair)
-]  # fmt: skip
+]
 
 
 def run(*arguments: object) -> str:

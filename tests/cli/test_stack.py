@@ -69,8 +69,9 @@ def test_merge_withdraw_and_ledger(tmp_path: Path, own_ledger: Path) -> None:
     ]
     listed = json.loads(run("ledger", "list", "--json").stdout)["adapters"]
     assert {(each["adapter_id"], each["state"]) for each in listed} == {
-        (facts["adapter_id"], "withdrawn"), (read_adapter(tmp_path / "n").id, "active"),
-    }  # fmt: skip
+        (facts["adapter_id"], "withdrawn"),
+        (read_adapter(tmp_path / "n").id, "active"),
+    }
     assert "mini-" not in run("ledger", "list").stdout.replace("arc2face-mini", "")
     assert run("ledger", "check", tmp_path).returncode == 0
     assert run("ledger", "show", read_adapter(tmp_path / "n").id[:6]).returncode == 0

@@ -323,3 +323,35 @@ def test_rows_are_read_and_normalised_only_when_asked_for(file: Path) -> None:
     picked = half.rows_of([1])[torch.tensor([0, 3])]
     assert picked.dtype == torch.float32
     torch.testing.assert_close(picked.norm(dim=1), torch.ones(2), atol=1e-6, rtol=0)
+
+
+def with_header(file: Path, **changes: str) -> Path:
+    """The same bank with other values in its header."""
+    header = {"format": FORMAT, "recognizer": "r", "recognizer_sha256": "", "settings": "{}", **changes}
+    save_file(load_file(file), file, metadata=header)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("[1]", r"settings = \[1\]: input should be a valid object"),
+        ("{", "settings = '{': expecting property name"),
+        ('{"detector": NaN}', "NaN is no number of JSON"),
+        ("[" * 100_000, "it is nested too deeply"),
+    ],
+)
+def test_a_damaged_header_is_refused_in_a_sentence(file: Path, settings: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        IdentityBank.load(with_header(file, settings=settings))
+    assert "build it again or download it" in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(file))
+
+
+def test_keys_of_other_programs_are_left_aside(file: Path) -> None:
+    assert (
+        IdentityBank.load(with_header(file, recognizer="x" * 80, made_by="somebody")).recognizer.name
+        == "x" * 80
+    )
+    with pytest.raises(BadInput, match=r"recognizer = 'x+: string should have at most 4096 characters"):
+        IdentityBank.load(with_header(file, recognizer="x" * 5000))

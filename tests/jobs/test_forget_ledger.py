@@ -91,7 +91,7 @@ def test_a_ledger_that_stays_locked_leaves_the_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The training is not lost: the same command with ``resume`` ends it."""
-    monkeypatch.setattr("piu_lora.adapter.ledger._WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("piu_lora.adapter.ledger_file._WAIT_SECONDS", 0.05)
     with Ledger(own_ledger) as ledger:
         other = sqlite3.connect(own_ledger, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

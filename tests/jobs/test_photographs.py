@@ -16,7 +16,7 @@ from piu_lora.identity import IdentityBank
 from piu_lora.jobs.banks.pack import DETECTOR, DETECTOR_SOURCE
 from piu_lora.jobs.forget import forget
 from piu_lora.model import describe, load_base
-from piu_lora.model.layout import ARC2FACE, SD15
+from piu_lora.model.families.arc2face import ARC2FACE, SD15
 from tests.arc2face import write_arc2face, write_sd15
 from tests.cli.test_cli import piu
 from tests.hub import LoopbackHub

@@ -23,7 +23,7 @@ from piu_lora.model import (
     load_base,
 )
 from piu_lora.model.base import family_of
-from piu_lora.model.layout import ARC2FACE, SD15
+from piu_lora.model.families.arc2face import ARC2FACE, SD15
 from tests.arc2face import ENCODER, TINY, UNET, build_unet, write_arc2face, write_sd15
 from tests.hub import LoopbackHub
 

@@ -8,7 +8,8 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from piu_lora.errors import BadInput
-from piu_lora.model.condition import PROMPT, TokenSample, encode_embeddings, encode_empty, identity_position
+from piu_lora.model.condition import TokenSample, encode_embeddings, encode_empty, identity_position
+from piu_lora.model.family import Prompt
 from tests.golden import condition as golden
 from tests.tiny import WIDTH
 
@@ -126,7 +127,7 @@ def test_a_vector_that_does_not_fit_is_refused(
 @torch.no_grad()
 def test_the_encoder_is_given_back_as_it_was(parts: tuple[CLIPTextModel, CLIPTokenizer]) -> None:
     encoder, tokenizer = parts
-    tokens = tokenizer(PROMPT, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids
+    tokens = tokenizer(Prompt().text, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids
     before, empty = encoder(input_ids=tokens)[0], encode_empty(encoder, tokenizer)
     encode_embeddings(encoder, tokenizer, people(2))
     assert torch.equal(encoder(input_ids=tokens)[0], before)

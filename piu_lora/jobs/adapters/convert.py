@@ -25,6 +25,7 @@ from piu_lora.adapter import (
     write_peft,
 )
 from piu_lora.adapter.extract import Extracted, extract_change, read_checkpoint
+from piu_lora.adapter.records import MemberRecord
 from piu_lora.errors import BadInput
 from piu_lora.jobs.ledger import identities_of, registered
 from piu_lora.model import DTYPES, Precision, attention_digest, describe, encoder_digest, load_base
@@ -34,7 +35,7 @@ __all__ = ["Converted", "Reshaped", "convert_adapter", "extract_adapter", "resiz
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion wrote, and the largest relative error that the change of precision made in a factor."""
+    """What a conversion wrote, and the largest relative error that casting made in a factor."""
 
     path: Path
     format: str
@@ -127,9 +128,15 @@ def _casting_error(exact: Change, stored: Change) -> float:
 
 
 def resize_adapter(
-    source: str | Path, out: str | Path, *, rank: int = 0, tolerance: float = 0.0, dtype: Precision = "fp16", force: bool = False,
+    source: str | Path,
+    out: str | Path,
+    *,
+    rank: int = 0,
+    tolerance: float = 0.0,
+    dtype: Precision = "fp16",
+    force: bool = False,
     ledger: Ledger | None = None,
-) -> Reshaped:  # fmt: skip
+) -> Reshaped:
     """Write an adapter of lower rank: in every layer the best approximation (Eckart-Young).
 
     Args:
@@ -145,21 +152,34 @@ def resize_adapter(
     stored, errors = compress_change(
         adapter.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype]
     )
-    members = adapter.receipt.members or [
+    members: list[MemberRecord] = adapter.receipt.members or [
         {"adapter_id": adapter.id, "weight": 1.0, "weights_sha256": weights_digest(adapter)}
     ]
     receipt = Receipt(
-        adapter.receipt.base, "resize", {"rank": rank, "tolerance": tolerance, "dtype": dtype, "of": adapter.id}, members=members,
-        evaluation={"compression": compression_facts(errors)}, versions=library_versions(),
-    ).for_people(adapter.receipt.people)  # fmt: skip
+        adapter.receipt.base,
+        "resize",
+        {"rank": rank, "tolerance": tolerance, "dtype": dtype, "of": adapter.id},
+        members=members,
+        evaluation={"compression": compression_facts(errors)},
+        versions=library_versions(),
+    ).for_people(adapter.receipt.people)
     (identity,) = identities_of(ledger, [adapter.id])
     return _write(out, stored, receipt, errors, dtype, ledger, identity, force=force)
 
 
 def extract_adapter(
-    base: str | Path, dense: str | Path, out: str | Path, *, rank: int = 0, tolerance: float = 0.0, dtype: Precision = "fp16",
-    ignore_rest: bool = False, force: bool = False, ledger: Ledger | None = None, identity: str | Path = "",
-) -> Reshaped:  # fmt: skip
+    base: str | Path,
+    dense: str | Path,
+    out: str | Path,
+    *,
+    rank: int = 0,
+    tolerance: float = 0.0,
+    dtype: Precision = "fp16",
+    ignore_rest: bool = False,
+    force: bool = False,
+    ledger: Ledger | None = None,
+    identity: str | Path = "",
+) -> Reshaped:
     """Make an adapter of the difference between a retrained UNet and its base, so that results of the
     official code become adapters.
 
@@ -190,9 +210,12 @@ def extract_adapter(
         encoder_digest(pipe.text_encoder),
     )
     receipt = Receipt(
-        ref, "extract", {"rank": rank, "tolerance": tolerance, "dtype": dtype},
-        evaluation={"compression": compression_facts(errors), "left_out": found.left_out}, versions=library_versions(),
-    )  # fmt: skip
+        ref,
+        "extract",
+        {"rank": rank, "tolerance": tolerance, "dtype": dtype},
+        evaluation={"compression": compression_facts(errors), "left_out": found.left_out},
+        versions=library_versions(),
+    )
     return replace(
         _write(out, stored, receipt, errors, dtype, ledger, identity, force=force), extracted=found
     )
@@ -201,14 +224,22 @@ def extract_adapter(
 def _require_size(rank: int, tolerance: float) -> None:
     if rank < 0 or not 0 <= tolerance < 1 or (not rank and not tolerance):
         raise BadInput(
-            f"rank = {rank!r}, tolerance = {tolerance!r}: pass rank=N of 1 or more, or tolerance=SHARE between 0 and 1"
+            f"rank = {rank!r}, tolerance = {tolerance!r}: pass rank=N of 1 or more, "
+            "or tolerance=SHARE between 0 and 1"
         )
 
 
 def _write(
-    out: str | Path, change: Change, receipt: Receipt, errors: dict[str, LayerError], dtype: str, ledger: Ledger | None,
-    identity: str | Path, *, force: bool,
-) -> Reshaped:  # fmt: skip
+    out: str | Path,
+    change: Change,
+    receipt: Receipt,
+    errors: dict[str, LayerError],
+    dtype: str,
+    ledger: Ledger | None,
+    identity: str | Path,
+    *,
+    force: bool,
+) -> Reshaped:
     output = OutputFolder(out, force=force)
     with (
         output.claimed(),

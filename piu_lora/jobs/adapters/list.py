@@ -7,12 +7,11 @@ from typing import Any
 
 from piu_lora.adapter import read_adapter, refuse_existing, write_file
 from piu_lora.errors import BadInput
-from piu_lora.evidence import aligned
 from piu_lora.groups import FORGET, RANDOM
 
-__all__ = ["index_adapters", "index_table", "write_index"]
+__all__ = ["HEAD", "index_adapters", "index_row", "write_index"]
 
-_HEAD = ("folder", "base", "method", "people", "rank", "kB", "forget ISM", "retain ISM")
+HEAD = ("folder", "base", "method", "people", "rank", "kB", "forget ISM", "retain ISM")
 
 
 def index_adapters(folder: Path) -> list[dict[str, Any]]:
@@ -35,31 +34,28 @@ def _facts(path: Path) -> dict[str, Any]:
         if figure.group in (FORGET, RANDOM) and figure.ratio is not None:
             ratios.setdefault(figure.group, []).append(round(figure.ratio, 3))
     return {
-        "folder": path.name, "adapter_id": adapter.id, "base": receipt.base.id, "method": receipt.method,
-        "people": receipt.people, "ranks": sorted({factors.rank for factors in adapter.change.values()}),
+        "folder": path.name,
+        "adapter_id": adapter.id,
+        "base": receipt.base.id,
+        "method": receipt.method,
+        "people": receipt.people,
+        "ranks": sorted({factors.rank for factors in adapter.change.values()}),
         "bytes": (path / "pytorch_lora_weights.safetensors").stat().st_size,
-        "forget": ratios.get(FORGET, []), "retain": ratios.get(RANDOM, []),
+        "forget": ratios.get(FORGET, []),
+        "retain": ratios.get(RANDOM, []),
         "others": sorted(each.name for each in path.glob("*.safetensors") if each.name not in receipt.files),
-    }  # fmt: skip
+    }
 
 
-def index_table(adapters: Sequence[dict[str, Any]]) -> str:
-    """For people: ISM after / before by each recognizer."""
-    return "\n".join(aligned([_HEAD, *map(_row, adapters)]))
-
-
-def _row(each: dict[str, Any]) -> tuple[str, ...]:
-    ranks = str(each["ranks"][0]) if len(each["ranks"]) == 1 else f"{each['ranks'][0]}-{each['ranks'][-1]}"
-    figures = (" / ".join(f"x {ratio:.3f}" for ratio in each[group]) or "-" for group in ("forget", "retain"))
-    return (
-        each["folder"],
-        each["base"],
-        each["method"],
-        str(each["people"]),
-        ranks,
-        f"{each['bytes'] / 1e3:.0f}",
-        *figures,
+def index_row(entry: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of an adapter below ``HEAD``; ISM after / before by each recognizer."""
+    ranks = entry["ranks"]
+    span = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}"
+    figures = (
+        " / ".join(f"x {ratio:.3f}" for ratio in entry[group]) or "-" for group in ("forget", "retain")
     )
+    size = f"{entry['bytes'] / 1e3:.0f}"
+    return (entry["folder"], entry["base"], entry["method"], str(entry["people"]), span, size, *figures)
 
 
 def write_index(adapters: Sequence[dict[str, Any]], out: Path, *, force: bool = False) -> None:
@@ -72,12 +68,8 @@ def write_index(adapters: Sequence[dict[str, Any]], out: Path, *, force: bool = 
     if out.suffix == ".json":
         text = json.dumps({"adapters": list(adapters)}, indent=2) + "\n"
     elif out.suffix == ".md":
-        text = (
-            "\n".join(
-                "| " + " | ".join(row) + " |" for row in [_HEAD, ["---"] * len(_HEAD), *map(_row, adapters)]
-            )
-            + "\n"
-        )
+        rows = [HEAD, ["---"] * len(HEAD), *map(index_row, adapters)]
+        text = "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
     else:
         raise BadInput(f"out = {str(out)!r} ends in neither .json nor .md; the suffix chooses the format")
     write_file(out, text.encode())

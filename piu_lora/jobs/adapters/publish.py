@@ -15,12 +15,12 @@ from piu_lora.adapter import (
     fetch_adapter,
     read_adapter,
     scan_files,
-    upload_adapter,
 )
 from piu_lora.adapter.folder import CARD_FILE, RECEIPT_FILE
 from piu_lora.adapter.scan import image_kind
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, PiuLoraError
+from piu_lora.hub import upload_files
 from piu_lora.identity import ResolvedIdentity, resolve_identity
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.request.readers import reader_for
@@ -55,9 +55,17 @@ class Published:
 
 
 def push(
-    adapter: str | Path, repository: str, *, public: bool = False, dry_run: bool = False, identity: str | Path | None = None,
-    bank: str | Path | None = None, base: str = "", pack: str | Path | None = None, ledger: Ledger | None = None,
-) -> Published:  # fmt: skip
+    adapter: str | Path,
+    repository: str,
+    *,
+    public: bool = False,
+    dry_run: bool = False,
+    identity: str | Path | None = None,
+    bank: str | Path | None = None,
+    base: str = "",
+    pack: str | Path | None = None,
+    ledger: Ledger | None = None,
+) -> Published:
     """Push an adapter folder to the Hub, after looking through every file for what names the forgotten
     person.
 
@@ -83,14 +91,15 @@ def push(
         found = [f"{hit.file} at byte {hit.offset}: {hit.what}" for hit in dict.fromkeys(hits)]
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise BadInput(
-            f"nothing was pushed, because the folder may name the person it forgets: {'; '.join(found[:_SHOWN])}{more}; "
+            "nothing was pushed, because the folder may name the person it forgets: "
+            f"{'; '.join(found[:_SHOWN])}{more}; "
             "remove that and make the adapter anew"
         )
     sizes = {name: (opened.path / name).stat().st_size for name in files}
     card, people = _card(opened), opened.receipt.people
     if dry_run:
         return Published(sizes, card, people)
-    done = upload_adapter(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
+    done = upload_files(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
     return Published(sizes, card, people, done.url, done.commit, done.changed)
 
 
@@ -104,7 +113,10 @@ def _card(adapter: Adapter) -> str:
 
 
 def _files_of(adapter: Adapter) -> list[str]:
-    """What the receipt lists, without pictures of people. A file that it does not list is somebody's mistake."""
+    """What the receipt lists, without pictures of people.
+
+    A file that it does not list is somebody's mistake.
+    """
     listed = {RECEIPT_FILE, *adapter.receipt.files}
     present = {
         path.relative_to(adapter.path).as_posix() for path in adapter.path.rglob("*") if path.is_file()
@@ -114,13 +126,16 @@ def _files_of(adapter: Adapter) -> list[str]:
     )
     if foreign:
         raise BadInput(
-            f"the adapter folder holds {foreign[0]!r}, which its receipt does not list; move it elsewhere before pushing"
+            f"the adapter folder holds {foreign[0]!r}, which its receipt does not list; "
+            "move it elsewhere before pushing"
         )
-    pictures = {name for name in present & listed if name != _CURVE and image_kind(adapter.path / name)}
+    kinds = {name: image_kind(adapter.path / name) for name in present & listed}
+    pictures = {name for name, kind in kinds.items() if kind and (name != _CURVE or kind == "other")}
     misplaced = sorted(name for name in pictures if not name.startswith("report/"))
     if misplaced:
         raise BadInput(
-            f"the adapter folder holds a picture, {misplaced[0]!r}, outside report/; make the adapter anew without it"
+            f"the adapter folder holds a picture, {misplaced[0]!r}, outside report/; "
+            "make the adapter anew without it"
         )
     return sorted(present & listed - pictures)
 
@@ -133,7 +148,7 @@ def _people(
     pack: str | Path | None,
     ledger: Ledger | None,
 ) -> list[Secrets]:
-    """Whom the adapter forgets, as given and as the ledger knows; of a merged adapter, every member's person."""
+    """Whom the adapter forgets, by the arguments and by the ledger; of a merged one, all members' people."""
     base = base or adapter.receipt.base.family
     entries, unknown = _entries(adapter, ledger)
     people = [
@@ -172,7 +187,8 @@ def _secrets(identity: str, bank: str | Path | None, base: str, pack: str | Path
     except PiuLoraError as error:
         why = str(error).replace(identity, "...")
         _log.warning(
-            "the embedding of the forgotten person is not at hand, so the files are searched for texts only: %s",
+            "the embedding of the forgotten person is not at hand, "
+            "so the files are searched for texts only: %s",
             why,
         )
         return Secrets.of(identity, sources=_photos(identity))

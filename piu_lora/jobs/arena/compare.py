@@ -216,11 +216,7 @@ def drawn_people(bank: IdentityBank, family: BaseFamily, count: int) -> list[str
     Raises:
         BadInput: the bank has too few.
     """
-    left_out: set[int] = set()
-    if family.name == "mini":
-        from piu_lora.model import mini
-
-        left_out = set(mini.TUNED_ON)
+    left_out = family.companions.tuned_on if family.companions else frozenset()
     order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(0)).tolist()
     free = [row for row in order if row not in left_out]
     if not 1 <= count <= len(free):

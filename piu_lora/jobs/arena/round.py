@@ -3,14 +3,14 @@
 import copy
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.config import METHOD_PRESETS, ForgetConfig
+from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
 from piu_lora.groups import FORGET, GROUPS
@@ -26,6 +26,7 @@ from piu_lora.settings import Settings
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, find_baseline
 
+Recognise = Callable[[torch.Tensor], torch.Tensor]
 __all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods", "verified_share"]
 
 UNTOUCHED = "untouched"
@@ -51,9 +52,14 @@ def known_methods(family: BaseFamily | None = None) -> list[str]:
         *(
             name
             for name, baseline in BASELINES.items()
-            if family is None or family.name == "mini" or not baseline.needs_recognizer
+            if family is None or not baseline.needs_recognizer or _differentiable(family) is not None
         ),
     ]
+
+
+def _differentiable(family: BaseFamily) -> Callable[[torch.device], Recognise] | None:
+    """The recognizer with gradients that comes with a family of bases; None where none does."""
+    return family.companions.differentiable if family.companions else None
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Contender:
         Raises:
             BadInput: settings that do not exist, or that all contenders share.
         """
-        own = ForgetConfig.preset(family, self.method if self.method in METHOD_PRESETS else "piu")
+        own = ForgetConfig.preset(family, self.method if self.method in METHODS else "piu")
         same = {name: getattr(shared, name) for name in SHARED}
         found = own.updated({"method": self.method, **same}).updated_from_pairs(self.pairs)
         if found.decoys != own.decoys:
@@ -181,11 +187,8 @@ class Round:
         problem, bank = self.request.problem, self.request.bank
         if len(problem.targets) != 1:
             raise BadInput("the baselines forget one person at a time")
-        recognise = None
-        if self.family.name == "mini":
-            from piu_lora.model.mini.differentiable import differentiable_recognizer
-
-            recognise = differentiable_recognizer(self.session.pipe.device)
+        differentiable = _differentiable(self.family)
+        recognise = differentiable(self.session.pipe.device) if differentiable else None
         target = problem.targets[0]
         everybody = problem.retain[torch.arange(len(problem.retain))]
         return BaselineProblem(

@@ -46,7 +46,7 @@ class Audited:
 
     @property
     def section(self) -> Audit:
-        """The report's section "audit" (docs/report.md)."""
+        """The report's section "audit" (docs/reference/report.md)."""
         assert self.report.audit is not None
         return self.report.audit
 

@@ -37,7 +37,7 @@ def open_attack_context(
         [point for person in request.people for point in (person.target.centre, person.target.anchor)]
     )
     control = choose_control(request.bank, request.retained.held_out, away, generator)
-    count = max(config.relearn_photos[-1], config.bypass_photos)
+    count = config.photographs()
     people = tuple(
         _forgotten(session, request, config, index, count if index < config.people else 0)
         for index in range(len(request.people))
@@ -154,11 +154,10 @@ def _fitted(images: torch.Tensor, size: int) -> torch.Tensor:
 def _differentiable(
     session: Session, request: ErasureRequest
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """The conditioning recognizer with gradients; the embedded base has one."""
-    from piu_lora.model import mini
-
-    if session.family.name != "mini" or request.bank.recognizer != mini.conditioning_bank().recognizer:
+    """The conditioning recognizer with gradients, where one comes with the base and is the bank's."""
+    companions = session.family.companions
+    if companions is None or companions.differentiable is None:
         return None
-    from piu_lora.model.mini.differentiable import differentiable_recognizer
-
-    return differentiable_recognizer(session.pipe.device)
+    if request.bank.recognizer != companions.bank().recognizer:
+        return None
+    return companions.differentiable(session.pipe.device)

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -321,12 +321,3 @@ def merge_doubles(bank: IdentityBank, pairs: Sequence[Double]) -> IdentityBank:
         [torch.full((len(part),), label, dtype=torch.int32) for label, part in enumerate(rows)]
     )
     return IdentityBank(torch.cat(rows), labels, list(people), bank.recognizer, bank.settings)
-
-
-def account(build: BankBuild) -> Iterator[str]:
-    """The build in lines for people: counts, every rejected photograph, every double."""
-    yield f"{len(build.bank)} identities, {len(build.bank.embeddings)} embeddings from {build.photos} photographs ({build.faces} faces)"
-    yield from (f"left out  {each.photo}: {each.reason}" for each in build.rejected)
-    verb = "merged" if build.merged else "double?"
-    yield from (f"{verb}  {each.first} and {each.second}: cosine {each.cosine:.3f}" for each in build.doubles)
-    yield f"digest {build.bank.digest}"

@@ -1,24 +1,31 @@
-"""One thing found out about this machine, and all of them together."""
+"""What was found out about this machine, and which commands can run by it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from typing import Any, Literal
 
-__all__ = ["Finding", "Report", "Status", "first_line", "guarded", "size"]
+__all__ = ["Finding", "Report", "command_findings", "first_line", "guarded", "size"]
 
-Status = Literal["ok", "warning", "missing"]
+_MINI = ("torch (Device)", "import (onnxruntime)", "mini (Models)", "out (Disk)")
+_ARC2FACE = ("torch (Device)", "Arc2Face (Models)", "Stable Diffusion 1.5 (Models)", "out (Disk)")
+_FACES = ("import (onnxruntime)", "detector (Face pack)", "arcface.onnx (Face pack)")
+# A command, what it cannot do without, and what it needs to read faces.
+_COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    **{f"{verb} mini": (_MINI, ()) for verb in ("forget", "generate", "evaluate", "stack")},
+    **{f"{verb} arc2face": (_ARC2FACE, _FACES) for verb in ("forget", "generate")},
+    "evaluate arc2face": ((*_ARC2FACE, *_FACES), ()),
+    "bank build": ((*_FACES, "out (Disk)"), ()),
+    "push": (("Hub token (Token)",), ()),
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found: ``missing`` stops something, ``warning`` does not; ``advice`` holds one step or command
-    per line.
-    """
+    """``missing`` stops something, ``warning`` does not; ``advice`` holds one step or command a line."""
 
     section: str
     name: str
-    status: Status
+    status: Literal["ok", "warning", "missing"]
     value: str
     advice: str = ""
 
@@ -32,42 +39,18 @@ class Report:
     @property
     def ready(self) -> bool:
         """Whether every command works on the embedded base."""
-        commands = [
-            finding
-            for finding in self.findings
-            if finding.section == "Commands" and finding.name.endswith(" mini")
+        mini = [
+            entry.status for entry in self.findings if entry.section == "Commands" and "mini" in entry.name
         ]
-        return bool(commands) and all(finding.status != "missing" for finding in commands)
+        return bool(mini) and "missing" not in mini
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON knows it."""
         return {"format": 1, "ready": self.ready, "findings": [asdict(finding) for finding in self.findings]}
 
-    def table(self) -> str:
-        """The report for people. Advice is never wrapped, so that commands can be copied."""
-        lines: list[str] = []
-        for section, rows in groupby(self.findings, key=lambda finding: finding.section):
-            lines += [section, *_rows(list(rows)), ""]
-        return "\n".join(
-            [*lines, "the embedded base is ready" if self.ready else "the embedded base cannot be used yet"]
-        )
-
-
-def _rows(findings: Sequence[Finding]) -> Iterator[str]:
-    """Two rows of a section often need the same cure: it is shown once."""
-    width = max(len(finding.name) for finding in findings)
-    given = set()
-    for finding in findings:
-        yield f"  {finding.status:7}  {finding.name:{width}}  {finding.value}"
-        if finding.advice not in given:
-            yield from (f"{'':{width + 13}}> {line}" for line in finding.advice.splitlines())
-        given.add(finding.advice)
-
 
 def guarded(section: str, name: str, probe: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """The probe's findings; if it raises, those made before and one that says so: a doctor who faints helps
-    nobody.
-    """
+    """The findings of a probe; where it raises, those made before, and one that says so."""
     findings: list[Finding] = []
     try:
         for finding in probe():
@@ -77,15 +60,31 @@ def guarded(section: str, name: str, probe: Callable[[], Iterable[Finding]]) -> 
     return findings
 
 
+def command_findings(findings: Sequence[Finding], *, with_arc2face: bool) -> Iterator[Finding]:
+    """Each command: ready, or what it lacks. A need of which nothing is known is lacking."""
+    at_hand = {f"{entry.name} ({entry.section})" for entry in findings if entry.status != "missing"}
+    for name, (needs, faces) in _COMMANDS.items():
+        lacking = [need for need in needs if need not in at_hand]
+        faceless = [need for need in faces if need not in at_hand]
+        if "arc2face" in name and not with_arc2face:
+            continue
+        if lacking:
+            yield Finding("Commands", name, "missing", f"needs {', '.join(lacking)}")
+        elif faceless:
+            limits = "only with embeddings, not photographs, and with evaluate=False"
+            yield Finding("Commands", name, "warning", f"{limits}; else it needs {', '.join(faceless)}")
+        else:
+            yield Finding("Commands", name, "ok", "ready")
+
+
 def first_line(error: BaseException) -> str:
     """The kind of an error and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
 def size(count: float) -> str:
     """A number of bytes, in the decimal units of disks and downloads."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, scale, digits in (("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 1)):
         if count >= scale:
-            return f"{count / scale:.2f} {unit}" if unit == "GB" else f"{count / scale:.1f} {unit}"
+            return f"{count / scale:.{digits}f} {unit}"
     return f"{count:.0f} bytes"

@@ -1,91 +1,88 @@
-"""Python and the libraries: what is installed, against what piu-lora asks for. Nothing is imported for it."""
+"""Python and the libraries against what piu-lora asks for; and onnxruntime, which comes in two packages.
+
+``onnxruntime`` and ``onnxruntime-gpu`` install the same module. With both, the files are of the one that
+was installed last, and removing either takes them from the other; ``pip check`` says nothing.
+"""
 
 import platform
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from importlib.metadata import Distribution, distributions
-from typing import TYPE_CHECKING
+from typing import Any
 
-from piu_lora.jobs.doctor.finding import Finding, guarded
+from piu_lora.jobs.doctor.finding import Finding, first_line
 
-if TYPE_CHECKING:
-    from packaging.specifiers import SpecifierSet
+__all__ = ["import_onnxruntime", "package_findings", "runtime_findings"]
 
-__all__ = ["PACKAGES", "demands", "installed", "package_findings"]
-
-SECTION = "Python"
-PACKAGES = (
-    "torch", "diffusers", "peft", "transformers", "safetensors", "huggingface_hub", "insightface", "onnxruntime", "accelerate",
-)  # fmt: skip
-# Either distribution brings the module.
-_SAME_MODULE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # either brings the module
 
 
-def installed(name: str, paths: Sequence[str] | None = None) -> Distribution | None:
-    """The distribution of that name on the search paths (``sys.path``), if any."""
-    found = distributions(name=name) if paths is None else distributions(name=name, path=list(paths))
-    return next(iter(found), None)
-
-
-def demands(paths: Sequence[str] | None = None) -> "dict[str, SpecifierSet]":
-    """What piu-lora asks of each package; accelerate is asked for by peft."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    wanted = {}
-    for source in ("peft", "piu-lora"):
-        distribution = installed(source, paths)
-        for requirement in map(Requirement, (distribution and distribution.requires) or []):
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                wanted[str(canonicalize_name(requirement.name))] = requirement.specifier
-    return wanted
+def _installed(paths: Sequence[str] | None, *names: str) -> list[Distribution]:
+    path = sys.path if paths is None else list(paths)
+    return [package for name in names for package in list(distributions(name=name, path=path))[:1]]
 
 
 def package_findings(paths: Sequence[str] | None = None) -> Iterator[Finding]:
-    """The version of Python, of piu-lora and of each library."""
-    from piu_lora import __version__
+    """The version of Python, and of each library that piu-lora asks for.
 
-    yield Finding(
-        SECTION, "python", "ok", f"{platform.python_version()} ({platform.system()} {platform.machine()})"
-    )
-    yield Finding(SECTION, "piu-lora", "ok", __version__)
-    for name in PACKAGES:
-        yield from guarded(SECTION, name, partial(_package, name, paths))
+    Args:
+        paths: where to look for packages; ``sys.path`` by default.
+    """
+    from packaging.requirements import Requirement
 
-
-def _package(name: str, paths: Sequence[str] | None) -> list[Finding]:
-    candidates = (installed(other, paths) for other in _SAME_MODULE.get(name, (name,)))
-    distribution = next((found for found in candidates if found is not None), None)
-    if distribution is None:
-        return [Finding(SECTION, name, "missing", "not installed", _pip(name, paths))]
-    wanted = demands(paths).get(name.replace("_", "-"))
-    version = distribution.version
-    if wanted is None or wanted.contains(version, prereleases=True):
-        return [
-            Finding(
-                SECTION, name, "ok", f"{version} ({distribution.name})" if name in _SAME_MODULE else version
+    python = f"{platform.python_version()} ({platform.system()} {platform.machine()})"
+    yield Finding("Python", "python", "ok", python)
+    (own,) = _installed(paths, "piu-lora")
+    yield Finding("Python", "piu-lora", "ok", own.version)
+    for wanted in map(Requirement, own.requires or []):
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        names, bounds = _RUNTIMES if wanted.name in _RUNTIMES else (wanted.name,), wanted.specifier
+        package = next(iter(_installed(paths, *names)), None)
+        if package is not None and bounds.contains(package.version, prereleases=True):
+            yield Finding(
+                "Python", wanted.name, "ok", f"{package.version}{' (GPU)' * ('gpu' in package.name)}"
             )
-        ]
-    # Above the range is untested, below it is known not to work.
-    older = any(
-        not part.contains(version, prereleases=True)
-        for part in wanted
-        if part.operator in (">=", ">", "==", "~=")
-    )
-    return [
-        Finding(
-            SECTION,
-            name,
-            "missing" if older else "warning",
-            f"{version}, but piu-lora needs {wanted}",
-            _pip(name, paths),
+            continue
+        value = "not installed" if package is None else f"{package.version}, but piu-lora needs {bounds}"
+        # A version above the bounds is untested; one below is known not to work.
+        newer = package is not None and all(
+            bound.contains(package.version, prereleases=True) for bound in bounds if bound.operator == ">="
         )
-    ]
+        fetch = f'pip install "{wanted.name}{bounds}"'
+        yield Finding("Python", wanted.name, "warning" if newer else "missing", value, fetch)
 
 
-def _pip(name: str, paths: Sequence[str] | None) -> str:
+def import_onnxruntime() -> Any:
+    """The module. What a removal leaves behind imports as an empty namespace: the class is asked for too."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession and onnxruntime
+
+
+def runtime_findings(paths: Sequence[str] | None = None, gpu: bool | None = None) -> Iterator[Finding]:
+    """Whether onnxruntime works, and whether its two packages are in each other's way.
+
+    Args:
+        paths: where to look for packages; ``sys.path`` by default.
+        gpu: whether there is an NVIDIA GPU to mend for; whether its driver is installed by default.
+    """
+    present = [package.name for package in _installed(paths, *_RUNTIMES)]
+    chosen = _RUNTIMES[shutil.which("nvidia-smi") is not None if gpu is None else gpu]
+    mend = f"pip uninstall -y {' '.join(_RUNTIMES)}\npip install --force-reinstall --no-deps {chosen}"
+    if len(present) > 1:
+        clash = f"{' and '.join(present)} are both installed and write the same files"
+        yield Finding("onnxruntime", "packages", "warning", clash, mend)
     try:
-        wanted = str(demands(paths).get(name.replace("_", "-"), ""))
-    except (ImportError, ValueError):
-        wanted = ""
-    return f'pip install "{name}{wanted}"'
+        module = import_onnxruntime()
+    except Exception as error:
+        yield Finding("onnxruntime", "import", "missing", f"fails: {first_line(error)}", mend)
+        return
+    providers = module.get_available_providers()
+    value = f"version {module.__version__}: {', '.join(providers)}"
+    if "onnxruntime-gpu" in present and "CUDAExecutionProvider" not in providers:
+        value = f"{value}; no CUDAExecutionProvider, although onnxruntime-gpu is installed"
+        yield Finding("onnxruntime", "import", "warning", value, mend)
+    else:
+        yield Finding("onnxruntime", "import", "ok", value)

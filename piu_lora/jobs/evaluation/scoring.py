@@ -22,6 +22,7 @@ from piu_lora.jobs.evaluation.images import Sampling, generate_images
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest, ForgottenIdentity
 from piu_lora.jobs.request.session import Session
+from piu_lora.model import BaseFamily, companions_of
 
 __all__ = ["REFERENCES", "galleries_for", "photographs_of", "plan_for", "score"]
 
@@ -115,7 +116,7 @@ def galleries_for(
     if references and len(request.people) > 1:
         raise BadInput("references belong to one person, and several are forgotten here; leave them out")
     first = _gallery("conditioning", session.reader, request.bank, request, None, references)
-    second = session.second or (_embedded_second(request) if session.family.name == "mini" else None)
+    second = session.second or _second_of(session.family, request)
     if second is None:
         return [first]
     second.require_people_of(request.bank)
@@ -128,15 +129,19 @@ def galleries_for(
     return [first, _gallery("evaluating", second.reader, second.bank, request, portraits, references)]
 
 
-def _embedded_second(request: ErasureRequest) -> SecondRecognizer | None:
-    from piu_lora.model import mini
-
-    if request.bank.ids != mini.evaluating_bank().ids:
+def _second_of(family: BaseFamily, request: ErasureRequest) -> SecondRecognizer | None:
+    """The evaluating recognizer that comes with the base; None where none does, or it does not know the
+    people of the request's bank.
+    """
+    companions = family.companions
+    if companions is None or companions.second_bank is None or companions.second_reader is None:
+        return None
+    if request.bank.ids != companions.second_bank().ids:
         _log.warning(
             "the evaluating recognizer has no photographs of these people: figures by the conditioning one only"
         )
         return None
-    return SecondRecognizer(mini.evaluating_recognizer(), mini.evaluating_bank())
+    return SecondRecognizer(companions.second_reader(), companions.second_bank())
 
 
 def _gallery(
@@ -222,13 +227,10 @@ def _trained(person: ForgottenIdentity, reader: PhotoReader, *, own: bool) -> to
 
 
 def photographs_of(row: int | None, request: ErasureRequest, count: int) -> torch.Tensor | None:
-    """Photographs (count, 3, h, w) in [0, 1], which are in no bank, of the person in a row of the embedded
-    bank; None for real people.
+    """Photographs (count, 3, h, w) in [0, 1], which are in no bank, of the person in a row of a bank that
+    comes with its base; None for everybody else.
     """
-    from piu_lora.model import mini
-
-    if row is None or request.bank.digest != mini.conditioning_bank().digest:
+    companions = companions_of(request.bank) if row is not None else None
+    if row is None or companions is None or companions.photographs is None:
         return None
-    from piu_lora.model.mini.export import fresh_portraits
-
-    return fresh_portraits(row, count).float() / 255
+    return companions.photographs(row, count)

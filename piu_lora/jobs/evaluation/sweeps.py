@@ -52,7 +52,7 @@ def sweeps(
     measurer: ImageMeasurer,
     report: ReportConfig,
 ) -> list[dict[str, Any]]:
-    """Every sweep that the settings ask for, as the report has them (docs/report.md).
+    """Every sweep that the settings ask for, as the report has them (docs/reference/report.md).
 
     Args:
         adapter: its name in the pipeline, where it is active with weight 1.

@@ -61,16 +61,14 @@ def reader_for(
     faces: FacesConfig,
     device: str = "auto",
 ) -> PhotoReader | None:
-    """The conditioning recognizer of the embedded base, or the face pack for every other one; None where
-    there is no pack.
+    """The recognizer that comes with the base, or a face pack; None where there is neither.
 
     Raises:
         BadInput, EnvironmentProblem: a pack was named, or lies in its usual place, and is none.
     """
-    if pack is None and family_of(base).name == "mini":
-        from piu_lora.model import mini
-
-        return mini.conditioning_recognizer()
+    companions = family_of(base).companions if pack is None else None
+    if companions is not None:
+        return companions.reader()
     if pack is None and not default_pack().is_dir():
         return None
     return FaceReader(pack or default_pack(), providers=providers_for(device), several=faces.several)

@@ -26,7 +26,7 @@ from piu_lora.identity import (
     split_embeddings,
     split_identities,
 )
-from piu_lora.model import describe, family_of
+from piu_lora.model import FAMILIES, describe, family_of
 from piu_lora.unlearn import Problem, TargetIdentity
 
 __all__ = [
@@ -142,20 +142,19 @@ class ErasureRequest:
 def bank_for(
     base: str | Path | StableDiffusionPipeline, bank: IdentityBank | Path | str | None
 ) -> IdentityBank:
-    """The bank to use: the given one, or the embedded one for the embedded base.
+    """The bank to use: the given one, or the one that comes with the base. A family's name stands for its bank.
 
     Raises:
         BadInput: none given, and the base has none of its own.
     """
     if isinstance(bank, IdentityBank):
         return bank
-    if bank is not None and str(bank) != "mini":
-        return IdentityBank.load(bank)
-    if bank is None and family_of(base).name != "mini":
+    family = family_of(base) if bank is None else FAMILIES.get(str(bank))
+    if family is not None and family.companions is not None:
+        return family.companions.bank()
+    if bank is None:
         raise BadInput(f"the base {_name(base)!r} has no bank of its own; pass bank=FILE")
-    from piu_lora.model import mini
-
-    return mini.conditioning_bank()
+    return IdentityBank.load(bank)
 
 
 def _name(base: str | Path | StableDiffusionPipeline) -> str:

@@ -11,14 +11,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Interference, relative_changes, require_base, stacks_of
-from piu_lora.evidence import aligned, heat_map
+from piu_lora.evidence import heat_map
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.request.request import bank_for
 from piu_lora.jobs.stacks.layer_statistics import bystanders
 from piu_lora.jobs.stacks.members import StackMember, require_distinct
-from piu_lora.model import TokenSample, as_pipeline, layer_inputs, layer_weight, sees_condition
+from piu_lora.model import TokenSample, as_pipeline, layer_inputs, layer_weight, prompt_of, sees_condition
 
-__all__ = ["StackCheck", "check_picture", "check_stack", "check_table"]
+__all__ = ["StackCheck", "check_picture", "check_stack"]
 
 
 # Measured on the embedded base (benchmarks/stacks.py): single adapters stay below the first; sums of two,
@@ -72,6 +72,10 @@ class StackCheck:
         return bool(
             harm > self.limit or any(share > self.own_limit for share in self.disturbed(place).values())
         )
+
+    def label(self, stack: tuple[int, ...]) -> str:
+        """The ids of a stack's adapters; of more than two, their number."""
+        return f"all {len(stack)}" if len(stack) > 2 else " + ".join(self.ids[index] for index in stack)
 
     @property
     def exceeded(self) -> list[tuple[int, ...]]:
@@ -134,7 +138,11 @@ def check_stack(
         chosen: list[str], conditions: torch.Tensor, groups: Sequence[tuple[int, ...]]
     ) -> npt.NDArray[np.float64]:
         inputs = layer_inputs(
-            pipe, chosen, conditions, generator, tokens=TokenSample.of(pipe.tokenizer, from_identity=True)
+            pipe,
+            chosen,
+            conditions,
+            generator,
+            tokens=TokenSample.of(pipe.tokenizer, from_identity=True, prompt=prompt_of(pipe.text_encoder)),
         )
         return relative_changes(
             changes, weights, groups, inputs, {module: layer_weight(pipe, module) for module in chosen}
@@ -154,68 +162,9 @@ def check_stack(
     return StackCheck(ids, Interference(stacks, table, deep), tuple(owners), others, limit, own_limit)
 
 
-def check_table(check: StackCheck) -> str:
-    """For people: what each stack changes for whom."""
-    found = check.interference
-    head = (
-        "stack",
-        "bystanders, median",
-        "95 %",
-        "highest",
-        "behind the latents",
-        "own person",
-        "others on own person",
-        "",
-    )
-    rows: list[tuple[str, ...]] = [head]
-    for place, stack in enumerate(found.stacks):
-        harm, share = found.harm(place, check.bystanders), check.disturbed(place)
-        own = [found.condition[place, column] for column, owner in enumerate(check.owners) if owner in stack]
-        deep = "-" if found.activations is None else f"{found.activations[place].mean():.2f}"
-        cells = [
-            f"{harm['median']:.2f}",
-            f"{harm['p95']:.2f}",
-            f"{harm['max']:.2f}",
-            deep,
-            _span(own),
-            _span(list(share.values())),
-        ]
-        rows.append((_label(check, stack), *cells, "over the limit" if check.over(place) else ""))
-    lines = [
-        *aligned(rows),
-        "",
-        "Relative change |dW x| / |W x| of keys and values; behind the latents: of the other layers' outputs.",
-    ]
-    lines.append(
-        "others on own person: what the other members change for it, as a share of what its own adapter means to change."
-    )
-    lines.append(
-        f"Limits: {check.limit:g} for the 95th percentile of bystanders, {check.own_limit:g} for others on the own person."
-    )
-    if len(check.owners) < len(check.ids):
-        lines.append(
-            "Whom some adapters forget is not known here, so they may be among the bystanders; pass --identity once for each."
-        )
-    if any(len(stack) > 1 for stack in check.exceeded):
-        lines.append(
-            "`piu-lora stack merge --method refit` makes one adapter of them that keeps each to its own person."
-        )
-    return "\n".join(lines)
-
-
-def _span(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    return f"{values[0]:.2f}" if len(values) == 1 else f"{min(values):.2f} to {max(values):.2f}"
-
-
-def _label(check: StackCheck, stack: tuple[int, ...]) -> str:
-    return f"all {len(stack)}" if len(stack) > 2 else " + ".join(check.ids[place] for place in stack)
-
-
 def check_picture(check: StackCheck) -> bytes:
     """The same as a heat map, PNG; people are numbers."""
-    rows = [_label(check, stack) for stack in check.interference.stacks]
+    rows = [check.label(stack) for stack in check.interference.stacks]
     groups = [
         ("own people", [check.ids[owner][:6] for owner in check.owners]),
         ("bystanders", [""] * len(check.bystanders)),

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def fuse_adapters(
             require_base(pipe, member.adapter)
         info = describe(pipe)
         _add(pipe, members)
-        receipt = _receipt(pipe, members, asdict(info), dtype)
+        receipt = _receipt(pipe, members, info.to_dict(), dtype)
         stated = pipe.text_encoder.config
         stated.piu_lora = {
             **stated.piu_lora,

@@ -12,7 +12,7 @@ from piu_lora.adapter import SecondMoments, load_adapter, unload
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, centroid, dirichlet_mixtures, synthetic_neighbours
 from piu_lora.jobs.stacks.members import StackMember
-from piu_lora.model import TokenSample, empty_inputs, layer_inputs, second_moments
+from piu_lora.model import TokenSample, empty_inputs, layer_inputs, prompt_of, second_moments
 
 __all__ = ["RefitConfig", "bystanders", "measure_second_moments"]
 
@@ -112,7 +112,7 @@ def _own_second_moments(
     """With the member active: deeper layers see what its own change makes of the condition."""
     name = load_adapter(pipe, member.adapter, weight=member.weight)
     try:
-        carrying = TokenSample.of(pipe.tokenizer, from_identity=True)
+        carrying = TokenSample.of(pipe.tokenizer, from_identity=True, prompt=prompt_of(pipe.text_encoder))
         return second_moments(layer_inputs(pipe, modules, conditions, generator, tokens=carrying))
     finally:
         unload(pipe, [name])

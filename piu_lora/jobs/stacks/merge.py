@@ -25,6 +25,7 @@ from piu_lora.adapter import (
     weights_digest,
     write_adapter,
 )
+from piu_lora.adapter.records import MemberRecord
 from piu_lora.errors import BadInput
 from piu_lora.evidence import measure_probe, probe_facts
 from piu_lora.identity import IdentityBank
@@ -172,7 +173,7 @@ def _receipt(
         ),
         "",
     )
-    listed = [
+    listed: list[MemberRecord] = [
         {"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)} for m in members
     ]  # fmt: skip
     return Receipt(

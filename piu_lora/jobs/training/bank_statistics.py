@@ -18,7 +18,7 @@ from piu_lora.identity import normalize
 from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.request.session import Session
 from piu_lora.model import TokenSample, add_second_moments, encoder_digest, layer_inputs
-from piu_lora.unlearn import statistics_modules
+from piu_lora.unlearn import ClosedConfig, statistics_modules
 
 __all__ = ["cache_folder", "measure_bank", "retained_second_moments"]
 
@@ -60,7 +60,7 @@ def retained_second_moments(
     count = len(sample) - len(left_out)
     if count < 2:
         raise BadInput(
-            f"only {count} embeddings are retained; raise closed.retained={request.config.closed.retained}"
+            f"only {count} embeddings are retained; raise closed.retained={request.config.section_of(ClosedConfig).retained}"
         )
     tokens = _tokens(session, request)
     everybody = _cached_sums(session, request, sample, tokens)
@@ -75,14 +75,15 @@ def measure_bank(session: Session, request: ErasureRequest) -> None:
 
 
 def _tokens(session: Session, request: ErasureRequest) -> TokenSample:
-    return TokenSample.of(session.pipe.tokenizer, request.config.closed.positions)
+    positions = request.config.section_of(ClosedConfig).positions
+    return TokenSample.of(session.pipe.tokenizer, positions, prompt=session.family.prompt)
 
 
 def _sample(request: ErasureRequest) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings of the whole bank, drawn by the bank's size alone, and the person of each."""
     labels = request.bank.labels
     chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[
-        : request.config.closed.retained
+        : request.config.section_of(ClosedConfig).retained
     ]
     return chosen, labels[chosen].long()
 
@@ -95,7 +96,7 @@ def _cached_sums(
     """
     pipe = session.pipe
     modules = statistics_modules(pipe)
-    sizes = [str(len(sample)), str(request.config.closed.positions)]
+    sizes = [str(len(sample)), str(request.config.section_of(ClosedConfig).positions)]
     facts = [
         _VERSION,
         encoder_digest(pipe.text_encoder),

@@ -8,6 +8,7 @@ from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.training.bank_statistics import retained_second_moments
 from piu_lora.jobs.training.train import TrainingRun, train_change
+from piu_lora.model.factors import component
 from piu_lora.unlearn import Solution, SolveContext, find_method, training_facts
 
 __all__ = ["as_stored", "run_method"]
@@ -24,7 +25,9 @@ def run_method(
     Raises:
         BadInput: an unknown method; ``train.start`` is no closed form, or does not fit the method.
     """
-    method = find_method(request.config.method)
+    method, family = find_method(request.config.method), session.family
+    if method.build is not None:
+        family.require_component(method.component, method.name)
     solve, start = method.solve, request.config.train.start
     begin = None
     if solve is None and start:
@@ -33,7 +36,10 @@ def run_method(
             raise BadInput(f"train.start = {start!r} is trained itself; expected a closed form")
     context = SolveContext(session.pipe, lambda modules: retained_second_moments(session, request, modules))
     if solve is not None:
-        return solve(request.problem, context, request.config), []
+        solution = solve(request.problem, context, request.config)
+        for part in sorted({component(module) for module in solution.change}):
+            family.require_component(part, method.name)
+        return solution, []
     first = begin(request.problem, context, request.config) if begin else Solution({})
     change, history = train_change(session, request, method, first.change, run)
     facts = training_facts(history, request.config.train)

@@ -30,6 +30,7 @@ from piu_lora.model import (
     encoder_adapters_disabled,
     identity_position,
     parked,
+    prompt_of,
     read_weights,
     start_from,
     trainable,
@@ -37,7 +38,7 @@ from piu_lora.model import (
 )
 from piu_lora.model.factors import Factors, component
 from piu_lora.progress import silent
-from piu_lora.unlearn import Method, SingleProcess, TrainedModel, TrainState, Workers, train
+from piu_lora.unlearn import DistilConfig, Method, SingleProcess, TrainedModel, TrainState, Workers, train
 
 __all__ = ["TrainingRun", "load_checkpoint", "train_change"]
 
@@ -92,7 +93,10 @@ def _attached(pipe: StableDiffusionPipeline, part: str, request: ErasureRequest)
     config = request.config
     if part == "text_encoder":
         with encoder_adapter(
-            pipe.text_encoder, config.distil.rank_for(len(request.people)), _NAME, config.seed
+            pipe.text_encoder,
+            config.section_of(DistilConfig).rank_for(len(request.people)),
+            _NAME,
+            config.seed,
         ):
             yield
         return
@@ -130,7 +134,7 @@ def _student(pipe: StableDiffusionPipeline, part: str) -> TrainedModel:
     )
     return TrainedModel(
         pipe.unet, encode, disabled, schedule.add_noise, schedule.config.num_train_timesteps,
-        lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), identity_position(pipe.tokenizer),
+        lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), identity_position(pipe.tokenizer, prompt_of(pipe.text_encoder)),
     )  # fmt: skip
 
 

@@ -1,8 +1,14 @@
 """The embedded base: small enough to ship inside the package, trained on rendered people."""
 
+from collections.abc import Callable
 from typing import Any
 
-from piu_lora.model.family import BaseFamily, register
+import torch
+
+from piu_lora.model import mini
+from piu_lora.model.family import BaseFamily, Companions, register
+
+__all__ = ["FAMILY"]
 
 # Chosen by measurement on identities of the bank that no published figure uses (benchmarks/README.md).
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -45,8 +51,45 @@ _BASELINES: dict[str, dict[str, Any]] = {
     "wid": {"lr": 1e-4, "batch": 16, "accumulation": 4},
 }
 
-MINI = register(
+
+def _photographs(row: int, count: int) -> torch.Tensor:
+    from piu_lora.model.mini.export import fresh_portraits
+
+    return fresh_portraits(row, count).float() / 255
+
+
+def _differentiable(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    from piu_lora.model.mini.differentiable import differentiable_recognizer
+
+    return differentiable_recognizer(device)
+
+
+FAMILY = register(
     BaseFamily(
-        name="mini", label="the embedded base", embedding_width=128, presets=_PRESETS, baselines=_BASELINES
+        name="mini",
+        label="the embedded base",
+        embedding_width=128,
+        recognizer="mini-conditioning",
+        shape={
+            "unet.in_channels": 8,
+            "unet.cross_attention_dim": 160,
+            "unet.block_out_channels": [64, 96, 128, 128],
+            "text_encoder.hidden_size": 160,
+            "text_encoder.num_hidden_layers": 3,
+        },
+        presets=_PRESETS,
+        baselines=_BASELINES,
+        folder=mini.folder,
+        companions=Companions(
+            mini.conditioning_bank,
+            mini.conditioning_recognizer,
+            mini.evaluating_bank,
+            mini.evaluating_recognizer,
+            _photographs,
+            _differentiable,
+            mini.TUNED_ON,
+        ),
+        real_people=False,
+        tags=("arc2face",),
     )
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
+from rich.progress import track
 
 from piu_lora.model.mini.render import SIZE, render, sample_identities, sample_nuisance
 
@@ -51,7 +51,7 @@ def write_training_set(folder: Path, processes: int) -> Path:
         jobs = pool.map(
             _render_block, [TRAIN_SEED] * len(starts), [everyone[s : s + block] for s in starts], starts
         )
-        for start, rendered in tqdm(zip(starts, jobs, strict=True), total=len(starts), desc="render"):
+        for start, rendered in track(zip(starts, jobs, strict=True), "render", len(starts)):
             faces[start : start + block] = rendered
     faces.flush()
     temporary.replace(path)

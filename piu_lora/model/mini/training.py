@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from rich.progress import Progress
 from torch.multiprocessing.spawn import spawn
-from tqdm import tqdm
 
 __all__ = ["Schedule", "Step", "fit", "launch", "rank_and_world"]
 
@@ -76,33 +76,35 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         average, start = state["average"], state["step"]
     schedule = Schedule(lr, steps)
-    bar = tqdm(range(start, steps), initial=start, total=steps, desc=name, disable=rank > 0, mininterval=5)
-    for index in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = schedule(index)
-        draw = (seed * 1_000_003 + index) * 64 + rank
-        torch.manual_seed(draw)  # dropout
-        generator = torch.Generator().manual_seed(draw)
-        loss, terms = step(generator)
-        loss.backward()
-        _average_gradients(parameters, world)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if (index + 1) % ema_every == 0:
-            _update_average(average, model, min(ema**ema_every, (1 + index) / (10 + index)))
-        if rank == 0:
-            bar.set_postfix({key: f"{value:.4f}" for key, value in terms.items()}, refresh=False)
-            if (index + 1) % save_every == 0 or index + 1 == steps:
-                _save(
-                    {
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "average": average,
-                        "step": index + 1,
-                    },
-                    path,
-                )
+    with Progress(disable=rank > 0) as bar:
+        task = bar.add_task(name, total=steps, completed=start)
+        for index in range(start, steps):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule(index)
+            draw = (seed * 1_000_003 + index) * 64 + rank
+            torch.manual_seed(draw)  # dropout
+            generator = torch.Generator().manual_seed(draw)
+            loss, terms = step(generator)
+            loss.backward()
+            _average_gradients(parameters, world)
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if (index + 1) % ema_every == 0:
+                _update_average(average, model, min(ema**ema_every, (1 + index) / (10 + index)))
+            if rank == 0:
+                words = ", ".join(f"{key} {value:.4f}" for key, value in terms.items())
+                bar.update(task, advance=1, description=f"{name} {words}")
+                if (index + 1) % save_every == 0 or index + 1 == steps:
+                    _save(
+                        {
+                            "model": model.state_dict(),
+                            "optimizer": optimizer.state_dict(),
+                            "average": average,
+                            "step": index + 1,
+                        },
+                        path,
+                    )
     model.load_state_dict({key: value.to(model.state_dict()[key].dtype) for key, value in average.items()})
     return model.eval()
 

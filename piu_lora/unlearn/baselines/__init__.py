@@ -2,6 +2,7 @@
 fills the registry.
 """
 
+from piu_lora.plugins import import_entry_points, import_folder
 from piu_lora.unlearn.baselines.esd import EsdSettings
 from piu_lora.unlearn.baselines.pictures import Rendering
 from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings
@@ -23,3 +24,6 @@ __all__ = [
     "baseline",
     "find_baseline",
 ]
+
+import_folder(__name__, __path__)
+import_entry_points("piu_lora.baselines")

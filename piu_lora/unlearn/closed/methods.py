@@ -17,14 +17,19 @@ from piu_lora.model import (
     identity_position,
     layer_inputs,
     layer_weight,
+    prompt_of,
 )
 from piu_lora.model.factors import Factors
 from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encoder
 from piu_lora.unlearn.closed.kv import condition_second_moments, kv_modules, shared_edit
+from piu_lora.unlearn.closed.settings import ClosedConfig
 from piu_lora.unlearn.closed.solve import Edit, SecondMoments, solve_edit
 from piu_lora.unlearn.registry import Problem, Solution, SolveContext, closed_form, shares
 
 __all__ = ["condition_module", "statistics_modules", "with_keys_and_values"]
+
+# A synthetic anchor makes nobody the replacement.
+_DEFAULTS = {"anchor": {"rule": "synthetic"}}
 
 
 def condition_module(pipe: StableDiffusionPipeline) -> str:
@@ -52,7 +57,7 @@ class _Setting:
     def of(
         cls, problem: Problem, context: SolveContext, config: ForgetConfig, modules: Sequence[str]
     ) -> "_Setting":
-        pipe, closed = context.pipe, config.closed
+        pipe, closed = context.pipe, config.section_of(ClosedConfig)
         generator = torch.Generator().manual_seed(config.seed)
         people = [
             (
@@ -72,13 +77,18 @@ class _Setting:
         for moment in retained.values():
             moment.mul_(1 - closed.neighbours)
         if closed.neighbours:
-            tokens = TokenSample.of(pipe.tokenizer, closed.positions)
+            tokens = TokenSample.of(pipe.tokenizer, closed.positions, prompt=prompt_of(pipe.text_encoder))
             inputs = layer_inputs(pipe, modules, near, generator, batch=64, tokens=tokens)
             add_second_moments(retained, inputs, closed.neighbours / len(near), tokens)
         add_second_moments(retained, empty_inputs(pipe, modules, generator), closed.empty_weight)
         anchors = layer_inputs(pipe, modules, problem.anchors, generator)
         add_second_moments(retained, anchors, closed.anchor_weight / len(problem.anchors))
         return cls(pipe, config, people, retained)
+
+    @property
+    def closed(self) -> ClosedConfig:
+        """The settings of the closed forms."""
+        return self.config.section_of(ClosedConfig)
 
     def encode(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Conditions, as the encoder makes them at the moment."""
@@ -92,11 +102,11 @@ class _Setting:
     @property
     def first(self) -> int:
         """The first token position that carries the identity."""
-        return identity_position(self.pipe.tokenizer)
+        return identity_position(self.pipe.tokenizer, prompt_of(self.pipe.text_encoder))
 
     def solve(self, moments: SecondMoments, retained: torch.Tensor) -> Edit:
         """One ridge regression with the settings of the request."""
-        closed = self.config.closed
+        closed = self.closed
         return solve_edit(
             moments,
             retained,
@@ -110,8 +120,8 @@ class _Setting:
         """closed-encoder's layers."""
         encoder = self.pipe.text_encoder
         return solve_encoder(
-            encoder, self.encode, encoder_modules(encoder, self.config.closed.layers), self.people,
-            self.first, self.config.closed.eta, lambda module, moments: self.solve(moments, self.retained[module]),
+            encoder, self.encode, encoder_modules(encoder, self.closed.layers), self.people,
+            self.first, self.closed.eta, lambda module, moments: self.solve(moments, self.retained[module]),
         )  # fmt: skip
 
     def keys_and_values(self, kept: torch.Tensor | None = None) -> tuple[dict[str, Factors], Edit]:
@@ -125,7 +135,7 @@ class _Setting:
         if kept is not None:
             rows = kept.flatten(0, -2).cpu().double()
             retained = retained + rows.T @ rows / len(rows)
-        edit = self.solve(condition_second_moments(pairs, self.config.closed.eta), retained)
+        edit = self.solve(condition_second_moments(pairs, self.closed.eta), retained)
         modules = kv_modules((name for name, _ in self.pipe.unet.named_modules()), self.config.lora.blocks)
         if not modules:
             raise BadInput(f"lora.blocks = {self.config.lora.blocks} holds no cross-attention of this UNet")
@@ -141,7 +151,11 @@ def _facts(edits: Sequence[Edit]) -> dict[str, object]:
 
 
 @closed_form(
-    "closed-kv", label="closed form on keys and values", paper="after UCE, arXiv 2308.14761, token-wise"
+    "closed-kv",
+    "closed form on keys and values",
+    "after UCE, arXiv 2308.14761, token-wise",
+    settings=ClosedConfig,
+    defaults=_DEFAULTS,
 )
 def closed_kv(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """``to_k`` and ``to_v`` read the forgotten person's condition as the anchor's: one edit of the condition,
@@ -151,15 +165,27 @@ def closed_kv(problem: Problem, context: SolveContext, config: ForgetConfig) -> 
     return Solution(change, _facts([edit]))
 
 
-@closed_form("closed-encoder", label="closed form on the text encoder", paper="after MEMIT, arXiv 2210.07229")
+@closed_form(
+    "closed-encoder",
+    "closed form on the text encoder",
+    "after MEMIT, arXiv 2210.07229",
+    settings=ClosedConfig,
+    defaults=_DEFAULTS,
+)
 def closed_encoder(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """The encoder writes the anchor's condition where it reads the forgotten person's embedding."""
-    modules = encoder_modules(context.pipe.text_encoder, config.closed.layers)
+    modules = encoder_modules(context.pipe.text_encoder, config.section_of(ClosedConfig).layers)
     edits = _Setting.of(problem, context, config, modules).encoder()
     return Solution({module: edit.factors for module, edit in edits.items()}, _facts(list(edits.values())))
 
 
-@closed_form("closed-both", label="closed form on text encoder, keys and values", paper="MEMIT and UCE")
+@closed_form(
+    "closed-both",
+    "closed form on text encoder, keys and values",
+    "MEMIT and UCE",
+    settings=ClosedConfig,
+    defaults=_DEFAULTS,
+)
 def closed_both(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """Both, so that neither the edited encoder nor the edited UNet alone still generates the person.
 
@@ -167,7 +193,7 @@ def closed_both(problem: Problem, context: SolveContext, config: ForgetConfig) -
     the edited one, which are the anchor's already.
     """
     modules = [
-        *encoder_modules(context.pipe.text_encoder, config.closed.layers),
+        *encoder_modules(context.pipe.text_encoder, config.section_of(ClosedConfig).layers),
         condition_module(context.pipe),
     ]
     setting = _Setting.of(problem, context, config, modules)

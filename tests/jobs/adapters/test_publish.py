@@ -33,7 +33,7 @@ def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     pauses: list[float] = []
-    monkeypatch.setattr("piu_lora.adapter.hub._pause", pauses.append)
+    monkeypatch.setattr("piu_lora.hub.upload._pause", pauses.append)
     return pauses
 
 

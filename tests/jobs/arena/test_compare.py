@@ -16,6 +16,7 @@ from piu_lora.jobs.arena.compare import Comparison, compare, contenders, drawn_p
 from piu_lora.jobs.arena.round import Contender, known_methods
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.model import find_family, mini
+from piu_lora.unlearn import ClosedConfig
 
 TINY = {"evaluation": {"forget_images": 2, "retain_images": 2, "nearest": 1, "anchor_images": 1, "steps": 2}}
 SMALL = {"closed": {"retained": 256, "near": 64}}
@@ -204,7 +205,11 @@ def test_a_contender_with_anchors_of_its_own() -> None:
     shared = config()
     (varied,) = contenders([], variants=["closed-kv anchor.rule=far-safe closed.rank=4"])
     own = varied.request_settings(shared, find_family("mini"))
-    assert (own.anchor.rule, own.evaluation, own.closed) == ("far-safe", shared.evaluation, shared.closed)
+    assert (own.anchor.rule, own.evaluation, own.section_of(ClosedConfig)) == (
+        "far-safe",
+        shared.evaluation,
+        shared.section_of(ClosedConfig),
+    )
     assert (
         Contender("closed-kv").request_settings(shared, find_family("mini"))
         == Contender("esd").request_settings(shared, find_family("mini"))

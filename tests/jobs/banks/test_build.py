@@ -14,16 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piu_lora.adapter import claimed
+from piu_lora.cli.bank import account
 from piu_lora.errors import BadInput, Busy
 from piu_lora.identity import IdentityBank, normalize
-from piu_lora.jobs.banks.build import (
-    BankBuild,
-    ClusterSettings,
-    account,
-    build_bank,
-    calibrate_photos,
-    merge_doubles,
-)
+from piu_lora.jobs.banks.build import BankBuild, ClusterSettings, build_bank, calibrate_photos, merge_doubles
 from tests.jobs.banks.fake_photos import FAKE, FAKE_SETTINGS, FakeReader, face, people, photograph
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from piu_lora import hub
+from piu_lora.cli.doctor import report_lines
 from piu_lora.jobs import doctor
-from piu_lora.jobs.doctor import commands, hub, models
-from piu_lora.jobs.doctor.finding import Finding, Report, guarded, size
+from piu_lora.jobs.doctor import finding, machine, models, packages
+from piu_lora.jobs.doctor.finding import Finding, Report, command_findings, guarded, size
 from tests.cli.test_cli import piu
 from tests.jobs.doctor.planted import TOKEN, by_name
 
@@ -19,43 +21,40 @@ from tests.jobs.doctor.planted import TOKEN, by_name
 
 
 def healthy() -> list[Finding]:
-    needs = {
-        need
-        for command in (*commands._EMBEDDED, *commands._REAL, *commands._OTHERS)
-        for need in (*command.needs, *command.partly)
-    }
-    return [Finding(section, name, "ok", "") for section, name in sorted(needs)]
+    names = {need for needs, faces in finding._COMMANDS.values() for need in (*needs, *faces)}
+    parts = (name.removesuffix(")").split(" (") for name in sorted(names))
+    return [Finding(section, name, "ok", "") for name, section in parts]
 
 
-def states(findings: list[Finding], base: str | None = None) -> dict[str, str]:
-    return {
-        name: finding.status for name, finding in by_name(commands.command_findings(findings, base)).items()
-    }
+def states(findings: list[Finding], *, with_arc2face: bool = True) -> dict[str, str]:
+    commands = command_findings(findings, with_arc2face=with_arc2face)
+    return {name: entry.status for name, entry in by_name(commands).items()}
 
 
-def adapters_disabled(section: str, name: str) -> list[Finding]:
-    return [finding for finding in healthy() if (finding.section, finding.name) != (section, name)]
+def lacking(section: str, name: str) -> list[Finding]:
+    return [entry for entry in healthy() if (entry.section, entry.name) != (section, name)]
 
 
 def test_commands_that_can_run() -> None:
     assert set(states(healthy()).values()) == {"ok"}
-    assert not [name for name in states(healthy(), "mini") if "arc2face" in name]
-    no_detector = states(adapters_disabled("Face pack", "detector"))
+    assert not [name for name in states(healthy(), with_arc2face=False) if "arc2face" in name]
+    no_detector = states(lacking("Face pack", "detector"))
     assert {name for name, status in no_detector.items() if status == "missing"} == {
         "evaluate arc2face",
         "bank build",
     }
     assert no_detector["forget arc2face"] == no_detector["generate arc2face"] == "warning"
-    no_weights = states(adapters_disabled("Models", "Arc2Face"))
+    no_weights = states(lacking("Models", "Arc2Face"))
     assert {name for name, status in no_weights.items() if status == "missing"} == {
         f"{verb} arc2face" for verb in ("forget", "generate", "evaluate")
     }
-    assert states(adapters_disabled("onnxruntime", "import"))["forget mini"] == "missing"
+    assert states(lacking("onnxruntime", "import"))["forget mini"] == "missing"
 
 
 def test_what_a_command_needs_is_named() -> None:
-    found = by_name(commands.command_findings([], None))
-    assert found["forget mini"].value == "needs torch (Python), diffusers (Python), peft (Python) and 8 more"
+    found = by_name(command_findings([], with_arc2face=True))
+    needs = "torch (Device), import (onnxruntime), mini (Models), out (Disk)"
+    assert found["forget mini"].value == f"needs {needs}"
 
 
 # The whole
@@ -84,7 +83,7 @@ def test_sizes() -> None:
 
 def test_table_shows_a_cure_once() -> None:
     rows = (Finding("S", "a", "missing", "x", "do this"), Finding("S", "bb", "missing", "y", "do this"))
-    text = Report(rows).table()
+    text = "\n".join(report_lines(Report(rows)))
     assert text.count("> do this") == 1
     assert "  missing  bb  y" in text
     assert text.endswith("the embedded base cannot be used yet")
@@ -109,7 +108,7 @@ def test_command_json_without_network_or_secrets(
     assert {tuple(sorted(finding)) for finding in report["findings"]} == {
         ("advice", "name", "section", "status", "value")
     }
-    assert {finding["status"] for finding in report["findings"]} <= {"ok", "warning", "missing"}
+    assert {entry["status"] for entry in report["findings"]} <= {"ok", "warning", "missing"}
     sections = dict.fromkeys(finding["section"] for finding in report["findings"])
     assert list(sections) == [
         "Python",
@@ -143,18 +142,14 @@ def test_command_survives_every_probe_failing(cache: Path, monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> Any:
         raise RuntimeError("no")
 
-    for name in (
-        "package_findings",
-        "import_torch",
-        "host_findings",
-        "runtime_findings",
-        "cache_folder",
-        "out_findings",
-        "command_findings",
-    ):
-        monkeypatch.setattr(doctor, name, fail)
-    for name in ("mini_findings", "arc2face_shelves", "pack_findings", "token_present"):
-        monkeypatch.setattr(models, name, fail)
+    probes = (
+        (doctor, "command_findings"), (packages, "package_findings"), (packages, "runtime_findings"),
+        (machine, "device_findings"), (machine, "host_findings"), (machine, "room"), (hub, "token_present"),
+        (models, "mini_findings"), (models, "arc2face_findings"), (models, "cache_findings"),
+        (models, "pack_findings"),
+    )  # fmt: skip
+    for module, name in probes:
+        monkeypatch.setattr(module, name, fail)
     result = piu("doctor", "--json")
     assert result.returncode == 3
     values = [finding["value"] for finding in json.loads(result.stdout)["findings"]]
@@ -166,13 +161,8 @@ def test_command_survives_a_missing_hub_client(cache: Path, monkeypatch: pytest.
     def absent(*_: object) -> Any:
         raise ModuleNotFoundError("No module named 'huggingface_hub'")
 
-    for place, name in (
-        (hub, "cache_folder"),
-        (doctor, "cache_folder"),
-        (models, "cached_file"),
-        (models, "token_present"),
-    ):
-        monkeypatch.setattr(place, name, absent)
+    for name in ("cache_folder", "cached_file", "token_present"):
+        monkeypatch.setattr(hub, name, absent)
     result = piu("doctor")
     assert result.returncode == 0
     assert "arc2face  could not be determined: ModuleNotFoundError" in result.stdout

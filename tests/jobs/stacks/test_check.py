@@ -7,8 +7,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Factors, relative_changes, stacks_of
+from piu_lora.cli.output import as_text
+from piu_lora.cli.stack import check_parts
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.stacks.check import check_picture, check_stack, check_table
+from piu_lora.jobs.stacks.check import check_picture, check_stack
 from piu_lora.jobs.stacks.layer_statistics import bystanders
 from piu_lora.jobs.stacks.members import StackMember, open_members, with_people
 from piu_lora.model import encode_embeddings, layer_inputs, layer_weight, second_moments, sees_condition
@@ -109,9 +111,9 @@ def test_it_names_nobody_and_changes_nothing(
 ) -> None:
     before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
     found = check_stack(members, pipe, bank, people=10)
-    text = check_table(found) + json.dumps(found.facts())
+    text = as_text(check_parts(found)) + json.dumps(found.facts())
     assert "person-0" not in text
-    assert "Whom some adapters forget is not known" in check_table(found)
+    assert "Whom some adapters forget is not known" in as_text(check_parts(found))
     assert check_picture(found).startswith(b"\x89PNG")
     after = pipe.unet.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())

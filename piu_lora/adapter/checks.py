@@ -1,0 +1,89 @@
+"""What must hold before an adapter enters a pipeline: its weight, its base, the shapes of its layers."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from piu_lora.adapter.folder import Adapter
+from piu_lora.errors import BadInput, Incompatible
+from piu_lora.model import attention_digest, describe, encoder_digest
+from piu_lora.model.factors import COMPONENTS, component
+
+__all__ = ["check_weights", "component_model", "require_base"]
+
+_log = logging.getLogger("piu_lora")
+
+
+def check_weights(weights: Sequence[float], *, allow_negative: bool) -> None:
+    """Raise ``BadInput`` for weights that are no numbers, or below 0 where that is not meant."""
+    for weight in weights:
+        if not isinstance(weight, int | float):
+            raise BadInput(
+                f"adapter weight {weight!r} is no number; weights by block are not taken, "
+                "since diffusers silently ignores those that it does not understand"
+            )
+        if not abs(weight) < 1e6:
+            raise BadInput(
+                f"adapter weight {weight!r} is not a usable number; 1 is the adapter as it was made, "
+                "0 leaves it out"
+            )
+        if weight < 0 and not allow_negative:
+            raise BadInput(
+                f"adapter weight {weight!r} is below 0: it would bring the forgotten person out more "
+                "strongly; "
+                "to do that on purpose, for an audit, pass allow_negative=True"
+            )
+
+
+def component_model(pipe: StableDiffusionPipeline, part: str) -> Any:
+    """A component, without the wrapper of ``torch.compile``."""
+    model = getattr(pipe, part)
+    return getattr(model, "_orig_mod", model)
+
+
+def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
+    """Raise ``Incompatible`` unless the adapter was made for this base."""
+    ref, base = adapter.receipt.base, describe(pipe)
+    _require_shapes(pipe, adapter)
+    parts = {component(module) for module in adapter.change}
+    wanted = {
+        "unet": ("cross-attention", ref.attn2_sha256),
+        "text_encoder": ("text encoder", ref.text_encoder_sha256),
+    }
+    digests = {
+        "unet": lambda: attention_digest(component_model(pipe, "unet")),
+        "text_encoder": lambda: encoder_digest(component_model(pipe, "text_encoder")),
+    }
+    for part in sorted(parts):
+        what, digest = wanted[part]
+        if component_model(pipe, part).dtype == torch.bfloat16 or not digest:
+            # Weights loaded in bfloat16 have lost the digits that the digest is made of.
+            _log.warning(
+                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16, "
+                "or the receipt has no digest",
+                what,
+            )
+        elif digests[part]() != digest:
+            raise Incompatible(
+                f"the adapter was made for the base {ref.id!r} ({digest[:12]}); "
+                f"this base is {base.id!r}, with other {what} weights; load the adapter's base"
+            )
+
+
+def _require_shapes(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
+    name = describe(pipe).id
+    modules = {
+        f"{part}.{path}": module
+        for part in COMPONENTS
+        for path, module in component_model(pipe, part).named_modules()
+    }
+    for path, factors in adapter.change.items():
+        layer = modules.get(path)
+        if (getattr(layer, "out_features", None), getattr(layer, "in_features", None)) != factors.shape:
+            raise Incompatible(
+                f"the adapter was made for the base {adapter.receipt.base.id!r}; "
+                f"its layer {path!r} does not fit this base, {name!r}"
+            )
