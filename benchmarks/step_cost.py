@@ -66,11 +66,16 @@ def build_sd15() -> UNet2DConditionModel:
     """The UNet of Stable Diffusion 1.5, and so of Arc2Face, as shapes alone."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(
-            sample_size=64, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(320, 640, 1280, 1280),
-            cross_attention_dim=768, attention_head_dim=8,
+            sample_size=64,
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=2,
+            block_out_channels=(320, 640, 1280, 1280),
+            cross_attention_dim=768,
+            attention_head_dim=8,
             down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
             up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        )  # fmt: skip
+        )
     unet.set_attn_processor(AttnProcessor())  # plain products: the count depends on no attention kernel
     return unet
 

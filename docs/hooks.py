@@ -1,4 +1,4 @@
-"""Pages that the site makes of the code itself, so that they cannot fall behind it: commands, settings, Python."""
+"""Pages that the site makes of the code, so that they cannot fall behind it: commands, settings, Python."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,29 +38,59 @@ def commands_page() -> str:
 def settings_page() -> str:
     """Every setting with its default on both families of bases, and what each method has otherwise."""
     from piu_lora import ForgetConfig
+    from piu_lora.attacks import AuditConfig
+    from piu_lora.config import ReportConfig
+    from piu_lora.model import find_family
     from piu_lora.unlearn import METHODS
 
     bases = ("arc2face", "mini")
-    plain = {base: dict(_flat(ForgetConfig.preset(base).to_dict())) for base in bases}
+    families = {base: find_family(base) for base in bases}
+    plain = {base: _every_setting(ForgetConfig.preset(families[base])) for base in bases}
+    meanings = _descriptions(ForgetConfig)
     lines = [
         "# Settings",
         "",
-        "A setting is `section.key`. Give it with `--set section.key=value`, in a TOML file (`--config`), or in",
-        "Python with `ForgetConfig.preset(base, method).updated({'section': {'key': value}})`. Unknown names are",
-        "refused with the nearest one that exists.",
+        "A setting is `section.key`. Give it with `--set section.key=value`, in a TOML file (`--config`), or",
+        "in Python with `ForgetConfig.preset(find_family('mini'), method).updated({...})`. Unknown",
+        "names are refused with the nearest one that exists.",
         "",
-        "| setting | arc2face | mini |",
-        "|---|---|---|",
+        "| setting | what it is | arc2face | mini |",
+        "|---|---|---|---|",
     ]
     for name in plain["arc2face"]:
-        lines.append(f"| `{name}` | {' | '.join(_code(plain[base].get(name)) for base in bases)} |")
+        values = " | ".join(_code(plain[base].get(name)) for base in bases)
+        lines.append(f"| `{name}` | {meanings.get(name, '')} | {values} |")
     lines += ["", "## What a method has otherwise", "", "| method | base | settings |", "|---|---|---|"]
     for method in METHODS:
         for base in bases:
-            preset = dict(_flat(ForgetConfig.preset(base, method).to_dict()))
+            preset = _every_setting(ForgetConfig.preset(families[base], method))
             other = [f"`{key}={value}`" for key, value in preset.items() if plain[base].get(key) != value]
             lines.append(f"| {method} | {base} | {', '.join(other)} |")
+    lines += ["", "## Of `evaluate` and `audit`", "", "| setting | what it is | default |", "|---|---|---|"]
+    for kind in (ReportConfig, AuditConfig):
+        meanings = _descriptions(kind)
+        for name, value in _flat(kind().to_dict(), f"{kind.section}."):
+            lines.append(f"| `{name}` | {meanings.get(name, '')} | {_code(value)} |")
     return "\n".join(lines) + "\n"
+
+
+def _every_setting(config: Any) -> dict[str, Any]:
+    """Flat, with the sections of every method."""
+    sections = {name: config.section_of(kind).to_dict() for name, kind in config.sections().items()}
+    return dict(_flat(config.to_dict() | sections))
+
+
+def _descriptions(kind: Any) -> dict[str, str]:
+    """What each setting is, by its full name."""
+    groups = [
+        field.annotation for field in kind.model_fields.values() if hasattr(field.annotation, "section")
+    ]
+    groups += kind.sections().values() if hasattr(kind, "sections") else []
+    return {
+        group.setting_name(key): field.description or ""
+        for group in (kind, *groups)
+        for key, field in group.model_fields.items()
+    }
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -192,7 +192,16 @@ def test_training_changes_only_the_cross_attention_and_repeats(tmp_path: Path, l
 def test_training_lowers_the_loss(own_pipe: StableDiffusionPipeline) -> None:
     losses: list[float] = []
     train_dense(
-        own_pipe, *people(), steps=40, batch=4, accumulation=1, lr=1e-2, weight_decay=0.0, eta=1.0, retain_weight=1.0, seed=0,
+        own_pipe,
+        *people(),
+        steps=40,
+        batch=4,
+        accumulation=1,
+        lr=1e-2,
+        weight_decay=0.0,
+        eta=1.0,
+        retain_weight=1.0,
+        seed=0,
         progress=lambda step, loss: losses.append(loss),
-    )  # fmt: skip
+    )
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])

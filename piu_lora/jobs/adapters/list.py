@@ -20,10 +20,10 @@ def index_adapters(folder: Path) -> list[dict[str, Any]]:
     Raises:
         BadInput: there is none, or one is damaged.
     """
-    found = sorted(path.parent for path in folder.glob("*/forget.json"))
-    if not found:
+    folders = sorted(path.parent for path in folder.glob("*/forget.json"))
+    if not folders:
         raise BadInput(f"{str(folder)!r} holds no adapter folders; pass the folder around them")
-    return [_facts(path) for path in found]
+    return [_facts(path) for path in folders]
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _facts(path: Path) -> dict[str, Any]:
         "bytes": (path / "pytorch_lora_weights.safetensors").stat().st_size,
         "forget": ratios.get(FORGET, []),
         "retain": ratios.get(RANDOM, []),
-        "others": sorted(each.name for each in path.glob("*.safetensors") if each.name not in receipt.files),
+        "others": sorted(file.name for file in path.glob("*.safetensors") if file.name not in receipt.files),
     }
 
 
