@@ -22,6 +22,7 @@ import torch
 from benchmarks.official_recipe import train_dense
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import evaluate_images
+from piu_lora.groups import GROUPS
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import open_session
@@ -99,8 +100,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         for judge in ("conditioning", "evaluating"):
             runs = [row["methods"][method] for row in rows]
             ratios = {
-                group: [run["figures"][judge]["ism"][group]["ratio"] for run in runs]
-                for group in ("forget", "random", "nearest", "anchor")
+                group: [run["figures"][judge]["ism"][group]["ratio"] for run in runs] for group in GROUPS
             }
             cells = [
                 f"{statistics.median(values):.3f} ({min(values):.2f} to {max(values):.2f})"

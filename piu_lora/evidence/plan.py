@@ -6,12 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from piu_lora.config import EvaluationConfig
+from piu_lora.groups import ANCHOR, DECOY, FORGET, GROUPS, MORE, NEAREST, RANDOM
 
-__all__ = ["DECOY", "GROUPS", "MORE", "Plan", "Shot", "plan_evaluation"]
-
-GROUPS = ("forget", "random", "nearest", "anchor")
-DECOY = "decoy"  # there only where an adapter has decoys
-MORE = "more"  # further pictures of the forgotten people, for rates that need many seeds; ISM and accuracies leave them out
+__all__ = ["Plan", "Shot", "plan_evaluation"]
 
 
 @dataclass(frozen=True)
@@ -77,15 +74,15 @@ def plan_evaluation(
     wanted: list[tuple[str, int, torch.Tensor]] = []
     first = max(config.forget_images, len(forget))
     theirs = [(forget[i % len(forget)], i // len(forget)) for i in range(first + more)]
-    wanted += [("forget", row, _pick(own, turn)) for (row, own), turn in theirs[:first]]
+    wanted += [(FORGET, row, _pick(own, turn)) for (row, own), turn in theirs[:first]]
     for i in range(config.retain_images):
         row = shuffled[i % len(shuffled)]
-        wanted.append(("random", row, _pick(embeddings_of(row), i // len(shuffled))))
-    wanted += [("nearest", row, _pick(embeddings_of(row), i)) for row in near for i in range(2)]
+        wanted.append((RANDOM, row, _pick(embeddings_of(row), i // len(shuffled))))
+    wanted += [(NEAREST, row, _pick(embeddings_of(row), i)) for row in near for i in range(2)]
     anchors = list(dict.fromkeys(anchor_rows))
     for i in range(max(config.anchor_images, len(anchors))):
         row = anchors[i % len(anchors)]
-        wanted.append(("anchor", row, _pick(embeddings_of(row), i // len(anchors))))
+        wanted.append((ANCHOR, row, _pick(embeddings_of(row), i // len(anchors))))
     wanted += [(DECOY, row, _pick(embeddings_of(row), i)) for row in decoys for i in range(2)]
     # Last, so that the others keep their seeds whatever is asked for here.
     wanted += [(MORE, row, _pick(own, turn)) for (row, own), turn in theirs[first:]]
