@@ -9,8 +9,16 @@ from piu_lora.groups import GROUP_WORDS
 __all__ = ["aligned", "report_table", "summary"]
 
 _IN_RECEIPTS = (
-    "ism", "recognised", "no_face", "before", "after", "thresholds", "verified", "leak", "strangers",
-)  # fmt: skip
+    "ism",
+    "recognised",
+    "no_face",
+    "before",
+    "after",
+    "thresholds",
+    "verified",
+    "leak",
+    "strangers",
+)
 _FAR = "0.001"  # of the verification shown in the short table
 
 
