@@ -52,10 +52,17 @@ def decode(pipe: StableDiffusionPipeline, latents: torch.Tensor) -> torch.Tensor
 
 
 def wid_loss(
-    pipe: StableDiffusionPipeline, teacher: UNet2DConditionModel, recognise: Callable[[torch.Tensor], torch.Tensor],
-    schedule: DDPMScheduler, latents: torch.Tensor, times: torch.Tensor, forget: torch.Tensor, anchor: torch.Tensor,
-    embedding: torch.Tensor, identity_weight: float,
-) -> torch.Tensor:  # fmt: skip
+    pipe: StableDiffusionPipeline,
+    teacher: UNet2DConditionModel,
+    recognise: Callable[[torch.Tensor], torch.Tensor],
+    schedule: DDPMScheduler,
+    latents: torch.Tensor,
+    times: torch.Tensor,
+    forget: torch.Tensor,
+    anchor: torch.Tensor,
+    embedding: torch.Tensor,
+    identity_weight: float,
+) -> torch.Tensor:
     """``|eps(z_t, t, c_f) - eps*(z_t, t, c_a)|^2 + w |R(D(x_0)) - a|^2``, means over elements.
 
     Args:
@@ -95,9 +102,17 @@ def edit_wid(
                 value.to(unet.device) for value in add_noise(schedule, drawn.latents, generator)
             )
             loss = wid_loss(
-                pipe, teacher, problem.recognise, schedule, noisy, times, encode(drawn.embeddings), anchor, embedding,
+                pipe,
+                teacher,
+                problem.recognise,
+                schedule,
+                noisy,
+                times,
+                encode(drawn.embeddings),
+                anchor,
+                embedding,
                 settings.identity_weight,
-            )  # fmt: skip
+            )
             # Only the UNet's parameters: the decoder's and the recognizer's would gather gradients nobody
             # wants.
             (loss / settings.accumulation).backward(inputs=parameters)
