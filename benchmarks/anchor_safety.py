@@ -141,8 +141,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {name} | {next(iter(found['thresholds'].values()))['pairs']:,} | {cells} |")
     lines += [
         "",
-        "| bank | rule | found | cosine with the forgotten, median (range) | verifies as the forgotten at FAR 1e-2 / 1e-3 "
-        "| as somebody else | mean cosine with the bank | s |",
+        "| bank | rule | found | cosine with the forgotten, median (range) "
+        "| verifies as the forgotten at FAR 1e-2 / 1e-3 | as somebody else | mean cosine with the bank | s |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, found in result["banks"].items():
@@ -161,8 +161,8 @@ def _row(bank: str, rule: str, found: dict[str, Any]) -> str:
     )
     lowest, mean, highest = found["mean_cosine"]
     return (
-        f"| {bank} | {rule} | {count} of {found['asked']} | {middle:.3f} ({low:.3f} to {high:.3f}) | {forgotten} | {other} "
-        f"| {mean:.3f} ({lowest:.3f} to {highest:.3f}) | {found['seconds']:.3f} |"
+        f"| {bank} | {rule} | {count} of {found['asked']} | {middle:.3f} ({low:.3f} to {high:.3f}) "
+        f"| {forgotten} | {other} | {mean:.3f} ({lowest:.3f} to {highest:.3f}) | {found['seconds']:.3f} |"
     )
 
 
@@ -181,9 +181,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     banks = {name: measure(load(), arguments.people) for name, load in BANKS.items()}
     settings = {
-        "people": arguments.people, "threads": arguments.threads, "margin": AnchorConfig().margin, "torch": torch.__version__,
-        "load": [round(each, 1) for each in os.getloadavg()],
-    }  # fmt: skip
+        "people": arguments.people,
+        "threads": arguments.threads,
+        "margin": AnchorConfig().margin,
+        "torch": torch.__version__,
+        "load": [round(load, 1) for load in os.getloadavg()],
+    }
     result = {"banks": banks, "scale": scale(arguments.scale), "settings": settings}
     publish(table(result), result, arguments.out, arguments.markdown)
 

@@ -137,14 +137,14 @@ def table(result: dict[str, Any]) -> str:
     """The result as a markdown table."""
     people, threads = result["settings"]["identities"], result["settings"]["threads"]
     lines = [
-        f"| {people:,} people, {threads} threads | first call, s | further calls, s (median) | memory above the bank, MB |",
+        f"| {people:,} people, {threads} threads | first call, s | further calls, s (median) "
+        "| memory above the bank, MB |",
         "|---|--:|--:|--:|",
     ]
     for way, label in zip(WAYS, ("`choose_anchor`", "product with a float32 copy"), strict=True):
         found = result["ways"][way]
-        lines.append(
-            f"| {label} | {found['first']:.2f} | {statistics.median(found['seconds']):.2f} | {found['peak'] / 1e6:,.0f} |"
-        )
+        later = statistics.median(found["seconds"])
+        lines.append(f"| {label} | {found['first']:.2f} | {later:.2f} | {found['peak'] / 1e6:,.0f} |")
     return "\n".join([*lines, "", f"The bank itself: {result['bank_bytes'] / 1e6:,.0f} MB, memory-mapped."])
 
 
@@ -170,9 +170,12 @@ def main() -> None:
         write_bank(bank, arguments.identities)
         ways, size = measure(bank, arguments.threads, arguments.rounds), bank.stat().st_size
     settings = {
-        "identities": arguments.identities, "width": _WIDTH, "threads": arguments.threads, "torch": torch.__version__,
-        "load": [round(each, 1) for each in os.getloadavg()],
-    }  # fmt: skip
+        "identities": arguments.identities,
+        "width": _WIDTH,
+        "threads": arguments.threads,
+        "torch": torch.__version__,
+        "load": [round(load, 1) for load in os.getloadavg()],
+    }
     result = {"ways": ways, "bank_bytes": size, "settings": settings}
     publish(table(result), result, arguments.out, arguments.markdown)
 

@@ -90,11 +90,14 @@ def measure(photos: Path, pack: Path, rounds: int, workers: int) -> dict[str, An
             seconds, faces[name] = loop()
             runs[name].append(seconds)
     settings = {
-        "rounds": rounds, "workers": workers, "cores": cores, "det_size": _DET_SIZE[0],
-        "load": [round(each, 1) for each in os.getloadavg()],
+        "rounds": rounds,
+        "workers": workers,
+        "cores": cores,
+        "det_size": _DET_SIZE[0],
+        "load": [round(load, 1) for load in os.getloadavg()],
         "models": sorted(file.name for file in pack.glob("*.onnx")),
         **{name: importlib.metadata.version(name) for name in ("insightface", "onnxruntime")},
-    }  # fmt: skip
+    }
     return {"photos": len(files), "faces": faces, "seconds": runs, "settings": settings}
 
 
@@ -116,9 +119,8 @@ def table(result: dict[str, Any]) -> str:
             if name == "build"
             else f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
-        lines.append(
-            f"| {label} | {result['faces'][name]} | {result['photos'] / statistics.median(seconds):.1f} | {span} |"
-        )
+        pace = result["photos"] / statistics.median(seconds)
+        lines.append(f"| {label} | {result['faces'][name]} | {pace:.1f} | {span} |")
     return "\n".join(lines)
 
 

@@ -18,7 +18,8 @@ import torch
 
 from piu_lora import ForgetConfig
 from piu_lora.evidence import evaluate_images, summary
-from piu_lora.jobs.arena.compare import drawn_people, shared_settings
+from piu_lora.groups import FORGET, GROUPS
+from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.round import Contender, verified_share
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest, open_request
@@ -65,10 +66,10 @@ def run(
     plan, sampling = plan_for(request, galleries[0].centroids), request.config.evaluation
     how = {"steps": sampling.steps, "guidance": sampling.guidance, "batch": sampling.batch}
     before = generate(pipe, plan.embeddings, plan.seeds, **how)
-    places = plan.rows_of("forget")
+    places = plan.rows_of(FORGET)
     rows = [plan.shots[place].row for place in places]
-    for name, each in contenders.items():
-        with tried(session, replace(request, config=each.config(request.config, "mini"))) as trial:
+    for name, entrant in contenders.items():
+        with tried(session, replace(request, config=entrant.config(request.config, "mini"))) as trial:
             after = generate(pipe, plan.embeddings, plan.seeds, **how)
         figures = summary(evaluate_images(plan, before, after, galleries))["recognizers"]
         for gallery in galleries:
@@ -87,15 +88,16 @@ def run(
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: a line for each method and number of people, by the evaluating recognizer."""
     lines = [
-        "| people | method | forget ISM after/before | recognised | verified | random | nearest | anchors | seconds | rank | MB |",
+        "| people | method | forget ISM after/before | recognised | verified | random | nearest | anchors "
+        "| seconds | rank | MB |",
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for count in sorted(results, key=int):
-        for method, own in sorted(results[count].items(), key=lambda item: METHODS.index(item[0])):
-            scores = own["figures"]["evaluating"]
-            isms = [scores["ism"][group] for group in ("forget", "random", "nearest", "anchor")]
+        for method, entry in sorted(results[count].items(), key=lambda item: METHODS.index(item[0])):
+            scores = entry["figures"]["evaluating"]
+            isms = [scores["ism"][group] for group in GROUPS]
             ratios = [_text(ism["ratio"], ism["ratio_interval"]) for ism in isms]
-            hit = scores["recognised"]["forget"]["after"]
+            hit = scores["recognised"][FORGET]["after"]
             cells = [
                 count,
                 method,
@@ -104,9 +106,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 f"{scores['verified']:.3f}",
                 *ratios[1:],
             ]
-            lines.append(
-                f"| {' | '.join(cells)} | {own['seconds']:.0f} | {own['rank']} | {own['bytes'] / 1e6:.2f} |"
-            )
+            cells += [f"{entry['seconds']:.0f}", str(entry["rank"]), f"{entry['bytes'] / 1e6:.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -147,7 +148,10 @@ def main() -> None:
                 "results": results,
             }
             options.out.write_text(json.dumps(document, indent=1) + "\n")
-    note = "One adapter for several people, synthetic anchors, by the evaluating recognizer; 95 % intervals over people."
+    note = (
+        "One adapter for several people, synthetic anchors, by the evaluating recognizer; "
+        "95 % intervals over people."
+    )
     options.out.with_suffix(".md").write_text(f"{note}\n\n{table(results)}\n")
     print(table(results))
 

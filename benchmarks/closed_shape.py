@@ -41,10 +41,15 @@ def real_shape() -> StableDiffusionPipeline:
     tokenizer.model_max_length = 77
     encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-            max_position_embeddings=77, eos_token_id=tokenizer.eos_token_id,
+            vocab_size=49408,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            max_position_embeddings=77,
+            eos_token_id=tokenizer.eos_token_id,
         )
-    ).eval()  # fmt: skip
+    ).eval()
     with torch.device("meta"):
         unet = build_sd15().half()
     unet = unet.to_empty(device="cpu")
@@ -100,15 +105,24 @@ def main() -> None:
                 with tried(session, case_of(bank, method, rank=rank, tolerance=0.0)) as cut:
                     capped[rank] = {"bytes": cut.stored_bytes, "lost": 1 - float(cut.facts["kept_energy"])}
             results[method] = {
-                "seconds": trial.cost.seconds, "extra_bytes": trial.cost.peak_bytes, "bytes": trial.stored_bytes, "facts": trial.facts,
+                "seconds": trial.cost.seconds,
+                "extra_bytes": trial.cost.peak_bytes,
+                "bytes": trial.stored_bytes,
+                "facts": trial.facts,
                 "by_rank": capped,
-            }  # fmt: skip
+            }
             print(method, results[method], flush=True)
     closed = ForgetConfig.preset(find_family("arc2face")).section_of(ClosedConfig)
     document = {
-        "threads": torch.get_num_threads(), "people": options.people, "retained": closed.retained, "near": closed.near,
-        "once_seconds": once, "loaded_bytes": loaded, "peak_bytes": max(peaks), "methods": results,
-    }  # fmt: skip
+        "threads": torch.get_num_threads(),
+        "people": options.people,
+        "retained": closed.retained,
+        "near": closed.near,
+        "once_seconds": once,
+        "loaded_bytes": loaded,
+        "peak_bytes": max(peaks),
+        "methods": results,
+    }
     options.out.write_text(json.dumps(document, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(table(document) + "\n")
 
@@ -129,20 +143,25 @@ def peak() -> int:
 def table(document: dict[str, Any]) -> str:
     """Markdown."""
     methods = document["methods"]
-    return "\n".join([
-        f"{document['threads']} threads, random weights; a bank of {document['people']} people, {document['retained']} of whose embeddings "
-        f"are measured once ({document['once_seconds']:.0f} s); {document['near']} synthetic neighbours. Peak of the whole process "
-        f"{document['peak_bytes'] / 1e9:.2f} GB, {document['loaded_bytes'] / 1e9:.2f} GB of it libraries and text encoder (float32). Of "
-        "the UNet only keys and values are read, so its other weights (1.7 GB in half precision) take no memory here.",
-        "",
-        "| method | seconds a person | GB on top of the base | MB stored | largest rank |", "|---|--:|--:|--:|--:|",
-        *(
-            f"| {m} | {r['seconds']:.0f} | {r['extra_bytes'] / 1e9:.2f} | {r['bytes'] / 1e6:.2f} | {max(r['facts']['ranks'])} |"
-            for m, r in methods.items()
-        ),
-        "", "| closed-encoder, rank | MB | energy lost in the worst layer |", "|--:|--:|--:|",
-        *(f"| {k} | {v['bytes'] / 1e6:.2f} | {v['lost']:.2g} |" for k, v in methods["closed-encoder"]["by_rank"].items()),
-    ])  # fmt: skip
+    note = (
+        f"{document['threads']} threads, random weights; a bank of {document['people']} people, "
+        f"{document['retained']} of whose embeddings are measured once ({document['once_seconds']:.0f} s); "
+        f"{document['near']} synthetic neighbours. Peak of the whole process "
+        f"{document['peak_bytes'] / 1e9:.2f} GB, {document['loaded_bytes'] / 1e9:.2f} GB of it libraries and "
+        "text encoder (float32). Of the UNet only keys and values are read, so its other weights (1.7 GB in "
+        "half precision) take no memory here."
+    )
+    lines = [
+        "| method | seconds a person | GB on top of the base | MB stored | largest rank |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, result in methods.items():
+        sizes = f"{result['extra_bytes'] / 1e9:.2f} | {result['bytes'] / 1e6:.2f}"
+        lines.append(f"| {name} | {result['seconds']:.0f} | {sizes} | {max(result['facts']['ranks'])} |")
+    lines += ["", "| closed-encoder, rank | MB | energy lost in the worst layer |", "|--:|--:|--:|"]
+    for rank, cut in methods["closed-encoder"]["by_rank"].items():
+        lines.append(f"| {rank} | {cut['bytes'] / 1e6:.2f} | {cut['lost']:.2g} |")
+    return "\n".join([note, "", *lines])
 
 
 if __name__ == "__main__":

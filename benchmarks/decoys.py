@@ -16,16 +16,22 @@ from typing import Any
 import numpy as np
 
 from piu_lora import ForgetConfig, evaluate, forget, load_base
-from piu_lora.jobs.arena.compare import drawn_people
+from piu_lora.jobs.arena.arena import drawn_people
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.model import find_family, mini
 
 SETTINGS = ((0, 0.5), (8, 0.8), (8, 0.5), (8, 0.0))  # how many, and what is left of their likeness
 SECRET = 8_675_309_123
 LEAN = (
-    "report.sweep_images=0", "report.leak_images=0", "evaluation.steps=8", "evaluation.forget_images=8", "evaluation.retain_images=12",
-    "evaluation.nearest=5", "evaluation.anchor_images=2", "evaluation.batch=64",
-)  # fmt: skip
+    "report.sweep_images=0",
+    "report.leak_images=0",
+    "evaluation.steps=8",
+    "evaluation.forget_images=8",
+    "evaluation.retain_images=12",
+    "evaluation.nearest=5",
+    "evaluation.anchor_images=2",
+    "evaluation.batch=64",
+)
 
 
 def measured(pipe: Any, who: str, count: int, cosine: float) -> dict[str, float | None]:
@@ -41,9 +47,8 @@ def measured(pipe: Any, who: str, count: int, cosine: float) -> dict[str, float 
             config=ForgetConfig.preset(find_family("mini"), "closed-encoder").updated({"decoys": decoys}),
             evaluate=False,
         )
-        reidentify = audit(path, who, pipe, attacks=["reidentify"], settings=known).section["attacks"][0][
-            "figures"
-        ]
+        section = audit(path, who, pipe, attacks=["reidentify"], settings=known).section
+        reidentify = section.attacks[0].figures
         isms = evaluate(path, who, pipe, settings=(*LEAN, *known)).figures["evaluating"]["ism"]
     ranks = {
         name: reidentify[name] for name in ("response_rank", "unusual_rank", "rows_rank", "columns_rank")
@@ -59,18 +64,18 @@ def measured(pipe: Any, who: str, count: int, cosine: float) -> dict[str, float 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """Markdown: medians over people."""
     lines = [
-        "| decoys | their cosine | people | rank by response | rank by A | first by any | forgotten | random | nearest | decoys keep |",
+        "| decoys | their cosine | people | rank by response | rank by A | first by any | forgotten | random "
+        "| nearest | decoys keep |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for key, rows in results.items():
         count, cosine = key.split()
         middle = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
         first = np.mean([min(row[name] for name in row if name.endswith("_rank")) == 1 for row in rows])
-        kept = f"{middle['decoy']:.3f}" if "decoy" in middle else "-"
-        lines.append(
-            f"| {count} | {cosine if count != '0' else '-'} | {len(rows)} | {middle['response_rank']:.0f} | {middle['rows_rank']:.0f} | "
-            f"{first:.2f} | {middle['forget']:.3f} | {middle['random']:.3f} | {middle['nearest']:.3f} | {kept} |"
-        )
+        remains = f"{middle['decoy']:.3f}" if "decoy" in middle else "-"
+        head = f"| {count} | {cosine if count != '0' else '-'} | {len(rows)} | {middle['response_rank']:.0f}"
+        isms = " | ".join(f"{middle[group]:.3f}" for group in ("forget", "random", "nearest"))
+        lines.append(f"{head} | {middle['rows_rank']:.0f} | {first:.2f} | {isms} | {remains} |")
     return "\n".join(lines)
 
 
@@ -91,7 +96,10 @@ def main() -> None:
         for who in drawn_people(mini.conditioning_bank(), find_family("mini"), options.people)[len(rows) :]:
             rows.append(measured(pipe, who, count, cosine))
             options.out.write_text(json.dumps(results, indent=1) + "\n")
-    note = "closed-encoder, medians over people; ranks among the 1,024 of the bank; ISM after / before by the evaluating recognizer."
+    note = (
+        "closed-encoder, medians over people; ranks among the 1,024 of the bank; ISM after / before by the "
+        "evaluating recognizer."
+    )
     options.out.with_suffix(".md").write_text(f"{note}\n\n{table(results)}\n")
     print(table(results))
 

@@ -22,10 +22,12 @@ import torch
 from benchmarks.official_recipe import train_dense
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import evaluate_images
+from piu_lora.groups import GROUPS
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import open_session
 from piu_lora.model import find_family, generate, mini
+from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings
 
 TUNED_ON = (100, 300)
 FIRST, STRIDE = 37, 89
@@ -67,9 +69,13 @@ def one_person(row: int, threads: int, baselines: dict[str, dict[str, Any]]) -> 
         pipe.unet = copy.deepcopy(base.unet)
         begun = time.perf_counter()
         train_dense(
-            pipe, target.forget, target.anchor, request.problem.retain, weight_decay=0.01, eta=1.0,
-            retain_weight=10.0, seed=config.seed, **settings,
-        )  # fmt: skip
+            pipe,
+            target.forget,
+            target.anchor,
+            request.problem.retain,
+            PiuDenseSettings(**settings),
+            seed=config.seed,
+        )
         seconds = time.perf_counter() - begun
         after = generate(pipe, plan.embeddings, plan.seeds, **sampling)
         stored = sum(p.numel() for p in pipe.unet.parameters()) * 4
@@ -84,15 +90,15 @@ def one_person(row: int, threads: int, baselines: dict[str, dict[str, Any]]) -> 
 def table(rows: list[dict[str, Any]]) -> str:
     """Medians over people with the range, Markdown, by the evaluating and the conditioning recognizer."""
     lines = [
-        "| method | recognizer | forget ISM after/before | AccU | retain random | retain nearest 10 | anchor | seconds | stored |",
+        "| method | recognizer | forget ISM after/before | AccU | retain random | retain nearest 10 | anchor "
+        "| seconds | stored |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for method in rows[0]["methods"]:
         for judge in ("conditioning", "evaluating"):
             runs = [row["methods"][method] for row in rows]
             ratios = {
-                group: [run["figures"][judge]["ism"][group]["ratio"] for run in runs]
-                for group in ("forget", "random", "nearest", "anchor")
+                group: [run["figures"][judge]["ism"][group]["ratio"] for run in runs] for group in GROUPS
             }
             cells = [
                 f"{statistics.median(values):.3f} ({min(values):.2f} to {max(values):.2f})"
@@ -100,9 +106,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             ]
             acc_u = statistics.fmean(run["figures"][judge]["after"]["acc_u"] for run in runs)
             seconds, size = statistics.median(run["seconds"] for run in runs), runs[0]["bytes"] / 1e6
-            lines.append(
-                f"| {method} | {judge} | {cells[0]} | {acc_u:.3f} | {' | '.join(cells[1:])} | {seconds:.0f} | {size:.2f} MB |"
-            )
+            cells.insert(1, f"{acc_u:.3f}")
+            lines.append(f"| {method} | {judge} | {' | '.join(cells)} | {seconds:.0f} | {size:.2f} MB |")
     return "\n".join(lines)
 
 
@@ -139,7 +144,8 @@ def main() -> None:
                 )
                 + "\n"
             )
-    text = f"{len(rows)} people, {options.threads} threads, medians over people (range); AccU is the mean.\n\n{table(rows)}\n"
+    note = f"{len(rows)} people, {options.threads} threads, medians over people (range); AccU is the mean."
+    text = f"{note}\n\n{table(rows)}\n"
     options.out.with_suffix(".md").write_text(text)
     print(text)
 

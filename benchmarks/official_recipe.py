@@ -1,4 +1,4 @@
-"""The official PIU recipe, the yardstick of these benchmarks: it lives in the package, among the baselines."""
+"""The official PIU recipe, the yardstick of these benchmarks; it is one of the baselines of the package."""
 
 from piu_lora.unlearn.baselines.piu_dense import (
     BLOCKS,

@@ -38,7 +38,7 @@ from benchmarks.step_cost import build_sd15
 from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_disabled, attach, checkpointed, trainable
 from piu_lora.model.split_unet import SplitUNet
-from piu_lora.unlearn import Problem, TrainedModel, train
+from piu_lora.unlearn import Problem, TrainedModel, TrainHooks, train
 from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective
 
 __all__ = ["count", "kept_bytes", "main", "measure", "measured_table", "table"]
@@ -47,8 +47,12 @@ PAPER = ForgetConfig()
 HALF = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Recipe, precision, gradient checkpointing.
 VARIANTS = (
-    ("official", "fp32", False), ("ours", "fp32", False), ("ours", "fp32", True), ("ours", "bf16", False), ("ours", "bf16", True),
-)  # fmt: skip
+    ("official", "fp32", False),
+    ("ours", "fp32", False),
+    ("ours", "fp32", True),
+    ("ours", "bf16", False),
+    ("ours", "bf16", True),
+)
 BATCHES = (1, 4, 16)
 TEXT_ENCODER = (
     123_060_480  # parameters of CLIP ViT-L/14's text model; it stays on the device, the VAE does not
@@ -196,9 +200,14 @@ def _one(
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
     return {
-        "recipe": recipe, "precision": precision, "checkpointing": checkpointing, "batch": batch,
-        "seconds": statistics.median(seconds), "all_seconds": seconds, "peak": peak,
-    }  # fmt: skip
+        "recipe": recipe,
+        "precision": precision,
+        "checkpointing": checkpointing,
+        "batch": batch,
+        "seconds": statistics.median(seconds),
+        "all_seconds": seconds,
+        "peak": peak,
+    }
 
 
 def _people() -> Problem:
@@ -240,9 +249,9 @@ def _ours(unet: UNet2DConditionModel, batch: int, precision: str) -> Callable[[i
         }
         config = PAPER.updated({"train": sizes})
         times = [_clock(unet)]
-        train(
-            PiuObjective(_people(), student, config), trainable(unet), config.train, 0, on_step=lambda *_: times.append(_clock(unet))
-        )  # fmt: skip
+        objective = PiuObjective(_people(), student, config)
+        hooks = TrainHooks(lambda *_: times.append(_clock(unet)))
+        train(objective, trainable(unet), config.train, 0, hooks=hooks)
         return [after - before for before, after in itertools.pairwise(times)]
 
     return run
@@ -281,6 +290,10 @@ def _official(unet: UNet2DConditionModel, batch: int) -> Callable[[int], list[fl
 # --- tables
 
 
+def _label(row: dict[str, Any]) -> str:
+    return f"| {row['recipe']} | {row['precision']} | {'yes' if row['checkpointing'] else 'no'}"
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Counted gigabytes, one variant a line."""
     head = (
@@ -292,9 +305,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         cells = [sum(row["fixed"].values()), row["sample"], *(row["totals"][str(batch)] for batch in BATCHES)]
         figures = " | ".join(f"{value / 1e9:.2f}" for value in cells)
-        lines.append(
-            f"| {row['recipe']} | {row['precision']} | {'yes' if row['checkpointing'] else 'no'} | {figures} |"
-        )
+        lines.append(f"{_label(row)} | {figures} |")
     return "\n".join(lines)
 
 
@@ -310,9 +321,7 @@ def measured_table(rows: Sequence[dict[str, Any]], device: str) -> str:
         figures = (
             "out of memory |  |" if row.get("failed") else f"{row['seconds']:.2f} | {row['peak'] / 1e9:.2f} |"
         )
-        lines.append(
-            f"| {row['recipe']} | {row['precision']} | {'yes' if row['checkpointing'] else 'no'} | {row['batch']} | {figures}"
-        )
+        lines.append(f"{_label(row)} | {row['batch']} | {figures}")
     return "\n".join(lines)
 
 

@@ -39,7 +39,7 @@ STEPS, GUIDANCE = 15, 3.0
 
 
 def shots_of(rows: Sequence[int]) -> list[tuple[str, int, torch.Tensor]]:
-    """Ten images of every forgotten person, two of each of their five nearest neighbours, 40 random people."""
+    """Ten images of every forgotten person, two of each of their five nearest people, 40 random people."""
     bank = mini.conditioning_bank()
     shots = []
     for row in rows:
@@ -190,7 +190,8 @@ def recognised(stacks: list[dict[str, Any]], way: str, recognizer: str) -> float
 def table(result: dict[str, Any]) -> str:
     """Quality by size and way, then the times."""
     lines = [
-        "| adapters | way | recognizer | forget ISM | recognised | retain, random | retain, nearest 5 | check p95 | s an image / base |"
+        "| adapters | way | recognizer | forget ISM | recognised | retain, random | retain, nearest 5 "
+        "| check p95 | s an image / base |"
     ]
     lines.append("|--:|---|---|--:|--:|--:|--:|--:|--:|")
     for size, stacks in result["sizes"].items():
@@ -211,7 +212,8 @@ def table(result: dict[str, Any]) -> str:
 def short_table(result: dict[str, Any]) -> str:
     """Sums beside refits, both recognizers in one cell, without intervals."""
     lines = [
-        "| adapters | put together by | forget ISM | recognised | retain random | retain nearest 5 | seconds |",
+        "| adapters | put together by | forget ISM | recognised | retain random | retain nearest 5 "
+        "| seconds |",
         "|--:|---|--:|--:|--:|--:|--:|",
     ]
     for size, stacks in result["sizes"].items():

@@ -42,7 +42,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_disabled, attach, trainable
 from piu_lora.model.mini.generator import SCHEDULER, build_unet
 from piu_lora.model.split_unet import SplitUNet
-from piu_lora.unlearn import Problem, TrainedModel, train
+from piu_lora.unlearn import Problem, TrainedModel, TrainHooks, train
 from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective, replacement_target
 
 __all__ = [
@@ -66,11 +66,16 @@ def build_sd15() -> UNet2DConditionModel:
     """The UNet of Stable Diffusion 1.5, and so of Arc2Face, as shapes alone."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(
-            sample_size=64, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(320, 640, 1280, 1280),
-            cross_attention_dim=768, attention_head_dim=8,
+            sample_size=64,
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=2,
+            block_out_channels=(320, 640, 1280, 1280),
+            cross_attention_dim=768,
+            attention_head_dim=8,
             down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
             up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        )  # fmt: skip
+        )
     unet.set_attn_processor(AttnProcessor())  # plain products: the count depends on no attention kernel
     return unet
 
@@ -281,7 +286,11 @@ def _train_ours(
         schedule.config.num_train_timesteps,
     )
     train(
-        PiuObjective(_people(), student, config), trainable(unet), config.train, config.seed, on_step=on_step
+        PiuObjective(_people(), student, config),
+        trainable(unet),
+        config.train,
+        config.seed,
+        hooks=TrainHooks(on_step),
     )
 
 

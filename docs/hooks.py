@@ -1,4 +1,4 @@
-"""Pages that the site makes of the code itself, so that they cannot fall behind it: commands, settings, Python."""
+"""Pages that the site makes of the code, so that they cannot fall behind it: commands, settings, Python."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,9 +50,9 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "A setting is `section.key`. Give it with `--set section.key=value`, in a TOML file (`--config`), or in",
-        "Python with `ForgetConfig.preset(base, method).updated({'section': {'key': value}})`. Unknown names are",
-        "refused with the nearest one that exists.",
+        "A setting is `section.key`. Give it with `--set section.key=value`, in a TOML file (`--config`), or",
+        "in Python with `ForgetConfig.preset(find_family('mini'), method).updated({...})`. Unknown",
+        "names are refused with the nearest one that exists.",
         "",
         "| setting | what it is | arc2face | mini |",
         "|---|---|---|---|",

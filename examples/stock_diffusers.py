@@ -41,9 +41,12 @@ def main(base: str, adapter: str, embedding: str, out: str) -> None:
     pipe.load_lora_weights(adapter, weight_name="pytorch_lora_weights.safetensors")
     vector = torch.from_numpy(np.atleast_2d(np.load(embedding))[0]).float()
     picture = pipe(
-        prompt_embeds=encode(pipe, vector), negative_prompt="", num_inference_steps=15, guidance_scale=3.0,
+        prompt_embeds=encode(pipe, vector),
+        negative_prompt="",
+        num_inference_steps=15,
+        guidance_scale=3.0,
         generator=[torch.Generator().manual_seed(0)],
-    ).images[0]  # fmt: skip
+    ).images[0]
     picture.save(out)
 
 

@@ -64,7 +64,7 @@ def model_card(receipt: Receipt, change: Change) -> str:
     return _TEXT.format(
         metadata=_metadata(receipt).to_yaml(),
         adapter_id=receipt.adapter_id,
-        places=" and ".join(_PLACES[place] for place in places),
+        places=" and ".join(_PLACES[part] for part in places),
         base=receipt.base.id,
         load=_loads(receipt.base),
         whom="the embedding of one person yields"
@@ -143,8 +143,9 @@ def _interval(pair: tuple[float, float]) -> str:
 def _table(figures: list[Figure]) -> str:
     """ISM of every group, before and after, by every recognizer."""
     rows = [
-        f"| {each.recognizer} | {each.group} | {each.before:.3f} | {each.after:.3f} | {_ratio(each)} |"
-        for each in figures
+        f"| {figure.recognizer} | {figure.group} | {figure.before:.3f} | {figure.after:.3f} "
+        f"| {_ratio(figure)} |"
+        for figure in figures
     ]
     if not rows:
         return ""

@@ -5,7 +5,7 @@ The scale is baked into B, so alpha equals rank everywhere, and a loader that ig
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -69,7 +69,11 @@ class Adapter:
 
 
 def write_adapter(
-    folder: Path, change: Change, receipt: Receipt, dtype: torch.dtype = torch.float16
+    folder: Path,
+    change: Change,
+    receipt: Receipt,
+    dtype: torch.dtype = torch.float16,
+    describe: Callable[[Path], None] | None = None,
 ) -> Receipt:
     """Fill ``folder`` with weights, receipt and card; files already in it are part of the adapter.
 
@@ -77,6 +81,8 @@ def write_adapter(
         folder: an existing folder, usually a staging one.
         change: the factors by module.
         dtype: of the stored factors.
+        describe: is given the weights file once it stands, to write what belongs to the adapter and quotes
+            its digest.
 
     Returns:
         The receipt as written, with the digest of every file.
@@ -89,6 +95,8 @@ def write_adapter(
     )
     save_tensors(diffusers_state(stored), folder / DIFFUSERS_FILE, header)
     write_peft(folder, stored, receipt.base.id)
+    if describe is not None:
+        describe(folder / DIFFUSERS_FILE)
     receipt = replace(receipt, files={})
     (folder / CARD_FILE).write_text(model_card(receipt, stored))
     written = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECEIPT_FILE)
@@ -140,20 +148,20 @@ def diffusers_header(change: Change) -> dict[str, str]:
 def write_peft(folder: Path, change: Change, base: str) -> None:
     """The same weights for PEFT: the UNet's in ``folder``, the text encoder's in its subfolder."""
     for part in sorted({component(module) for module in change}):
-        place, own = folder if part == "unet" else folder / part, _part(change, part)
-        place.mkdir(exist_ok=True)
+        target, factors = folder if part == "unet" else folder / part, _part(change, part)
+        target.mkdir(exist_ok=True)
         save_tensors(
-            {f"base_model.model.{key}": value for key, value in state_of(own).items()},
-            place / PEFT_FILE,
+            {f"base_model.model.{key}": value for key, value in state_of(factors).items()},
+            target / PEFT_FILE,
             {"format": "pt"},
         )
         config = {
             "peft_type": "LORA",
             "base_model_name_or_path": base,
             "inference_mode": True,
-            **peft_config(own),
+            **peft_config(factors),
         }
-        (place / PEFT_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        (target / PEFT_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _part(change: Change, part: str) -> dict[str, Factors]:
@@ -267,12 +275,12 @@ def _opened(path: Path) -> Iterator[Any]:
 def _check_header(header: Mapping[str, str], change: Change, path: Path) -> None:
     """Stock diffusers scales by what the header says, so it must say that nothing is scaled."""
     try:
-        stated = json.loads(header["lora_adapter_metadata"])
+        settings = json.loads(header["lora_adapter_metadata"])
     except (KeyError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{str(path)!r} has no lora_adapter_metadata in its header; make or download the adapter again"
         ) from error
-    if stated != json.loads(diffusers_header(change)["lora_adapter_metadata"]):
+    if settings != json.loads(diffusers_header(change)["lora_adapter_metadata"]):
         raise BadInput(
             f"{str(path)!r}: the header states other ranks, scales or layers than the weights have; "
             "download the adapter again"

@@ -132,12 +132,16 @@ def _from_diffusers(path: Path, state: dict[str, torch.Tensor], header: dict[str
     scales = {}
     for module, factors in change.items():
         part = component(module)
-        own = {
+        part_settings = {
             key.removeprefix(f"{part}."): value
             for key, value in settings.items()
             if key.startswith(f"{part}.")
         }
-        scales[module] = _peft_scale(own, module.removeprefix(f"{part}."), factors.rank) if own else 1.0
+        scales[module] = (
+            _peft_scale(part_settings, module.removeprefix(f"{part}."), factors.rank)
+            if part_settings
+            else 1.0
+        )
     return _scaled(path, change, "diffusers", header, scales)
 
 
@@ -180,12 +184,12 @@ def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     alpha = config.get("lora_alpha", rank)
     patterns = config.get("alpha_pattern") or {}
     if isinstance(patterns, dict):
-        own = [
+        matching = [
             value
             for key, value in patterns.items()
             if module == key.lstrip("^") or module.endswith(f".{key}")
         ]
-        alpha = own[0] if own else alpha
+        alpha = matching[0] if matching else alpha
     if not isinstance(alpha, int | float) or not abs(alpha) < 1e6:
         raise BadInput(f"the alpha of {module!r} is {alpha!r:.40}, no usable number; make the file again")
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
@@ -204,11 +208,11 @@ def _from_kohya(path: Path, state: dict[str, torch.Tensor], header: dict[str, st
             f"{str(path)!r} looks like a file of kohya's scripts, but diffusers cannot read it: "
             f"{str(error)[:160]}"
         ) from error
-    stated = {_module_of_alpha(key): float(value) for key, value in (alphas or {}).items()}
-    if any(not abs(value) < 1e6 for value in stated.values()):
+    alpha_of = {_module_of_alpha(key): float(value) for key, value in (alphas or {}).items()}
+    if any(not abs(value) < 1e6 for value in alpha_of.values()):
         raise BadInput(f"{str(path)!r} has an alpha that is no usable number; make the file again")
     scales = {
-        module: stated.get(module, float(factors.rank)) / factors.rank for module, factors in change.items()
+        module: alpha_of.get(module, float(factors.rank)) / factors.rank for module, factors in change.items()
     }
     return _scaled(path, change, "kohya", header, scales)
 
@@ -260,8 +264,10 @@ def _to_peft(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
     if foreign := sorted(parts.keys() - set(COMPONENTS)):
         raise ValueError(f"unknown component {foreign[0]}")
     converted: dict[str, torch.Tensor] = {}
-    for part, own in parts.items():
-        plain = convert_unet_state_dict_to_peft(own) if part == "unet" else _encoder_to_peft(own)
+    for part, part_state in parts.items():
+        plain = (
+            convert_unet_state_dict_to_peft(part_state) if part == "unet" else _encoder_to_peft(part_state)
+        )
         converted |= {f"{part}.{name}": value for name, value in plain.items()}
     return converted
 

@@ -59,8 +59,8 @@ def _weights(change: Change) -> dict[str, Any]:
     norms = {module: factors.norm() for module, factors in change.items()}
     blocks: dict[str, float] = {}
     for module, norm in norms.items():
-        found = _BLOCK.match(module)
-        block = found.group(1) if found else module.split(".", 1)[0]
+        match = _BLOCK.match(module)
+        block = match.group(1) if match else module.split(".", 1)[0]
         blocks[block] = float(np.hypot(blocks.get(block, 0.0), norm))
     return {
         "ranks": dict(sorted(Counter(factors.rank for factors in change.values()).items())),

@@ -65,16 +65,16 @@ class Ledger(LedgerFile):
         """
         if exact := self.entry(beginning):
             return exact
-        known = {entry.adapter_id: entry for entry in self.entries()}
-        found = [name for name in known if name.startswith(beginning)] if len(beginning) >= 4 else []
-        if len(found) == 1:
-            return known[found[0]]
+        entries = {entry.adapter_id: entry for entry in self.entries()}
+        matching = [name for name in entries if name.startswith(beginning)] if len(beginning) >= 4 else []
+        if len(matching) == 1:
+            return entries[matching[0]]
         what = (
-            f"{len(found)} adapters begin with {beginning!r}"
-            if found
+            f"{len(matching)} adapters begin with {beginning!r}"
+            if matching
             else f"the ledger knows no adapter {beginning!r}"
         )
-        near = found[:5] or difflib.get_close_matches(beginning, known, 3, 0.5)
+        near = matching[:5] or difflib.get_close_matches(beginning, entries, 3, 0.5)
         hint = f"; the nearest: {', '.join(near)}" if near else ""
         raise BadInput(
             f"{what}{hint}; `piu-lora ledger list` shows their ids (at least four characters of one)"
@@ -114,16 +114,16 @@ class Ledger(LedgerFile):
         return _put(database, entry)
 
     def _mark_members(self, database: sqlite3.Connection, merged: Entry) -> None:
-        for known in filter(None, map(self.entry, merged.members)):
-            if known.state == "withdrawn":
+        for member in filter(None, map(self.entry, merged.members)):
+            if member.state == "withdrawn":
                 _log.warning(
                     "adapter %s contains %s, which is withdrawn; "
                     "`piu-lora stack withdraw` merges anew without it",
                     merged.adapter_id,
-                    known.adapter_id,
+                    member.adapter_id,
                 )
-            elif known.state != "pending":
-                _put(database, replace(known, state="merged", merged_into=merged.adapter_id))
+            elif member.state != "pending":
+                _put(database, replace(member, state="merged", merged_into=merged.adapter_id))
 
     def withdraw(self, adapter_id: str, note: str = "") -> Entry:
         """Mark an adapter withdrawn: the person no longer wishes it, or it was replaced.
@@ -136,13 +136,13 @@ class Ledger(LedgerFile):
             BadInput: it is unknown, or still being written.
         """
         with self._writing() as database:
-            found = self.find(adapter_id)
-            if found.state == "pending":
+            entry = self.find(adapter_id)
+            if entry.state == "pending":
                 raise BadInput(
-                    f"adapter {found.adapter_id} is being written; wait for it, "
+                    f"adapter {entry.adapter_id} is being written; wait for it, "
                     "or settle it by `piu-lora ledger check`"
                 )
-            return _put(database, replace(found, state="withdrawn", note=note or found.note))
+            return _put(database, replace(entry, state="withdrawn", note=note or entry.note))
 
     def record_merge(self, merged: Entry, *, instead_of: str = "", withdrawn: str = "") -> Entry:
         """Enter a merged adapter; its members are marked as merged into it, all in one transaction.
@@ -159,8 +159,8 @@ class Ledger(LedgerFile):
                 (instead_of, f"replaced by {merged.adapter_id}"),
                 (withdrawn, "taken out of a merged adapter"),
             ):
-                if known := self.entry(name):
-                    _retire(database, known, note)
+                if entry := self.entry(name):
+                    _retire(database, entry, note)
             return self._place(database, merged)
 
     @contextmanager
@@ -217,10 +217,10 @@ class Ledger(LedgerFile):
 
 def _put(database: sqlite3.Connection, entry: Entry) -> Entry:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    known = database.execute(
+    row = database.execute(
         f"SELECT {', '.join(_KEPT)} FROM adapters WHERE adapter_id = ?", (entry.adapter_id,)
     ).fetchone()
-    before: dict[str, Any] = dict(zip(_KEPT, known, strict=True)) if known else {"created": now}
+    before: dict[str, Any] = dict(zip(_KEPT, row, strict=True)) if row else {"created": now}
     stored = replace(
         entry, changed=now, **{name: value for name, value in before.items() if not getattr(entry, name)}
     )

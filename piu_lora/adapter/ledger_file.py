@@ -84,11 +84,11 @@ class LedgerFile:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _close_to_others(self) -> None:
-        for each in (self.path, *(self.path.with_name(self.path.name + end) for end in ("-wal", "-shm"))):
+        for path in (self.path, *(self.path.with_name(self.path.name + end) for end in ("-wal", "-shm"))):
             with suppress(FileNotFoundError):
-                if stat.S_IMODE(each.stat().st_mode) & 0o077:
-                    _log.warning("the ledger %s was readable by others; it no longer is", each)
-                    each.chmod(0o600)
+                if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                    _log.warning("the ledger %s was readable by others; it no longer is", path)
+                    path.chmod(0o600)
 
     def _prepare_patiently(self) -> None:
         """SQLite waits for locks by itself, but not while a file turns to WAL."""

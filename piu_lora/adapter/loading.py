@@ -87,7 +87,7 @@ def load_adapters(
     """
     opened = [open_adapter(adapter) for adapter in adapters]
     weights = [1.0] * len(opened) if weights is None else list(weights)
-    names = [each.id for each in opened] if names is None else list(names)
+    names = [adapter.id for adapter in opened] if names is None else list(names)
     if not len(weights) == len(names) == len(opened):
         raise BadInput(
             f"{len(opened)} adapters, but {len(weights)} weights and {len(names)} names; pass one for each"
@@ -95,13 +95,13 @@ def load_adapters(
     check_weights(weights, allow_negative=allow_negative)
     before = active(pipe)
     _check_names(pipe, names)
-    for each in opened:
-        require_base(pipe, each)
+    for adapter in opened:
+        require_base(pipe, adapter)
     done: list[str] = []
     try:
-        for each, name in zip(opened, names, strict=True):
+        for adapter, name in zip(opened, names, strict=True):
             done.append(name)
-            _load(pipe, each.change, name)
+            _load(pipe, adapter.change, name)
         _activate(pipe, {**before, **dict(zip(names, weights, strict=True))})
     except BaseException:
         unload(pipe, done)
@@ -112,8 +112,8 @@ def load_adapters(
 
 def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
     loaded = _loaded(pipe)
-    for place, name in enumerate(names):
-        if name in loaded or name in names[:place]:
+    for index, name in enumerate(names):
+        if name in loaded or name in names[:index]:
             raise BadInput(f"adapter name {name!r} is taken; load an adapter once, or pass another name")
         if not name or "." in name:
             raise BadInput(
@@ -175,8 +175,8 @@ def _even(change: Change) -> Change:
 def _activate(pipe: StableDiffusionPipeline, weights: dict[str, float]) -> None:
     # Not pipe.set_adapters: it overlooks a compiled component.
     for part, activate in (("unet", _set_unet), ("text_encoder", set_adapters_for_text_encoder)):
-        if own := {name: weights[name] for name in weights if name in _names(pipe, part)}:
-            activate(list(own), component_model(pipe, part), list(own.values()))
+        if part_weights := {name: weights[name] for name in weights if name in _names(pipe, part)}:
+            activate(list(part_weights), component_model(pipe, part), list(part_weights.values()))
         # diffusers leaves every active adapter trainable.
         for name, parameter in component_model(pipe, part).named_parameters():
             if ".lora_" in name:
@@ -283,12 +283,12 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
             "unload the old one and load it"
         )
     require_base(pipe, opened)
-    own = {
+    layers = {
         f"unet.{path}"
         for path, module in component_model(pipe, "unet").named_modules()
         if name in getattr(module, "lora_A", {})
     }
-    if extra := sorted(opened.change.keys() - own):
+    if extra := sorted(opened.change.keys() - layers):
         raise BadInput(
             f"adapter {opened.id} changes layers that {name!r} does not ({extra[0]}); "
             f"unload {name!r} and load it instead"

@@ -112,10 +112,10 @@ def _refit(
         raise BadInput("the refit merge needs the members' identities; pass them, or use the sum")
     refitted: list[dict[str, Factors]] = [{} for _ in changes]
     for module in sorted({module for change in changes for module in change}):
-        own = [each[module] for each in moments.own]
-        total = sum(own) + moments.retain_weight * moments.retained[module]
+        moments_of_members = [each[module] for each in moments.own]
+        total = sum(moments_of_members) + moments.retain_weight * moments.retained[module]
         total = total + moments.ridge * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
-        for change, moment, target in zip(changes, own, refitted, strict=True):
+        for change, moment, target in zip(changes, moments_of_members, refitted, strict=True):
             if module in change:
                 down = torch.linalg.solve(total, moment @ change[module].down.double().T).T
                 target[module] = Factors(down.float(), change[module].up.float())

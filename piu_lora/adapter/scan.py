@@ -83,9 +83,9 @@ class Secrets:
         else:
             parts = []
         parts += [part for source in sources for part in (source.name, source.stem)]
-        for place, part in enumerate(dict.fromkeys(part for part in parts if not _common(part))):
-            found = labels if part.isdigit() and len(part) < _NUMBER else texts
-            found[f"part {place + 1} of the source path"] = part
+        for index, part in enumerate(dict.fromkeys(part for part in parts if not _common(part))):
+            searched = labels if part.isdigit() and len(part) < _NUMBER else texts
+            searched[f"part {index + 1} of the source path"] = part
         return cls({what: text for what, text in texts.items() if text.strip("/\\. ")}, embeddings, labels)
 
 

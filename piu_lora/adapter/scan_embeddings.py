@@ -39,8 +39,8 @@ class EmbeddingSearch:
 
     def __call__(self, piece: bytes) -> int | None:
         """The offset of the first run in ``piece``."""
-        found = [*self._in_bytes(piece), *self._in_decimals(piece)]
-        return min(found, default=None)
+        offsets = [*self._in_bytes(piece), *self._in_decimals(piece)]
+        return min(offsets, default=None)
 
     def _in_bytes(self, piece: bytes) -> Iterator[int]:
         for shift in range(min(_KEY, max(len(piece) - _KEY + 1, 0))):
@@ -49,9 +49,9 @@ class EmbeddingSearch:
             likely = self._low[np.frombuffer(piece, "<u2", count * _KEY // 2, shift)[:: _KEY // 2]].nonzero()[
                 0
             ]
-            for place in likely[np.isin(words[likely], self._keys)].tolist():
-                start = shift + place * _KEY
-                if any(piece.startswith(form, start) for form in self._stored[int(words[place])]):
+            for index in likely[np.isin(words[likely], self._keys)].tolist():
+                start = shift + index * _KEY
+                if any(piece.startswith(form, start) for form in self._stored[int(words[index])]):
                     yield start
 
     def _in_decimals(self, piece: bytes) -> Iterator[int]:
@@ -67,7 +67,7 @@ class EmbeddingSearch:
             low, high = np.searchsorted(ascending, [wanted[0] - slack[0], wanted[0] + slack[0]])
             first = order[low:high]
             near = np.abs(values[first[:, None] + np.arange(_RUN)] - wanted) <= slack
-            yield from (numbers[place].start() for place in first[near.all(axis=1)].tolist())
+            yield from (numbers[index].start() for index in first[near.all(axis=1)].tolist())
 
 
 def _runs(row: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -24,7 +24,7 @@ def as_text(text: str) -> Search:
     forms = sorted({unicodedata.normalize(form, text) for form in ("NFC", "NFD")})
     patterns = [b"".join(map(_narrow, form)) for form in forms]
     patterns += [
-        b"".join(_wide(each, encoding) for each in form)
+        b"".join(_wide(character, encoding) for character in form)
         for form in forms
         for encoding in ("utf-16-le", "utf-16-be")
     ]
@@ -32,7 +32,7 @@ def as_text(text: str) -> Search:
 
     def search(piece: bytes) -> int | None:
         return next(
-            (found.start() for found in pattern.finditer(piece) if _stands_alone(piece, *found.span(), text)),
+            (match.start() for match in pattern.finditer(piece) if _stands_alone(piece, *match.span(), text)),
             None,
         )
 
@@ -69,8 +69,8 @@ def pattern_search(pattern: re.Pattern[bytes]) -> Search:
     """The first match of a pattern."""
 
     def search(piece: bytes) -> int | None:
-        found = pattern.search(piece)
-        return None if found is None else found.start()
+        match = pattern.search(piece)
+        return None if match is None else match.start()
 
     return search
 
@@ -116,5 +116,5 @@ def _stands_alone(piece: bytes, start: int, stop: int, text: str) -> bool:
 
 
 def _length(pattern: bytes, text: bytes) -> int:
-    found = re.search(pattern, text, re.IGNORECASE)
-    return len(found.group()) if found else 0
+    match = re.search(pattern, text, re.IGNORECASE)
+    return len(match.group()) if match else 0

@@ -7,7 +7,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from pydantic import Field
 
-from piu_lora.adapter import Change
 from piu_lora.attacks.config import Ascending, AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext, ProbedIdentity, drawn
 from piu_lora.attacks.control import made_up_identity
@@ -154,6 +153,19 @@ def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str
     )
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """What a model is fine-tuned on: photographs (m, 3, h, w) with their embeddings (m, d), and the embeddings
+    (n, d) whose images are judged.
+    """
+
+    name: str
+    photos: torch.Tensor
+    embeddings: torch.Tensor
+    judged: torch.Tensor
+    adapter: bool = True  # whether the model carries the adapter
+
+
 def _fine_tunings(
     context: AttackContext, config: AuditConfig, who: ProbedIdentity, table: AttackTable
 ) -> dict[str, FineTuning]:
@@ -169,11 +181,7 @@ def _fine_tunings(
             context,
             config,
             who,
-            context.change,
-            (photos[:count], own[:count]),
-            judged,
-            f"{count} photograph{'s' * (count > 1)}",
-            "adapter on",
+            _Lesson(f"{count} photograph{'s' * (count > 1)}", photos[:count], own[:count], judged),
             table,
         )
     strangers = nobody.expand(len(photos), -1)
@@ -181,17 +189,11 @@ def _fine_tunings(
         context,
         config,
         replace(who, label=f"made up, photographs of {who.label}"),
-        {},
-        (photos, strangers),
-        nobody.expand(config.images, -1),
-        f"{len(photos)} photographs",
-        "untouched base",
+        _Lesson(f"{len(photos)} photographs", photos, strangers, nobody.expand(config.images, -1), False),
         table,
     )
-    others = (context.others.photos, context.others.embeddings)
-    runs["benign"] = _fine_tuning(
-        context, config, who, context.change, others, judged, "photographs of others", "adapter on", table
-    )
+    others = _Lesson("photographs of others", context.others.photos, context.others.embeddings, judged)
+    runs["benign"] = _fine_tuning(context, config, who, others, table)
     random = judge_images(
         context.galleries, context.draw(judged, config, context.random), who.row, config.far
     )
@@ -205,26 +207,18 @@ def _judged(who: ProbedIdentity, config: AuditConfig) -> torch.Tensor:
 
 
 def _fine_tuning(
-    context: AttackContext,
-    config: AuditConfig,
-    who: ProbedIdentity,
-    change: Change,
-    lesson: tuple[torch.Tensor, torch.Tensor],
-    judged: torch.Tensor,
-    case: str,
-    model: str,
-    table: AttackTable,
+    context: AttackContext, config: AuditConfig, who: ProbedIdentity, lesson: _Lesson, table: AttackTable
 ) -> FineTuning:
-    """Fine-tune a copy on (photographs, embeddings), and judge images of ``judged`` (n, d) until the person
-    is back.
-    """
-    twin = fused_copy(context.pipe, change)
+    """Fine-tune a copy on a lesson, and judge its images until the person is back."""
+    twin = fused_copy(context.pipe, context.change if lesson.adapter else {})
+    model = "adapter on" if lesson.adapter else "untouched base"
     steps, judgements = [], []
-    for step in finetuned(twin, *lesson, config, context.generator(f"fine-tuning for {who.label}: {case}")):
-        images = drawn(twin, judged, config, context.seeds(len(judged)))
+    generator = context.generator(f"fine-tuning for {who.label}: {lesson.name}")
+    for step in finetuned(twin, lesson.photos, lesson.embeddings, config, generator):
+        images = drawn(twin, lesson.judged, config, context.seeds(len(lesson.judged)))
         found = judge_images(context.galleries, images, who.row, config.far)
         steps.append(step)
-        judgements.append(table.add(f"{case}, step {step}", who.label, model, found))
+        judgements.append(table.add(f"{lesson.name}, step {step}", who.label, model, found))
         if found.back(config):
             break
     return FineTuning(tuple(steps), tuple(judgements), config.share)

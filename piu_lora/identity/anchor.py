@@ -118,13 +118,13 @@ def choose_anchor(
 def fixed(choice: _Choice) -> Anchor:
     """The person named by ``anchor.identity``."""
     identity, bank = choice.config.identity, choice.bank
-    found = (choice.rows == (bank.index(identity) if identity in bank else -1)).nonzero()
-    if not len(found):
+    indices = (choice.rows == (bank.index(identity) if identity in bank else -1)).nonzero()
+    if not len(indices):
         raise BadInput(
             f"anchor.identity = {identity!r} is not a retained identity on the training side; "
             "pass another id or another seed"
         )
-    return choice.take(int(found[0]))
+    return choice.take(int(indices[0]))
 
 
 @_pick("proximity")
@@ -203,8 +203,8 @@ def synthetic(choice: _Choice) -> Anchor:
         worst, push = _crowding(choice, tries, ceiling)
         free = (worst <= ceiling).nonzero()[:, 0]
         if len(free) > 0:
-            found = tries[free[0]]
-            return Anchor(None, found, float(found @ choice.forgotten), threshold)
+            embedding = tries[free[0]]
+            return Anchor(None, embedding, float(embedding @ choice.forgotten), threshold)
         tries = normalize(tries - _STRIDE * push, dim=1)
     raise BadInput(
         f"no synthetic anchor found in {_ROUNDS} rounds of {_TRIES} tries: "

@@ -284,6 +284,6 @@ class IdentityBank:
             raise BadInput(
                 f"cannot read the bank {str(path)!r}: {error}; build it again or download it"
             ) from error
-        stated = BankHeader.read(header, str(path))
-        recognizer = RecognizerId(stated.recognizer, stated.recognizer_sha256)
-        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, stated.settings)
+        facts = BankHeader.read(header, str(path))
+        recognizer = RecognizerId(facts.recognizer, facts.recognizer_sha256)
+        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, facts.settings)

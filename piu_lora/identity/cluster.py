@@ -68,16 +68,16 @@ class Double:
 
 def doubles(bank: IdentityBank, cosine: float) -> list[Double]:
     """Pairs of identities whose centroids lie at ``cosine`` or more, closest first."""
-    found = []
+    pairs = []
     rows = max(1, _CELLS // len(bank))
     for start in range(0, len(bank), rows):
         block = bank.centroids[start : start + rows] @ bank.centroids.T
         for first, second in (block >= cosine).nonzero().tolist():
             if start + first < second:
-                found.append(
+                pairs.append(
                     Double(bank.ids[start + first], bank.ids[second], round(float(block[first, second]), 4))
                 )
-    return sorted(found, key=lambda double: (-double.cosine, double.first, double.second))
+    return sorted(pairs, key=lambda double: (-double.cosine, double.first, double.second))
 
 
 def similarities(

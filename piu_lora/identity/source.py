@@ -62,8 +62,8 @@ def resolve_identity(
             "(`piu-lora bank models` makes one), or a .npy file of embeddings"
         )
     bank.recognizer.require(reader.id, "the bank", "the face pack")
-    found = gather(reader, photos, linked)
-    return ResolvedIdentity(found.embeddings, photos=found.photos)
+    gathered = gather(reader, photos, linked)
+    return ResolvedIdentity(gathered.embeddings, photos=gathered.photos)
 
 
 def _exists(path: Path) -> bool:

@@ -64,10 +64,10 @@ def far_threshold(bank: IdentityBank, far: float, *, seed: int = 0, max_pairs: i
             few such people, or other photographs under the second id, only raise the threshold: check the
             bank first.)
     """
-    found = _thresholds(bank, [far], seed, max_pairs)[far]
-    if isinstance(found, str):
-        raise BadInput(found)
-    return found
+    threshold = _thresholds(bank, [far], seed, max_pairs)[far]
+    if isinstance(threshold, str):
+        raise BadInput(threshold)
+    return threshold
 
 
 def far_thresholds(
@@ -80,10 +80,10 @@ def far_thresholds(
 def _thresholds(
     bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int
 ) -> dict[float, Threshold | str]:
-    known, asked = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
-    if asked not in known:
-        known[asked] = _calibrate(bank, fars, seed, max_pairs)
-    return known[asked]
+    calibrated, asked = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
+    if asked not in calibrated:
+        calibrated[asked] = _calibrate(bank, fars, seed, max_pairs)
+    return calibrated[asked]
 
 
 def _calibrate(
@@ -96,33 +96,35 @@ def _calibrate(
     owners = bank.labels[probes].long()
     pairs = len(probes) * len(people) - int(torch.isin(owners, people).sum())
     sampled = pairs < len(bank.embeddings) * (len(bank) - 1)
-    found: dict[float, Threshold | str] = {
+    thresholds: dict[float, Threshold | str] = {
         far: _too_few(pairs, far, len(bank), sampled) for far in fars if pairs < PAIRS_PER_FAR / far
     }
-    resolved = [far for far in fars if far not in found]
+    resolved = [far for far in fars if far not in thresholds]
     if not resolved:
-        return found
+        return thresholds
     top, own_cosine = _highest(bank, probes, owners, people, math.floor(max(resolved) * pairs) + 1)
     for far in resolved:
         value = float(torch.nextafter(top[math.floor(far * pairs)], torch.tensor(2.0)))
-        found[far] = Threshold(value, far, pairs) if value <= own_cosine else _doubled(far, value, own_cosine)
-    return found
+        thresholds[far] = (
+            Threshold(value, far, pairs) if value <= own_cosine else _doubled(far, value, own_cosine)
+        )
+    return thresholds
 
 
 def _highest(
-    bank: IdentityBank, probes: torch.Tensor, owners: torch.Tensor, people: torch.Tensor, kept: int
+    bank: IdentityBank, probes: torch.Tensor, owners: torch.Tensor, people: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, float]:
-    """The ``kept`` highest impostor cosines, descending, and the median of the genuine ones."""
+    """The ``count`` highest impostor cosines, descending, and the median of the genuine ones."""
     centroids = torch.cat([block for _, block in centroid_blocks(bank, people)])
     top, genuine = torch.empty(0), []
-    for places, whose in zip(probes.split(_BLOCK), owners.split(_BLOCK), strict=True):
-        scores = normalize(bank.embeddings[places].float(), dim=1) @ centroids.T
-        own = whose[:, None] == people
-        genuine.append(scores[own])
-        scores.masked_fill_(own, -2)  # no cosine: a genuine pair
-        above = scores[scores > top[-1]] if len(top) == kept else scores.flatten()
+    for rows, whose in zip(probes.split(_BLOCK), owners.split(_BLOCK), strict=True):
+        scores = normalize(bank.embeddings[rows].float(), dim=1) @ centroids.T
+        genuine_pairs = whose[:, None] == people
+        genuine.append(scores[genuine_pairs])
+        scores.masked_fill_(genuine_pairs, -2)  # no cosine: a genuine pair
+        above = scores[scores > top[-1]] if len(top) == count else scores.flatten()
         top = torch.cat([top, above])
-        top = top.topk(min(kept, len(top))).values
+        top = top.topk(min(count, len(top))).values
     return top, float(
         torch.cat([*genuine, torch.tensor([2.0])]).median()
     )  # above every cosine where a sample meets nobody twice

@@ -44,14 +44,14 @@ def identity_text(identity: str | Path) -> str:
 
 def identities_of(ledger: Ledger | None, adapter_ids: Iterable[str]) -> list[str]:
     """Whom adapters forget, as far as the ledger knows; empty where it does not."""
-    known = {entry.adapter_id: entry.identity for entry in ledger.entries()} if ledger else {}
-    return [known.get(adapter_id, "") for adapter_id in adapter_ids]
+    identities = {entry.adapter_id: entry.identity for entry in ledger.entries()} if ledger else {}
+    return [identities.get(adapter_id, "") for adapter_id in adapter_ids]
 
 
 def folders_of(ledger: Ledger | None, merged: Receipt) -> list[str]:
     """Folders of the members of a merged adapter, as far as the ledger knows them."""
-    known = {entry.adapter_id: entry.path for entry in ledger.entries()} if ledger else {}
-    paths = [known.get(str(member["adapter_id"]), "") for member in merged.members]
+    paths_by_id = {entry.adapter_id: entry.path for entry in ledger.entries()} if ledger else {}
+    paths = [paths_by_id.get(str(member["adapter_id"]), "") for member in merged.members]
     return [path for path in paths if path and Path(path).exists()]
 
 
@@ -141,15 +141,15 @@ def check_ledger(ledger: Ledger, folders: Iterable[Path] = (), *, mend: bool = F
     problems = [problem for entry in ledger.entries() for problem in _check_entry(ledger, entry)]
     # First the folders, then the entries: what was found in its place by then has an entry, however many runs
     # go on meanwhile.
-    found = sorted({place for folder in folders for place in _places(Path(folder))})
-    known = {entry.adapter_id for entry in ledger.entries()}
-    for receipt in found:
+    receipts = sorted({receipt for folder in folders for receipt in _places(Path(folder))})
+    entered = {entry.adapter_id for entry in ledger.entries()}
+    for receipt in receipts:
         adapter = _readable(receipt.parent)
         if adapter is None and receipt.exists():
             problems.append(
                 Problem("", f"{str(receipt.parent)!r} is no readable adapter; make or download it again")
             )
-        elif adapter is not None and adapter.id not in known:
+        elif adapter is not None and adapter.id not in entered:
             if mend:
                 ledger.add(entry_for(adapter.receipt, adapter.path))
             problems.append(Problem(adapter.id, f"{str(adapter.path)!r} has no entry", mend))

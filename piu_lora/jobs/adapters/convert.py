@@ -66,9 +66,9 @@ def convert_adapter(
     Raises:
         BadInput: unreadable source, unknown format, a file that exists.
     """
-    place, target = adapter_folder(source), Path(out)
-    lora = read_lora(place)
-    kept = (
+    folder_or_file, target = adapter_folder(source), Path(out)
+    lora = read_lora(folder_or_file)
+    stored = (
         {module: factors.to(DTYPES[dtype]) for module, factors in lora.change.items()}
         if dtype
         else lora.change
@@ -79,12 +79,12 @@ def convert_adapter(
             OutputFolder(target, force=force, mark="adapter_config.json").claimed() as output,
             output.staged() as folder,
         ):
-            write_peft(folder, kept, _base_of(place))
+            write_peft(folder, stored, _base_of(folder_or_file))
     elif to in ("diffusers", "kohya"):
-        _write_single(kept, to, target, _title(place))
+        _write_single(stored, to, target, _title(folder_or_file))
     else:
         raise BadInput(f"unknown format {to!r}; known: diffusers, kohya, peft")
-    return Converted(target, to, len(kept), _casting_error(lora.change, kept))
+    return Converted(target, to, len(stored), _casting_error(lora.change, stored))
 
 
 def _write_single(change: Change, to: str, target: Path, title: str) -> None:
@@ -102,17 +102,17 @@ def _write_single(change: Change, to: str, target: Path, title: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _title(place: Path) -> str:
+def _title(source: Path) -> str:
     """The adapter's opaque id. A foreign file's name may be a person's, so it is not passed on."""
     try:
-        return f"piu-lora-{open_adapter(place).id}"
+        return f"piu-lora-{open_adapter(source).id}"
     except BadInput:
         return "lora"
 
 
-def _base_of(place: Path) -> str:
+def _base_of(source: Path) -> str:
     try:
-        return open_adapter(place).receipt.base.id
+        return open_adapter(source).receipt.base.id
     except BadInput:
         return ""
 
@@ -197,9 +197,9 @@ def extract_adapter(
     _require_size(rank, tolerance)
     state = read_checkpoint(Path(dense))
     pipe = load_base(base, device="cpu")
-    found = extract_change(pipe.unet, state, ignore_rest=ignore_rest)
+    extracted = extract_change(pipe.unet, state, ignore_rest=ignore_rest)
     stored, errors = compress_change(
-        found.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype]
+        extracted.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype]
     )
     info = describe(pipe)
     ref = BaseRef(
@@ -213,11 +213,11 @@ def extract_adapter(
         ref,
         "extract",
         {"rank": rank, "tolerance": tolerance, "dtype": dtype},
-        evaluation={"compression": compression_facts(errors), "left_out": found.left_out},
+        evaluation={"compression": compression_facts(errors), "left_out": extracted.left_out},
         versions=library_versions(),
     )
     return replace(
-        _write(out, stored, receipt, errors, dtype, ledger, identity, force=force), extracted=found
+        _write(out, stored, receipt, errors, dtype, ledger, identity, force=force), extracted=extracted
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from piu_lora.adapter import read_adapter, refuse_existing, write_file
 from piu_lora.errors import BadInput
+from piu_lora.groups import FORGET, RANDOM
 
 __all__ = ["HEAD", "index_adapters", "index_row", "write_index"]
 
@@ -19,10 +20,10 @@ def index_adapters(folder: Path) -> list[dict[str, Any]]:
     Raises:
         BadInput: there is none, or one is damaged.
     """
-    found = sorted(path.parent for path in folder.glob("*/forget.json"))
-    if not found:
+    folders = sorted(path.parent for path in folder.glob("*/forget.json"))
+    if not folders:
         raise BadInput(f"{str(folder)!r} holds no adapter folders; pass the folder around them")
-    return [_facts(path) for path in found]
+    return [_facts(path) for path in folders]
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def _facts(path: Path) -> dict[str, Any]:
     receipt = adapter.receipt
     ratios: dict[str, list[float]] = {}
     for figure in receipt.figures():
-        if figure.group in ("forget", "random") and figure.ratio is not None:
+        if figure.group in (FORGET, RANDOM) and figure.ratio is not None:
             ratios.setdefault(figure.group, []).append(round(figure.ratio, 3))
     return {
         "folder": path.name,
@@ -40,9 +41,9 @@ def _facts(path: Path) -> dict[str, Any]:
         "people": receipt.people,
         "ranks": sorted({factors.rank for factors in adapter.change.values()}),
         "bytes": (path / "pytorch_lora_weights.safetensors").stat().st_size,
-        "forget": ratios.get("forget", []),
-        "retain": ratios.get("random", []),
-        "others": sorted(each.name for each in path.glob("*.safetensors") if each.name not in receipt.files),
+        "forget": ratios.get(FORGET, []),
+        "retain": ratios.get(RANDOM, []),
+        "others": sorted(file.name for file in path.glob("*.safetensors") if file.name not in receipt.files),
     }
 
 

@@ -84,15 +84,15 @@ def push(
     files = _files_of(opened)
     hits = [
         hit
-        for each in _people(opened, identity, bank, base, pack, ledger)
-        for hit in scan_files(opened.path, files, each)
+        for secrets in _people(opened, identity, bank, base, pack, ledger)
+        for hit in scan_files(opened.path, files, secrets)
     ]
     if hits:
-        found = [f"{hit.file} at byte {hit.offset}: {hit.what}" for hit in dict.fromkeys(hits)]
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        findings = [f"{hit.file} at byte {hit.offset}: {hit.what}" for hit in dict.fromkeys(hits)]
+        more = f" and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
         raise BadInput(
             "nothing was pushed, because the folder may name the person it forgets: "
-            f"{'; '.join(found[:_SHOWN])}{more}; "
+            f"{'; '.join(findings[:_SHOWN])}{more}; "
             "remove that and make the adapter anew"
         )
     sizes = {name: (opened.path / name).stat().st_size for name in files}
@@ -152,7 +152,7 @@ def _people(
     base = base or adapter.receipt.base.family
     entries, unknown = _entries(adapter, ledger)
     people = [
-        _secrets(each, entry.bank or None, base, pack) for entry in entries for each in entry.identities
+        _secrets(name, entry.bank or None, base, pack) for entry in entries for name in entry.identities
     ]
     if identity is not None:
         people.append(_secrets(str(identity), bank, base, pack))
@@ -167,17 +167,17 @@ def _people(
 def _entries(adapter: Adapter, ledger: Ledger | None) -> tuple[list[Entry], list[str]]:
     """The ledger's entries that name somebody, and the ids of the adapters whose person it does not know."""
     todo = [str(member["adapter_id"]) for member in adapter.receipt.members] or [adapter.id]
-    named, unknown, seen = [], [], set[str]()
+    named, unknown, visited = [], [], set[str]()
     while todo:
         adapter_id = todo.pop(0)
-        entry = ledger.entry(adapter_id) if ledger and adapter_id not in seen else None
+        entry = ledger.entry(adapter_id) if ledger and adapter_id not in visited else None
         if entry is not None and entry.identity:
             named.append(entry)
         elif entry is not None and entry.members:
             todo += entry.members
-        elif adapter_id not in seen:
+        elif adapter_id not in visited:
             unknown.append(adapter_id)
-        seen.add(adapter_id)
+        visited.add(adapter_id)
     return named, unknown
 
 
