@@ -136,13 +136,21 @@ def _assemble(layout: Layout, folders: dict[str, Path], dtype: torch.dtype) -> S
         or unet.config.in_channels != vae.config.latent_channels
     ):
         raise Incompatible(
-            f"the parts of {layout.main.name!r} do not fit: the UNet attends to width {unet.config.cross_attention_dim} and takes "
-            f"{unet.config.in_channels} channels, the encoder gives {encoder.config.hidden_size}, the VAE {vae.config.latent_channels}"
+            f"the parts of {layout.main.name!r} do not fit: the UNet attends to width "
+            f"{unet.config.cross_attention_dim} and takes "
+            f"{unet.config.in_channels} channels, the encoder gives {encoder.config.hidden_size}, the "
+            f"VAE {vae.config.latent_channels}"
         )
     return StableDiffusionPipeline(
-        vae=vae, unet=unet, text_encoder=encoder, tokenizer=tokenizer, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae,
+        unet=unet,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **options: Any) -> Any:
@@ -168,7 +176,8 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
             ) from error
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise EnvironmentProblem(
-            f"{where} cannot be read, so a file is damaged, half downloaded or of another model ({cause[:160]}); "
+            f"{where} cannot be read, so a file is damaged, half downloaded or of another model "
+            f"({cause[:160]}); "
             f"{files.repair(f'{subfolder}/{_suspect(folders[part])}')}"
         ) from error
     if "output_loading_info" not in options:

@@ -56,9 +56,20 @@ def _worker(rank: int, job: Callable[..., object], processes: int, arguments: tu
 
 
 def fit(
-    name: str, model: torch.nn.Module, step: Step, folder: Path, *, steps: int, lr: float, seed: int,
-    betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.01, ema: float = 0.998, ema_every: int = 1, save_every: int = 250,
-) -> torch.nn.Module:  # fmt: skip
+    name: str,
+    model: torch.nn.Module,
+    step: Step,
+    folder: Path,
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.01,
+    ema: float = 0.998,
+    ema_every: int = 1,
+    save_every: int = 250,
+) -> torch.nn.Module:
     """Train ``model`` in place and return it holding its moving average.
 
     Every step draws from a generator seeded by (seed, step, process), so a resumed run equals an
