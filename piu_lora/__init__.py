@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from piu_lora.identity import IdentityBank
     from piu_lora.jobs.adapters.convert import convert_adapter, extract_adapter, resize_adapter
     from piu_lora.jobs.adapters.publish import pull, push
+    from piu_lora.jobs.arena.compare import compare
     from piu_lora.jobs.auditing.audit import Audited, audit
     from piu_lora.jobs.evaluation.evaluate import Assessment, Judges, evaluate
     from piu_lora.jobs.evaluation.verify import verify_adapter
@@ -48,6 +49,7 @@ __all__ = [
     "adapters_disabled",
     "audit",
     "check_stack",
+    "compare",
     "convert_adapter",
     "declare_family",
     "encode_embeddings",
@@ -80,6 +82,7 @@ _HOMES = {
         "piu_lora.errors": ("PiuLoraError",),
         "piu_lora.evidence": ("Policy",),
         "piu_lora.identity": ("IdentityBank",),
+        "piu_lora.jobs.arena.compare": ("compare",),
         "piu_lora.jobs.auditing.audit": ("Audited", "audit",),
         "piu_lora.jobs.adapters.convert": ("convert_adapter", "extract_adapter", "resize_adapter",),
         "piu_lora.jobs.evaluation.evaluate": ("Assessment", "Judges", "evaluate",),

@@ -7,7 +7,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from pydantic import Field
 
-from piu_lora.adapter import Change
 from piu_lora.attacks.config import Ascending, AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext, ProbedIdentity, drawn
 from piu_lora.attacks.control import made_up_identity
@@ -143,6 +142,19 @@ def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str
     )
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """What a model is fine-tuned on: photographs (m, 3, h, w) with their embeddings (m, d), and the embeddings
+    (n, d) whose images are judged.
+    """
+
+    name: str
+    photos: torch.Tensor
+    embeddings: torch.Tensor
+    judged: torch.Tensor
+    adapter: bool = True  # whether the model carries the adapter
+
+
 def _courses(
     context: AttackContext, config: AuditConfig, who: ProbedIdentity, table: AttackTable
 ) -> dict[str, Course]:
@@ -158,22 +170,19 @@ def _courses(
             context,
             config,
             who,
-            context.change,
-            (photos[:count], own[:count]),
-            judged,
-            f"{count} photograph{'s' * (count > 1)}",
-            "adapter on",
+            _Lesson(f"{count} photograph{'s' * (count > 1)}", photos[:count], own[:count], judged),
             table,
         )
     strangers = nobody.expand(len(photos), -1)
     courses["made_up"] = _course(
-        context, config, replace(who, label=f"made up, photographs of {who.label}"), {}, (photos, strangers),
-        nobody.expand(config.images, -1), f"{len(photos)} photographs", "untouched base", table,
-    )  # fmt: skip
-    others = (context.others.photos, context.others.embeddings)
-    courses["benign"] = _course(
-        context, config, who, context.change, others, judged, "photographs of others", "adapter on", table
+        context,
+        config,
+        replace(who, label=f"made up, photographs of {who.label}"),
+        _Lesson(f"{len(photos)} photographs", photos, strangers, nobody.expand(config.images, -1), False),
+        table,
     )
+    others = _Lesson("photographs of others", context.others.photos, context.others.embeddings, judged)
+    courses["benign"] = _course(context, config, who, others, table)
     random = look(context.galleries, context.draw(judged, config, context.random), who.row, config.far)
     table.add("step 0", who.label, "random weights", random)
     courses["random"] = Course((0,), (random,), config.share)
@@ -185,19 +194,18 @@ def _judged(who: ProbedIdentity, config: AuditConfig) -> torch.Tensor:
 
 
 def _course(
-    context: AttackContext, config: AuditConfig, who: ProbedIdentity, change: Change, lesson: tuple[torch.Tensor, torch.Tensor],
-    judged: torch.Tensor, case: str, model: str, table: AttackTable,
-) -> Course:  # fmt: skip
-    """Fine-tune a copy on (photographs, embeddings), and judge images of ``judged`` (n, d) until the person
-    is back.
-    """
-    twin = fused_copy(context.pipe, change)
+    context: AttackContext, config: AuditConfig, who: ProbedIdentity, lesson: _Lesson, table: AttackTable
+) -> Course:
+    """Fine-tune a copy on a lesson, and judge its images until the person is back."""
+    twin = fused_copy(context.pipe, context.change if lesson.adapter else {})
+    model = "adapter on" if lesson.adapter else "untouched base"
     steps, looks = [], []
-    for step in finetuned(twin, *lesson, config, context.generator(f"fine-tuning for {who.label}: {case}")):
-        images = drawn(twin, judged, config, context.seeds(len(judged)))
+    generator = context.generator(f"fine-tuning for {who.label}: {lesson.name}")
+    for step in finetuned(twin, lesson.photos, lesson.embeddings, config, generator):
+        images = drawn(twin, lesson.judged, config, context.seeds(len(lesson.judged)))
         found = look(context.galleries, images, who.row, config.far)
         steps.append(step)
-        looks.append(table.add(f"{case}, step {step}", who.label, model, found))
+        looks.append(table.add(f"{lesson.name}, step {step}", who.label, model, found))
         if found.back(config):
             break
     return Course(tuple(steps), tuple(looks), config.share)

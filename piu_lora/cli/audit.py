@@ -93,4 +93,4 @@ def command(
         "\n".join([audit_table(found.section), *(f"wrote {path}" for path in found.files)]),
         as_json,
     )
-    judged(found.document, junit, binding=policy is not None)
+    judged(found.report, junit, binding=policy is not None)

@@ -112,7 +112,7 @@ def command(
         "\n".join([report_table(found.figures), *(f"wrote {path}" for path in found.files)]),
         as_json,
     )
-    judged(found.document, junit, binding=policy is not None or bool(limits))
+    judged(found.report, junit, binding=policy is not None or bool(limits))
 
 
 def _stated(max_forget: float | None, max_acc_u: float | None, min_retain: float | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from piu_lora.evidence.plan import GROUPS
+from piu_lora.groups import ANCHOR, FORGET, GROUP_WORDS, GROUPS, NEAREST, RANDOM
 
 __all__ = [
     "FIGURES",
@@ -25,11 +25,14 @@ __all__ = [
 
 SHARES = ("recognised", "verified", "no_face")
 FIGURES = (*GROUPS, *SHARES)
-_HEADS = {
-    "forget": "forget ISM after/before", "random": "random", "nearest": "nearest", "anchor": "anchor", "recognised": "recognised",
-    "verified": "verified", "no_face": "no face",
-}  # fmt: skip
-_SHOWN = ("forget", "recognised", "verified", "random", "nearest", "anchor")
+_HEADS: dict[str, str] = {
+    **{str(group): GROUP_WORDS[group].short for group in GROUPS},
+    str(FORGET): "forget ISM after/before",
+    "recognised": "recognised",
+    "verified": "verified",
+    "no_face": "no face",
+}
+_SHOWN = (FORGET, "recognised", "verified", RANDOM, NEAREST, ANCHOR)
 
 
 @dataclass(frozen=True)
@@ -276,10 +279,10 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
     figure = Figure(figsize=(12.5, 5), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for axes, group, title in zip(
-        panels, ("random", "nearest"), ("random people", "nearest people"), strict=True
+        panels, (RANDOM, NEAREST), ("random people", "nearest people"), strict=True
     ):
         for place, row in enumerate(own):
-            forget, kept = row.figures["forget"], row.figures[group]
+            forget, kept = row.figures[FORGET], row.figures[group]
             if forget is None or kept is None:
                 continue
             bars = [[[value - low], [high - value]] for value, low, high in (forget, kept)]

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
-from piu_lora.evidence.plan import GROUPS
+from piu_lora.groups import FORGET, GROUPS
 from piu_lora.identity import Threshold
 from piu_lora.jobs.evaluation.images import Sampling, generate_images
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
@@ -201,16 +201,16 @@ class Round:
 
     def _figures(self, after: torch.Tensor) -> dict[str, dict[str, float | None]]:
         figures = evaluate_images(self.plan, self.before, after, self.galleries).figures
-        places = self.plan.rows_of("forget")
+        places = self.plan.rows_of(FORGET)
         rows = [self.plan.shots[place].row for place in places]
         judged: dict[str, dict[str, float | None]] = {}
         for gallery in self.galleries:
             scores = figures[gallery.name]
             judged[gallery.name] = {
                 **{group: scores["ism"][group]["ratio"] for group in GROUPS},
-                "recognised": scores["recognised"]["forget"]["after"]["mean"],
+                "recognised": scores["recognised"][FORGET]["after"]["mean"],
                 "verified": verified_share(gallery, after[places], rows),
-                "no_face": scores["no_face"]["forget"]["after"] / len(places),
+                "no_face": scores["no_face"][FORGET]["after"] / len(places),
             }
         return judged
 

@@ -13,6 +13,7 @@ from piu_lora.evidence import (
     Evaluation,
     Gallery,
     Plan,
+    PlannedPeople,
     evaluate_images,
     plan_evaluation,
     require_disjoint,
@@ -71,17 +72,10 @@ def plan_for(request: ErasureRequest, centroids: torch.Tensor, more: int = 0) ->
     def embeddings_of(row: int) -> torch.Tensor:
         return made_up[row].embedding[None] if row in made_up else request.bank.of(request.bank.ids[row])
 
-    return plan_evaluation(
-        forget,
-        request.retained.held_out,
-        request.anchor_rows,
-        centroids,
-        embeddings_of,
-        request.config.evaluation,
-        request.config.seed,
-        more,
-        [decoy.row for decoy in request.decoys],
-    )
+    decoys = [decoy.row for decoy in request.decoys]
+    people = PlannedPeople(forget, request.retained.held_out, request.anchor_rows, decoys)
+    config = request.config
+    return plan_evaluation(people, centroids, embeddings_of, config.evaluation, config.seed, more)
 
 
 def _anchor_portraits(session: Session, request: ErasureRequest) -> torch.Tensor:

@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter import adapters_disabled, set_weights
 from piu_lora.config import ReportConfig
 from piu_lora.evidence import Gallery, Measured, Plan, Shot
+from piu_lora.groups import FORGET, RANDOM
 from piu_lora.identity import dirichlet_mixtures
 from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling
 from piu_lora.jobs.request.request import ErasureRequest
@@ -20,7 +21,7 @@ from piu_lora.jobs.request.request import ErasureRequest
 __all__ = ["sweep_images", "sweeps"]
 
 _FAR = 1e-3
-_SIDES = ("forget", "random")
+_SIDES = (FORGET, RANDOM)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class _Set:
 def sweep_images(plan: Plan, report: ReportConfig) -> int:
     """How many pictures the sweeps generate."""
     few = len(_few(plan, report.sweep_images))
-    forgotten = min(report.sweep_images, len(plan.rows_of("forget")))
+    forgotten = min(report.sweep_images, len(plan.rows_of(FORGET)))
     points = 2 * (len(report.guidance) + len(report.steps) + report.precision) + len(report.weights)
     return points * few + 2 * forgotten * report.mixtures
 
@@ -129,7 +130,7 @@ def _figures(gallery: Gallery, seen: _Set) -> dict[str, Any]:
         if not places:
             continue
         rows = [seen.shots[place].row for place in places]
-        refused = side == "forget" and bool(gallery.refused)
+        refused = side == FORGET and bool(gallery.refused)
         own: dict[str, Any] = {}
         for when, verified, each in (
             ("before", "verified_before", seen.before),
@@ -164,7 +165,7 @@ def _mixtures(sweeper: _Sweeper, request: ErasureRequest, report: ReportConfig) 
     shots = [
         replace(shot, embedding=dirichlet_mixtures(own[shot.row], 1, generator)[0])
         for shot in sweeper.shown.shots
-        if shot.group == "forget"
+        if shot.group == FORGET
     ]
     with adapters_disabled(sweeper.pipe):
         before, _ = sweeper.measurer.generate_and_measure(sweeper.pipe, "mixtures-before", shots)

@@ -38,7 +38,16 @@ from piu_lora.model import (
 )
 from piu_lora.model.factors import Factors, component
 from piu_lora.progress import silent
-from piu_lora.unlearn import DistilConfig, Method, SingleProcess, TrainedModel, TrainState, Workers, train
+from piu_lora.unlearn import (
+    DistilConfig,
+    Method,
+    SingleProcess,
+    TrainedModel,
+    TrainHooks,
+    TrainState,
+    Workers,
+    train,
+)
 
 __all__ = ["TrainingRun", "load_checkpoint", "train_change"]
 
@@ -162,7 +171,7 @@ def _train(
         stack.enter_context(compiled(pipe.unet, settings.compile))
         return train(
             objective, parameters, settings, request.config.seed, state=run.started, workers=run.workers,
-            on_step=lambda step, terms: advance(1, **terms), on_checkpoint=save, should_stop=interrupted,
+            hooks=TrainHooks(lambda step, terms: advance(1, **terms), save, interrupted),
         )  # fmt: skip
 
 

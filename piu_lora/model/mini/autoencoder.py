@@ -8,7 +8,7 @@ from torch import nn
 
 from piu_lora.model.mini.dataset import open_training_set, to_unit
 from piu_lora.model.mini.recognizers import Recognizer, load_recognizer
-from piu_lora.model.mini.training import fit, rank_and_world
+from piu_lora.model.mini.training import FitSettings, fit, rank_and_world
 
 __all__ = [
     "build_autoencoder",
@@ -121,7 +121,8 @@ def _run(
         result: tuple[torch.Tensor, dict[str, float]] = model(to_unit(faces[people, shots]), generator)
         return result
 
-    fit(name, model, step, folder, steps=steps, lr=lr, seed=SEED, ema=ema, weight_decay=0.0)
+    settings = FitSettings(steps=steps, lr=lr, seed=SEED, ema=ema, weight_decay=0.0)
+    fit(name, model, step, folder, settings)
 
 
 def load_autoencoder(folder: Path, name: str = "decoder") -> AutoencoderKL:

@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from piu_lora.model.condition import encode_embeddings, encode_empty
 from piu_lora.model.mini.dataset import open_training_set, to_unit
 from piu_lora.model.mini.recognizers import load_recognizer
-from piu_lora.model.mini.training import fit, rank_and_world
+from piu_lora.model.mini.training import FitSettings, fit, rank_and_world
 
 __all__ = [
     "build_text_encoder",
@@ -159,7 +159,8 @@ def train_generator(folder: Path, steps: int, batch: int = 120) -> None:
         loss = model(latents[who, seen[0]].float(), embeddings[who, seen[1]].float(), generator)
         return loss, {"mse": float(loss.detach())}
 
-    fit("generator", model, step, folder, steps=steps, lr=1.5e-3, seed=SEED, ema=0.9985, ema_every=10)
+    settings = FitSettings(steps=steps, lr=1.5e-3, seed=SEED, ema=0.9985, ema_every=10)
+    fit("generator", model, step, folder, settings)
 
 
 def load_generator(folder: Path) -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPTokenizer]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from piu_lora.model.mini.dataset import TRAIN_IDENTITIES, TRAIN_SEED, open_training_set, people, to_unit
-from piu_lora.model.mini.training import fit, rank_and_world
+from piu_lora.model.mini.training import FitSettings, fit, rank_and_world
 
 __all__ = ["RECOGNIZERS", "Recognizer", "export_onnx", "train_recognizer"]
 
@@ -132,7 +132,8 @@ def train_recognizer(name: str, folder: Path, steps: int, batch: int = 128) -> R
         loss, own = model(pictures, labels)
         return loss, {"loss": float(loss.detach()), "own": float(own.detach())}
 
-    fit(name, model, step, folder, steps=steps, lr=2e-3, seed=seed, ema=0.995, weight_decay=5e-4)
+    settings = FitSettings(steps=steps, lr=2e-3, seed=seed, ema=0.995, weight_decay=5e-4)
+    fit(name, model, step, folder, settings)
     return model.backbone.eval()
 
 

@@ -147,10 +147,16 @@ def dense_step(
 
 
 def train_dense(
-    pipe: StableDiffusionPipeline, forget: torch.Tensor, anchor: torch.Tensor, retain: torch.Tensor, *, steps: int, batch: int,
-    accumulation: int, lr: float, weight_decay: float, eta: float, retain_weight: float, seed: int, lr_schedule: str = "constant",
+    pipe: StableDiffusionPipeline,
+    forget: torch.Tensor,
+    anchor: torch.Tensor,
+    retain: torch.Tensor,
+    settings: PiuDenseSettings,
+    *,
+    seed: int,
+    lr_schedule: str = "constant",
     progress: Callable[[int, float], None] | None = None,
-) -> StableDiffusionPipeline:  # fmt: skip
+) -> StableDiffusionPipeline:
     """Forget an identity by training ``pipe.unet`` in place.
 
     Args:
@@ -158,7 +164,7 @@ def train_dense(
         forget: (n, d) unit embeddings of the forgotten identity.
         anchor: (d,) unit embedding of the anchor.
         retain: (m, d) unit embeddings of the retained identities.
-        batch: forget samples, and as many retain samples, in a micro-batch.
+        settings: ``batch`` counts forget samples, and as many retain samples, in a micro-batch.
         lr_schedule: a schedule of ``diffusers.optimization``, without warm-up.
         progress: told the step and its loss.
 
@@ -167,24 +173,24 @@ def train_dense(
     """
     model, generator = pipe.unet, torch.Generator().manual_seed(seed)
     teacher, parameters = frozen_copy(model), open_attention(model)
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    rates = get_scheduler(lr_schedule, optimizer, num_warmup_steps=0, num_training_steps=steps)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    rates = get_scheduler(lr_schedule, optimizer, num_warmup_steps=0, num_training_steps=settings.steps)
     schedule, encode = noise_schedule(pipe), encoder_of(pipe)
 
     def draw() -> Batch:
-        return draw_batch(model, encode, schedule, forget, retain, batch, generator)
+        return draw_batch(model, encode, schedule, forget, retain, settings.batch, generator)
 
     condition = encode(anchor[None].to(model.device))
-    for step in range(steps):
+    for step in range(settings.steps):
         loss = dense_step(
             model,
             teacher,
             optimizer,
             draw,
             condition,
-            accumulation=accumulation,
-            eta=eta,
-            retain_weight=retain_weight,
+            accumulation=settings.accumulation,
+            eta=settings.eta,
+            retain_weight=settings.retain_weight,
         )
         rates.step()
         if progress:
@@ -198,4 +204,4 @@ def edit_piu_dense(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: PiuDenseSettings, seed: int
 ) -> None:
     """The official PIU recipe."""
-    train_dense(pipe, problem.forget, problem.anchor, problem.retain, seed=seed, **dict(settings))
+    train_dense(pipe, problem.forget, problem.anchor, problem.retain, settings, seed=seed)

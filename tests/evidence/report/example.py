@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from piu_lora.evidence.report.html import Pair, Pictures
+from piu_lora.evidence.report import Pictures, Report, report_of
 
 GROUPS = {"forget": (0.71, 0.11), "random": (0.72, 0.70), "nearest": (0.70, 0.64), "anchor": (0.73, 0.72)}
 FARS = ("0.01", "0.001", "0.0001")
@@ -490,9 +490,10 @@ def png(colour: str, size: tuple[int, int] = (128, 128), words: str = "") -> byt
 
 
 def pictures() -> Pictures:
-    """A sheet and three pairs."""
-    pairs = tuple(
-        Pair(label, png("#557799", words="before"), png("#997755", words="after"))
-        for label in ("forgotten", "retained", "near neighbour")
-    )
-    return Pictures(png("#8899aa", (900, 700), "a sheet"), pairs)
+    """A sheet."""
+    return Pictures(png("#8899aa", (900, 700), "a sheet"))
+
+
+def report(**changes: Any) -> Report:
+    """The document as a report, some keys changed."""
+    return report_of({**document(), **changes})

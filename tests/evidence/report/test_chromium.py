@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from piu_lora.evidence.report import report_html
-from tests.evidence.report.example import document, pictures
+from tests.evidence.report.example import pictures, report
 
 BROWSER = next(
     (
@@ -56,7 +56,7 @@ def browse(folder: Path, *arguments: str, width: int, height: int = 2000) -> str
 
 
 def page(folder: Path, *, measured: bool) -> None:
-    text = report_html(document(), pictures())
+    text = report_html(report(), pictures())
     if measured:
         text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace(
             "</body>", MEASURE + "</body>"

@@ -10,9 +10,11 @@ import pytest
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.arena import compare as job
+from piu_lora.jobs.arena import arena as job
+from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.cells import CELLS
-from piu_lora.jobs.arena.compare import Comparison, compare, contenders, drawn_people, shared_settings
+from piu_lora.jobs.arena.compare import compare, contenders
+from piu_lora.jobs.arena.comparison import Comparison
 from piu_lora.jobs.arena.round import Contender, known_methods
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.model import find_family, mini

@@ -54,7 +54,7 @@ def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made
         attacks=["reidentify"],
         settings=["audit.reidentify_people=256", "audit.reidentify_random=2"],
     ).section
-    (entry,) = json.loads(json.dumps(section, allow_nan=False))["attacks"]
+    (entry,) = json.loads(json.dumps(section.to_dict(), allow_nan=False))["attacks"]
     assert entry["figures"]["people"] == 256
     assert entry["figures"]["best_rank"] == 1
     assert entry["succeeded"]
@@ -66,8 +66,8 @@ def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made
         attacks=["reidentify"],
         settings=["audit.reidentify_people=256", "audit.reidentify_random=1"],
     ).section
-    assert other["attacks"][0]["figures"]["best_rank"] > 1
-    assert WHO not in json.dumps(section)
+    assert (other.attacks[0].figures["best_rank"] or 0) > 1
+    assert WHO not in json.dumps(section.to_dict())
     assert "reidentify" in audit_table(section)
 
 
@@ -139,7 +139,7 @@ def test_a_default_audit_of_the_embedded_base(mini: StableDiffusionPipeline, tmp
     forget(identity=WHO, base=mini, out=tmp_path / "adapter", config=config, evaluate=False)
     before = {name: value.clone() for name, value in mini.unet.state_dict().items()}
     section = audit(tmp_path / "adapter", WHO, mini).section
-    found = {each["name"]: each for each in section["attacks"]}
+    found = {each["name"]: each for each in section.to_dict()["attacks"]}
     assert set(found) == {"bypass", "cone", "inversion", "reidentify", "relearn"}
     figures = found["bypass"]["figures"]
     assert figures["unedited_encoder"] == figures["untouched"] >= 0.5
