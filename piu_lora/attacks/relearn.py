@@ -155,7 +155,7 @@ def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str
 
 @dataclass(frozen=True)
 class _Lesson:
-    """What a model is fine-tuned on: photographs (m, 3, h, w) with their embeddings (m, d), and the embeddings
+    """What a model is fine-tuned on: photographs (m, 3, h, w) with their embeddings (m, d), and embeddings
     (n, d) whose images are judged.
     """
 
