@@ -201,8 +201,8 @@ def test_unwritable_output() -> None:
     ("setting", "parts"),
     [
         ("train.stepz=5", ("'train.stepz'", "did you mean train.steps?")),
-        ("lora.rank=-4", ("lora.rank = -4", "rank of 1 or more")),
-        ("anchor.tau=1.5", ("anchor.tau = 1.5", "[-1, 1]")),
+        ("lora.rank=-4", ("lora.rank = -4", "expected 1 or more")),
+        ("anchor.tau=1.5", ("anchor.tau = 1.5", "expected -1 <= value <= 1")),
         ("train.steps=many", ("train.steps = 'many'", "expected int")),
         ("train.steps", ("'train.steps'", "section.key=value")),
         ("anchor.rule=closest", ("'closest'", "proximity")),
@@ -219,7 +219,9 @@ def test_bad_settings(tmp_path: Path, setting: str, parts: tuple[str, ...]) -> N
 
 
 def test_bad_base_and_adapter(tmp_path: Path) -> None:
-    assert_refused(forget(tmp_path / "out", "--base", tmp_path / "nothing"), "has no bank of its own")
+    assert_refused(
+        forget(tmp_path / "out", "--base", tmp_path / "nothing"), "there is no base", "no folder of that name"
+    )
     assert_refused(forget(tmp_path / "out", "--base", tmp_path, "--bank", "mini"), "neither model_index.json")
     refused = piu("generate", "--identity", "mini-0001", "--adapter", tmp_path, "--out", tmp_path / "x.png")
     assert_refused(refused, "not an adapter folder")
