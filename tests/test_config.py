@@ -213,7 +213,7 @@ CHANGES = st.fixed_dictionaries(
 
 
 def toml_of(values: dict[str, Any]) -> str:
-    """Nested settings as a TOML file; the two languages write strings, numbers and lists alike but for DEL."""
+    """Nested settings as a TOML file; the two languages write values alike but for DEL."""
 
     def lines(group: dict[str, Any]) -> list[str]:
         return [

@@ -27,7 +27,7 @@ from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_
 from piu_lora.evidence.plan import Plan, PlannedPeople, Shot, plan_evaluation
 from piu_lora.evidence.policy import Policy, judge, verdict_of
 from piu_lora.evidence.probe import compare_probe, measure_probe, probe_facts
-from piu_lora.evidence.report import aligned, report_table, summary
+from piu_lora.evidence.report import summary
 
 __all__ = [
     "FARS",
@@ -42,7 +42,6 @@ __all__ = [
     "Row",
     "Shot",
     "agreement",
-    "aligned",
     "before_after",
     "compare_probe",
     "comparison_csv",
@@ -64,7 +63,6 @@ __all__ = [
     "png_bytes",
     "probe_facts",
     "quality_figures",
-    "report_table",
     "require_disjoint",
     "rows_of",
     "shown_places",

@@ -134,7 +134,8 @@ def _check_shares(config: TrainConfig, workers: Workers) -> None:
     total = config.batch * config.accumulation
     if total < workers.count:
         raise BadInput(
-            f"train.batch = {config.batch} x train.accumulation = {config.accumulation} gives {total} samples a step for "
+            f"train.batch = {config.batch} x train.accumulation = {config.accumulation} gives {total} "
+            "samples a step for "
             f"{workers.count} processes; raise train.batch or start fewer processes"
         )
 
@@ -164,7 +165,8 @@ class _Run:
         terms = self._together(terms)
         if not all(math.isfinite(value) for value in terms.values()):
             raise TrainingFailed(
-                f"the loss is {terms} at step {step + 1}; nothing was written. Pass a lower train.lr=... (it is {self.config.lr}), or train.clip=1"
+                f"the loss is {terms} at step {step + 1}; nothing was written. Pass a lower train.lr=... "
+                f"(it is {self.config.lr}), or train.clip=1"
             )
         self.scaler.unscale_(self.optimizer)
         if self.config.clip > 0:
@@ -213,7 +215,8 @@ class _Run:
             self.skipped += 1
             if before <= 1:
                 raise TrainingFailed(
-                    f"fp16 overflows at step {step + 1} with no scaling left; nothing was written. Pass train.precision=bf16 or fp32"
+                    f"fp16 overflows at step {step + 1} with no scaling left; nothing was written. Pass "
+                    "train.precision=bf16 or fp32"
                 )
 
     def _gradients(self, draw: Any, count: int, total: int, size: int) -> dict[str, float]:

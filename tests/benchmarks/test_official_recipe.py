@@ -23,7 +23,7 @@ from piu_lora.identity import normalize
 from piu_lora.model import adapters_disabled, attach, encode_embeddings, read_weights, write_weights
 from piu_lora.unlearn import Problem, TrainedModel
 from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings
-from piu_lora.unlearn.piu import PiuDraw, PiuObjective, replacement_target
+from piu_lora.unlearn.piu import PiuInputs, PiuObjective, replacement_target
 from tests.tiny import WIDTH, tiny_pipeline
 
 
@@ -32,7 +32,7 @@ class Pair:
     """The same student twice, as LoRA and as dense weights, with one draw for both."""
 
     objective: PiuObjective
-    draw: PiuDraw
+    draw: PiuInputs
     model: UNet2DConditionModel
     teacher: UNet2DConditionModel
 
@@ -76,7 +76,7 @@ def add_delta(unet: UNet2DConditionModel, weights: dict[str, torch.Tensor]) -> N
         unet.get_submodule(name).weight += weights[f"{name}.lora_B.weight"] @ weights[f"{name}.lora_A.weight"]
 
 
-def to_batch(objective: PiuObjective, draw: PiuDraw) -> Batch:
+def to_batch(objective: PiuObjective, draw: PiuInputs) -> Batch:
     forget, retain = objective.model.encode(draw.forget), objective.model.encode(draw.retain)
     return Batch(
         draw.forget_latents, draw.forget_times, forget, draw.retain_latents, draw.retain_times, retain

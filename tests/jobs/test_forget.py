@@ -12,7 +12,6 @@ from diffusers import StableDiffusionPipeline
 from piu_lora import forget, load_adapter, read_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible, TrainingFailed
-from piu_lora.evidence.report import read_report
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.model import detach
 from piu_lora.model.factors import state_of
@@ -73,10 +72,6 @@ def test_nothing_in_the_folder_names_the_person(
         for kind in (torch.float16, torch.float32, torch.float64)
     ]
     needles += [f"{float(v[0]):.6f}".encode() for v in vectors]
-    report = read_report(folders[0] / "report" / "report.json")
-    assert report.public
-    assert report.adapter.weights_sha256 == digest(folders[0] / WEIGHTS)
-    assert report.evaluation is not None
     for folder in folders:
         for path in folder.rglob("*"):
             content = path.read_bytes() if path.is_file() else b""

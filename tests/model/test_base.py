@@ -18,11 +18,11 @@ from piu_lora.model import (
     base,
     describe,
     encode_embeddings,
+    family_of,
     find_family,
     generate,
     load_base,
 )
-from piu_lora.model.base import family_of
 from piu_lora.model.families.arc2face import ARC2FACE, SD15
 from tests.arc2face import ENCODER, TINY, UNET, build_unet, write_arc2face, write_sd15
 from tests.hub import LoopbackHub

@@ -16,7 +16,7 @@ from piu_lora.evidence.report.html import Pictures, report_html
 from piu_lora.evidence.report.junit import junit_xml
 from piu_lora.evidence.report.markdown import report_markdown
 from piu_lora.evidence.report.public import merged, publishable
-from piu_lora.evidence.report.table import aligned, report_table, summary
+from piu_lora.evidence.report.table import summary
 
 __all__ = [
     "REPORT_FORMAT",
@@ -24,7 +24,6 @@ __all__ = [
     "Report",
     "Verdict",
     "VerdictLine",
-    "aligned",
     "junit_xml",
     "merged",
     "publishable",
@@ -33,7 +32,6 @@ __all__ = [
     "report_markdown",
     "report_of",
     "report_schema",
-    "report_table",
     "summary",
     "to_json",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from piu_lora.adapter import Adapter, open_adapter, require_base
 from piu_lora.attacks import AuditConfig, find_attacks, run_attacks
-from piu_lora.evidence import Policy, aligned
+from piu_lora.evidence import Policy
 from piu_lora.evidence.report import Pictures, Report
 from piu_lora.evidence.report.sections import Audit
 from piu_lora.identity import IdentityBank
@@ -29,7 +29,7 @@ from piu_lora.model import Precision, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.settings import parted
 
-__all__ = ["Audited", "audit", "audit_table"]
+__all__ = ["Audited", "audit"]
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,3 @@ def audit(
     if folder is not None:
         files = write_report(folder, written, earlier_pictures(folder) if earlier else Pictures())
     return Audited(written, tuple(files))
-
-
-def audit_table(section: Audit) -> str:
-    """For people: what each attack came to."""
-    outcomes = {True: "yes", False: "no", None: "not tried"}
-    rows = [("attack", "succeeded", "seconds", "budget")]
-    rows += [
-        (attack.name, outcomes[attack.succeeded], f"{attack.seconds or 0:.0f}", attack.budget)
-        for attack in section.attacks
-    ]
-    findings = [f"{attack.name}: {attack.finding}" for attack in section.attacks]
-    return "\n".join(
-        [*aligned(rows), "", *findings, "", f"FAR {section.far:g}, {section.seconds or 0:.0f} s"]
-    )

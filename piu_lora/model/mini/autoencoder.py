@@ -23,12 +23,19 @@ SEED = 41
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """An untrained AutoencoderKL with the topology of Stable Diffusion's (8x), one layer a block, 8 channels."""
+    """An untrained AutoencoderKL with Stable Diffusion's topology (8x), one layer a block, 8 channels."""
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=8, sample_size=96, layers_per_block=1, norm_num_groups=8,
-        block_out_channels=(16, 32, 64, 96), scaling_factor=1.0,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+        in_channels=3,
+        out_channels=3,
+        latent_channels=8,
+        sample_size=96,
+        layers_per_block=1,
+        norm_num_groups=8,
+        block_out_channels=(16, 32, 64, 96),
+        scaling_factor=1.0,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
 
 
 class _Reconstruction(nn.Module):
@@ -128,7 +135,7 @@ def load_autoencoder(folder: Path, name: str = "decoder") -> AutoencoderKL:
 
 @torch.no_grad()
 def encode_training_set(folder: Path) -> Path:
-    """Cache the latents of the whole training set, unit variance, as ``latents.pt``: {latents fp16, scale}."""
+    """Cache the training set's latents, unit variance, as ``latents.pt``: {latents fp16, scale}."""
     path = folder / "latents.pt"
     if path.exists():
         return path

@@ -62,21 +62,34 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """An untrained CLIPTextModel, three layers of width 160."""
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=160, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4,
-            max_position_embeddings=_LENGTH, projection_dim=160, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=160,
+            intermediate_size=384,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=_LENGTH,
+            projection_dim=160,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
-    )  # fmt: skip
+    )
 
 
 def build_unet() -> UNet2DConditionModel:
     """An untrained UNet with the block topology of Stable Diffusion 1.5, one layer a block."""
     unet = UNet2DConditionModel(
-        sample_size=12, in_channels=8, out_channels=8, layers_per_block=1, block_out_channels=(64, 96, 128, 128),
-        norm_num_groups=16, cross_attention_dim=160, attention_head_dim=4,
+        sample_size=12,
+        in_channels=8,
+        out_channels=8,
+        layers_per_block=1,
+        block_out_channels=(64, 96, 128, 128),
+        norm_num_groups=16,
+        cross_attention_dim=160,
+        attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    )  # fmt: skip
+    )
     nn.init.zeros_(unet.conv_out.weight)
     return unet
 

@@ -76,9 +76,14 @@ def open_attention(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
 
 @torch.no_grad()
 def draw_batch(
-    unet: UNet2DConditionModel, encode: Callable[[torch.Tensor], torch.Tensor], schedule: DDPMScheduler, forget: torch.Tensor,
-    retain: torch.Tensor, count: int, generator: torch.Generator,
-) -> Batch:  # fmt: skip
+    unet: UNet2DConditionModel,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    schedule: DDPMScheduler,
+    forget: torch.Tensor,
+    retain: torch.Tensor,
+    count: int,
+    generator: torch.Generator,
+) -> Batch:
     """Dirichlet mixtures of the (n, d) forget embeddings and real ones of the (m, d) retain embeddings, on
     pure noise.
 
@@ -93,9 +98,13 @@ def draw_batch(
     forget_latents, forget_times = pure_noise(unet, schedule, count, generator)
     retain_latents, retain_times = pure_noise(unet, schedule, count, generator)
     return Batch(
-        forget_latents.to(device), forget_times.to(device), encode(mixtures.to(device)),
-        retain_latents.to(device), retain_times.to(device), encode(others.to(device)),
-    )  # fmt: skip
+        forget_latents.to(device),
+        forget_times.to(device),
+        encode(mixtures.to(device)),
+        retain_latents.to(device),
+        retain_times.to(device),
+        encode(others.to(device)),
+    )
 
 
 @torch.no_grad()
@@ -124,7 +133,7 @@ def dense_loss(
     eta: float,
     retain_weight: float,
 ) -> torch.Tensor:
-    """``|eps(c_f) - target|^2 + lambda |eps(c_r) - eps*(c_r)|^2``, means over elements; two student passes."""
+    """``|eps(c_f) - target|^2 + lambda |eps(c_r) - eps*(c_r)|^2``, means over elements, two passes."""
     forget_target, retain_target = teacher_targets(teacher, batch, anchor, eta)
     forget = model(batch.forget_latents, batch.forget_times, batch.forget_conditions).sample
     retain = model(batch.retain_latents, batch.retain_times, batch.retain_conditions).sample
@@ -132,9 +141,16 @@ def dense_loss(
 
 
 def dense_step(
-    model: UNet2DConditionModel, teacher: UNet2DConditionModel, optimizer: torch.optim.Optimizer, draw: Callable[[], Batch],
-    anchor: torch.Tensor, *, accumulation: int, eta: float, retain_weight: float,
-) -> float:  # fmt: skip
+    model: UNet2DConditionModel,
+    teacher: UNet2DConditionModel,
+    optimizer: torch.optim.Optimizer,
+    draw: Callable[[], Batch],
+    anchor: torch.Tensor,
+    *,
+    accumulation: int,
+    eta: float,
+    retain_weight: float,
+) -> float:
     """One optimiser step over ``accumulation`` micro-batches of ``draw``; returns their mean loss."""
     optimizer.zero_grad(set_to_none=True)
     total = 0.0

@@ -10,11 +10,13 @@ from piu_lora import load_base
 from piu_lora.adapter import open_adapter
 from piu_lora.attacks import AuditConfig
 from piu_lora.cli.app import app
+from piu_lora.cli.output import as_text
+from piu_lora.cli.tables import audit_parts
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Gallery
 from piu_lora.identity import IdentityBank, Threshold
-from piu_lora.jobs.auditing.audit import audit, audit_table
+from piu_lora.jobs.auditing.audit import audit
 from piu_lora.jobs.auditing.context import _judges, open_attack_context
 from piu_lora.jobs.forget import forget
 from piu_lora.jobs.request.request import open_request
@@ -68,7 +70,7 @@ def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made
     ).section
     assert (other.attacks[0].figures["best_rank"] or 0) > 1
     assert WHO not in json.dumps(section.to_dict())
-    assert "reidentify" in audit_table(section)
+    assert "reidentify" in as_text(audit_parts(section))
 
 
 def test_a_scene_of_the_embedded_base(mini: StableDiffusionPipeline, made: Path) -> None:
