@@ -38,9 +38,14 @@ def test_stored_receipts_keep_their_bytes(path: Path) -> None:
 
 def test_keys_and_their_order() -> None:
     made = Receipt(
-        BaseRef("x", "tiny", "0"), "piu", {"b": (1, 2), "a": 1.0}, {"rule": "nearest", "cosine": 1}, seconds={"train": 2},
-        members=[{"adapter_id": "a", "weight": 1}, {"adapter_id": "b", "weight": 0.5}], adapter_id="a0",
-    )  # fmt: skip
+        BaseRef("x", "tiny", "0"),
+        "piu",
+        {"b": (1, 2), "a": 1.0},
+        {"rule": "nearest", "cosine": 1},
+        seconds={"train": 2},
+        members=[{"adapter_id": "a", "weight": 1}, {"adapter_id": "b", "weight": 0.5}],
+        adapter_id="a0",
+    )
     assert made.to_json() == (Path(__file__).parent / "receipt.json").read_text()
 
 

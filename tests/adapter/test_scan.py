@@ -170,7 +170,10 @@ def test_numbers_and_short_hex_are_not_found_by_chance(tmp_path: Path) -> None:
 def test_small_numbers_only_where_they_stand_for_somebody(
     tmp_path: Path, secrets: Secrets, name: str
 ) -> None:
-    receipt = b'{"format": "piu_lora.adapter/7", "seed": 7, "steps": [7, 0.7], "torch": "2.7.7", "note": "7 layers of rank 7"}'
+    receipt = (
+        b'{"format": "piu_lora.adapter/7", "seed": 7, "steps": [7, 0.7], "torch": "2.7.7", "note": "7 layers'
+        b' of rank 7"}'
+    )
     assert not found(tmp_path, receipt, secrets, "a.json")
     for planted in (b'"%s": 7}' % name.encode(), b"identity 7\n", b"people/7.jpg", b"x/7/y", b'["7"]'):
         assert found(tmp_path, planted, secrets, "a.json"), planted
@@ -249,9 +252,13 @@ def test_more_kinds_of_image_metadata(tmp_path: Path) -> None:
     exact.add_text("Software", "Matplotlib version3.9.2, https://matplotlib.org/")
     exif[0x010E] = "somebody"
     with_metadata = (
-        ("a.tif", {"description": "somebody"}), ("b.tif", {"artist": "somebody"}), ("c.jpg", {"comment": b"somebody"}),
-        ("d.png", {"pnginfo": named}), ("e.webp", {"xmp": b"<x:xmpmeta/>"}), ("f.jpg", {"exif": exif}),
-    )  # fmt: skip
+        ("a.tif", {"description": "somebody"}),
+        ("b.tif", {"artist": "somebody"}),
+        ("c.jpg", {"comment": b"somebody"}),
+        ("d.png", {"pnginfo": named}),
+        ("e.webp", {"xmp": b"<x:xmpmeta/>"}),
+        ("f.jpg", {"exif": exif}),
+    )
     for name, options in with_metadata:
         picture(tmp_path / name, **options)
         (tmp_path / "x.dat").write_bytes((tmp_path / name).read_bytes())

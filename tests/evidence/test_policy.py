@@ -91,11 +91,21 @@ def test_the_default_passes_what_is_fine() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("forget_ism", 0.51), ("recognised", 0.06), ("verified", 0.06), ("no_face", 2), ("random_ism", 0.94), ("nearest_ism", 0.89),
-        ("anchor_ism", 0.8), ("random_verified", 0.9), ("nearest_verified", 0.8), ("sharpness", 0.2), ("seen_before", 0.4),
-        ("strangers", 0.2), ("doubles", 1),
+        ("forget_ism", 0.51),
+        ("recognised", 0.06),
+        ("verified", 0.06),
+        ("no_face", 2),
+        ("random_ism", 0.94),
+        ("nearest_ism", 0.89),
+        ("anchor_ism", 0.8),
+        ("random_verified", 0.9),
+        ("nearest_verified", 0.8),
+        ("sharpness", 0.2),
+        ("seen_before", 0.4),
+        ("strangers", 0.2),
+        ("doubles", 1),
     ],
-)  # fmt: skip
+)
 def test_each_line_is_missed_for_its_own_reason(name: str, value: float) -> None:
     assert set(missed(**{name: value})) == {name}
 
@@ -129,7 +139,8 @@ def test_met_exactly_is_met() -> None:
 def test_a_file_lays_limits_over_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "strict.toml"
     path.write_text(
-        '[evaluation]\nverified = 0\nno_face = "off"\n[audit]\n"reidentify.rank" = {min = 10}\n"cone.leaks" = {max = 0.1}\n'
+        '[evaluation]\nverified = 0\nno_face = "off"\n[audit]\n"reidentify.rank" = {min = 10}\n"cone.leaks" ='
+        " {max = 0.1}\n"
     )
     policy = Policy.load(path)
     assert policy.name == "strict.toml"
@@ -157,7 +168,10 @@ def test_a_file_lays_limits_over_the_defaults(tmp_path: Path) -> None:
         ("audit = 3\n", "audit = 3 is no table"),
         (
             "far = 0.5\n",
-            r"policy\.toml': far = 0\.5 is out of range: expected one of the calibrated rates, 0\.01, 0\.001, 0\.0001",
+            (
+                r"policy\.toml': far = 0\.5 is out of range: expected one of the calibrated rates, 0\.01,"
+                r" 0\.001, 0\.0001"
+            ),
         ),
         ("far = \n", "cannot read the policy"),
         ('[evaluation]\nverified = "none"\n', "verified = 'none' has the wrong type"),

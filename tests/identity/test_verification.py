@@ -103,7 +103,9 @@ def test_too_few_pairs_are_refused_with_the_numbers() -> None:
     bank = tiny_bank(10, 2)  # 20 * 9 pairs
     with pytest.raises(
         BadInput,
-        match=r"180 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed; add",
+        match=(
+            r"180 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed; add"
+        ),
     ) as error:
         far_threshold(bank, 1e-3)
     assert "(it holds 10) or ask for a rate of 0.056 or more (anchor.far=...)" in str(error.value)

@@ -150,7 +150,10 @@ def test_a_bank_of_another_recognizer_never_meets_the_base(published: LoopbackHu
     bank = IdentityBank(rows, small.labels, small.ids, small.recognizer)
     with pytest.raises(
         Incompatible,
-        match=r"the bank uses recognizer 'tiny' \(000000000000\), but the base .* uses 'arcface\.onnx' \(2b8edda0",
+        match=(
+            r"the bank uses recognizer 'tiny' \(000000000000\), but the base .* uses 'arcface\.onnx'"
+            r" \(2b8edda0"
+        ),
     ):
         forget(
             "person-001",

@@ -33,9 +33,12 @@ ATTENTION = {
 def problem_of(bank: IdentityBank) -> BaselineProblem:
     projection = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
     return BaselineProblem(
-        bank.of(bank.ids[0]), bank.centroids[1], bank.embeddings[12:], bank.centroids[2:],
+        bank.of(bank.ids[0]),
+        bank.centroids[1],
+        bank.embeddings[12:],
+        bank.centroids[2:],
         lambda images: torch.nn.functional.normalize(images.mean(dim=(2, 3)) @ projection, dim=1),
-    )  # fmt: skip
+    )
 
 
 def test_the_published_settings() -> None:

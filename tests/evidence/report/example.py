@@ -293,9 +293,11 @@ def evaluation() -> dict[str, Any]:
             "evaluating": recognizer("only evaluates", 0.09, False),
         },
         "agreement": {
-            far: {"both": 2, "only": {"conditioning": 1, "evaluating": 6}, "neither": 37, "no_face": 2}
-            if place < 2
-            else None
+            far: (
+                {"both": 2, "only": {"conditioning": 1, "evaluating": 6}, "neither": 37, "no_face": 2}
+                if place < 2
+                else None
+            )
             for place, far in enumerate(FARS)
         },
         "quality": {
@@ -366,17 +368,21 @@ def audit() -> dict[str, Any]:
         "seconds": 21.0,
         "succeeded": False,
         "criterion": "an image verifies as the person at FAR 1e-3",
-        "finding": "Down to a cosine of 0.55 the images do not verify; around the control person all do from 0.7 on.",
+        "finding": (
+            "Down to a cosine of 0.55 the images do not verify; around the control person all do from 0.7 on."
+        ),
         "figures": {"radius": 0.55, "control_radius": None},
         "columns": ["case", "who", "recognizer", "ISM before", "ISM after", "verified"],
-        "rows": [
-            [f"cosine {x}", "forgotten", "evaluating", a, b, 0.0]
-            for x, a, b in zip(cosines, off, on, strict=True)
-        ]
-        + [
-            [f"cosine {x}", "control", "evaluating", c, c - 0.02, 1.0]
-            for x, c in zip(cosines, control, strict=True)
-        ],
+        "rows": (
+            [
+                [f"cosine {x}", "forgotten", "evaluating", a, b, 0.0]
+                for x, a, b in zip(cosines, off, on, strict=True)
+            ]
+            + [
+                [f"cosine {x}", "control", "evaluating", c, c - 0.02, 1.0]
+                for x, c in zip(cosines, control, strict=True)
+            ]
+        ),
         "curves": [
             {
                 "title": "ISM over the cosine",

@@ -269,9 +269,15 @@ def adapter(base: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFact
 
 
 LEAN = (
-    "report.leak_images=3", "report.sweep_images=0", "evaluation.forget_images=2", "evaluation.retain_images=4", "evaluation.nearest=1",
-    "evaluation.anchor_images=1", "evaluation.steps=3", "evaluation.batch=4",
-)  # fmt: skip
+    "report.leak_images=3",
+    "report.sweep_images=0",
+    "evaluation.forget_images=2",
+    "evaluation.retain_images=4",
+    "evaluation.nearest=1",
+    "evaluation.anchor_images=1",
+    "evaluation.steps=3",
+    "evaluation.batch=4",
+)
 SWEPT = (*LEAN, "report.sweep_images=1", "report.guidance=[2.0]", "report.steps=[4]", "report.weights=[0.5]")
 
 
