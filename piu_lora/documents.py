@@ -41,7 +41,7 @@ Many = Strict(False)
 
 
 class Document(BaseModel):
-    """A base for documents and their parts: frozen, strict, no unknown key, no number that JSON cannot hold."""
+    """A base for documents and their parts: frozen, strict, no unknown key, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -124,11 +124,18 @@ def serve_arc2face(hub: LoopbackHub, folder: Path, shape: Shape = TINY, **option
 
 
 _PNDM = {
-    "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0",
-    "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
-    "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None,
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
     "clip_sample": False,
-}  # fmt: skip
+}
 
 
 def _write_tokenizer(folder: Path, shape: Shape) -> None:

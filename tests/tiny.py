@@ -46,8 +46,12 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
         )
     )
     text_encoder.config.piu_lora = {
-        "base": "tiny", "family": "tiny", "embedding_width": WIDTH, "recognizer": RECOGNIZER.name, "recognizer_sha256": RECOGNIZER.sha256,
-    }  # fmt: skip
+        "base": "tiny",
+        "family": "tiny",
+        "embedding_width": WIDTH,
+        "recognizer": RECOGNIZER.name,
+        "recognizer_sha256": RECOGNIZER.sha256,
+    }
     vae = AutoencoderKL(
         latent_channels=4,
         block_out_channels=(8, 8, 8, 8),

@@ -7,7 +7,7 @@ from piu_lora.cli.output import Part, Table
 from piu_lora.groups import GROUP_WORDS
 
 if TYPE_CHECKING:
-    from piu_lora.evidence.report.document import Audit
+    from piu_lora.evidence.report.sections import Audit
 
 __all__ = ["audit_parts", "evaluation_parts"]
 

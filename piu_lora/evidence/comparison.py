@@ -105,12 +105,16 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
         for recognizer in own[0].figures:
             rows.append(
                 Row(
-                    variant, recognizer, len({cell.person for cell in own}), len(own),
+                    variant,
+                    recognizer,
+                    len({cell.person for cell in own}),
+                    len(own),
                     {figure: _middle(_by_person(own, recognizer, figure), figure) for figure in FIGURES},
-                    float(np.median([cell.seconds for cell in own])), float(np.median(peaks)) if peaks else None,
+                    float(np.median([cell.seconds for cell in own])),
+                    float(np.median(peaks)) if peaks else None,
                     float(np.median([cell.stored_bytes for cell in own])),
                 )
-            )  # fmt: skip
+            )
     return rows
 
 
@@ -290,9 +294,17 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
             fewer = f" ({row.people} {'person' if row.people == 1 else 'people'})"
             label = row.variant if row.people == people else row.variant + fewer
             axes.errorbar(
-                forget[0], kept[0], xerr=bars[0], yerr=bars[1], fmt=marker, color=_color(place), label=label, capsize=2,
-                markersize=7, elinewidth=0.8,
-            )  # fmt: skip
+                forget[0],
+                kept[0],
+                xerr=bars[0],
+                yerr=bars[1],
+                fmt=marker,
+                color=_color(place),
+                label=label,
+                capsize=2,
+                markersize=7,
+                elinewidth=0.8,
+            )
         axes.set_title(f"{title} keep", fontsize=10, loc="left")
         axes.set_xlabel("forgotten person: ISM after / before (less is better)")
         axes.axhline(1, color="grey", linewidth=0.5)

@@ -88,9 +88,11 @@ def agreement(plan: Plan, after: Measured, galleries: Sequence[Gallery]) -> dict
         one, other = (vote & faces for vote in votes)
         names = [gallery.name for gallery in galleries]
         counts[far_name(far)] = {
-            "both": int((one & other).sum()), "neither": int((~one & ~other & faces).sum()), "no_face": int((~faces).sum()),
+            "both": int((one & other).sum()),
+            "neither": int((~one & ~other & faces).sum()),
+            "no_face": int((~faces).sum()),
             "only": {names[0]: int((one & ~other).sum()), names[1]: int((other & ~one).sum())},
-        }  # fmt: skip
+        }
     return counts
 
 

@@ -192,9 +192,10 @@ class _Seen:
         strangers = strangers[self.people[kept][:, None] != np.arange(len(self.gallery.centroids))]
         forgotten = self.places(FORGET)
         own = {
-            "forget_before": self._own("before", forgotten), "forget_after": self._own("after", forgotten),
+            "forget_before": self._own("before", forgotten),
+            "forget_after": self._own("after", forgotten),
             "retained_after": self._own("after", kept),
-        }  # fmt: skip
+        }
         densities = {name: _density(values, edges) for name, values in {"impostor": strangers, **own}.items()}
         return {"bins": edges.round(6).tolist(), **densities}
 

@@ -49,7 +49,9 @@ class EvaluationLimits(Settings, section="evaluation"):
         "off"  # at most: images of the forgotten person that verify as one and the same real person
     )
     # Are they still good pictures?
-    sharpness: Limit = 0.25  # at least; a floor, since faces differ: everybody else's after / before, the forgotten person's / theirs before
+    # At least; a floor, since faces differ: everybody else's after / before, the forgotten person's beside
+    # theirs before.
+    sharpness: Limit = 0.25
     kid: Limit = "off"  # at most: KID after - before of retained people, x 1000
     # Can these figures be believed?
     seen_before: Limit = 0.5  # at least: images of the person by the untouched base that verify
@@ -169,9 +171,14 @@ def _evaluation_lines(evaluation: Evaluation, policy: Policy) -> Iterator[Verdic
         limit = getattr(policy.evaluation, figure.name)
         if limit != "off":
             yield VerdictLine.judged(
-                figure.name, limit, figure.relation, figure.value,
-                recognizer=recognizer, text=figure.text, reason=figure.reason,
-            )  # fmt: skip
+                figure.name,
+                limit,
+                figure.relation,
+                figure.value,
+                recognizer=recognizer,
+                text=figure.text,
+                reason=figure.reason,
+            )
 
 
 def _of_images(evaluation: Evaluation) -> Iterator[_Figure]:

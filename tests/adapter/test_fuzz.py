@@ -25,9 +25,28 @@ from piu_lora.jobs.evaluation.verify import verify_adapter
 from tests.adapter.stacks import write_random
 
 STRANGE: list[Any] = [
-    None, True, 0, -1, 10**30, 1e308, float("nan"), "", "\x00", "\x1b[31m", "../../etc/passwd", "/etc/passwd", "x" * 5000, [], {}, [[]],
-    {"": {}}, "unet.", "\ud800", ["unet.mid_block"], {"unet.r": 10**9},
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    10**30,
+    1e308,
+    float("nan"),
+    "",
+    "\x00",
+    "\x1b[31m",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "x" * 5000,
+    [],
+    {},
+    [[]],
+    {"": {}},
+    "unet.",
+    "\ud800",
+    ["unet.mid_block"],
+    {"unet.r": 10**9},
+]
 
 
 def flip(data: bytearray, dice: random.Random) -> None:

@@ -20,7 +20,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from piu_lora.adapter import open_adapter
 from piu_lora.cli.app import main
+from piu_lora.evidence.report import read_report
 from piu_lora.identity import IdentityBank
 from piu_lora.model import mini
 from tests.tiny import tiny_bank
@@ -108,6 +110,13 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
     result = json.loads(made.stdout)
     assert set(result["evaluation"]["recognizers"]) == {"conditioning", "evaluating"}
     assert (out / "report" / "before_after.png").exists()
+    report = read_report(out / "report" / "report.json")
+    assert report.public
+    assert (
+        report.adapter.weights_sha256 == open_adapter(out).receipt.files["pytorch_lora_weights.safetensors"]
+    )
+    assert report.evaluation is not None
+    assert report.evaluation.recognizers.keys() == result["evaluation"]["recognizers"].keys()
     assert (out / "pytorch_lora_weights.safetensors").stat().st_size < 1e6
 
     grid = piu(

@@ -18,30 +18,58 @@ def share(value: float) -> dict[str, Any]:
 
 def likeness(ratio: float) -> dict[str, Any]:
     return {
-        "before": 0.5, "before_interval": None, "after": 0.5 * ratio, "after_interval": None, "ratio": ratio,
-        "ratio_interval": None, "n": 10, "people": 1,
-    }  # fmt: skip
+        "before": 0.5,
+        "before_interval": None,
+        "after": 0.5 * ratio,
+        "after_interval": None,
+        "ratio": ratio,
+        "ratio_interval": None,
+        "n": 10,
+        "people": 1,
+    }
 
 
 def section(**changes: Any) -> dict[str, Any]:
     """An evaluation that meets every default, with some figures changed."""
     values = {
-        "forget_ism": 0.1, "recognised": 0.0, "verified": 0.0, "leak": 0.0, "no_face": 0, "random_ism": 0.99, "nearest_ism": 0.97,
-        "anchor_ism": 1.0, "random_verified": 0.98, "nearest_verified": 0.95, "landing": 0.9, "sharpness": 0.9, "kid": 5.0,
-        "seen_before": 0.9, "strangers": 0.0, "doubles": 0,
-    } | changes  # fmt: skip
+        "forget_ism": 0.1,
+        "recognised": 0.0,
+        "verified": 0.0,
+        "leak": 0.0,
+        "no_face": 0,
+        "random_ism": 0.99,
+        "nearest_ism": 0.97,
+        "anchor_ism": 1.0,
+        "random_verified": 0.98,
+        "nearest_verified": 0.95,
+        "landing": 0.9,
+        "sharpness": 0.9,
+        "kid": 5.0,
+        "seen_before": 0.9,
+        "strangers": 0.0,
+        "doubles": 0,
+    } | changes
     sharpness = {
-        "before": 0.02, "after": 0.02 * values["sharpness"], "ratio": values["sharpness"], "ratio_interval": None,
-    }  # fmt: skip
+        "before": 0.02,
+        "after": 0.02 * values["sharpness"],
+        "ratio": values["sharpness"],
+        "ratio_interval": None,
+    }
     kid = {"before": None, "after": None, "delta": {"mean": values["kid"], "interval": None}}
     return {
-        "seconds": None, "images": 20, "recognizers": {"arc": figures(values)}, "agreement": None, "sweeps": [], "notes": [],
+        "seconds": None,
+        "images": 20,
+        "recognizers": {"arc": figures(values)},
+        "agreement": None,
+        "sweeps": [],
+        "notes": [],
         "quality": {
-            "kid": {"features": "", "forget": None, "retain": kid}, "face_quality": None,
+            "kid": {"features": "", "forget": None, "retain": kid},
+            "face_quality": None,
             "sharpness": {"forget": sharpness, "retain": sharpness},
         },
         "doubles": {"count": values["doubles"]},
-    }  # fmt: skip
+    }
 
 
 def figures(values: dict[str, Any]) -> dict[str, Any]:
@@ -52,22 +80,39 @@ def figures(values: dict[str, Any]) -> dict[str, Any]:
     }
     landing = {"before": 0.0, "after": values["landing"], "is_anchor": None}
     return {
-        "role": "only evaluates", "thresholds": {"0.001": {"cosine": 0.4, "pairs": 10, "refused": ""}},
-        "references": {"refused": ""}, "recognised": {}, "before": None,
-        "ism": {group: likeness(values[f"{group}_ism"]) for group in ("forget", "random", "nearest", "anchor")},
+        "role": "only evaluates",
+        "thresholds": {"0.001": {"cosine": 0.4, "pairs": 10, "refused": ""}},
+        "references": {"refused": ""},
+        "recognised": {},
+        "before": None,
+        "ism": {
+            group: likeness(values[f"{group}_ism"]) for group in ("forget", "random", "nearest", "anchor")
+        },
         "no_face": {"forget": {"before": 0, "after": values["no_face"], "n": 10}},
-        "after": {"acc_u": values["recognised"], "acc_r": None, "srk": None}, "verified": {"0.001": verified},
+        "after": {"acc_u": values["recognised"], "acc_r": None, "srk": None},
+        "verified": {"0.001": verified},
         "leak": {"0.001": {"8": {"before": 1.0, "after": values["leak"]}}},
         "strangers": {"0.001": share(values["strangers"])},
         "bystanders": {"0.001": {"expected": None, "before": None, "after": None, "landing": landing}},
-    }  # fmt: skip
+    }
 
 
 def attack(name: str, **figures: float | None) -> dict[str, Any]:
     return {
-        "name": name, "label": name, "question": "", "seed": None, "seconds": None, "succeeded": False, "criterion": "",
-        "finding": "", "budget": "", "figures": figures, "columns": [], "rows": [], "curves": [],
-    }  # fmt: skip
+        "name": name,
+        "label": name,
+        "question": "",
+        "seed": None,
+        "seconds": None,
+        "succeeded": False,
+        "criterion": "",
+        "finding": "",
+        "budget": "",
+        "figures": figures,
+        "columns": [],
+        "rows": [],
+        "curves": [],
+    }
 
 
 def report(evaluation: dict[str, Any] | None = None, attacks: list[dict[str, Any]] | None = None) -> Report:
@@ -139,8 +184,8 @@ def test_met_exactly_is_met() -> None:
 def test_a_file_lays_limits_over_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "strict.toml"
     path.write_text(
-        '[evaluation]\nverified = 0\nno_face = "off"\n[audit]\n"reidentify.rank" = {min = 10}\n"cone.leaks" ='
-        " {max = 0.1}\n"
+        '[evaluation]\nverified = 0\nno_face = "off"\n'
+        '[audit]\n"reidentify.rank" = {min = 10}\n"cone.leaks" = {max = 0.1}\n'
     )
     policy = Policy.load(path)
     assert policy.name == "strict.toml"
@@ -168,10 +213,8 @@ def test_a_file_lays_limits_over_the_defaults(tmp_path: Path) -> None:
         ("audit = 3\n", "audit = 3 is no table"),
         (
             "far = 0.5\n",
-            (
-                r"policy\.toml': far = 0\.5 is out of range: expected one of the calibrated rates, 0\.01,"
-                r" 0\.001, 0\.0001"
-            ),
+            r"policy\.toml': far = 0\.5 is out of range: "
+            r"expected one of the calibrated rates, 0\.01, 0\.001, 0\.0001",
         ),
         ("far = \n", "cannot read the policy"),
         ('[evaluation]\nverified = "none"\n', "verified = 'none' has the wrong type"),

@@ -25,9 +25,17 @@ from tests.tiny import tiny_bank
 
 pytestmark = needs_faces
 QUICK = [
-    "train.steps=2", "train.batch=2", "train.accumulation=1", "lora.rank=2", "anchor.rule=nearest", "evaluation.forget_images=1",
-    "evaluation.retain_images=1", "evaluation.nearest=1", "evaluation.anchor_images=1", "evaluation.steps=1",
-]  # fmt: skip
+    "train.steps=2",
+    "train.batch=2",
+    "train.accumulation=1",
+    "lora.rank=2",
+    "anchor.rule=nearest",
+    "evaluation.forget_images=1",
+    "evaluation.retain_images=1",
+    "evaluation.nearest=1",
+    "evaluation.anchor_images=1",
+    "evaluation.steps=1",
+]
 SETTINGS = [part for pair in QUICK for part in ("--set", pair)]
 
 

@@ -19,10 +19,12 @@ from tests.tiny import tiny_pipeline
 
 TINY = Rendering(forget=3, retain=4, steps=2, batch=4)
 QUICK = {
-    "uce": {}, "esd": {"steps": 2, "lr": 1e-2}, "piu-dense": {"steps": 2, "batch": 2, "accumulation": 1, "lr": 1e-2},
+    "uce": {},
+    "esd": {"steps": 2, "lr": 1e-2},
+    "piu-dense": {"steps": 2, "batch": 2, "accumulation": 1, "lr": 1e-2},
     "siss": {"steps": 2, "batch": 4, "micro_batch": 2, "lr": 1e-2, "rendering": TINY},
     "wid": {"steps": 2, "batch": 2, "accumulation": 2, "lr": 1e-2, "rendering": TINY},
-}  # fmt: skip
+}
 ATTENTION = {
     "uce": ("attn2.to_k.weight", "attn2.to_v.weight"),
     "esd": (".attn2.",),

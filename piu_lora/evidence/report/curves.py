@@ -24,9 +24,15 @@ class Style(NamedTuple):
 
 
 _PEOPLE = {
-    "forgotten": "forget", "nearest": "nearest", "anchor": "anchor", "decoy": "decoy", "impostor": "impostor",
-    "retained": "random", "random": "random", "control": "random",
-}  # fmt: skip
+    "forgotten": "forget",
+    "nearest": "nearest",
+    "anchor": "anchor",
+    "decoy": "decoy",
+    "impostor": "impostor",
+    "retained": "random",
+    "random": "random",
+    "control": "random",
+}
 _BEFORE = ("before", "adapter off", "without the adapter", "base alone", "untouched base")
 # Of series that name no people, so that no group's colour means something else.
 _NOBODY = ("ink", "decoy", "impostor")

@@ -91,9 +91,15 @@ class VerdictLine(Document):
         met = value is not None and (value <= limit if relation == "<=" else value >= limit)
         reason = (words.get("reason") or "it was not measured") if value is None else ""
         return cls(
-            name=name, recognizer=words.get("recognizer", ""), text=words["text"], value=value, limit=limit,
-            relation=relation, reason=reason, passed=met,
-        )  # fmt: skip
+            name=name,
+            recognizer=words.get("recognizer", ""),
+            text=words["text"],
+            value=value,
+            limit=limit,
+            relation=relation,
+            reason=reason,
+            passed=met,
+        )
 
     @model_validator(mode="after")
     def _follows(self) -> Self:

@@ -94,9 +94,13 @@ def flags(chart: Chart, values: Sequence[tuple[float, str]]) -> None:
         x, y = chart.at(value, 0)[0], chart.margins.top - 8 - LINE * row
         _stroke(chart, ((x, y - 3), (x, chart.height - chart.margins.bottom)), "ink", "rule")
         chart.text(
-            x - 5 if leftward else x + 5, y, words, anchor="end" if leftward else "start", colour="ink",
+            x - 5 if leftward else x + 5,
+            y,
+            words,
+            anchor="end" if leftward else "start",
+            colour="ink",
             look="halo",
-        )  # fmt: skip
+        )
 
 
 def _along_lines(chart: Chart) -> list[tuple[float, float]]:
@@ -118,10 +122,13 @@ def _stroke(
     (a, b), (c, d) = ends
     chart.figure.add_artist(
         Line2D(
-            [a / WIDTH, c / WIDTH], [1 - b / chart.height, 1 - d / chart.height], linewidth=1,
-            color=paint(colour), gid=f"class:{look}",
+            [a / WIDTH, c / WIDTH],
+            [1 - b / chart.height, 1 - d / chart.height],
+            linewidth=1,
+            color=paint(colour),
+            gid=f"class:{look}",
         )
-    )  # fmt: skip
+    )
 
 
 def settings_axis(chart: Chart, values: Sequence[float | str]) -> list[float]:

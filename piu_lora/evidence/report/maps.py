@@ -33,10 +33,16 @@ def agreement_bar(far: str, agreement: Agreement) -> Markup:
     for words, count, colour in parts:
         chart.axes.add_patch(
             Rectangle(
-                (start, 0), count, 1, facecolor=paint(colour), edgecolor=paint("card"), linewidth=1.5,
-                clip_on=False, gid=f"class:part|{words}: {count} of {total}",
+                (start, 0),
+                count,
+                1,
+                facecolor=paint(colour),
+                edgecolor=paint("card"),
+                linewidth=1.5,
+                clip_on=False,
+                gid=f"class:part|{words}: {count} of {total}",
             )
-        )  # fmt: skip
+        )
         start += count
     return chart.svg()
 
@@ -92,10 +98,16 @@ def _cell(chart: Chart, corner: tuple[int, int], value: float | None, words: str
     x, y = corner
     chart.axes.add_artist(
         Rectangle(
-            corner, 1, 1, facecolor=(paint("heat"), share), edgecolor=paint("card"), linewidth=1.5,
-            clip_on=False, gid=f"class:cell|{words}: {number(value)}",
+            corner,
+            1,
+            1,
+            facecolor=(paint("heat"), share),
+            edgecolor=paint("card"),
+            linewidth=1.5,
+            clip_on=False,
+            gid=f"class:cell|{words}: {number(value)}",
         )
-    )  # fmt: skip
+    )
     if written:
         text = "?" if value is None else f"{value:.2f}".replace("0.", ".", 1)
         ink = "heat-ink" if share > 0.55 else "ink"

@@ -95,9 +95,13 @@ def change_chart(name: str, recognizer: Recognizer, far: str | None) -> Markup |
                 chart.bar(interval, (y + step, y + step), group)
         if ism.before is not None:
             axes.plot(
-                (ism.before, ism.after or 0), (y + 0.08, y - 0.08), color=paint(group), linewidth=1.4, alpha=0.45,
+                (ism.before, ism.after or 0),
+                (y + 0.08, y - 0.08),
+                color=paint(group),
+                linewidth=1.4,
+                alpha=0.45,
                 gid="class:link",
-            )  # fmt: skip
+            )
             chart.points((ism.before,), (y + 0.08,), group, hollow=True)
         chart.points((ism.after or 0,), (y - 0.08,), group)
         words = GROUP_WORDS[group].label
@@ -145,9 +149,13 @@ def score_chart(name: str, recognizer: Recognizer) -> Markup | None:
         if filled:
             chart.axes.stairs(heights, edges, fill=True, color=paint(colour), alpha=0.28, linewidth=0)
         chart.axes.stairs(
-            heights, edges, gid="class:line", color=paint(colour), linewidth=1.5,
+            heights,
+            edges,
+            gid="class:line",
+            color=paint(colour),
+            linewidth=1.5,
             linestyle=(0, (3.3, 2.7)) if dashed else "-",
-        )  # fmt: skip
+        )
     levels = [level for level, _ in marks]
     chart.axes.set_xlim(min(edges[0], *levels, 0), max(edges[-1], *levels, 0))
     flags(chart, marks)

@@ -20,9 +20,20 @@ WIDTH = 340.0  # of a drawing; its column scales it
 TEXT_SIZE = 11.5
 SHAPES = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
 _COLOURS = (
-    "card", "ink", "muted", "grid", "faint", "forget", "random", "nearest", "anchor", "decoy", "impostor",
-    "heat", "heat-ink",
-)  # fmt: skip
+    "card",
+    "ink",
+    "muted",
+    "grid",
+    "faint",
+    "forget",
+    "random",
+    "nearest",
+    "anchor",
+    "decoy",
+    "impostor",
+    "heat",
+    "heat-ink",
+)
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": TEXT_SIZE,
@@ -124,10 +135,16 @@ class Chart:
             look: CSS classes: ``strong``, ``halo`` (a seam that keeps lines off the letters).
         """
         self.figure.text(
-            x / WIDTH, 1 - y / self.height, words, color=paint(colour), size=TEXT_SIZE, gid=f"class:{look}",
+            x / WIDTH,
+            1 - y / self.height,
+            words,
+            color=paint(colour),
+            size=TEXT_SIZE,
+            gid=f"class:{look}",
             horizontalalignment={"start": "left", "middle": "center", "end": "right"}[anchor],
-            verticalalignment="baseline", parse_math=False,
-        )  # fmt: skip
+            verticalalignment="baseline",
+            parse_math=False,
+        )
 
     def line(
         self, xs: Sequence[float], ys: Sequence[float | None], colour: str, *, dashed: bool = False
@@ -135,30 +152,57 @@ class Chart:
         """A line, broken where a value is missing."""
         values = [float("nan") if y is None else y for y in ys]
         self.axes.plot(
-            xs, values, color=paint(colour), linewidth=2, linestyle=(0, (2.5, 2)) if dashed else "-",
-            solid_capstyle="round", gid="class:line", clip_on=False,
-        )  # fmt: skip
+            xs,
+            values,
+            color=paint(colour),
+            linewidth=2,
+            linestyle=(0, (2.5, 2)) if dashed else "-",
+            solid_capstyle="round",
+            gid="class:line",
+            clip_on=False,
+        )
 
     def bar(
         self, xs: tuple[float, float], ys: tuple[float, float], colour: str, transform: Any = None
     ) -> None:
         """The bar of an interval."""
         self.axes.plot(
-            xs, ys, color=paint(colour), linewidth=1.6, alpha=0.75, gid="class:bar", clip_on=False,
+            xs,
+            ys,
+            color=paint(colour),
+            linewidth=1.6,
+            alpha=0.75,
+            gid="class:bar",
+            clip_on=False,
             transform=transform or self.axes.transData,
-        )  # fmt: skip
+        )
 
     def points(
-        self, xs: Sequence[float], ys: Sequence[float | None], colour: str, *, shape: str = "circle",
-        hollow: bool = False, size: float = 8, transform: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float | None],
+        colour: str,
+        *,
+        shape: str = "circle",
+        hollow: bool = False,
+        size: float = 8,
+        transform: Any = None,
+    ) -> None:
         """Marks; hollow for before, full for after."""
         values = [float("nan") if y is None else y for y in ys]
         self.axes.plot(
-            xs, values, SHAPES[shape], color=paint(colour),
-            markersize=size * (0.85 if shape == "diamond" else 1), markerfacecolor=paint("card" if hollow else colour), markeredgewidth=1.6, gid="class:point",
-            clip_on=False, transform=transform or self.axes.transData, zorder=3,
-        )  # fmt: skip
+            xs,
+            values,
+            SHAPES[shape],
+            color=paint(colour),
+            markersize=size * (0.85 if shape == "diamond" else 1),
+            markerfacecolor=paint("card" if hollow else colour),
+            markeredgewidth=1.6,
+            gid="class:point",
+            clip_on=False,
+            transform=transform or self.axes.transData,
+            zorder=3,
+        )
 
     def svg(self) -> Markup:
         """The drawing as an element of the page."""

@@ -7,8 +7,16 @@ from piu_lora.evidence.evaluation import Evaluation
 __all__ = ["summary"]
 
 _IN_RECEIPTS = (
-    "ism", "recognised", "no_face", "before", "after", "thresholds", "verified", "leak", "strangers",
-)  # fmt: skip
+    "ism",
+    "recognised",
+    "no_face",
+    "before",
+    "after",
+    "thresholds",
+    "verified",
+    "leak",
+    "strangers",
+)
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from jsonschema import Draft202012Validator
 
 from piu_lora.errors import BadInput
 from piu_lora.evidence.report import merged, read_report, report_of, report_schema, to_json
+from piu_lora.evidence.report.first_format import read_short_report
 from tests.evidence.report.example import document, report
 
+ROOT = Path(__file__).parents[3]
 Spoil = Callable[[dict[str, Any]], Any]
 
 
@@ -214,3 +216,21 @@ def test_reports_of_other_weights_are_not_joined() -> None:
     other["adapter"]["weights_sha256"] = "cd" * 32
     with pytest.raises(BadInput, match="other weights"):
         merged(report_of(other), report())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("benchmarks/results/reports/*.json")), ids=lambda path: path.stem
+)
+def test_published_reports_are_read_and_written_to_the_byte(path: Path) -> None:
+    assert to_json(read_report(path)) == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("adapters/*/report/report.json")), ids=lambda path: path.parts[-3]
+)
+def test_the_short_reports_of_published_adapters_are_read(path: Path) -> None:
+    short = read_short_report(path)
+    assert short.to_dict() == json.loads(path.read_text(encoding="utf-8"))
+    assert short.recognizers["conditioning"].after.acc_u == 0
+    with pytest.raises(BadInput, match="report/1"):
+        read_report(path)

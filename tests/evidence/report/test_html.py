@@ -180,8 +180,27 @@ def spoil(part: Any, keys: set[str]) -> Any:
 
 
 def test_hostile_words_stay_words() -> None:
-    words = {"policy", "text", "reason", "label", "question", "budget", "criterion", "finding", "title", "x", "y", "unit", "features",
-             "platform", "device", "method", "id", "rule", "refused"}  # fmt: skip
+    words = {
+        "policy",
+        "text",
+        "reason",
+        "label",
+        "question",
+        "budget",
+        "criterion",
+        "finding",
+        "title",
+        "x",
+        "y",
+        "unit",
+        "features",
+        "platform",
+        "device",
+        "method",
+        "id",
+        "rule",
+        "refused",
+    }
     made = spoil(document(), words)
     for seen in made["evaluation"]["recognizers"].values():
         for threshold in seen["thresholds"].values():

@@ -30,8 +30,8 @@ def test_it_holds_verdict_figures_and_attacks() -> None:
     assert "| conditioning | forgotten | 0.71 \\[0.69, 0.73\\] | 0.11 \\[0.08, 0.14\\] |" in text
     assert "| Search for an embedding | attack succeeded | 160 steps x 3 starts | 2 min |" in text
     assert (
-        "Not measured (evaluating, FAR 1e-4): 900 impostor pairs cannot show a rate of 0.0001; at least 30000"
-        " are needed" in text
+        "Not measured (evaluating, FAR 1e-4): 900 impostor pairs cannot show a rate of 0.0001; "
+        "at least 30000 are needed" in text
     )
 
 

@@ -100,9 +100,15 @@ class Stage:
         judges = galleries or self.galleries
         sets: list[Measured] = [measure(pictures, judges) for pictures in (self.before, after)]
         section = {
-            "recognizers": evaluate_measured(self.plan, *sets, judges), "quality": quality_figures(self.plan, *sets, judges[-1]),
-            "doubles": {"count": doubles}, "seconds": None, "images": None, "agreement": None, "sweeps": [], "notes": [],
-        }  # fmt: skip
+            "recognizers": evaluate_measured(self.plan, *sets, judges),
+            "quality": quality_figures(self.plan, *sets, judges[-1]),
+            "doubles": {"count": doubles},
+            "seconds": None,
+            "images": None,
+            "agreement": None,
+            "sweeps": [],
+            "notes": [],
+        }
         report = report_of({**document(), "verdict": None, "evaluation": section})
         return {line.name for line in judge(report, Policy()) if not line.passed}
 
