@@ -1,4 +1,4 @@
-"""Repositories with the layout, names, shapes and file formats of the published Arc2Face, and random weights."""
+"""Repositories with the layout, names, shapes and file formats of Arc2Face, and random weights."""
 
 import json
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def write_arc2face(
 
 
 def write_sd15(folder: Path, shape: Shape = TINY, seed: int = 1) -> Path:
-    """Tokenizer in its old form, VAE, PNDM scheduler; the rest of that repository is there to be left alone."""
+    """Old tokenizer, VAE, PNDM scheduler; the rest of that repository is there to be left alone."""
     torch.manual_seed(seed)
     vae = AutoencoderKL(
         latent_channels=4,

@@ -195,7 +195,7 @@ def test_ten_thousand_mutated_folders(pipe: StableDiffusionPipeline, tmp_path: P
 
 
 def test_receipts_cost_little_memory(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
-    """A receipt that names a million files, or nests deeply, is not worth more than a few times its own size."""
+    """A receipt that names a million files, or nests deeply, takes no more than a few times its own size."""
     write_random(pipe, tmp_path / "a", 1)
     for text in (
         "[" * 1_000_000,

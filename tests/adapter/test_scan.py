@@ -1,4 +1,4 @@
-"""Nothing that names a person leaves: planted secrets of every kind are found, and a clean folder is clean."""
+"""Nothing that names a person leaves: every planted kind of secret is found, and a clean folder is clean."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Bases by name, from the Hub, from folders; every way to fail has its own words and its own mending command."""
+"""Bases by name, from the Hub, from folders; every failure has its own words and mending command."""
 
 import logging
 import os
