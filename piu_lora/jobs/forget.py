@@ -184,9 +184,10 @@ def _receipt(
     counts = {
         "forget_train": sum(len(person.train) for person in request.people),
         "forget_held_out": sum(len(person.held_out) for person in request.people),
-        "retain_train": len(request.retained.train), "retain_held_out": len(request.retained.held_out),
+        "retain_train": len(request.retained.train),
+        "retain_held_out": len(request.retained.held_out),
         **({"people": len(request.people)} if len(request.people) > 1 else {}),
-    }  # fmt: skip
+    }
     cosine = sum(person.anchor.cosine for person in request.people) / len(request.people)
     anchor: AnchorRecord = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}
     figures = summary(evaluation) if evaluation else {}

@@ -68,8 +68,9 @@ def test_stop_and_resume_is_bit_identical(stop: int) -> None:
     seen: list[int] = []
     with pytest.raises(KeyboardInterrupt):
         run(
-            config(schedule="cosine", warmup=3), hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == stop),
-        )  # fmt: skip
+            config(schedule="cosine", warmup=3),
+            hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == stop),
+        )
     assert saved[-1].step == stop
     resumed, rest = run(config(schedule="cosine", warmup=3), state=saved[-1])
     assert torch.equal(whole, resumed)

@@ -54,8 +54,12 @@ def test_a_resumed_run_keeps_scale_and_count(stop: int, caplog: pytest.LogCaptur
     train(whole, [whole.weight], settings, 7)
     with pytest.raises(KeyboardInterrupt):
         train(
-            broken, [broken.weight], settings, 7, hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == stop),
-        )  # fmt: skip
+            broken,
+            [broken.weight],
+            settings,
+            7,
+            hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == stop),
+        )
     train(resumed, [resumed.weight], settings, 7, state=saved[-1])
     assert torch.equal(whole.weight, resumed.weight)
     assert caplog.messages[0] == caplog.messages[-1]

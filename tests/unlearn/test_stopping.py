@@ -119,8 +119,12 @@ def test_stop_and_resume_is_bit_identical(at: int) -> None:
     line, settings = GaugedLine(), config(steps=300, schedule="cosine", **STOP)
     with pytest.raises(KeyboardInterrupt):
         train(
-            line, [line.weight], settings, 7, hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == place),
-        )  # fmt: skip
+            line,
+            [line.weight],
+            settings,
+            7,
+            hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == place),
+        )
     again = GaugedLine()
     rest = train(again, [again.weight], settings, 7, state=saved[-1])
     assert torch.equal(weight, again.weight.detach())

@@ -1,4 +1,4 @@
-"""What every cell of an arena has in common: base, bank, judges and settings, and the people who are drawn."""
+"""What every cell of an arena has in common: base, bank, judges, settings and the people."""
 
 import hashlib
 import json
@@ -51,9 +51,13 @@ class Arena:
     def open_session(self) -> Session:
         """The session of one process; it says nothing of its progress."""
         return open_session(
-            self.base, self.bank, self.pack, faces=self.config.faces, second=self.open_second(),
+            self.base,
+            self.bank,
+            self.pack,
+            faces=self.config.faces,
+            second=self.open_second(),
             device=self.device,
-        )  # fmt: skip
+        )
 
     def digest(self, bank: IdentityBank, second: SecondRecognizer | None) -> str:
         """Two runs with one digest may share cells."""

@@ -30,7 +30,7 @@ class Task(NamedTuple):
 
 
 class _Runner:
-    """Runs cells in a session of its own; contenders that meet the same person and seed share their rounds."""
+    """Runs cells in a session of its own; contenders of the same person and seed share their rounds."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena, self._session = arena, arena.open_session()

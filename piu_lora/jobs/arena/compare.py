@@ -85,8 +85,8 @@ def compare(
     """Run the cells that are missing, and write the tables and the picture anew.
 
     Args:
-        out: a folder with ``arena.json``, ``cells.jsonl.gz``, and ``comparison`` as .md, .csv, .json and .png;
-            one that is there is gone on with.
+        out: a folder with ``arena.json``, ``cells.jsonl.gz``, and ``comparison`` as .md, .csv, .json and
+            .png; an existing one is continued.
         methods: see ``known_methods``.
         people: drawn from the bank; on the embedded base, nobody who was used to choose defaults.
         seeds: of each person, from ``config.seed`` on.

@@ -53,8 +53,10 @@ def write_comparison(
         else ""
     )
     parts = [
-        f"{people} people, {len(seeds)} seeds.{fewer} Medians over people and seeds (recognised and verified: "
-        "means) with 95 % intervals over people. Retained people and the anchor: ISM after/before. Verified: at a "
+        f"{people} people, {len(seeds)} seeds.{fewer} "
+        "Medians over people and seeds (recognised and verified: means) "
+        "with 95 % intervals over people. "
+        "Retained people and the anchor: ISM after/before. Verified: at a "
         "false-accept rate of 1e-3, against the person's centroid in the bank.",
         comparison_table(rows),
     ]
@@ -71,9 +73,12 @@ def write_comparison(
             )
         )
     document = {
-        "format": FORMAT, "people": people, "seeds": seeds, "rows": [asdict(row) for row in rows],
+        "format": FORMAT,
+        "people": people,
+        "seeds": seeds,
+        "rows": [asdict(row) for row in rows],
         "differences": [asdict(difference) for difference in differences],
-    }  # fmt: skip
+    }
     text = "\n\n".join(parts)
     files = {
         "comparison.md": f"{text}\n".encode(),

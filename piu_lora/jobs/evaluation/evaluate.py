@@ -175,7 +175,8 @@ def evaluate(
     galleries = galleries_for(session, request, references)
     if not galleries:
         raise BadInput(
-            "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
+            "no face pack is at hand, so nothing can be scored; "
+            "pass pack=DIR (`piu-lora bank models` makes one)"
         )
     plan = plan_for(
         request,
@@ -202,10 +203,15 @@ def evaluate(
     # 4. Figures, report, verdict.
     face_quality = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
     section = {
-        "seconds": round(time.perf_counter() - begun, 1), "images": measurer.images, "recognizers": evaluation.figures,
-        "agreement": agreement(plan, measured[1], galleries), "quality": face_quality, "doubles": _doubles(request, galleries[0]),
-        "sweeps": swept, "notes": _notes(opened, session, request, galleries, references, face_quality),
-    }  # fmt: skip
+        "seconds": round(time.perf_counter() - begun, 1),
+        "images": measurer.images,
+        "recognizers": evaluation.figures,
+        "agreement": agreement(plan, measured[1], galleries),
+        "quality": face_quality,
+        "doubles": _doubles(request, galleries[0]),
+        "sweeps": swept,
+        "notes": _notes(opened, session, request, galleries, references, face_quality),
+    }
     written = finished(
         {**new_document(opened, session, request, len(references)), "evaluation": section},
         earlier,
@@ -302,7 +308,8 @@ def _notes(
         notes.append("the references are the held-out embeddings, which the images were made from as well")
     if not hasattr(session.reader, "faces"):
         notes.append(
-            "the embedded recognizers have no detector: every picture counts as a face; sharpness and KID show ruined ones"
+            "the embedded recognizers have no detector: "
+            "every picture counts as a face; sharpness and KID show ruined ones"
         )
     if request.config.decoys.count != adapter.receipt.settings.get("decoys", {}).get("count", 0):
         notes.append(

@@ -74,18 +74,27 @@ def _head(
     )
     info, pipe = session.info, session.pipe
     return {
-        "format": REPORT_FORMAT, "public": False, "seed": request.config.seed, "settings": request.public_settings, "verdict": None,
+        "format": REPORT_FORMAT,
+        "public": False,
+        "seed": request.config.seed,
+        "settings": request.public_settings,
+        "verdict": None,
         "adapter": adapter.to_dict(),
         "base": {"id": info.id, "family": info.family.name, "revision": info.revision or None},
         "environment": {
-            "libraries": library_versions(), "device": str(pipe.device), "dtype": str(pipe.unet.dtype).removeprefix("torch."),
-            "threads": torch.get_num_threads(), "platform": f"{platform.system()} {platform.machine()}",
+            "libraries": library_versions(),
+            "device": str(pipe.device),
+            "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "platform": f"{platform.system()} {platform.machine()}",
         },
         "person": {
-            "people": len(request.people), "train": sum(len(person.train) for person in request.people),
-            "held_out": sum(len(person.held_out) for person in request.people), "references": references or usual,
+            "people": len(request.people),
+            "train": sum(len(person.train) for person in request.people),
+            "held_out": sum(len(person.held_out) for person in request.people),
+            "references": references or usual,
         },
-    }  # fmt: skip
+    }
 
 
 def adapter_report(
@@ -95,14 +104,19 @@ def adapter_report(
     since the folder may be published as a whole.
     """
     section = {
-        "seconds": seconds, "images": 2 * len(evaluation.plan.shots), "recognizers": evaluation.figures,
-        "agreement": None, "quality": None, "sweeps": [], "notes": [],
-    }  # fmt: skip
+        "seconds": seconds,
+        "images": 2 * len(evaluation.plan.shots),
+        "recognizers": evaluation.figures,
+        "agreement": None,
+        "quality": None,
+        "sweeps": [],
+        "notes": [],
+    }
     return publishable(report_of({**_head(adapter, session, request), "evaluation": section}))
 
 
 def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
-    """Say so where an adapter forgets more people than are named: the others would count as people who stay."""
+    """Warn where an adapter forgets more people than are named: the others would count as retained."""
     people = adapter.receipt.people
     if people > len(request.people):
         _log.warning(
@@ -123,7 +137,8 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
         raise BadInput(f"out = {str(out)!r} is a file; name a folder for the report")
     if out.resolve().is_relative_to(adapter.path.resolve()):
         raise BadInput(
-            f"out = {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere"
+            f"out = {str(out)!r} lies in the adapter folder, whose receipt lists every file; "
+            "choose a folder elsewhere"
         )
     path = out / REPORT_FILE
     if not path.exists():
@@ -153,7 +168,8 @@ def finished(document: dict[str, Any], earlier: Report | None, policy: Policy, *
     whole = merged(earlier, report) if earlier else report
     if policy.audit and whole.audit is None:
         _log.warning(
-            "policy %s has limits on an audit, which this report lacks: run `piu-lora audit` into the same folder",
+            "policy %s has limits on an audit, which this report lacks: "
+            "run `piu-lora audit` into the same folder",
             policy.name,
         )
     verdict = verdict_of(whole, policy)

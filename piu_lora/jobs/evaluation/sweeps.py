@@ -65,18 +65,38 @@ def sweeps(
     sweeper = _Sweeper(pipe, measurer, shown)
     sampling = Sampling.of(request.config.evaluation)
     found = [
-        _sweep("conditions", "conditions", [sweeper.point("held-out", shown), *_mixtures(sweeper, request, report)]),
-        _sweep("guidance", "guidance scale", [
-            sweeper.point(sampling.guidance, shown),
-            *(sweeper.again(f"guidance-{value:g}", value, replace(sampling, guidance=value)) for value in report.guidance),
-        ]),
-        _sweep("steps", "sampling steps", [
-            sweeper.point(sampling.steps, shown),
-            *(sweeper.again(f"steps-{value}", value, replace(sampling, steps=value)) for value in report.steps),
-        ]),
+        _sweep(
+            "conditions",
+            "conditions",
+            [sweeper.point("held-out", shown), *_mixtures(sweeper, request, report)],
+        ),
+        _sweep(
+            "guidance",
+            "guidance scale",
+            [
+                sweeper.point(sampling.guidance, shown),
+                *(
+                    sweeper.again(f"guidance-{value:g}", value, replace(sampling, guidance=value))
+                    for value in report.guidance
+                ),
+            ],
+        ),
+        _sweep(
+            "steps",
+            "sampling steps",
+            [
+                sweeper.point(sampling.steps, shown),
+                *(
+                    sweeper.again(f"steps-{value}", value, replace(sampling, steps=value))
+                    for value in report.steps
+                ),
+            ],
+        ),
         _sweep("weight", "weight of the adapter", _weights(sweeper, adapter, report)),
-        _sweep("precision", "precision", [sweeper.point(_name(pipe.unet.dtype), shown), *_half(sweeper, report)]),
-    ]  # fmt: skip
+        _sweep(
+            "precision", "precision", [sweeper.point(_name(pipe.unet.dtype), shown), *_half(sweeper, report)]
+        ),
+    ]
     return [each for each in found if len(each["points"]) > 1]
 
 
@@ -154,7 +174,7 @@ def _verified(gallery: Gallery, embedded: torch.Tensor, rows: Sequence[int]) -> 
 
 
 def _mixtures(sweeper: _Sweeper, request: ErasureRequest, report: ReportConfig) -> list[dict[str, Any]]:
-    """The forgotten people under mixtures of all their embeddings, those trained on among them; nobody else."""
+    """The forgotten people under mixtures of all their embeddings, those trained on or not; nobody else."""
     if not report.mixtures:
         return []
     generator = torch.Generator().manual_seed(request.config.seed)

@@ -64,8 +64,9 @@ class StackCheck:
         }
         return {
             self.ids[owner]: float(self.others[place, column] / meant[owner])
-            for column, owner in enumerate(self.owners) if not np.isnan(self.others[place, column])
-        }  # fmt: skip
+            for column, owner in enumerate(self.owners)
+            if not np.isnan(self.others[place, column])
+        }
 
     def over(self, place: int) -> bool:
         """Whether a stack exceeds a limit."""
@@ -88,14 +89,16 @@ class StackCheck:
         found, own = self.interference, {place: column for column, place in enumerate(self.owners)}
         stacks = [
             {
-                "adapters": [self.ids[i] for i in stack], "bystanders": found.harm(place, self.bystanders),
+                "adapters": [self.ids[i] for i in stack],
+                "bystanders": found.harm(place, self.bystanders),
                 "activations": None if found.activations is None else float(found.activations[place].mean()),
                 "own": {self.ids[i]: float(found.condition[place, own[i]]) for i in stack if i in own},
-                "disturbed": self.disturbed(place), "over_limit": self.over(place),
+                "disturbed": self.disturbed(place),
+                "over_limit": self.over(place),
                 "change": [round(float(value), 4) for value in found.condition[place]],
             }
             for place, stack in enumerate(found.stacks)
-        ]  # fmt: skip
+        ]
         people = [f"person of {self.ids[owner]}" for owner in self.owners] + [
             f"bystander {i}" for i in range(len(self.bystanders))
         ]

@@ -95,9 +95,7 @@ def with_people(
 def known_identities(
     members: Sequence[StackMember], identities: Sequence[str], ledger: Ledger | None
 ) -> list[str]:
-    """Whom each member forgets: ``identities`` where any are given, else what the ledger knows; empty where it
-    does not.
-    """
+    """Whom each member forgets: ``identities``, or else what the ledger knows; empty where it does not."""
     if identities:
         return list(identities)
     entered = identities_of(ledger, [member.adapter.id for member in members])

@@ -59,7 +59,8 @@ class MergeSettings:
         find_merge(self.method)
         if self.rank < 0 or not 0 <= self.tolerance < 1:
             raise BadInput(
-                f"rank = {self.rank!r}, tolerance = {self.tolerance!r}: expected rank >= 1 and 0 <= tolerance < 1"
+                f"rank = {self.rank!r}, tolerance = {self.tolerance!r}: "
+                "expected rank >= 1 and 0 <= tolerance < 1"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,12 +181,18 @@ def _receipt(
         "",
     )
     listed: list[MemberRecord] = [
-        {"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)} for m in members
-    ]  # fmt: skip
+        {"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)}
+        for m in members
+    ]
     return Receipt(
-        replace(first, text_encoder_sha256=encoder), settings.method, settings.to_dict(), counts={"members": len(members)},
-        evaluation={"compression": compression_facts(errors)}, versions=library_versions(), members=listed,
-    ).for_people(sum(m.adapter.receipt.people for m in members if m.weight))  # fmt: skip
+        replace(first, text_encoder_sha256=encoder),
+        settings.method,
+        settings.to_dict(),
+        counts={"members": len(members)},
+        evaluation={"compression": compression_facts(errors)},
+        versions=library_versions(),
+        members=listed,
+    ).for_people(sum(m.adapter.receipt.people for m in members if m.weight))
 
 
 def settings_of(merged: Adapter) -> MergeSettings:
@@ -229,7 +236,8 @@ def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter
             raise BadInput(f"member {name} of {merged.id} is not at hand; pass its folder as member=DIR")
         if weights_digest(found[name]) != member.get("weights_sha256"):
             raise BadInput(
-                f"{str(found[name].path)!r} is not what was merged into {merged.id}: its weights differ; pass the original"
+                f"{str(found[name].path)!r} is not what was merged into {merged.id}: "
+                "its weights differ; pass the original"
             )
         members.append(StackMember(found[name], float(member["weight"])))
     if not members:

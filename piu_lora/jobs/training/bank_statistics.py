@@ -60,7 +60,8 @@ def retained_second_moments(
     count = len(sample) - len(left_out)
     if count < 2:
         raise BadInput(
-            f"only {count} embeddings are retained; raise closed.retained={request.config.section_of(ClosedConfig).retained}"
+            f"only {count} embeddings are retained; "
+            f"raise closed.retained={request.config.section_of(ClosedConfig).retained}"
         )
     tokens = _tokens(session, request)
     everybody = _cached_sums(session, request, sample, tokens)
@@ -70,7 +71,7 @@ def retained_second_moments(
 
 
 def measure_bank(session: Session, request: ErasureRequest) -> None:
-    """Measure what is kept for a base and a bank, if it is not kept yet, so that the next request finds it."""
+    """Measure the statistics of a base and a bank and store them, unless they are stored already."""
     _cached_sums(session, request, _sample(request)[0], _tokens(session, request))
 
 

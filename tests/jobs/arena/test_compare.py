@@ -157,10 +157,12 @@ def test_variants() -> None:
 @pytest.mark.parametrize(
     ("methods", "vary", "variants", "message"),
     [
-        (["nothing"], [], [], "unknown method 'nothing'; known: untouched"), (["piu"], ["objective.eta"], [], "has no values"),
-        (["piu"], ["esd:lr=1"], [], "not among the methods"), (["piu"], [], ["nobody a=1"], "begins with no method"),
+        (["nothing"], [], [], "unknown method 'nothing'; known: untouched"),
+        (["piu"], ["objective.eta"], [], "has no values"),
+        (["piu"], ["esd:lr=1"], [], "not among the methods"),
+        (["piu"], [], ["nobody a=1"], "begins with no method"),
     ],
-)  # fmt: skip
+)
 def test_contenders_that_cannot_be(methods, vary, variants, message) -> None:
     with pytest.raises(BadInput, match=message):
         contenders(methods, vary, variants)
@@ -171,11 +173,15 @@ def test_contenders_that_cannot_be(methods, vary, variants, message) -> None:
     [
         (["objective.etta=1"], [], r"unknown setting 'objective\.etta'"),
         (["esd:stepz=3"], [], r"unknown setting 'esd\.stepz': did you mean esd\.steps\?"),
-        (["evaluation.steps=3"], [], "'piu evaluation.steps=3' varies evaluation, which all contenders share"),
+        (
+            ["evaluation.steps=3"],
+            [],
+            "'piu evaluation.steps=3' varies evaluation, which all contenders share",
+        ),
         (["decoys.count=3"], [], "'piu decoys.count=3' varies decoys, which no contender has"),
         ([], ["untouched a=1"], "'untouched a=1': the untouched base has no settings"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_cannot_be_are_refused_before_anything_runs(
     tmp_path: Path, vary, variants, message
 ) -> None:

@@ -100,9 +100,15 @@ class Stage:
         judges = galleries or self.galleries
         sets: list[Measured] = [measure(pictures, judges) for pictures in (self.before, after)]
         section = {
-            "recognizers": evaluate_measured(self.plan, *sets, judges), "quality": quality_figures(self.plan, *sets, judges[-1]),
-            "doubles": {"count": doubles}, "seconds": None, "images": None, "agreement": None, "sweeps": [], "notes": [],
-        }  # fmt: skip
+            "recognizers": evaluate_measured(self.plan, *sets, judges),
+            "quality": quality_figures(self.plan, *sets, judges[-1]),
+            "doubles": {"count": doubles},
+            "seconds": None,
+            "images": None,
+            "agreement": None,
+            "sweeps": [],
+            "notes": [],
+        }
         report = report_of({**document(), "verdict": None, "evaluation": section})
         return {line.name for line in judge(report, Policy()) if not line.passed}
 
@@ -269,9 +275,15 @@ def adapter(base: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFact
 
 
 LEAN = (
-    "report.leak_images=3", "report.sweep_images=0", "evaluation.forget_images=2", "evaluation.retain_images=4", "evaluation.nearest=1",
-    "evaluation.anchor_images=1", "evaluation.steps=3", "evaluation.batch=4",
-)  # fmt: skip
+    "report.leak_images=3",
+    "report.sweep_images=0",
+    "evaluation.forget_images=2",
+    "evaluation.retain_images=4",
+    "evaluation.nearest=1",
+    "evaluation.anchor_images=1",
+    "evaluation.steps=3",
+    "evaluation.batch=4",
+)
 SWEPT = (*LEAN, "report.sweep_images=1", "report.guidance=[2.0]", "report.steps=[4]", "report.weights=[0.5]")
 
 

@@ -166,7 +166,7 @@ def test_refit_solves_its_least_squares_problem(pipe: StableDiffusionPipeline, t
 def test_refit_keeps_each_member_to_its_own_person(
     pipe: StableDiffusionPipeline, bank: IdentityBank, tmp_path: Path
 ) -> None:
-    """Keys of the own person change about as the member wants, those of others much less than under the sum."""
+    """Keys of the member's person change about as it wants, those of others much less than under the sum."""
     adapters = [write_random(pipe, tmp_path / str(seed), seed, rank=1) for seed in (1, 2)]
     people = with_people(open_members(adapters), ["person-001", "person-002"], pipe, bank)
     bare = forward(pipe)
