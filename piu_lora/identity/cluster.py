@@ -31,7 +31,7 @@ def cluster(embeddings: torch.Tensor, eps: float, min_samples: int) -> npt.NDArr
 
     if not 0 < eps < 2 or min_samples < 1:
         raise BadInput(
-            f"eps = {eps}, min_samples = {min_samples} is out of range: "
+            f"eps = {eps:g}, min_samples = {min_samples} is out of range: "
             "expected 0 < eps < 2 and min_samples >= 1"
         )
     labels: npt.NDArray[np.int64] = DBSCAN(eps=eps, min_samples=min_samples, metric="cosine").fit_predict(
