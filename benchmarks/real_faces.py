@@ -1,6 +1,8 @@
-"""Real photographs as embeddings, for benchmarks: read once by the pack, kept outside the project, split by a hash of the id.
+"""Real photographs as embeddings, for benchmarks: read once by the pack, kept outside the project, split by
+a hash of the id.
 
-No picture and no embedding goes into the project: the cache is a file of the user's own (0600), and results hold aggregate figures.
+No picture and no embedding goes into the project: the cache is a file of the user's own (0600), and results
+hold aggregate figures.
 """
 
 import hashlib
@@ -22,7 +24,9 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True)
 class RealFaces:
-    """Unit embeddings (n, d) float32 and the person of each, (n,) ascending; ``ids`` are the folders' names."""
+    """Unit embeddings (n, d) float32 and the person of each, (n,) ascending; ``ids`` are the folders'
+    names.
+    """
 
     embeddings: torch.Tensor
     labels: torch.Tensor
@@ -39,7 +43,8 @@ def half_of(identity: str) -> str:
 
 
 def embedded_faces(faces: Path, cache: Path) -> RealFaces:
-    """The photographs of ``faces/lfw/ID/*`` by the pack beside them; read from ``cache`` where they were read before.
+    """The photographs of ``faces/lfw/ID/*`` by the pack beside them; read from ``cache`` where they were
+    read before.
 
     Args:
         faces: holds ``lfw`` and the pack.

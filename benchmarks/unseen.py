@@ -1,11 +1,13 @@
-"""Photographs that were not given: how many of a forgotten person's other photographs still verify, in condition space, on real faces.
+"""Photographs that were not given: how many of a forgotten person's other photographs still verify, in
+condition space, on real faces.
 
     python -m benchmarks.unseen --faces ../shared/faces --out benchmarks/results/unseen.json
 
-Real photographs are embedded by the pack of ``--faces`` (once, into ``--cache``, outside the project), people split by a hash of their id
-into a half to tune on and a half to report on. Of every person k photographs are given; all others are unseen. What a text encoder's
-conditions hold of a person is read by a decoder that was calibrated on the tuning half, and judged at a false-accept rate of 1e-3,
-photograph against centroid. The run resumes. Intervals are 95 % percentile bootstraps over people.
+Real photographs are embedded by the pack of ``--faces`` (once, into ``--cache``, outside the project), people
+split by a hash of their id into a half to tune on and a half to report on. Of every person k photographs are
+given; all others are unseen. What a text encoder's conditions hold of a person is read by a decoder that was
+calibrated on the tuning half, and judged at a false-accept rate of 1e-3, photograph against centroid. The run
+resumes. Intervals are 95 % percentile bootstraps over people.
 """
 
 import argparse
@@ -25,19 +27,12 @@ from piu_lora.config import ForgetConfig
 from piu_lora.identity import IdentityBank, centroid, choose_anchor
 from piu_lora.identity.geometry import Geometry, measure_geometry
 from piu_lora.identity.verification import far_threshold
-from piu_lora.model import TokenSample, add_second_moments, layer_inputs
+from piu_lora.model import TokenSample, add_second_moments, find_family, layer_inputs
 from piu_lora.model.factors import Change
-from piu_lora.unlearn import Ground, Problem, find_method
-from piu_lora.unlearn.gate.method import (
-    Everybody,
-    GatedPerson,
-    GateEncoder,
-    everybody_of,
-    gate_change,
-    gated_person,
-)
-from piu_lora.unlearn.gate.streams import recorded
-from piu_lora.unlearn.registry import Target
+from piu_lora.unlearn import ClosedConfig, GateConfig, Problem, SolveContext, TargetIdentity, find_method
+from piu_lora.unlearn.gate.encoder import GateEncoder, measure_everybody
+from piu_lora.unlearn.gate.method import GatedPerson, gate_change, gate_person
+from piu_lora.unlearn.gate.solve import Everybody
 
 PHOTOGRAPHS = (1, 2, 3, 5, 10)
 METHODS = ("closed-encoder", "gate-encoder")
@@ -67,29 +62,31 @@ class Request:
     """One person, with k photographs given."""
 
     person: int
-    target: Target
+    target: TargetIdentity
     unseen: torch.Tensor
 
 
-def opened(faces: RealFaces, half: str, people: int) -> World:
-    """The encoder, its decoder, and ``people`` of a half with the most photographs, in random order, taken out of the bank."""
-    counts = torch.bincount(faces.labels)
-    own = faces.half(half)
-    enough = own[counts[own] > max(PHOTOGRAPHS) + 1]
-    order = enough[torch.randperm(len(enough), generator=torch.Generator().manual_seed(0))][:people].tolist()
-    everybody = torch.tensor([person for person in range(len(faces.ids)) if person not in order])
-    bank = bank_of(faces, everybody)
-    pipe = random_pipeline()
+def opened(faces: RealFaces, half: str, people: int, skip: int) -> World:
+    """The encoder, its decoder, and ``people`` of a half with the most photographs, in random order after the
+    first ``skip``, taken out of the bank.
+    """
+    counts, members = torch.bincount(faces.labels), faces.half(half)
+    enough = members[counts[members] > max(PHOTOGRAPHS) + 1]
+    order = enough[torch.randperm(len(enough), generator=torch.Generator().manual_seed(0))]
+    chosen = order[skip : skip + people].tolist()
+    bank = bank_of(faces, torch.tensor([person for person in range(len(faces.ids)) if person not in chosen]))
     fitted = faces.embeddings[torch.isin(faces.labels, faces.half("tuning"))]
-    decoder = Decoder.calibrated(
-        pipe, fitted[torch.randperm(len(fitted), generator=torch.Generator().manual_seed(1))]
+    shuffled = fitted[torch.randperm(len(fitted), generator=torch.Generator().manual_seed(1))]
+    sums = torch.zeros(len(faces.ids), faces.embeddings.shape[1])
+    return World(
+        faces,
+        Decoder.calibrated(random_pipeline(), shuffled),
+        bank,
+        measure_geometry(bank.embeddings, bank.labels),
+        far_threshold(bank, 1e-3).value,
+        normalize(sums.index_add_(0, faces.labels, faces.embeddings), dim=1),
+        chosen,
     )
-    centroids = normalize(
-        torch.zeros(len(faces.ids), faces.embeddings.shape[1]).index_add_(0, faces.labels, faces.embeddings),
-        dim=1,
-    )
-    geometry = measure_geometry(bank.embeddings, bank.labels)
-    return World(faces, decoder, bank, geometry, far_threshold(bank, 1e-3).value, centroids, order)
 
 
 def request(world: World, person: int, photographs: int) -> Request:
@@ -97,9 +94,9 @@ def request(world: World, person: int, photographs: int) -> Request:
     own = world.faces.embeddings[world.faces.labels == person]
     generator = torch.Generator().manual_seed(person)
     own = own[torch.randperm(len(own), generator=generator)]
-    config = ForgetConfig.preset("arc2face", "gate-encoder").anchor
+    config = ForgetConfig.preset(find_family("arc2face"), "gate-encoder").anchor
     anchor = choose_anchor(world.bank, centroid(own[:photographs]), range(len(world.bank)), config, generator)
-    return Request(person, Target(own[:photographs], anchor.embedding), own[photographs:][:_UNSEEN])
+    return Request(person, TargetIdentity(own[:photographs], anchor.embedding), own[photographs:][:_UNSEEN])
 
 
 def problem_of(world: World, requests: list[Request]) -> Problem:
@@ -112,33 +109,28 @@ class Gates:
 
     def __init__(self, world: World, config: ForgetConfig) -> None:
         self.world, self.config = world, config
-        self.known: dict[tuple[int, int], GatedPerson] = {}
-        self.encoder = GateEncoder(world.decoder.pipe, config.gate)
+        self.solved: dict[tuple[int, int], GatedPerson] = {}
+        self.settings = config.section_of(GateConfig)
+        self.encoder = GateEncoder(world.decoder.pipe, self.settings)
         self.retain = world.bank.rows_of(range(len(world.bank)))
-        self.everybody: Everybody = everybody_of(
-            self.retain, self.encoder, torch.Generator().manual_seed(config.seed)
-        )
-        sample = self.retain[torch.arange(0, len(self.retain), max(len(self.retain) // 512, 1))]
-        pipe, layer = world.decoder.pipe, self.encoder.layer[1]
-        self.squares = recorded(
-            layer, lambda some: world.decoder.encode(some), sample.to(pipe.device)
-        ).squares
+        generator = torch.Generator().manual_seed(config.seed)
+        self.everybody: Everybody = measure_everybody(self.retain, self.encoder, generator)
 
     def change(self, requests: list[Request]) -> tuple[Change, dict[str, Any]]:
         """One adapter for all of them; whoever was solved before is not solved again."""
         people = [self._person(asked) for asked in requests]
-        solution = gate_change(self.encoder, self.everybody, people, self.squares)
+        solution = gate_change(self.encoder, self.everybody, people)
         return solution.change, solution.facts
 
     def _person(self, asked: Request) -> GatedPerson:
         key = (asked.person, len(asked.target.forget))
-        if key not in self.known:
-            problem = problem_of(self.world, [asked])
-            near = self.retain[problem.nearest(self.config.gate.near)[0]]
-            self.known[key] = gated_person(
-                asked.target, near, self.encoder, self.everybody, self.world.geometry, self.config.seed
+        if key not in self.solved:
+            problem, world = problem_of(self.world, [asked]), self.world
+            near = self.retain[problem.nearest(self.settings.near)[0]]
+            self.solved[key] = gate_person(
+                asked.target, near, self.encoder, self.everybody, world.geometry, self.config.seed
             )
-        return self.known[key]
+        return self.solved[key]
 
 
 class Closed:
@@ -146,39 +138,29 @@ class Closed:
 
     def __init__(self, world: World, config: ForgetConfig) -> None:
         self.world, self.config = world, config
-        self.known: dict[str, torch.Tensor] = {}
+        self.moments: dict[str, torch.Tensor] = {}
 
     def change(self, requests: list[Request]) -> tuple[Change, dict[str, Any]]:
         """One adapter for all of them."""
         pipe = self.world.decoder.pipe
         solve = find_method(self.config.method).solve
         assert solve is not None
-        solution = solve(
-            problem_of(self.world, requests),
-            Ground(pipe, self._moments, lambda: self.world.geometry),
-            self.config,
-        )
+        context = SolveContext(pipe, self._moments, lambda: self.world.geometry)
+        solution = solve(problem_of(self.world, requests), context, self.config)
         return solution.change, solution.facts
 
     def _moments(self, modules: Any) -> dict[str, torch.Tensor]:
-        missing = [module for module in modules if module not in self.known]
+        missing = [module for module in modules if module not in self.moments]
         if missing:
             pipe, tokens = self.world.decoder.pipe, TokenSample.of(self.world.decoder.pipe.tokenizer)
             rows = self.world.bank.rows_of(range(len(self.world.bank)))
-            chosen = rows[
-                torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[
-                    : self.config.closed.retained
-                ]
-            ]
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+            chosen = rows[order[: self.config.section_of(ClosedConfig).retained]]
             sums: dict[str, torch.Tensor] = {}
-            add_second_moments(
-                sums,
-                layer_inputs(pipe, missing, chosen, torch.Generator(), batch=64),
-                1 / len(chosen),
-                tokens,
-            )
-            self.known |= sums
-        return {module: self.known[module].clone() for module in modules}
+            inputs = layer_inputs(pipe, missing, chosen, torch.Generator(), batch=64)
+            add_second_moments(sums, inputs, 1 / len(chosen), tokens)
+            self.moments |= sums
+        return {module: self.moments[module].clone() for module in modules}
 
 
 def measured(world: World, asked: Request, change: Change) -> dict[str, float]:
@@ -189,42 +171,49 @@ def measured(world: World, asked: Request, change: Change) -> dict[str, float]:
     cosines[world.people] = -2
     nearest = cosines.topk(10).indices
     rows = torch.cat([(faces.labels == person).nonzero()[:_OF_NEAR, 0] for person in nearest.tolist()])
-    random = torch.randperm(
-        len(world.bank.embeddings), generator=torch.Generator().manual_seed(asked.person)
-    )[:_RANDOM]
-    groups = [asked.unseen, asked.target.forget, asked.target.anchor[None], faces.embeddings[rows]]
-    groups.append(normalize(world.bank.embeddings[random]))
+    generator = torch.Generator().manual_seed(asked.person)
+    random = torch.randperm(len(world.bank.embeddings), generator=generator)[:_RANDOM]
+    strangers = normalize(world.bank.embeddings[random])
+    groups = [asked.unseen, asked.target.forget, asked.target.anchor[None], faces.embeddings[rows], strangers]
     sizes = [len(group) for group in groups]
     before, after = (world.decoder.read(torch.cat(groups), used).split(sizes) for used in (None, stored))
 
-    def kept(place: int, wanted: torch.Tensor) -> float:
-        return float((after[place] * wanted).sum(dim=1).mean() / (before[place] * wanted).sum(dim=1).mean())
+    def mean(rows: torch.Tensor, wanted: torch.Tensor) -> float:
+        return float((rows * wanted).sum(dim=1).mean())
+
+    def share(group: int, wanted: torch.Tensor) -> float:
+        return mean(after[group], wanted) / mean(before[group], wanted)
 
     return {
         "verified_before": float((before[0] @ true >= world.threshold).float().mean()),
         "verified": float((after[0] @ true >= world.threshold).float().mean()),
-        "ism_before": float((before[0] @ true).mean()), "ism": float((after[0] @ true).mean()),
-        "given_before": float((before[1] @ true).mean()), "given": float((after[1] @ true).mean()),
-        "nearest": kept(3, world.centroids[faces.labels[rows]]), "random": kept(4, groups[4]), "anchor": kept(2, groups[2]),
-    }  # fmt: skip
+        "ism_before": mean(before[0], true),
+        "ism": mean(after[0], true),
+        "given_before": mean(before[1], true),
+        "given": mean(after[1], true),
+        "nearest": share(3, world.centroids[faces.labels[rows]]),
+        "random": share(4, strangers),
+        "anchor": share(2, groups[2]),
+    }
 
 
 def interval(values: torch.Tensor) -> list[float]:
     """Mean, and its 95 % percentile bootstrap over people."""
-    drawn = values[
-        torch.randint(len(values), (2000, len(values)), generator=torch.Generator().manual_seed(0))
-    ].mean(dim=1)
-    return [float(values.mean()), *torch.quantile(drawn, torch.tensor([0.025, 0.975])).tolist()]
+    chosen = torch.randint(len(values), (2000, len(values)), generator=torch.Generator().manual_seed(0))
+    ends = torch.quantile(values[chosen].mean(dim=1), torch.tensor([0.025, 0.975]))
+    return [float(values.mean()), *ends.tolist()]
 
 
 def table(document: dict[str, Any]) -> str:
     """Markdown: a line for each method and number of photographs."""
     lines = [
-        f"{document['half']} half of the people, {document['people']} people with 12 photographs or more; decoder's cosine "
-        f"{document['decoder']:.3f}; threshold {document['threshold']:.3f} at FAR 1e-3, photograph against centroid. Means over people "
-        "with 95 % bootstrap intervals; nearest, random and anchor: ISM as a share of what it was.",
+        f"{document['half']} half of the people, {document['people']} people with 12 photographs or more; "
+        f"decoder's cosine {document['decoder']:.3f}; threshold {document['threshold']:.3f} at FAR 1e-3, "
+        "photograph against centroid. Means over people with 95 % bootstrap intervals; nearest, random and "
+        "anchor: ISM as a share of what it was.",
         "",
-        "| photographs | method | people | unseen verified before | after | unseen ISM | nearest ten | random | anchor | seconds |",
+        "| photographs | method | people | unseen verified before | after | unseen ISM | nearest ten | random "
+        "| anchor | seconds |",
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for key, rows in document["rows"].items():
@@ -255,6 +244,9 @@ def main() -> None:
     parser.add_argument("--half", choices=("tuning", "reporting"), default="reporting")
     parser.add_argument("--people", type=int, default=40)
     parser.add_argument(
+        "--skip", type=int, default=0, help="people of the half's random order, looked at before"
+    )
+    parser.add_argument(
         "--together", type=int, default=20, help="people in one adapter, three photographs each; 0: none"
     )
     parser.add_argument("--methods", nargs="+", default=METHODS)
@@ -262,14 +254,23 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="a setting, as in `piu-lora forget`")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    world = opened(embedded_faces(options.faces, options.cache), options.half, options.people)
+    world = opened(embedded_faces(options.faces, options.cache), options.half, options.people, options.skip)
     document = json.loads(options.out.read_text()) if options.out.exists() else {"rows": {}}
     document |= {
-        "half": options.half, "people": len(world.people), "decoder": world.decoder.cosine, "threshold": world.threshold,
-        "geometry": world.geometry.to_dict(), "threads": torch.get_num_threads(),
-    }  # fmt: skip
+        "half": options.half,
+        "skipped": options.skip,
+        "people": len(world.people),
+        "decoder": world.decoder.cosine,
+        "threshold": world.threshold,
+        "geometry": world.geometry.to_dict(),
+        "threads": torch.get_num_threads(),
+    }
     for method in options.methods:
-        config = ForgetConfig.preset("arc2face", method).updated(_SETTINGS).updated_from_pairs(options.set)
+        config = (
+            ForgetConfig.preset(find_family("arc2face"), method)
+            .updated(_SETTINGS)
+            .updated_from_pairs(options.set)
+        )
         solver = Gates(world, config) if method == "gate-encoder" else Closed(world, config)
         for photographs in dict.fromkeys(options.photographs):
             rows = document["rows"].setdefault(f"{photographs} {method}", [])

@@ -109,7 +109,9 @@ class Geometry:
     def to_dict(self) -> dict[str, Any]:
         """What may be shown and written down: figures, no directions."""
         return {
-            "name": self.name, "people": self.people, "photographs": self.photographs,
+            "name": self.name,
+            "people": self.people,
+            "photographs": self.photographs,
             "doubtful": round(self.doubtful, 4),
             "far": {f"{far:g}": round(value, 4) for far, value in self.far.items()},
             "cosines": {str(k): _rounded(spread) for k, spread in self.cosines.items()},
@@ -211,8 +213,12 @@ def _spread(of_people: list[torch.Tensor], generator: torch.Generator) -> Spread
     even = torch.stack([photographs.sort().values[_ranks(len(photographs))] for photographs in of_people])
     means, lows = _resampled(even, generator)
     return Spread(
-        float(even.mean()), float(even.std()), tuple(_quantiles(even.flatten(),
-        torch.tensor(LEVELS)).tolist()), means, lows, len(of_people),
+        float(even.mean()),
+        float(even.std()),
+        tuple(_quantiles(even.flatten(), torch.tensor(LEVELS)).tolist()),
+        means,
+        lows,
+        len(of_people),
     )
 
 
@@ -287,15 +293,20 @@ def _between(one: Spread, other: Spread, share: float) -> Spread:
         return mix(a[0], b[0]), mix(a[1], b[1])
 
     return Spread(
-        mix(one.mean, other.mean), mix(one.sd, other.sd), tuple(map(mix, one.quantiles, other.quantiles)),
-        both(one.mean_interval, other.mean_interval), both(one.low_interval, other.low_interval),
+        mix(one.mean, other.mean),
+        mix(one.sd, other.sd),
+        tuple(map(mix, one.quantiles, other.quantiles)),
+        both(one.mean_interval, other.mean_interval),
+        both(one.low_interval, other.low_interval),
         min(one.people, other.people),
     )
 
 
 def _rounded(spread: Spread) -> dict[str, Any]:
     return {
-        "mean": round(spread.mean, 4), "sd": round(spread.sd, 4), "people": spread.people,
+        "mean": round(spread.mean, 4),
+        "sd": round(spread.sd, 4),
+        "people": spread.people,
         "mean_interval": [round(value, 4) for value in spread.mean_interval],
         "low_interval": [round(value, 4) for value in spread.low_interval],
         "quantiles": {

@@ -14,7 +14,9 @@ WIDTH, SPREAD = 128, 0.6  # photographs: normalise(mu + 0.6 v) with unit v, so c
 def cone(
     people: int, shots: int, seed: int = 0, directions: int = WIDTH
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """People whose photographs leave their centre by the same amount, in the first ``directions`` dimensions only."""
+    """People whose photographs leave their centre by the same amount, in the first ``directions`` dimensions
+    only.
+    """
     generator = torch.Generator().manual_seed(seed)
     centres = normalize(torch.randn(people, 1, WIDTH, generator=generator), dim=-1)
     across = torch.zeros(people, shots, WIDTH)

@@ -55,7 +55,9 @@ def test_the_system_is_weighted_least_squares_on_all_rows() -> None:
 
 
 def test_a_pair_of_neurons_is_a_ramp() -> None:
-    """A dense MLP with the rewired rows and columns put in by hand, in float64 and as an adapter stores them."""
+    """A dense MLP with the rewired rows and columns put in by hand, in float64 and as an adapter stores
+    them.
+    """
     first, second = torch.nn.Linear(6, 10), torch.nn.Linear(10, 6)
     scores = torch.linspace(-1, 1, 41)
     inputs = torch.stack([scores, torch.ones(41), *([torch.zeros(41)] * 4)], dim=1)
@@ -249,7 +251,9 @@ def test_a_layer_that_is_not_there(
 def test_another_prompt_is_gated_where_it_is_asked_for(
     pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig
 ) -> None:
-    """Its positions are sites of their own, and the person's condition under it comes nearer to the anchor's."""
+    """Its positions are sites of their own, and the person's condition under it comes nearer to the
+    anchor's.
+    """
     config = fast.updated(EASY).updated({"gate": {"templates": ["id person"]}})
     problem, solution = solved(pipe, bank, config)
     template = Prompt("id person", "id")
