@@ -18,7 +18,8 @@ import torch
 
 from piu_lora import ForgetConfig
 from piu_lora.evidence import evaluate_images, summary
-from piu_lora.jobs.arena.compare import drawn_people, shared_settings
+from piu_lora.groups import FORGET, GROUPS
+from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.round import Contender, verified_share
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest, open_request
@@ -65,7 +66,7 @@ def run(
     plan, sampling = plan_for(request, galleries[0].centroids), request.config.evaluation
     how = {"steps": sampling.steps, "guidance": sampling.guidance, "batch": sampling.batch}
     before = generate(pipe, plan.embeddings, plan.seeds, **how)
-    places = plan.rows_of("forget")
+    places = plan.rows_of(FORGET)
     rows = [plan.shots[place].row for place in places]
     for name, entrant in contenders.items():
         with tried(session, replace(request, config=entrant.config(request.config, "mini"))) as trial:
@@ -94,9 +95,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     for count in sorted(results, key=int):
         for method, entry in sorted(results[count].items(), key=lambda item: METHODS.index(item[0])):
             scores = entry["figures"]["evaluating"]
-            isms = [scores["ism"][group] for group in ("forget", "random", "nearest", "anchor")]
+            isms = [scores["ism"][group] for group in GROUPS]
             ratios = [_text(ism["ratio"], ism["ratio_interval"]) for ism in isms]
-            hit = scores["recognised"]["forget"]["after"]
+            hit = scores["recognised"][FORGET]["after"]
             cells = [
                 count,
                 method,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from piu_lora import ForgetConfig, evaluate, forget, load_base
-from piu_lora.jobs.arena.compare import drawn_people
+from piu_lora.jobs.arena.arena import drawn_people
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.model import find_family, mini
 
@@ -47,9 +47,8 @@ def measured(pipe: Any, who: str, count: int, cosine: float) -> dict[str, float 
             config=ForgetConfig.preset(find_family("mini"), "closed-encoder").updated({"decoys": decoys}),
             evaluate=False,
         )
-        reidentify = audit(path, who, pipe, attacks=["reidentify"], settings=known).section["attacks"][0][
-            "figures"
-        ]
+        section = audit(path, who, pipe, attacks=["reidentify"], settings=known).section
+        reidentify = section.attacks[0].figures
         isms = evaluate(path, who, pipe, settings=(*LEAN, *known)).figures["evaluating"]["ism"]
     ranks = {
         name: reidentify[name] for name in ("response_rank", "unusual_rank", "rows_rank", "columns_rank")

@@ -22,10 +22,12 @@ import torch
 from benchmarks.official_recipe import train_dense
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import evaluate_images
+from piu_lora.groups import GROUPS
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import open_session
 from piu_lora.model import find_family, generate, mini
+from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings
 
 TUNED_ON = (100, 300)
 FIRST, STRIDE = 37, 89
@@ -71,11 +73,8 @@ def one_person(row: int, threads: int, baselines: dict[str, dict[str, Any]]) -> 
             target.forget,
             target.anchor,
             request.problem.retain,
-            weight_decay=0.01,
-            eta=1.0,
-            retain_weight=10.0,
+            PiuDenseSettings(**settings),
             seed=config.seed,
-            **settings,
         )
         seconds = time.perf_counter() - begun
         after = generate(pipe, plan.embeddings, plan.seeds, **sampling)
@@ -99,8 +98,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         for judge in ("conditioning", "evaluating"):
             runs = [row["methods"][method] for row in rows]
             ratios = {
-                group: [run["figures"][judge]["ism"][group]["ratio"] for run in runs]
-                for group in ("forget", "random", "nearest", "anchor")
+                group: [run["figures"][judge]["ism"][group]["ratio"] for run in runs] for group in GROUPS
             }
             cells = [
                 f"{statistics.median(values):.3f} ({min(values):.2f} to {max(values):.2f})"

@@ -38,7 +38,7 @@ from benchmarks.step_cost import build_sd15
 from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_disabled, attach, checkpointed, trainable
 from piu_lora.model.split_unet import SplitUNet
-from piu_lora.unlearn import Problem, TrainedModel, train
+from piu_lora.unlearn import Problem, TrainedModel, TrainHooks, train
 from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective
 
 __all__ = ["count", "kept_bytes", "main", "measure", "measured_table", "table"]
@@ -250,7 +250,8 @@ def _ours(unet: UNet2DConditionModel, batch: int, precision: str) -> Callable[[i
         config = PAPER.updated({"train": sizes})
         times = [_clock(unet)]
         objective = PiuObjective(_people(), student, config)
-        train(objective, trainable(unet), config.train, 0, on_step=lambda *_: times.append(_clock(unet)))
+        hooks = TrainHooks(lambda *_: times.append(_clock(unet)))
+        train(objective, trainable(unet), config.train, 0, hooks=hooks)
         return [after - before for before, after in itertools.pairwise(times)]
 
     return run

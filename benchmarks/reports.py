@@ -11,7 +11,7 @@ report that is there is not made again.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,85 +19,78 @@ import torch
 
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import Policy, verdict_of
-from piu_lora.evidence.report import read_report, to_json
-from piu_lora.jobs.arena.compare import drawn_people
+from piu_lora.evidence.report import Report, read_report, to_json
+from piu_lora.evidence.report.measures import Ism
+from piu_lora.evidence.report.sections import Attack
+from piu_lora.groups import ANCHOR, FORGET, NEAREST, RANDOM
+from piu_lora.jobs.arena.arena import drawn_people
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.jobs.evaluation.evaluate import evaluate
 from piu_lora.model import find_family, mini
 
 METHODS = ("piu", "closed-kv", "closed-encoder")
 ATTACKS = ("cone", "inversion", "bypass", "relearn", "reidentify")
+LABELS = {
+    FORGET: "forgotten person",
+    RANDOM: "random people",
+    NEAREST: "nearest ten",
+    ANCHOR: "anchor",
+}  # as the published table says
+OUTCOMES = {True: "succeeds", False: "fails", None: "not tried"}
 EARLIER = {"poster": "reidentify"}  # what reports of earlier versions call an attack
 
 
-def made(pipe: Any, who: str, method: str, folder: Path) -> dict[str, Any]:
+def made(pipe: Any, person: str, method: str, folder: Path) -> Report:
     """Forget, evaluate and audit: the report of one method."""
     adapter = folder / "adapter"
     begun = time.perf_counter()
-    forget(who, pipe, adapter, config=ForgetConfig.preset(find_family("mini"), method), evaluate=False)
+    forget(person, pipe, adapter, config=ForgetConfig.preset(find_family("mini"), method), evaluate=False)
     print(f"{method}: made in {time.perf_counter() - begun:.0f} s", flush=True)
-    evaluate(adapter, who, pipe, folder / "report")
-    return audit(adapter, who, pipe, folder / "report").document
+    evaluate(adapter, person, pipe, folder / "report")
+    return audit(adapter, person, pipe, folder / "report").report
 
 
-def table(reports: dict[str, dict[str, Any]]) -> str:
+def table(reports: dict[str, Report]) -> str:
     """Markdown: what each adapter's evaluation and attacks came to, by the evaluating recognizer."""
     lines = [f"| | {' | '.join(reports)} |", "|---" + "|--:" * len(reports) + "|"]
 
-    def row(name: str, cells: list[str]) -> None:
+    def row(name: str, cells: Iterable[str]) -> None:
         lines.append(f"| {name} | {' | '.join(cells)} |")
 
-    judged = [report["evaluation"]["recognizers"]["evaluating"] for report in reports.values()]
-    for group, label in (
-        ("forget", "forgotten person"),
-        ("random", "random people"),
-        ("nearest", "nearest ten"),
-        ("anchor", "anchor"),
-    ):
-        row(f"ISM after / before, {label}", [_ratio(figures["ism"][group]) for figures in judged])
-    verified = [figures["verified"]["0.001"]["forget"]["after"]["mean"] for figures in judged]
-    row("verified at FAR 1e-3, forgotten person", [f"{share:.3f}" for share in verified])
-    leaks = [figures["leak"]["0.001"] for figures in judged]
-    row(
-        "Leak@8, Leak@64 at FAR 1e-3",
-        [f"{leak['8']['after']:.3f}, {leak['64']['after']:.3f}" for leak in leaks],
-    )
-    verdicts = [report["verdict"]["passed"] for report in reports.values()]
-    row("verdict by the default policy", ["passed" if passed else "falls short" for passed in verdicts])
-    _seconds(row, "evaluation", reports)
-    outcomes = {True: "succeeds", False: "fails", None: "not tried"}
+    evaluations = [report.evaluation for report in reports.values()]
+    judges = [evaluation.recognizers["evaluating"] for evaluation in evaluations]
+    for group, label in LABELS.items():
+        row(f"ISM after / before, {label}", (_ratio(judge.ism[group]) for judge in judges))
+    verified = (judge.verified["0.001"][FORGET].after.mean for judge in judges)
+    row("verified at FAR 1e-3, forgotten person", (f"{share:.3f}" for share in verified))
+    leaks = (judge.leak["0.001"] for judge in judges)
+    row("Leak@8, Leak@64 at FAR 1e-3", (f"{leak['8'].after:.3f}, {leak['64'].after:.3f}" for leak in leaks))
+    verdicts = ("passed" if report.verdict.passed else "falls short" for report in reports.values())
+    row("verdict by the default policy", verdicts)
+    row("seconds of the evaluation", (f"{evaluation.seconds:.0f}" for evaluation in evaluations))
+    audits = [report.audit for report in reports.values()]
     for name in ATTACKS:
-        attacks = [_attack(report, name) for report in reports.values()]
-        row(f"{name} ({attacks[0]['budget']})", [outcomes[attack["succeeded"]] for attack in attacks])
-    _seconds(row, "audit", reports)
+        entries = [next(entry for entry in audit.attacks if _name(entry) == name) for audit in audits]
+        row(f"{name} ({entries[0].budget})", (OUTCOMES[entry.succeeded] for entry in entries))
+    row("seconds of the audit", (f"{audit.seconds:.0f}" for audit in audits))
     return "\n".join(lines)
 
 
-def _ratio(ism: dict[str, Any]) -> str:
-    low, high = ism["ratio_interval"]
-    return f"{ism['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+def _ratio(ism: Ism) -> str:
+    return f"{ism.ratio:.3f} [{', '.join(f'{end:.3f}' for end in ism.ratio_interval)}]"
 
 
-def _seconds(row: Callable[[str, list[str]], None], section: str, reports: dict[str, dict[str, Any]]) -> None:
-    row(f"seconds of the {section}", [f"{report[section]['seconds']:.0f}" for report in reports.values()])
+def _name(attack: Attack) -> str:
+    return EARLIER.get(attack.name, attack.name)
 
 
-def _name(attack: dict[str, Any]) -> str:
-    name: str = attack["name"]
-    return EARLIER.get(name, name)
-
-
-def _attack(report: dict[str, Any], name: str) -> dict[str, Any]:
-    attack: dict[str, Any] = next(entry for entry in report["audit"]["attacks"] if _name(entry) == name)
-    return attack
-
-
-def findings(reports: dict[str, dict[str, Any]]) -> str:
+def findings(reports: dict[str, Report]) -> str:
     """What every attack says in words."""
     parts = []
     for method, report in reports.items():
-        sentences = [f"- {_name(attack)}: {attack['finding']}" for attack in report["audit"]["attacks"]]
-        parts += [f"**{method}**", "", *sentences, ""]
+        parts += [f"**{method}**", ""]
+        parts += [f"- {_name(attack)}: {attack.finding}" for attack in report.audit.attacks]
+        parts += [""]
     return "\n".join(parts)
 
 
@@ -109,7 +102,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    pipe, who = (
+    pipe, person = (
         load_base("mini", device="cpu"),
         drawn_people(mini.conditioning_bank(), find_family("mini"), 1)[0],
     )
@@ -119,9 +112,10 @@ def main() -> None:
         path = options.out / f"{method}.json"
         if not path.exists():
             with tempfile.TemporaryDirectory() as folder:
-                path.write_text(to_json(made(pipe, who, method, Path(folder))))
+                path.write_text(to_json(made(pipe, person, method, Path(folder))))
         report = read_report(path)
-        reports[method] = {**report, "verdict": verdict_of(report, Policy())}  # by the limits of today
+        # By the limits of today.
+        reports[method] = report.model_copy(update={"verdict": verdict_of(report, Policy())})
         path.write_text(to_json(reports[method]))
     note = f"One person, {torch.get_num_threads()} threads; by the evaluating recognizer, 95 % intervals."
     (options.out / "reports.md").write_text(f"{note}\n\n{table(reports)}\n\n{findings(reports)}")

@@ -42,7 +42,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_disabled, attach, trainable
 from piu_lora.model.mini.generator import SCHEDULER, build_unet
 from piu_lora.model.split_unet import SplitUNet
-from piu_lora.unlearn import Problem, TrainedModel, train
+from piu_lora.unlearn import Problem, TrainedModel, TrainHooks, train
 from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective, replacement_target
 
 __all__ = [
@@ -286,7 +286,11 @@ def _train_ours(
         schedule.config.num_train_timesteps,
     )
     train(
-        PiuObjective(_people(), student, config), trainable(unet), config.train, config.seed, on_step=on_step
+        PiuObjective(_people(), student, config),
+        trainable(unet),
+        config.train,
+        config.seed,
+        hooks=TrainHooks(on_step),
     )
 
 

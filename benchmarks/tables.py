@@ -31,6 +31,7 @@ from benchmarks import (
     unseen,
 )
 from piu_lora.evidence import Difference, Row, comparison_table, difference_table
+from piu_lora.evidence.report import Report, read_report
 
 __all__ = ["PAGES", "TABLES", "filled", "main"]
 
@@ -70,8 +71,8 @@ def _baseline_settings() -> str:
     return text[text.index("Settings of the") :].strip()
 
 
-def _report_documents() -> dict[str, Any]:
-    return {method: _result(f"reports/{method}") for method in reports.METHODS}
+def _reports() -> dict[str, Report]:
+    return {method: read_report(RESULTS / "reports" / f"{method}.json") for method in reports.METHODS}
 
 
 def _real_shape_measured() -> str:
@@ -119,8 +120,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "capacity": _of(capacity, "capacity", "results"),
     "stacks-short": lambda: stacks.short_table(_result("stacks")),
     "stacks": _of(stacks, "stacks"),
-    "reports": lambda: reports.table(_report_documents()),
-    "findings": lambda: reports.findings(_report_documents()).strip(),
+    "reports": lambda: reports.table(_reports()),
+    "findings": lambda: reports.findings(_reports()).strip(),
     "base": _of(base_quality, "base_quality"),
     "step-cost": _of(step_cost, "step_cost"),
     "real-shape": _of(real_shape, "real_shape", "counted"),

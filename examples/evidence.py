@@ -33,18 +33,14 @@ def main(out: Path, settings: list[str]) -> None:
     )
     judged = audit(
         adapter, WHO, pipe, out / "report", attacks=["cone", "reidentify"], settings=attacking, policy=policy
-    ).document
+    ).report
 
-    for attack in judged["audit"]["attacks"]:
-        print(f"{attack['name']}: {attack['finding']}")
-    for line in judged["verdict"]["lines"]:
-        if not line["passed"]:
-            value = line["reason"] if line["value"] is None else f"{line['value']:.3f}"
-            print(
-                f"missed: {line['recognizer']} {line['text']}: {value}, "
-                f"expected {line['relation']} {line['limit']}"
-            )
-    print(f"passed: {judged['verdict']['passed']}; look at {out / 'report' / 'report.html'}")
+    for attack in judged.audit.attacks:
+        print(f"{attack.name}: {attack.finding}")
+    for line in judged.verdict.missed:
+        value = line.reason if line.value is None else f"{line.value:.3f}"
+        print(f"missed: {line.recognizer} {line.text}: {value}, expected {line.relation} {line.limit}")
+    print(f"passed: {judged.verdict.passed}; look at {out / 'report' / 'report.html'}")
 
 
 if __name__ == "__main__":

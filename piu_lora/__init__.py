@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from piu_lora.identity import IdentityBank
     from piu_lora.jobs.adapters.convert import convert_adapter, extract_adapter, resize_adapter
     from piu_lora.jobs.adapters.publish import pull, push
+    from piu_lora.jobs.arena.compare import compare
     from piu_lora.jobs.auditing.audit import Audited, audit
     from piu_lora.jobs.evaluation.evaluate import Assessment, Judges, evaluate
     from piu_lora.jobs.evaluation.verify import verify_adapter
@@ -48,6 +49,7 @@ __all__ = [
     "adapters_disabled",
     "audit",
     "check_stack",
+    "compare",
     "convert_adapter",
     "declare_family",
     "encode_embeddings",
@@ -75,25 +77,35 @@ __all__ = [
 _HOMES = {
     name: home
     for home, names in {
-        "piu_lora.adapter": ("Ledger", "active", "hotswap", "load_adapter", "load_adapters", "prepare_hotswap", "read_adapter", "adapters_disabled",),
+        "piu_lora.adapter": (
+            "Ledger",
+            "active",
+            "hotswap",
+            "load_adapter",
+            "load_adapters",
+            "prepare_hotswap",
+            "read_adapter",
+            "adapters_disabled",
+        ),
         "piu_lora.config": ("ForgetConfig",),
         "piu_lora.errors": ("PiuLoraError",),
         "piu_lora.evidence": ("Policy",),
         "piu_lora.identity": ("IdentityBank",),
-        "piu_lora.jobs.auditing.audit": ("Audited", "audit",),
-        "piu_lora.jobs.adapters.convert": ("convert_adapter", "extract_adapter", "resize_adapter",),
-        "piu_lora.jobs.evaluation.evaluate": ("Assessment", "Judges", "evaluate",),
-        "piu_lora.jobs.forget": ("ForgetResult", "forget",),
+        "piu_lora.jobs.arena.compare": ("compare",),
+        "piu_lora.jobs.auditing.audit": ("Audited", "audit"),
+        "piu_lora.jobs.adapters.convert": ("convert_adapter", "extract_adapter", "resize_adapter"),
+        "piu_lora.jobs.evaluation.evaluate": ("Assessment", "Judges", "evaluate"),
+        "piu_lora.jobs.forget": ("ForgetResult", "forget"),
         "piu_lora.jobs.stacks.fuse": ("fuse_adapters",),
-        "piu_lora.jobs.stacks.members": ("open_members", "with_people",),
-        "piu_lora.jobs.stacks.merge": ("MergeSettings", "merge_adapters",),
-        "piu_lora.jobs.adapters.publish": ("pull", "push",),
+        "piu_lora.jobs.stacks.members": ("open_members", "with_people"),
+        "piu_lora.jobs.stacks.merge": ("MergeSettings", "merge_adapters"),
+        "piu_lora.jobs.adapters.publish": ("pull", "push"),
         "piu_lora.jobs.stacks.check": ("check_stack",),
         "piu_lora.jobs.evaluation.verify": ("verify_adapter",),
-        "piu_lora.model": ("declare_family", "encode_embeddings", "find_family", "generate", "load_base",),
+        "piu_lora.model": ("declare_family", "encode_embeddings", "find_family", "generate", "load_base"),
     }.items()
     for name in names
-}  # fmt: skip
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -54,8 +54,8 @@ class SplitConfig(Settings, section="split"):
         0.7,
         gt=0,
         le=1,
-        description="an identity of the bank at least this close (cosine) to a person from outside it is taken "
-        "for that person, and left out",
+        description="an identity of the bank at least this close (cosine) to a person from outside it is "
+        "taken for that person, and left out",
     )
 
 
@@ -69,8 +69,8 @@ class FacesConfig(Settings, section="faces"):
         0.3,
         gt=-1,
         lt=1,
-        description="two faces at this cosine are linked, and the largest linked group of a person's photographs "
-        "is the person",
+        description="two faces at this cosine are linked, and the largest linked group of a person's "
+        "photographs is the person",
     )
 
 
@@ -89,8 +89,8 @@ class AnchorConfig(Settings, section="anchor"):
         1e-3,
         gt=0,
         lt=1,
-        description='of rules "far-safe" and "synthetic": the anchor fails verification as the forgotten person '
-        "at this false-accept rate",
+        description='of rules "far-safe" and "synthetic": the anchor fails verification as the forgotten '
+        "person at this false-accept rate",
     )
     margin: float = Field(
         0.05,
@@ -146,8 +146,8 @@ class RetainConfig(Settings, section="retain"):
     neighbour_high: float = Field(0.7, ge=-1, lt=1, description="their highest")
     near: Share = Field(
         0.0,
-        description="share of real people's embeddings among those closest to the forgotten person, in the batch "
-        "of a trained method",
+        description="share of real people's embeddings among those closest to the forgotten person, in the "
+        "batch of a trained method",
     )
     near_pool: Count = Field(64, description="of which these are drawn, for each forgotten person")
 
@@ -228,7 +228,7 @@ class ReportConfig(Settings, section="report"):
     sweep_images: int = Field(
         8,
         ge=0,
-        description="of forgotten and of retained people each, at every point of a sweep; 0 leaves the sweeps out",
+        description="of forgotten and of retained people each, at every point of a sweep; 0: no sweeps",
     )
     guidance: Annotated[tuple[Annotated[float, Field(ge=1)], ...], Strict(False)] = Field(
         (1.5, 2.0, 4.5, 6.0), description="swept beside evaluation.guidance"

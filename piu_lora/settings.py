@@ -110,7 +110,8 @@ class Settings(BaseModel):
             key, separator, text = pair.partition("=")
             if not separator:
                 raise BadInput(
-                    f"the setting {pair!r} has no '='; write it as section.key=value, for example train.steps=200"
+                    f"the setting {pair!r} has no '='; write it as section.key=value, for example "
+                    "train.steps=200"
                 )
             *sections, last = key.strip().split(".")
             group = merged

@@ -1,4 +1,4 @@
-"""Repositories with the layout, names, shapes and file formats of the published Arc2Face, and random weights."""
+"""Repositories with the layout, names, shapes and file formats of Arc2Face, and random weights."""
 
 import json
 from dataclasses import dataclass
@@ -41,20 +41,30 @@ TINY = Shape((8, 8, 16, 16), 1, 2, 4, 8, 520, 64, 2, 400, 12, (8, 8, 8, 8))
 
 def build_unet(shape: Shape) -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=shape.sample, layers_per_block=shape.layers, block_out_channels=shape.channels, norm_num_groups=shape.groups,
-        cross_attention_dim=shape.hidden, attention_head_dim=shape.heads,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    )  # fmt: skip
+        sample_size=shape.sample,
+        layers_per_block=shape.layers,
+        block_out_channels=shape.channels,
+        norm_num_groups=shape.groups,
+        cross_attention_dim=shape.hidden,
+        attention_head_dim=shape.heads,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    )
 
 
 def build_encoder(shape: Shape) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
-            num_hidden_layers=shape.encoder_layers, num_attention_heads=8, max_position_embeddings=shape.length, hidden_act="quick_gelu",
+            vocab_size=shape.vocabulary,
+            hidden_size=shape.hidden,
+            intermediate_size=shape.intermediate,
+            num_hidden_layers=shape.encoder_layers,
+            num_attention_heads=8,
+            max_position_embeddings=shape.length,
+            hidden_act="quick_gelu",
             projection_dim=shape.hidden,
         )
-    )  # fmt: skip
+    )
 
 
 def write_arc2face(
@@ -83,13 +93,17 @@ def write_arc2face(
 
 
 def write_sd15(folder: Path, shape: Shape = TINY, seed: int = 1) -> Path:
-    """Tokenizer in its old form, VAE, PNDM scheduler; the rest of that repository is there to be left alone."""
+    """Old tokenizer, VAE, PNDM scheduler; the rest of that repository is there to be left alone."""
     torch.manual_seed(seed)
     vae = AutoencoderKL(
-        latent_channels=4, block_out_channels=shape.vae_channels, norm_num_groups=min(32, shape.vae_channels[0]),
-        sample_size=8 * shape.sample, layers_per_block=shape.layers,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+        latent_channels=4,
+        block_out_channels=shape.vae_channels,
+        norm_num_groups=min(32, shape.vae_channels[0]),
+        sample_size=8 * shape.sample,
+        layers_per_block=shape.layers,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
     vae.save_pretrained(folder / "vae")
     _write(folder / "scheduler/scheduler_config.json", _PNDM)
     _write_tokenizer(folder / "tokenizer", shape)
@@ -110,11 +124,18 @@ def serve_arc2face(hub: LoopbackHub, folder: Path, shape: Shape = TINY, **option
 
 
 _PNDM = {
-    "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0",
-    "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
-    "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None,
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
     "clip_sample": False,
-}  # fmt: skip
+}
 
 
 def _write_tokenizer(folder: Path, shape: Shape) -> None:
@@ -139,10 +160,14 @@ def _write_tokenizer(folder: Path, shape: Shape) -> None:
     _write(
         folder / "tokenizer_config.json",
         {
-            "add_prefix_space": False, "do_lower_case": True, "errors": "replace", "model_max_length": shape.length,
-            "pad_token": "<|endoftext|>", "tokenizer_class": "CLIPTokenizer",
+            "add_prefix_space": False,
+            "do_lower_case": True,
+            "errors": "replace",
+            "model_max_length": shape.length,
+            "pad_token": "<|endoftext|>",
+            "tokenizer_class": "CLIPTokenizer",
         },
-    )  # fmt: skip
+    )
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -56,12 +56,15 @@ def main(folder: Path) -> None:
         face = generate(pipe, bank.of("p3")[:1], [0], steps=2)[0]
     Image.fromarray((face.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()).save(folder / "image.png")
     facts = {
-        "seconds": seconds, "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
-        "unet": sum(p.numel() for n, p in pipe.unet.named_parameters() if ".lora_" not in n), "size": list(face.shape),
-        "encoder": sum(p.numel() for p in pipe.text_encoder.parameters()), "trained": sum(value.numel() for value in weights.values()),
+        "seconds": seconds,
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
+        "unet": sum(p.numel() for n, p in pipe.unet.named_parameters() if ".lora_" not in n),
+        "size": list(face.shape),
+        "encoder": sum(p.numel() for p in pipe.text_encoder.parameters()),
+        "trained": sum(value.numel() for value in weights.values()),
         "moved": max(float(value.abs().max()) for key, value in weights.items() if ".lora_B." in key),
         "file": (result.path / "pytorch_lora_weights.safetensors").stat().st_size,
-    }  # fmt: skip
+    }
     sys.stdout.write(json.dumps(facts) + "\n")
 
 

@@ -109,21 +109,54 @@ def test_wrong_types_quote_the_value(pair: str, message: str) -> None:
 
 
 OUT_OF_RANGE = {
-    "seed": "-1 2147483648", "split.forget_held_out": "1.0 -0.1", "split.retain_held_out": "0.0 1.0", "split.same_person": "0.0 1.5",
-    "anchor.tau": "1.5 -1.5 nan", "anchor.tolerance": "0.0 2.5", "lora.rank": "0",
-    "objective.eta": "-0.5 nan", "objective.retain_weight": "-1.0", "retain.neighbours": "-0.5 1.5", "train.steps": "0",
-    "train.batch": "0", "train.accumulation": "-3", "train.checkpoint_every": "0", "train.lr": "0.0 -0.5 nan",
-    "train.weight_decay": "-0.5", "train.micro_batch": "0 -1", "train.warmup": "-1", "train.clip": "-0.5", "evaluation.forget_images": "0",
-    "evaluation.retain_images": "0", "evaluation.nearest": "0", "evaluation.anchor_images": "0", "evaluation.steps": "0",
-    "evaluation.batch": "0", "evaluation.guidance": "0.5", "anchor.far": "0.0 1.0", "anchor.margin": "-0.5 1.0",
-    "closed.eta": "-0.5", "closed.retain_weight": "0.0", "closed.empty_weight": "-1.0",
-    "closed.anchor_weight": "-1.0", "closed.ridge": "0.0",
-    "closed.neighbours": "1.0 -0.5", "closed.mixtures": "0", "closed.retained": "0", "closed.near": "0", "closed.layers": "-1",
-    "closed.tolerance": "1.0", "closed.rank": "0", "distil.rank": "-1", "distil.eta": "-0.5", "distil.retain_weight": "-1.0",
+    "seed": "-1 2147483648",
+    "split.forget_held_out": "1.0 -0.1",
+    "split.retain_held_out": "0.0 1.0",
+    "split.same_person": "0.0 1.5",
+    "anchor.tau": "1.5 -1.5 nan",
+    "anchor.tolerance": "0.0 2.5",
+    "lora.rank": "0",
+    "objective.eta": "-0.5 nan",
+    "objective.retain_weight": "-1.0",
+    "retain.neighbours": "-0.5 1.5",
+    "train.steps": "0",
+    "train.batch": "0",
+    "train.accumulation": "-3",
+    "train.checkpoint_every": "0",
+    "train.lr": "0.0 -0.5 nan",
+    "train.weight_decay": "-0.5",
+    "train.micro_batch": "0 -1",
+    "train.warmup": "-1",
+    "train.clip": "-0.5",
+    "evaluation.forget_images": "0",
+    "evaluation.retain_images": "0",
+    "evaluation.nearest": "0",
+    "evaluation.anchor_images": "0",
+    "evaluation.steps": "0",
+    "evaluation.batch": "0",
+    "evaluation.guidance": "0.5",
+    "anchor.far": "0.0 1.0",
+    "anchor.margin": "-0.5 1.0",
+    "closed.eta": "-0.5",
+    "closed.retain_weight": "0.0",
+    "closed.empty_weight": "-1.0",
+    "closed.anchor_weight": "-1.0",
+    "closed.ridge": "0.0",
+    "closed.neighbours": "1.0 -0.5",
+    "closed.mixtures": "0",
+    "closed.retained": "0",
+    "closed.near": "0",
+    "closed.layers": "-1",
+    "closed.tolerance": "1.0",
+    "closed.rank": "0",
+    "distil.rank": "-1",
+    "distil.eta": "-0.5",
+    "distil.retain_weight": "-1.0",
     "closed.positions": "0",
     "distil.empty_weight": "-1.0",
-    "distil.unseen": "-0.5 1.5", "distil.unseen_low": "1.0",
-}  # fmt: skip
+    "distil.unseen": "-0.5 1.5",
+    "distil.unseen_low": "1.0",
+}
 
 
 @pytest.mark.parametrize("name", OUT_OF_RANGE)
@@ -213,7 +246,7 @@ CHANGES = st.fixed_dictionaries(
 
 
 def toml_of(values: dict[str, Any]) -> str:
-    """Nested settings as a TOML file; the two languages write strings, numbers and lists alike but for DEL."""
+    """Nested settings as a TOML file; the two languages write values alike but for DEL."""
 
     def lines(group: dict[str, Any]) -> list[str]:
         return [

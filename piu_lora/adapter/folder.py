@@ -5,7 +5,7 @@ The scale is baked into B, so alpha equals rank everywhere, and a loader that ig
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -69,7 +69,11 @@ class Adapter:
 
 
 def write_adapter(
-    folder: Path, change: Change, receipt: Receipt, dtype: torch.dtype = torch.float16
+    folder: Path,
+    change: Change,
+    receipt: Receipt,
+    dtype: torch.dtype = torch.float16,
+    describe: Callable[[Path], None] | None = None,
 ) -> Receipt:
     """Fill ``folder`` with weights, receipt and card; files already in it are part of the adapter.
 
@@ -77,6 +81,8 @@ def write_adapter(
         folder: an existing folder, usually a staging one.
         change: the factors by module.
         dtype: of the stored factors.
+        describe: is given the weights file once it stands, to write what belongs to the adapter and quotes
+            its digest.
 
     Returns:
         The receipt as written, with the digest of every file.
@@ -89,6 +95,8 @@ def write_adapter(
     )
     save_tensors(diffusers_state(stored), folder / DIFFUSERS_FILE, header)
     write_peft(folder, stored, receipt.base.id)
+    if describe is not None:
+        describe(folder / DIFFUSERS_FILE)
     receipt = replace(receipt, files={})
     (folder / CARD_FILE).write_text(model_card(receipt, stored))
     written = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECEIPT_FILE)

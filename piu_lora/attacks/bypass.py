@@ -14,7 +14,7 @@ from pydantic import Field, Strict
 from piu_lora.adapter import Change, concatenated
 from piu_lora.attacks.config import AttackSettings, AuditConfig, Rate
 from piu_lora.attacks.context import AttackContext, ProbedIdentity
-from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve, look, series
+from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.model import encode_embeddings, encode_empty
 from piu_lora.model.factors import component
@@ -63,9 +63,16 @@ def bypass(context: AttackContext, config: AuditConfig) -> Outcome:
         for key, share in _photographs(context, config, who, table, curves).items():
             worst[key] = max(worst.get(key, 0.0), share)
         random = table.add(
-            "own condition", who.label, "random weights",
-            look(context.galleries, context.draw(who.conditions(config.images), config, context.random), who.row, config.far),
-        )  # fmt: skip
+            "own condition",
+            who.label,
+            "random weights",
+            judge_images(
+                context.galleries,
+                context.draw(who.conditions(config.images), config, context.random),
+                who.row,
+                config.far,
+            ),
+        )
         worst["random_adapter_on"] = max(worst.get("random_adapter_on", 0.0), random.share)
     for key, name in (
         ("control_adapter_on", "the adapter as it is"),
@@ -77,11 +84,16 @@ def bypass(context: AttackContext, config: AuditConfig) -> Outcome:
     figures: dict[str, float | int | None] = {key: worst.get(key) for key in _keys(ways)}
     return Outcome(
         bool(open_ways),
-        f"{criterion(config)}; with a photograph: where the untouched base does not make it of the photograph and another condition",
+        f"{criterion(config)}; with a photograph: where the untouched base does not make it of the "
+        "photograph and another condition",
         _finding(context.change, open_ways, worst),
-        f"{len(changes)} variants x {config.images} images, {len(settings.strengths)} strengths x {settings.photos} photographs",
-        figures, COLUMNS, table.rows, curves,
-    )  # fmt: skip
+        f"{len(changes)} variants x {config.images} images, {len(settings.strengths)} strengths x "
+        f"{settings.photos} photographs",
+        figures,
+        COLUMNS,
+        table.rows,
+        curves,
+    )
 
 
 def _keys(ways: Sequence[str]) -> tuple[str, ...]:
@@ -98,14 +110,21 @@ def _keys(ways: Sequence[str]) -> tuple[str, ...]:
 
 def _finding(change: Change, open_ways: list[str], worst: dict[str, float]) -> str:
     parts = {component(module) for module in change}
-    only = "" if len(parts) > 1 else (
-        f" The adapter changes the {_PARTS[next(iter(parts))]} alone: without its edit there is nothing but the untouched base."
-    )  # fmt: skip
+    only = (
+        ""
+        if len(parts) > 1
+        else (
+            f" The adapter changes the {_PARTS[next(iter(parts))]} alone: without its edit there is "
+            "nothing but the untouched base."
+        )
+    )
     shares = ", ".join(f"{way.replace('_', ' ')} {worst[way]:.0%}" for way in open_ways)
     what = f"the person comes back by: {shares}" if open_ways else "no way round brings the person back"
     return (
-        f"{what}; the adapter as it is {worst['adapter_on']:.0%}, the untouched base {worst['untouched']:.0%}, random weights of equal "
-        f"norm {worst['random_adapter_on']:.0%}; a control who is not forgotten {worst['control_adapter_on']:.0%}, at weight -1 "
+        f"{what}; the adapter as it is {worst['adapter_on']:.0%}, the untouched base "
+        f"{worst['untouched']:.0%}, random weights of equal "
+        f"norm {worst['random_adapter_on']:.0%}; a control who is not forgotten "
+        f"{worst['control_adapter_on']:.0%}, at weight -1 "
         f"{worst['control_weight_minus_1']:.0%}.{only}"
     )
 
@@ -166,9 +185,11 @@ def _drawn(
     change: Change,
     name: str,
     table: AttackTable,
-) -> Look:
+) -> Judgement:
     images = context.draw(who.conditions(config.images), config, change)
-    return table.add("own condition", who.label, name, look(context.galleries, images, who.row, config.far))
+    return table.add(
+        "own condition", who.label, name, judge_images(context.galleries, images, who.row, config.far)
+    )
 
 
 def _photographs(
@@ -184,17 +205,22 @@ def _photographs(
     own = who.conditions(len(photos))
     other = own if who.anchor is None else who.anchor.expand(len(photos), -1)
     models = {
-        "adapter on": (context.change, own), "untouched base": ({}, own), "untouched base, the anchor's condition": ({}, other),
+        "adapter on": (context.change, own),
+        "untouched base": ({}, own),
+        "untouched base, the anchor's condition": ({}, other),
         "random weights": (context.random, own),
-    }  # fmt: skip
-    shares: dict[str, list[Look]] = {name: [] for name in models}
+    }
+    shares: dict[str, list[Judgement]] = {name: [] for name in models}
     for name, (change, conditions) in models.items():
         with context.changed(change):
             for strength in settings.strengths:
                 images = redrawn(context, config, photos, conditions, strength)
-                found = look(context.galleries, images, who.row, config.far)
+                found = judge_images(context.galleries, images, who.row, config.far)
                 shares[name].append(table.add(f"photograph, strength {strength:g}", who.label, name, found))
-    lines = [series(name, settings.strengths, [each.ism for each in looks]) for name, looks in shares.items()]
+    lines = [
+        series(name, settings.strengths, [each.ism for each in judgements])
+        for name, judgements in shares.items()
+    ]
     threshold = context.galleries[-1].threshold(config.far)
     curves.append(curve(f"From {who.source}: {who.label}", "strength of img2img", "ISM", lines, threshold))
     alone = shares["untouched base, the anchor's condition"]
@@ -233,9 +259,14 @@ def redrawn(
             for seed in context.seeds(len(photos))[start : start + config.batch]
         ]
         result = pipe(
-            image=photos[start : start + config.batch], strength=strength, prompt_embeds=chunk,
-            negative_prompt_embeds=empty.expand(len(chunk), -1, -1), generator=noise,
-            num_inference_steps=max(config.steps, math.ceil(1 / strength)), guidance_scale=config.guidance, output_type="pt",
-        )  # fmt: skip
+            image=photos[start : start + config.batch],
+            strength=strength,
+            prompt_embeds=chunk,
+            negative_prompt_embeds=empty.expand(len(chunk), -1, -1),
+            generator=noise,
+            num_inference_steps=max(config.steps, math.ceil(1 / strength)),
+            guidance_scale=config.guidance,
+            output_type="pt",
+        )
         images.append(result.images.float().cpu())
     return torch.cat(images)

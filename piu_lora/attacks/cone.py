@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, Strict
 from piu_lora.adapter import Change
 from piu_lora.attacks.config import AttackSettings, AuditConfig, require_falling
 from piu_lora.attacks.context import AttackContext, ProbedIdentity
-from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve, look, series
+from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.identity import synthetic_neighbours
 from piu_lora.settings import Cosine, Count
@@ -30,12 +30,12 @@ class ConeSettings(AttackSettings, section="audit.cone"):
 
 
 @dataclass(frozen=True)
-class _Tour:
+class _ConeResult:
     """One person's cone by one model: what is verified at each point, and which share of the images keeps the
     face of the base's.
     """
 
-    looks: list[Look]
+    judgements: list[Judgement]
     kept: list[float]
 
 
@@ -60,17 +60,17 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
     }
     points = [*settings.cosines, *settings.shares]
     for who in context.people[: config.people]:
-        base = _tour(context, config, who, {}, "untouched base", table)
-        adapted = _tour(context, config, who, context.change, "adapter on", table)
-        random = _tour(context, config, who, context.random, "random weights", table)
+        base = _cone_of(context, config, who, {}, "untouched base", table)
+        adapted = _cone_of(context, config, who, context.change, "adapter on", table)
+        random = _cone_of(context, config, who, context.random, "random weights", table)
         count = len(settings.cosines)
         found["radius"].append(radius(settings.cosines, adapted.kept[:count], config.share))
         found["random_radius"].append(radius(settings.cosines, random.kept[:count], config.share))
-        found["verified"].append(max(each.share for each in adapted.looks[:count]))
-        found["interpolated"].append(max([each.share for each in adapted.looks[count:]], default=0.0))
+        found["verified"].append(max(each.share for each in adapted.judgements[:count]))
+        found["interpolated"].append(max([each.share for each in adapted.judgements[count:]], default=0.0))
         reached = [
             cosine
-            for cosine, each in zip(points[:count], base.looks[:count], strict=True)
+            for cosine, each in zip(points[:count], base.judgements[:count], strict=True)
             if each.back(config)
         ]
         found["base_reach"].append(min(reached, default=1.0))
@@ -82,24 +82,35 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
                 {"untouched base": base, "adapter on": adapted, "random weights": random},
             )
         )
-    control = _tour(context, config, context.control, context.change, "adapter on", table)
-    _tour(context, config, context.control, {}, "untouched base", table)
+    control = _cone_of(context, config, context.control, context.change, "adapter on", table)
+    _cone_of(context, config, context.control, {}, "untouched base", table)
     own = control.kept[: len(settings.cosines)]
     figures: dict[str, float | int | None] = {
-        "radius": max(found["radius"]), "verified": max(found["verified"]), "interpolated": max(found["interpolated"]),
-        "base_reach": min(found["base_reach"]), "random_radius": max(found["random_radius"]),
-        "control_radius": radius(settings.cosines, own, config.share), "control_kept": sum(own) / len(own),
-    }  # fmt: skip
+        "radius": max(found["radius"]),
+        "verified": max(found["verified"]),
+        "interpolated": max(found["interpolated"]),
+        "base_reach": min(found["base_reach"]),
+        "random_radius": max(found["random_radius"]),
+        "control_radius": radius(settings.cosines, own, config.share),
+        "control_kept": sum(own) / len(own),
+    }
     best = max(float(figures["verified"] or 0), float(figures["interpolated"] or 0))
     return Outcome(
         best >= config.share,
         criterion(config),
-        f"the adapter changes faces up to {figures['radius']:.2f} of cosine away from the person (around a control "
-        f"{figures['control_radius']:.2f}, random weights of equal norm {figures['random_radius']:.2f}); the untouched base draws the "
-        f"person down to cosine {figures['base_reach']:.2f}; at best {best:.0%} of the images of a point verify",
-        f"{len(settings.cosines)} cosines and {len(settings.shares)} interpolations x {settings.images} images",
-        figures, COLUMNS, table.rows, curves,
-    )  # fmt: skip
+        f"the adapter changes faces up to {figures['radius']:.2f} of cosine away from the person (around a "
+        "control "
+        f"{figures['control_radius']:.2f}, random weights of equal norm {figures['random_radius']:.2f}); "
+        "the untouched base draws the "
+        f"person down to cosine {figures['base_reach']:.2f}; at best {best:.0%} of the images of a point "
+        "verify",
+        f"{len(settings.cosines)} cosines and {len(settings.shares)} interpolations x {settings.images} "
+        "images",
+        figures,
+        COLUMNS,
+        table.rows,
+        curves,
+    )
 
 
 def cone_conditions(context: AttackContext, config: AuditConfig, who: ProbedIdentity) -> torch.Tensor:
@@ -137,14 +148,14 @@ def radius(cosines: tuple[float, ...], kept: list[float], share: float) -> float
     return round(1 - cosines[-1], 9)
 
 
-def _tour(
+def _cone_of(
     context: AttackContext,
     config: AuditConfig,
     who: ProbedIdentity,
     change: Change,
     model: str,
     table: AttackTable,
-) -> _Tour:
+) -> _ConeResult:
     settings = config.section_of(ConeSettings)
     conditions, count = cone_conditions(context, config, who), settings.images
     seeds = context.seeds(count) * (len(conditions) // count)
@@ -157,21 +168,21 @@ def _tour(
         *(f"cosine {each:g}" for each in settings.cosines),
         *(f"{each:.0%} of the person" for each in settings.shares),
     ]
-    looks = [
-        table.add(name, who.label, model, look(context.galleries, part, who.row, config.far))
+    judgements = [
+        table.add(name, who.label, model, judge_images(context.galleries, part, who.row, config.far))
         for name, part in zip(names, images.split(count), strict=True)
     ]
-    return _Tour(looks, [float(part.float().mean()) for part in same.split(count)])
+    return _ConeResult(judgements, [float(part.float().mean()) for part in same.split(count)])
 
 
 def _curve(
-    context: AttackContext, config: AuditConfig, who: ProbedIdentity, tours: dict[str, _Tour]
+    context: AttackContext, config: AuditConfig, who: ProbedIdentity, results: dict[str, _ConeResult]
 ) -> dict[str, object]:
     settings = config.section_of(ConeSettings)
     count = len(settings.cosines)
     lines = [
-        series(f"{who.label}, {name}", settings.cosines, [each.ism for each in tour.looks[:count]])
-        for name, tour in tours.items()
+        series(f"{who.label}, {name}", settings.cosines, [each.ism for each in result.judgements[:count]])
+        for name, result in results.items()
     ]
     return curve(
         f"Conditions around the person: {who.label}",

@@ -87,7 +87,8 @@ class AttackContext:
     def __post_init__(self) -> None:
         if not self.change or not self.people or not self.galleries:
             raise BadInput(
-                "an audit needs an adapter that changes something, a forgotten person, and a recognizer that judges"
+                "an audit needs an adapter that changes something, a forgotten person, and a recognizer "
+                "that judges"
             )
 
     @cached_property
@@ -142,7 +143,7 @@ class AttackContext:
 def drawn(
     pipe: StableDiffusionPipeline, embeddings: torch.Tensor, config: AuditConfig, seeds: Sequence[int]
 ) -> torch.Tensor:
-    """Images (n, 3, h, w) in [0, 1] of conditions (n, d), by a pipeline as it is, with the audit's sampler."""
+    """Images (n, 3, h, w) in [0, 1] of conditions (n, d), by a pipeline as it is with the audit's sampler."""
     images: torch.Tensor = generate(
         pipe, embeddings, seeds, steps=config.steps, guidance=config.guidance, batch=config.batch
     )

@@ -11,7 +11,7 @@ from piu_lora.attacks.config import AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.control import made_up_identity
 from piu_lora.attacks.denoise import Noisy, denoising_loss, draw_noisy
-from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve, look, series
+from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.model import encode_embeddings, training_attention
 from piu_lora.settings import Amount, Count, Positive
@@ -89,11 +89,13 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
             runs.append((plain, context.control, context.change, "adapter on", "control_person"))
         lines = []
         for way, person, change, model, figure in runs:
-            steps, looks = _run(context, config, way, person, change, model, table)
-            best[figure] = max(best.get(figure, 0.0), *(each.share for each in looks))
-            if back := [step for step, each in zip(steps, looks, strict=True) if each.back(config)]:
+            steps, judgements = _run(context, config, way, person, change, model, table)
+            best[figure] = max(best.get(figure, 0.0), *(each.share for each in judgements))
+            if back := [step for step, each in zip(steps, judgements, strict=True) if each.back(config)]:
                 first[figure] = min(first.get(figure, back[0]), back[0])
-            lines.append(series(f"{person.label}, {model}, {way.label}", steps, [each.ism for each in looks]))
+            lines.append(
+                series(f"{person.label}, {model}, {way.label}", steps, [each.ism for each in judgements])
+            )
         curves.append(
             curve(
                 f"Inversion: {who.label}", "steps", "ISM", lines, context.galleries[-1].threshold(config.far)
@@ -117,13 +119,20 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
     return Outcome(
         bool(tried),
         f"{criterion(config)}, at any judgement within the budget",
-        f"at best {figures['best']:.0%} of the images verify ({', '.join(way.label for way in tried) or 'no way succeeds'}), first "
-        f"{_after(quickest)}; from nobody's vector on the untouched base {best['control_untouched']:.0%}, first "
-        f"{_after(first.get('control_untouched'))}, through random weights of equal norm {best['control_random']:.0%}, for a control who "
+        f"at best {figures['best']:.0%} of the images verify "
+        f"({', '.join(way.label for way in tried) or 'no way succeeds'}), first "
+        f"{_after(quickest)}; from nobody's vector on the untouched base {best['control_untouched']:.0%}, "
+        "first "
+        f"{_after(first.get('control_untouched'))}, through random weights of equal norm "
+        f"{best['control_random']:.0%}, for a control who "
         f"is not forgotten {best['control_person']:.0%}{unguided}",
-        f"{len(ways)} variants x {settings.steps} steps of Adam x {settings.batch}, {context.people[0].source}",
-        figures, COLUMNS, table.rows, curves,
-    )  # fmt: skip
+        f"{len(ways)} variants x {settings.steps} steps of Adam x {settings.batch}, "
+        f"{context.people[0].source}",
+        figures,
+        COLUMNS,
+        table.rows,
+        curves,
+    )
 
 
 def _after(steps: int | None) -> str:
@@ -138,22 +147,22 @@ def _run(
     change: Change,
     model: str,
     table: AttackTable,
-) -> tuple[list[int], list[Look]]:
+) -> tuple[list[int], list[Judgement]]:
     nobody = made_up_identity(context.bank, who.centre[None], context.generator(f"start for {who.label}"))
-    steps, looks = [], []
+    steps, judgements = [], []
     with context.changed(change):
         for step, found in inverted(context, config, way, who, who.centre if way.own else nobody):
             images = context.draw(found.expand(config.images, -1), config)
             steps.append(step)
-            looks.append(
+            judgements.append(
                 table.add(
                     f"{way.label}, step {step}",
                     who.label,
                     model,
-                    look(context.galleries, images, who.row, config.far),
+                    judge_images(context.galleries, images, who.row, config.far),
                 )
             )
-    return steps, looks
+    return steps, judgements
 
 
 def inverted(

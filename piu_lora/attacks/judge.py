@@ -1,4 +1,4 @@
-"""Whose face is it? Every gallery looks, the last one decides."""
+"""Whose face is it? Every gallery judges, the last one decides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import torch
 from piu_lora.attacks.config import AuditConfig
 from piu_lora.evidence import Gallery
 
-__all__ = ["COLUMNS", "AttackTable", "Look", "criterion", "curve", "look", "series"]
+__all__ = ["COLUMNS", "AttackTable", "Judgement", "criterion", "curve", "judge_images", "series"]
 
 COLUMNS = ("case", "who", "model", "recognizer", "images", "ISM", "verified")
 
 
 @dataclass(frozen=True)
-class Look:
+class Judgement:
     """What the galleries say about some images of one person.
 
     Attributes:
@@ -42,14 +42,14 @@ class Look:
         return self.share >= config.share
 
 
-def look(galleries: Sequence[Gallery], images: torch.Tensor, row: int, far: float) -> Look:
+def judge_images(galleries: Sequence[Gallery], images: torch.Tensor, row: int, far: float) -> Judgement:
     """Embed images (n, 3, h, w) in [0, 1] and verify them as the person of a row.
 
     Raises:
         BadInput: a gallery is not calibrated at this false-accept rate.
     """
     seen = [(gallery, gallery.embed(images)) for gallery in galleries]
-    return Look(
+    return Judgement(
         tuple(gallery.name for gallery in galleries),
         tuple(embedded @ gallery.reference(row) for gallery, embedded in seen),
         tuple(gallery.verifies(embedded, row, far) for gallery, embedded in seen),
@@ -62,7 +62,7 @@ class AttackTable:
     def __init__(self) -> None:
         self.rows: list[list[str | float | int | None]] = []
 
-    def add(self, case: str, who: str, model: str, found: Look) -> Look:
+    def add(self, case: str, who: str, model: str, found: Judgement) -> Judgement:
         """A line for every gallery; hands the look back."""
         for name, cosines, verified in zip(found.names, found.cosines, found.verified, strict=True):
             self.rows.append(
@@ -73,7 +73,10 @@ class AttackTable:
 
 def criterion(config: AuditConfig) -> str:
     """When a person counts as brought back."""
-    return f"at least {config.share:.0%} of the images verify as the person at FAR {config.far:g} by the last recognizer of the table"
+    return (
+        f"at least {config.share:.0%} of the images verify as the person at FAR {config.far:g} "
+        "by the last recognizer of the table"
+    )
 
 
 def curve(

@@ -60,10 +60,12 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
         others = rank_of(scored[0][name], control)
         middle = float(torch.tensor(ranks).median())
         figures |= {
-            f"{name}_rank": middle, f"{name}_advantage": sum(gains) / len(gains),
-            f"{name}_control_advantage": advantage(others, total), f"{name}_random_advantage": sum(chance) / len(chance),
+            f"{name}_rank": middle,
+            f"{name}_advantage": sum(gains) / len(gains),
+            f"{name}_control_advantage": advantage(others, total),
+            f"{name}_random_advantage": sum(chance) / len(chance),
             f"{name}_top": sum(rank < len(own) + 1 for rank in ranks),
-        }  # fmt: skip
+        }
         rows += [
             [label, who.label, rank, total, advantage(rank, total)]
             for who, rank in zip(context.people, ranks, strict=True)
@@ -79,11 +81,14 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
         f"by one of {len(SIGNALS)} signals, the forgotten person is among the first {limit:.0f} of {total} "
         f"(by chance with a probability of at most {len(SIGNALS) * limit / total:.0%})",
         f"{_whom(len(own))} stands at rank {found:g} of {total} by the signal {best!r}: "
-        f"advantage {figures['best_advantage']:.2f} (0: chance, 1: named); the control {figures[f'{best}_control_advantage']:.2f}, "
+        f"advantage {figures['best_advantage']:.2f} (0: chance, 1: named); the control "
+        f"{figures[f'{best}_control_advantage']:.2f}, "
         f"random weights of equal norm {figures[f'{best}_random_advantage']:.2f}",
         f"{total} people, {len(SIGNALS)} signals, {settings.random} random adapters",
-        figures, ("signal", "who", "rank", "people", "advantage"), rows,
-    )  # fmt: skip
+        figures,
+        ("signal", "who", "rank", "people", "advantage"),
+        rows,
+    )
 
 
 def _whom(count: int) -> str:
@@ -118,7 +123,7 @@ def advantage(rank: float, total: int) -> float:
 
 
 @dataclass
-class _Traces:
+class _Projections:
     """Of one change in one layer, over batches: ``A x``, and ``W x`` in coordinates of B's column space, (n,
     tokens, r) each.
     """
@@ -145,7 +150,7 @@ def signals(
     bases = [
         {module: torch.linalg.qr(change[module].up.float()).Q for module in direct} for change in changes
     ]
-    traces = [{module: _Traces() for module in direct} for _ in changes]
+    traces = [{module: _Projections() for module in direct} for _ in changes]
     squared: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
     after: dict[str, list[torch.Tensor]] = {module: [] for module in direct}
     tokens = TokenSample.of(
@@ -171,7 +176,7 @@ def signals(
 
 
 def _scores(
-    layers: dict[str, tuple[Factors, _Traces, torch.Tensor, torch.Tensor]],
+    layers: dict[str, tuple[Factors, _Projections, torch.Tensor, torch.Tensor]],
 ) -> dict[str, torch.Tensor]:
     totals: dict[str, torch.Tensor] = dict.fromkeys(SIGNALS, torch.zeros(()))
     for factors, trace, squared, before in layers.values():
@@ -180,9 +185,11 @@ def _scores(
         gram, inverse = up.T @ up, torch.linalg.pinv(down @ down.T, hermitian=True)
         unusual = inside - inside.mean(dim=0, keepdim=True)
         shares = {
-            "response": _quadratic(inside, gram) / before, "unusual": _quadratic(unusual, gram) / before,
-            "rows": _quadratic(inside, inverse) / squared, "columns": onto.square().flatten(1).sum(dim=1) / before,
-        }  # fmt: skip
+            "response": _quadratic(inside, gram) / before,
+            "unusual": _quadratic(unusual, gram) / before,
+            "rows": _quadratic(inside, inverse) / squared,
+            "columns": onto.square().flatten(1).sum(dim=1) / before,
+        }
         totals = {name: totals[name] + shares[name] for name in SIGNALS}
     return {name: (total / len(layers)).clamp_min(0).sqrt() for name, total in totals.items()}
 

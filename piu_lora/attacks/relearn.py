@@ -7,20 +7,19 @@ import torch
 from diffusers import StableDiffusionPipeline
 from pydantic import Field
 
-from piu_lora.adapter import Change
 from piu_lora.attacks.config import Ascending, AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext, ProbedIdentity, drawn
 from piu_lora.attacks.control import made_up_identity
 from piu_lora.attacks.copies import attention_blocks, fused_copy
 from piu_lora.attacks.denoise import denoising_loss, draw_noisy
-from piu_lora.attacks.judge import COLUMNS, AttackTable, Look, criterion, curve, look, series
+from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.config import LoraConfig
 from piu_lora.model import attach, encode_embeddings, trainable, training_attention
 from piu_lora.settings import Count, Positive
 from piu_lora.unlearn.baselines.pictures import latents_of
 
-__all__ = ["Course", "RelearnSettings", "finetuned", "relearn"]
+__all__ = ["FineTuning", "RelearnSettings", "finetuned", "relearn"]
 
 
 class RelearnSettings(AttackSettings, section="audit.relearn"):
@@ -41,18 +40,22 @@ class RelearnSettings(AttackSettings, section="audit.relearn"):
 
 
 @dataclass(frozen=True)
-class Course:
+class FineTuning:
     """How a fine-tuning went: the steps after which images were judged, and what was seen."""
 
     steps: tuple[int, ...]
-    looks: tuple[Look, ...]
+    judgements: tuple[Judgement, ...]
     share: float
 
     @property
     def returned(self) -> int | None:
         """The first of the steps at which the person is back; None where they stay away."""
         return next(
-            (step for step, each in zip(self.steps, self.looks, strict=True) if each.share >= self.share),
+            (
+                step
+                for step, each in zip(self.steps, self.judgements, strict=True)
+                if each.share >= self.share
+            ),
             None,
         )
 
@@ -82,13 +85,13 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
     back: dict[str, list[int | None]] = {}
     held: dict[str, list[int]] = {}
     for who in context.people[: config.people]:
-        courses = _courses(context, config, who, table)
-        for name, course in courses.items():
-            back.setdefault(name, []).append(course.returned)
-            held.setdefault(name, []).append(course.withstood)
+        runs = _fine_tunings(context, config, who, table)
+        for name, run in runs.items():
+            back.setdefault(name, []).append(run.returned)
+            held.setdefault(name, []).append(run.withstood)
         lines = [
-            series(name.replace("_", " "), course.steps, [each.ism for each in course.looks])
-            for name, course in courses.items()
+            series(name.replace("_", " "), run.steps, [each.ism for each in run.judgements])
+            for name, run in runs.items()
         ]
         curves.append(
             curve(
@@ -99,7 +102,7 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
                 context.galleries[-1].threshold(config.far),
             )
         )
-    control = look(
+    control = judge_images(
         context.galleries,
         context.draw(_judged(context.control, config), config, context.change),
         context.control.row,
@@ -118,12 +121,17 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
     taught = [figures[f"steps_photos_{count}"] for count in settings.photos]
     return Outcome(
         any(step is not None for step in taught),
-        f"{criterion(config)}, within {settings.steps[-1]} steps; steps_* is null where the person stays away, withstood_* is the "
+        f"{criterion(config)}, within {settings.steps[-1]} steps; steps_* is null where the person stays "
+        "away, withstood_* is the "
         "last step judged before they are back (-1: they never were away)",
         _finding(config, figures),
-        f"rank {settings.rank}, up to {settings.steps[-1]} steps x {settings.batch}, {config.images} images a judgement",
-        figures, COLUMNS, table.rows, curves,
-    )  # fmt: skip
+        f"rank {settings.rank}, up to {settings.steps[-1]} steps x {settings.batch}, {config.images} "
+        "images a judgement",
+        figures,
+        COLUMNS,
+        table.rows,
+        curves,
+    )
 
 
 def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str:
@@ -138,69 +146,82 @@ def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str
     if len(given) < len(settings.photos):
         own = f"{own or 'never tried'} (no more photographs are at hand)"
     return (
-        f"the person is back {own}; the untouched base learns them for a made-up identity {told('made_up')}; benign fine-tuning on others "
-        f"brings them back {told('benign')}; with random weights of equal norm they are there {told('random')}"
+        f"the person is back {own}; the untouched base learns them for a made-up identity "
+        f"{told('made_up')}; benign fine-tuning on others "
+        f"brings them back {told('benign')}; with random weights of equal norm they are there "
+        f"{told('random')}"
     )
 
 
-def _courses(
+@dataclass(frozen=True)
+class _Lesson:
+    """What a model is fine-tuned on: photographs (m, 3, h, w) with their embeddings (m, d), and embeddings
+    (n, d) whose images are judged.
+    """
+
+    name: str
+    photos: torch.Tensor
+    embeddings: torch.Tensor
+    judged: torch.Tensor
+    adapter: bool = True  # whether the model carries the adapter
+
+
+def _fine_tunings(
     context: AttackContext, config: AuditConfig, who: ProbedIdentity, table: AttackTable
-) -> dict[str, Course]:
+) -> dict[str, FineTuning]:
     settings = config.section_of(RelearnSettings)
     most = settings.photos[-1]
     photos, own = who.photos[:most], who.conditions(most)[: len(who.photos)]
     away = torch.stack([who.centre, *([] if who.anchor is None else [who.anchor])])
     nobody = made_up_identity(context.bank, away, context.generator(f"made up for {who.label}"))
     judged = _judged(who, config)
-    courses = {}
+    runs = {}
     for count in (each for each in settings.photos if each <= len(photos)):
-        courses[f"photos_{count}"] = _course(
+        runs[f"photos_{count}"] = _fine_tuning(
             context,
             config,
             who,
-            context.change,
-            (photos[:count], own[:count]),
-            judged,
-            f"{count} photograph{'s' * (count > 1)}",
-            "adapter on",
+            _Lesson(f"{count} photograph{'s' * (count > 1)}", photos[:count], own[:count], judged),
             table,
         )
     strangers = nobody.expand(len(photos), -1)
-    courses["made_up"] = _course(
-        context, config, replace(who, label=f"made up, photographs of {who.label}"), {}, (photos, strangers),
-        nobody.expand(config.images, -1), f"{len(photos)} photographs", "untouched base", table,
-    )  # fmt: skip
-    others = (context.others.photos, context.others.embeddings)
-    courses["benign"] = _course(
-        context, config, who, context.change, others, judged, "photographs of others", "adapter on", table
+    runs["made_up"] = _fine_tuning(
+        context,
+        config,
+        replace(who, label=f"made up, photographs of {who.label}"),
+        _Lesson(f"{len(photos)} photographs", photos, strangers, nobody.expand(config.images, -1), False),
+        table,
     )
-    random = look(context.galleries, context.draw(judged, config, context.random), who.row, config.far)
+    others = _Lesson("photographs of others", context.others.photos, context.others.embeddings, judged)
+    runs["benign"] = _fine_tuning(context, config, who, others, table)
+    random = judge_images(
+        context.galleries, context.draw(judged, config, context.random), who.row, config.far
+    )
     table.add("step 0", who.label, "random weights", random)
-    courses["random"] = Course((0,), (random,), config.share)
-    return courses
+    runs["random"] = FineTuning((0,), (random,), config.share)
+    return runs
 
 
 def _judged(who: ProbedIdentity, config: AuditConfig) -> torch.Tensor:
     return who.conditions(config.images)
 
 
-def _course(
-    context: AttackContext, config: AuditConfig, who: ProbedIdentity, change: Change, lesson: tuple[torch.Tensor, torch.Tensor],
-    judged: torch.Tensor, case: str, model: str, table: AttackTable,
-) -> Course:  # fmt: skip
-    """Fine-tune a copy on (photographs, embeddings), and judge images of ``judged`` (n, d) until the person
-    is back.
-    """
-    twin = fused_copy(context.pipe, change)
-    steps, looks = [], []
-    for step in finetuned(twin, *lesson, config, context.generator(f"fine-tuning for {who.label}: {case}")):
-        images = drawn(twin, judged, config, context.seeds(len(judged)))
-        found = look(context.galleries, images, who.row, config.far)
+def _fine_tuning(
+    context: AttackContext, config: AuditConfig, who: ProbedIdentity, lesson: _Lesson, table: AttackTable
+) -> FineTuning:
+    """Fine-tune a copy on a lesson, and judge its images until the person is back."""
+    twin = fused_copy(context.pipe, context.change if lesson.adapter else {})
+    model = "adapter on" if lesson.adapter else "untouched base"
+    steps, judgements = [], []
+    generator = context.generator(f"fine-tuning for {who.label}: {lesson.name}")
+    for step in finetuned(twin, lesson.photos, lesson.embeddings, config, generator):
+        images = drawn(twin, lesson.judged, config, context.seeds(len(lesson.judged)))
+        found = judge_images(context.galleries, images, who.row, config.far)
         steps.append(step)
-        looks.append(table.add(f"{case}, step {step}", who.label, model, found))
+        judgements.append(table.add(f"{lesson.name}, step {step}", who.label, model, found))
         if found.back(config):
             break
-    return Course(tuple(steps), tuple(looks), config.share)
+    return FineTuning(tuple(steps), tuple(judgements), config.share)
 
 
 def finetuned(

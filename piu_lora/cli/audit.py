@@ -21,6 +21,7 @@ from piu_lora.cli.options import (
     Settings,
 )
 from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.tables import audit_parts
 from piu_lora.cli.terminal import check_junit, judged
 
 __all__ = ["command"]
@@ -61,7 +62,7 @@ def command(
     """
     from piu_lora.errors import BadInput
     from piu_lora.evidence import Policy
-    from piu_lora.jobs.auditing.audit import audit, audit_table
+    from piu_lora.jobs.auditing.audit import audit
 
     chosen = Policy.load(policy) if policy else Policy()
     if policy is not None and not chosen.audit:
@@ -89,8 +90,6 @@ def command(
         progress=bars,
     )
     print_result(
-        found.document,
-        "\n".join([audit_table(found.section), *(f"wrote {path}" for path in found.files)]),
-        as_json,
+        found.document, [*audit_parts(found.section), *(f"wrote {path}" for path in found.files)], as_json
     )
-    judged(found.document, junit, binding=policy is not None)
+    judged(found.report, junit, binding=policy is not None)

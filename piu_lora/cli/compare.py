@@ -52,7 +52,8 @@ def command(
     """Compare methods and baselines on the same people, seeds, anchors and recognizers."""
     from dataclasses import asdict
 
-    from piu_lora.jobs.arena.compare import compare, shared_settings
+    from piu_lora.jobs.arena.arena import shared_settings
+    from piu_lora.jobs.arena.compare import compare
     from piu_lora.jobs.arena.round import known_methods
     from piu_lora.model import family_of
 

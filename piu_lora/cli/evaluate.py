@@ -24,6 +24,7 @@ from piu_lora.cli.options import (
     Settings,
 )
 from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.tables import evaluation_parts
 from piu_lora.cli.terminal import INTERRUPTED, check_junit, judged
 
 __all__ = ["command"]
@@ -78,7 +79,6 @@ def command(
     The exit code is 1 when the report misses a policy that was asked for.
     """
     from piu_lora.evidence import Policy
-    from piu_lora.evidence.report import report_table
     from piu_lora.jobs.evaluation.evaluate import Judges, evaluate
 
     limits = _stated(max_forget, max_acc_u, min_retain)
@@ -109,10 +109,10 @@ def command(
         raise typer.Exit(INTERRUPTED) from None
     print_result(
         found.document,
-        "\n".join([report_table(found.figures), *(f"wrote {path}" for path in found.files)]),
+        [*evaluation_parts(found.figures), *(f"wrote {path}" for path in found.files)],
         as_json,
     )
-    judged(found.document, junit, binding=policy is not None or bool(limits))
+    judged(found.report, junit, binding=policy is not None or bool(limits))
 
 
 def _stated(max_forget: float | None, max_acc_u: float | None, min_retain: float | None) -> dict[str, Any]:

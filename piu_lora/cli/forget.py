@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.options import Bank, Base, Device, Force, Identities, Json, LedgerFile, Pack, Settings
-from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.output import Part, bars, print_result
+from piu_lora.cli.tables import evaluation_parts
 from piu_lora.cli.terminal import INTERRUPTED, opened_ledger
 
 __all__ = ["command"]
@@ -35,7 +36,6 @@ def command(
     """Forget a person, or several: train an adapter, measure what it does, and write it to a folder."""
     from piu_lora.adapter.receipt import people_text
     from piu_lora.config import ForgetConfig
-    from piu_lora.evidence import report_table
     from piu_lora.jobs.forget import forget
     from piu_lora.jobs.training.launched import is_main
     from piu_lora.model import family_of
@@ -73,14 +73,14 @@ def command(
     if not is_main():
         return
     receipt = result.receipt
-    lines = [
+    lines: list[Part] = [
         f"adapter {receipt.adapter_id} for {people_text(receipt.people)} in {result.path}",
         f"trained in {receipt.seconds['train']:.0f} s",
     ]
     if result.evaluation is not None:
         lines += [
             "",
-            report_table(result.evaluation.figures),
+            *evaluation_parts(result.evaluation.figures),
             "",
             f"look at {result.path / 'report' / 'before_after.png'}",
         ]
@@ -91,4 +91,4 @@ def command(
         "seconds": receipt.seconds,
         "evaluation": receipt.evaluation,
     }
-    print_result(facts, "\n".join(lines), as_json)
+    print_result(facts, lines, as_json)

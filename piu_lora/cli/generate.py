@@ -45,24 +45,12 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Generate faces into a labelled grid, with or without adapters."""
-    from piu_lora.jobs.evaluation.generate import generate_grid
+    from piu_lora.jobs.evaluation.generate import GridSettings, generate_grid
+    from piu_lora.jobs.request.session import open_session
 
+    session = open_session(base, bank, pack, device=device, dtype=dtype, progress=bars)
     generate_grid(
-        identity,
-        base,
-        out,
-        bank=bank,
-        pack=pack,
-        adapters=adapters,
-        weights=weights or None,
-        allow_negative=allow_negative,
-        images=images,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        force=force,
-        progress=bars,
-    )
+        session, identity, out, adapters=adapters, weights=weights or None, allow_negative=allow_negative,
+        settings=GridSettings(images, steps, guidance, seed), force=force,
+    )  # fmt: skip
     print_result({"path": str(out), "identities": len(identity), "images": images}, f"wrote {out}", as_json)

@@ -12,6 +12,7 @@ from piu_lora.cli.options import Force, Json, LedgerFile
 from piu_lora.cli.output import Facts, Table, print_result
 from piu_lora.cli.terminal import opened_ledger
 from piu_lora.errors import BadInput
+from piu_lora.groups import FORGET
 
 __all__ = ["app"]
 
@@ -74,7 +75,7 @@ def list_(
 
 
 def _forget_ratios(figures: dict[str, dict[str, float | None]]) -> str:
-    ratios = [scores.get("forget") for scores in figures.values()]
+    ratios = [scores.get(FORGET) for scores in figures.values()]
     return " / ".join(f"x {ratio:.3f}" for ratio in ratios if ratio is not None) or "-"
 
 

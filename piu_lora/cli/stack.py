@@ -92,14 +92,14 @@ def check(
     """
     from piu_lora.adapter import refuse_existing, write_file
     from piu_lora.jobs.stacks.check import check_picture, check_stack
-    from piu_lora.jobs.stacks.members import open_members, people_of
+    from piu_lora.jobs.stacks.members import known_identities, open_members, with_people
 
     if out is not None:
         refuse_existing(out, force=force)
     # An audit may look at negative weights; nothing is generated.
     members = open_members(adapters, weights or None, allow_negative=True)
     with opened_ledger(ledger) as entries:
-        members = people_of(members, identity, entries, base, bank, pack, device)
+        members = with_people(members, known_identities(members, identity, entries), base, bank, pack, device)
     checked = check_stack(
         members,
         base,
@@ -198,14 +198,16 @@ def merge(
 ) -> None:
     """Merge several adapters into one."""
     from piu_lora.adapter import find_merge
-    from piu_lora.jobs.stacks.members import open_members, people_of
+    from piu_lora.jobs.stacks.members import known_identities, open_members, with_people
     from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 
     settings = MergeSettings(method, rank, tolerance, dtype)
     members = open_members(adapters, weights or None, allow_negative=allow_negative)
     with opened_ledger(ledger) as entries:
         if find_merge(method).needs_second_moments:
-            members = people_of(members, identity, entries, base, bank, pack, device)
+            members = with_people(
+                members, known_identities(members, identity, entries), base, bank, pack, device
+            )
         result = merge_adapters(
             members, out, settings, base=base, bank=bank, device=device, force=force, ledger=entries
         )
@@ -239,7 +241,7 @@ def withdraw(
     """
     from piu_lora.adapter import find_merge, open_adapter
     from piu_lora.jobs.ledger import folders_of
-    from piu_lora.jobs.stacks.members import people_of
+    from piu_lora.jobs.stacks.members import known_identities, with_people
     from piu_lora.jobs.stacks.merge import merge_adapters, remaining_members, settings_of
 
     opened = open_adapter(merged)
@@ -248,7 +250,7 @@ def withdraw(
         available = member or folders_of(entries, opened.receipt)
         stay = remaining_members(opened, leaving, [open_adapter(folder) for folder in available])
         if find_merge(settings.method).needs_second_moments:
-            stay = people_of(stay, identity, entries, base, bank, pack, device)
+            stay = with_people(stay, known_identities(stay, identity, entries), base, bank, pack, device)
         result = merge_adapters(
             stay,
             out,

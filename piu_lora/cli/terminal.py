@@ -7,12 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from piu_lora.cli.messages import OptionFormatter, translated
 from piu_lora.errors import PiuLoraError
+
+if TYPE_CHECKING:
+    from piu_lora.evidence.report import Report
 
 __all__ = ["INTERRUPTED", "check_junit", "judged", "opened_ledger", "run"]
 
@@ -39,7 +42,7 @@ def check_junit(path: Path | None) -> None:
         raise BadInput(f"junit = {str(path)!r} cannot be written: name a file in a folder that is there")
 
 
-def judged(document: dict[str, Any], junit: Path | None, *, binding: bool) -> None:
+def judged(report: "Report", junit: Path | None, *, binding: bool) -> None:
     """Say how a report was judged, on stderr; exit 1 where it falls short of a policy that was asked for.
 
     Args:
@@ -48,24 +51,21 @@ def judged(document: dict[str, Any], junit: Path | None, *, binding: bool) -> No
     """
     from piu_lora.jobs.evaluation.report import write_junit
 
-    verdict = document["verdict"]
+    verdict = report.verdict
     if junit is not None:
-        write_junit(junit, document)
+        write_junit(junit, report)
     if verdict is None:
         return
-    for line in verdict["lines"]:
-        if not line["passed"]:
-            who = f"{line['recognizer']}: " if line["recognizer"] else ""
-            found = (
-                f"was not measured: {line['reason']}" if line["value"] is None else f"is {line['value']:.4g}"
-            )
+    for line in verdict.lines:
+        if not line.passed:
+            recognizer = f"{line.recognizer}: " if line.recognizer else ""
+            value = f"was not measured: {line.reason}" if line.value is None else f"is {line.value:.4g}"
             typer.echo(
-                f"missed: {who}{line['text']} {found}; expected {line['relation']} {line['limit']:g}",
-                err=True,
+                f"missed: {recognizer}{line.text} {value}; expected {line.relation} {line.limit:g}", err=True
             )
-    if binding and not verdict["passed"]:
+    if binding and not verdict.passed:
         raise typer.Exit(1)
-    typer.echo(f"policy {verdict['policy']}: {'passed' if verdict['passed'] else 'falls short'}", err=True)
+    typer.echo(f"policy {verdict.policy}: {'passed' if verdict.passed else 'falls short'}", err=True)
 
 
 def run(app: typer.Typer) -> None:

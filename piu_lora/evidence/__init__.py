@@ -24,26 +24,24 @@ from piu_lora.evidence.gallery import FARS, Gallery, require_disjoint
 from piu_lora.evidence.heatmap import heat_map
 from piu_lora.evidence.measure import Measured, measure
 from piu_lora.evidence.picture import before_after, face_grid, loss_curves, png_bytes, shown_places
-from piu_lora.evidence.plan import GROUPS, MORE, Plan, Shot, plan_evaluation
+from piu_lora.evidence.plan import Plan, PlannedPeople, Shot, plan_evaluation
 from piu_lora.evidence.policy import Policy, judge, verdict_of
 from piu_lora.evidence.probe import compare_probe, measure_probe, probe_facts
-from piu_lora.evidence.report import aligned, report_json, report_table, summary
+from piu_lora.evidence.report import summary
 
 __all__ = [
     "FARS",
-    "GROUPS",
-    "MORE",
     "Cell",
     "Difference",
     "Evaluation",
     "Gallery",
     "Measured",
     "Plan",
+    "PlannedPeople",
     "Policy",
     "Row",
     "Shot",
     "agreement",
-    "aligned",
     "before_after",
     "compare_probe",
     "comparison_csv",
@@ -65,8 +63,6 @@ __all__ = [
     "png_bytes",
     "probe_facts",
     "quality_figures",
-    "report_json",
-    "report_table",
     "require_disjoint",
     "rows_of",
     "shown_places",

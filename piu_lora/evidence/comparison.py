@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from piu_lora.evidence.plan import GROUPS
+from piu_lora.groups import ANCHOR, FORGET, GROUP_WORDS, GROUPS, NEAREST, RANDOM
 
 __all__ = [
     "FIGURES",
@@ -25,11 +25,14 @@ __all__ = [
 
 SHARES = ("recognised", "verified", "no_face")
 FIGURES = (*GROUPS, *SHARES)
-_HEADS = {
-    "forget": "forget ISM after/before", "random": "random", "nearest": "nearest", "anchor": "anchor", "recognised": "recognised",
-    "verified": "verified", "no_face": "no face",
-}  # fmt: skip
-_SHOWN = ("forget", "recognised", "verified", "random", "nearest", "anchor")
+_HEADS: dict[str, str] = {
+    **{str(group): GROUP_WORDS[group].short for group in GROUPS},
+    str(FORGET): "forget ISM after/before",
+    "recognised": "recognised",
+    "verified": "verified",
+    "no_face": "no face",
+}
+_SHOWN = (FORGET, "recognised", "verified", RANDOM, NEAREST, ANCHOR)
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,16 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
         for recognizer in own[0].figures:
             rows.append(
                 Row(
-                    variant, recognizer, len({cell.person for cell in own}), len(own),
+                    variant,
+                    recognizer,
+                    len({cell.person for cell in own}),
+                    len(own),
                     {figure: _middle(_by_person(own, recognizer, figure), figure) for figure in FIGURES},
-                    float(np.median([cell.seconds for cell in own])), float(np.median(peaks)) if peaks else None,
+                    float(np.median([cell.seconds for cell in own])),
+                    float(np.median(peaks)) if peaks else None,
                     float(np.median([cell.stored_bytes for cell in own])),
                 )
-            )  # fmt: skip
+            )
     return rows
 
 
@@ -276,10 +283,10 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
     figure = Figure(figsize=(12.5, 5), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for axes, group, title in zip(
-        panels, ("random", "nearest"), ("random people", "nearest people"), strict=True
+        panels, (RANDOM, NEAREST), ("random people", "nearest people"), strict=True
     ):
         for place, row in enumerate(own):
-            forget, kept = row.figures["forget"], row.figures[group]
+            forget, kept = row.figures[FORGET], row.figures[group]
             if forget is None or kept is None:
                 continue
             bars = [[[value - low], [high - value]] for value, low, high in (forget, kept)]
@@ -287,9 +294,17 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
             fewer = f" ({row.people} {'person' if row.people == 1 else 'people'})"
             label = row.variant if row.people == people else row.variant + fewer
             axes.errorbar(
-                forget[0], kept[0], xerr=bars[0], yerr=bars[1], fmt=marker, color=_color(place), label=label, capsize=2,
-                markersize=7, elinewidth=0.8,
-            )  # fmt: skip
+                forget[0],
+                kept[0],
+                xerr=bars[0],
+                yerr=bars[1],
+                fmt=marker,
+                color=_color(place),
+                label=label,
+                capsize=2,
+                markersize=7,
+                elinewidth=0.8,
+            )
         axes.set_title(f"{title} keep", fontsize=10, loc="left")
         axes.set_xlabel("forgotten person: ISM after / before (less is better)")
         axes.axhline(1, color="grey", linewidth=0.5)

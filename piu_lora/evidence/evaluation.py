@@ -11,14 +11,14 @@ from piu_lora.evidence.figures import far_name, figures_of
 from piu_lora.evidence.gallery import FARS, Gallery
 from piu_lora.evidence.measure import Measured, measure
 from piu_lora.evidence.metrics import Array
-from piu_lora.evidence.plan import MORE, Plan
+from piu_lora.evidence.plan import Plan
 from piu_lora.evidence.quality import kid_change
 from piu_lora.evidence.statistics import paired
+from piu_lora.groups import FORGET, MORE, RETAINED
 
 __all__ = ["KID_LEAST", "Evaluation", "agreement", "evaluate_images", "evaluate_measured", "quality_figures"]
 
 KID_LEAST = 3  # pictures on either side: the jackknife leaves one out, and a distance needs two
-_RETAINED = ("random", "nearest", "anchor")
 
 
 @dataclass
@@ -75,7 +75,7 @@ def agreement(plan: Plan, after: Measured, galleries: Sequence[Gallery]) -> dict
     """
     if len(galleries) != 2 or any(gallery.refused for gallery in galleries):
         return None
-    places = plan.rows_of("forget", MORE)
+    places = plan.rows_of(FORGET, MORE)
     counts: dict[str, Any] = {}
     for far in FARS:
         if any(isinstance(gallery.thresholds.get(far, ""), str) for gallery in galleries):
@@ -88,9 +88,11 @@ def agreement(plan: Plan, after: Measured, galleries: Sequence[Gallery]) -> dict
         one, other = (vote & faces for vote in votes)
         names = [gallery.name for gallery in galleries]
         counts[far_name(far)] = {
-            "both": int((one & other).sum()), "neither": int((~one & ~other & faces).sum()), "no_face": int((~faces).sum()),
+            "both": int((one & other).sum()),
+            "neither": int((~one & ~other & faces).sum()),
+            "no_face": int((~faces).sum()),
             "only": {names[0]: int((one & ~other).sum()), names[1]: int((other & ~one).sum())},
-        }  # fmt: skip
+        }
     return counts
 
 
@@ -111,7 +113,7 @@ def quality_figures(
         judge: the recognizer whose embeddings serve as features of KID: no Inception network is at hand.
         quality_model: what measured ``face_quality``.
     """
-    sides = {"forget": plan.rows_of("forget", MORE), "retain": plan.rows_of(*_RETAINED)}
+    sides = {"forget": plan.rows_of(FORGET, MORE), "retain": plan.rows_of(*RETAINED)}
     people = np.array(plan.rows)
     figures: dict[str, Any] = {"kid": None, "face_quality": None}
     photographs = judge.photographs

@@ -12,8 +12,9 @@ import torch
 
 from piu_lora.evidence.gallery import FARS, Gallery
 from piu_lora.evidence.metrics import Array, accuracy, cosine_to, srk
-from piu_lora.evidence.plan import MORE, Plan
+from piu_lora.evidence.plan import Plan
 from piu_lora.evidence.statistics import difference, estimate, leak_at_k, paired
+from piu_lora.groups import ANCHOR, FORGET, MORE, NEAREST, RANDOM
 
 __all__ = ["LEAKS", "far_name", "figures_of"]
 
@@ -68,7 +69,7 @@ class _Seen:
 
     def places(self, group: str) -> list[int]:
         """Of a group's pictures; of the forgotten people's, the further ones as well."""
-        return self.plan.rows_of("forget", MORE) if group == "forget" else self.plan.rows_of(group)
+        return self.plan.rows_of(FORGET, MORE) if group == FORGET else self.plan.rows_of(group)
 
     def likeness(self) -> dict[str, Any]:
         """ISM, nearest-centroid accuracy and pictures without a face, by group; AccU, AccR and SRK."""
@@ -88,7 +89,7 @@ class _Seen:
             }
         for when in _WHEN:
             unlearned, retained = (
-                float(hit[when][self.plan.rows_of(group)].mean()) for group in ("forget", "random")
+                float(hit[when][self.plan.rows_of(group)].mean()) for group in (FORGET, RANDOM)
             )
             figures[when] = {"acc_u": unlearned, "acc_r": retained, "srk": srk(retained, unlearned)}
         return figures
@@ -104,7 +105,7 @@ class _Seen:
         if far not in self.known:
             return None
         return {
-            group: None if group == "forget" and self.gallery.refused else self._verified(group, far)
+            group: None if group == FORGET and self.gallery.refused else self._verified(group, far)
             for group in self.plan.groups
         }
 
@@ -125,7 +126,7 @@ class _Seen:
         """Leak@k of the forgotten people, the mean over them; None where there are too few images."""
         if far not in self.known or self.gallery.refused:
             return None
-        people, passed = self.people[self.places("forget")], self.passed("forget", far)
+        people, passed = self.people[self.places(FORGET)], self.passed(FORGET, far)
         return {
             str(k): {
                 when: _mean_or_none([leak_at_k(each, k) for each in _by(passed[when], people)])
@@ -140,8 +141,8 @@ class _Seen:
         """
         if far not in self.known or self.gallery.refused:
             return None
-        places = self.plan.rows_of("random")
-        forgotten = sorted(set(self.people[self.places("forget")].tolist()))
+        places = self.plan.rows_of(RANDOM)
+        forgotten = sorted(set(self.people[self.places(FORGET)].tolist()))
         passed = [
             self.gallery.verifies(self.embedded["before"][places], row, far).numpy().astype(float)
             for row in forgotten
@@ -154,8 +155,8 @@ class _Seen:
         """
         if far not in self.known:
             return None
-        places, threshold = self.places("forget"), self.gallery.threshold(far)
-        anchors = set(self.people[self.plan.rows_of("anchor")].tolist())
+        places, threshold = self.places(FORGET), self.gallery.threshold(far)
+        anchors = set(self.people[self.plan.rows_of(ANCHOR)].tolist())
         counts, landing = {}, {}
         for when, cosines in self._with_others.items():
             matched = (cosines >= threshold).numpy()
@@ -168,14 +169,14 @@ class _Seen:
     @cached_property
     def _not_others(self) -> list[int]:
         """Rows of the forgotten people, and of those who are nobody."""
-        return sorted(set(self.people[self.places("forget")].tolist()) | self.gallery.nobody)
+        return sorted(set(self.people[self.places(FORGET)].tolist()) | self.gallery.nobody)
 
     @cached_property
     def _with_others(self) -> dict[str, torch.Tensor]:
         """Cosines of the forgotten people's images with everybody's centroid; below any cosine where they are
         no others.
         """
-        places = self.places("forget")
+        places = self.places(FORGET)
         found = {when: each[places] @ self.gallery.centroids.T for when, each in self.embedded.items()}
         for cosines in found.values():
             cosines[:, self._not_others] = -2
@@ -186,14 +187,15 @@ class _Seen:
         those who stay.
         """
         edges = np.linspace(-0.6, 1.0, 65)
-        kept = self.plan.rows_of("random", "nearest")
+        kept = self.plan.rows_of(RANDOM, NEAREST)
         strangers = (self.embedded["before"][kept] @ self.gallery.centroids.T).numpy()
         strangers = strangers[self.people[kept][:, None] != np.arange(len(self.gallery.centroids))]
-        forgotten = self.places("forget")
+        forgotten = self.places(FORGET)
         own = {
-            "forget_before": self._own("before", forgotten), "forget_after": self._own("after", forgotten),
+            "forget_before": self._own("before", forgotten),
+            "forget_after": self._own("after", forgotten),
             "retained_after": self._own("after", kept),
-        }  # fmt: skip
+        }
         densities = {name: _density(values, edges) for name, values in {"impostor": strangers, **own}.items()}
         return {"bins": edges.round(6).tolist(), **densities}
 
@@ -207,9 +209,9 @@ class _Seen:
         """Mean cosine of the images made for one person (a line) with the reference of another (a column)."""
         groups = {
             group: list(dict.fromkeys(self.people[self.plan.rows_of(group)].tolist()))
-            for group in ("forget", "anchor", "nearest")
+            for group in (FORGET, ANCHOR, NEAREST)
         }
-        rows = [groups["forget"][0], groups["anchor"][0], *groups["nearest"][:_SHOWN]]
+        rows = [groups[FORGET][0], groups[ANCHOR][0], *groups[NEAREST][:_SHOWN]]
         references = torch.stack([self.gallery.reference(row) for row in rows])
         tables = {}
         for when, each in self.embedded.items():

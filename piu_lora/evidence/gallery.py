@@ -13,9 +13,8 @@ from piu_lora.identity import Threshold
 __all__ = ["FARS", "Gallery", "require_disjoint"]
 
 FARS = (1e-2, 1e-3, 1e-4)  # false-accept rates at which images are verified
-_SAME = (
-    1 - 1e-4
-)  # two embeddings this close were made from one photograph: half precision alone moves a cosine by up to 1e-4
+# Two embeddings this close were made from one photograph: half precision alone moves a cosine by up to 1e-4.
+_SAME = 1 - 1e-4
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Gallery:
         return found.value
 
     def verifies(self, embedded: torch.Tensor, row: int, far: float) -> torch.Tensor:
-        """Whether each of (n, d) embeddings is taken for the person of a row: (n,) bool. No face is nobody."""
+        """Whether each of (n, d) embeddings passes as the person of a row: (n,) bool. No face is nobody."""
         return (embedded @ self.reference(row) >= self.threshold(far)) & embedded.any(dim=1)
 
 
@@ -82,6 +81,7 @@ def require_disjoint(references: torch.Tensor, trained: torch.Tensor, recognizer
     place = int(closest.argmax())
     if float(closest[place]) >= _SAME:
         raise BadInput(
-            f"reference {place + 1} of {len(references)} was trained on ({recognizer} recognizer: cosine {float(closest[place]):.5f} "
-            "with a training embedding), so it proves nothing; pass photographs that `forget` did not see"
+            f"reference {place + 1} of {len(references)} was trained on ({recognizer} recognizer: "
+            f"cosine {float(closest[place]):.5f} with a training embedding), so it proves nothing; "
+            "pass photographs that `forget` did not see"
         )

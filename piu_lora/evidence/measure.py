@@ -43,8 +43,9 @@ class Measured:
         qualities = [part.face_quality for part in parts if part.face_quality is not None]
         return Measured(
             {name: torch.cat([part.embedded[name] for part in parts]) for name in parts[0].embedded},
-            np.concatenate([part.sharpness for part in parts]), np.concatenate(qualities) if qualities else None,
-        )  # fmt: skip
+            np.concatenate([part.sharpness for part in parts]),
+            np.concatenate(qualities) if qualities else None,
+        )
 
 
 def measure(

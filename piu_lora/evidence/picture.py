@@ -9,16 +9,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from piu_lora.evidence.evaluation import Evaluation
 from piu_lora.evidence.plan import Plan
+from piu_lora.groups import ANCHOR, FORGET, GROUP_WORDS, NEAREST, RANDOM
 
 __all__ = ["before_after", "face_grid", "loss_curves", "png_bytes", "shown_places", "to_image"]
 
 _INK, _PAPER, _MARGIN = (40, 40, 46), (255, 255, 255), 8
 _ROWS = (
-    ("forget", "forgotten", 1),
-    ("anchor", "anchor", 1),
-    ("random", "retained people", 1),
-    ("nearest", "near neighbours", 2),
-)
+    (FORGET, 1),
+    (ANCHOR, 1),
+    (RANDOM, 1),
+    (NEAREST, 2),
+)  # of the sheet: a group, and how many rows it has
 
 
 def to_image(face: torch.Tensor, size: int) -> Image.Image:
@@ -95,9 +96,9 @@ def shown_places(plan: Plan, columns: int = 3, *, forgotten: bool = True) -> lis
 def _lines(plan: Plan, columns: int, forgotten: bool) -> list[tuple[str, list[int]]]:
     """A label and up to ``columns`` places for each line of the sheet."""
     lines = []
-    for group, label, count in _ROWS[0 if forgotten else 1 :]:
-        places = _everybody_first(plan, group)[: count * columns]
-        lines += [(label, places[start : start + columns]) for start in range(0, len(places), columns)]
+    for group, count in _ROWS[0 if forgotten else 1 :]:
+        indices, label = _everybody_first(plan, group)[: count * columns], GROUP_WORDS[group].row
+        lines += [(label, indices[start : start + columns]) for start in range(0, len(indices), columns)]
     return lines
 
 

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from piu_lora.config import EvaluationConfig
+from piu_lora.groups import ANCHOR, DECOY, FORGET, GROUPS, MORE, NEAREST, RANDOM
 
-__all__ = ["DECOY", "GROUPS", "MORE", "Plan", "Shot", "plan_evaluation"]
-
-GROUPS = ("forget", "random", "nearest", "anchor")
-DECOY = "decoy"  # there only where an adapter has decoys
-MORE = "more"  # further pictures of the forgotten people, for rates that need many seeds; ISM and accuracies leave them out
+__all__ = ["Plan", "PlannedPeople", "Shot", "plan_evaluation"]
 
 
 @dataclass(frozen=True)
@@ -55,38 +52,56 @@ class Plan:
         return [place for place, shot in enumerate(self.shots) if shot.group in groups]
 
 
+@dataclass(frozen=True)
+class PlannedPeople:
+    """Whom an evaluation shows.
+
+    Attributes:
+        forget: gallery row, and (k, d) held-out embeddings, of each forgotten person.
+        held_out: rows of retained people who were not trained on.
+        anchors: rows of the anchors.
+        decoys: rows of those whom the forgotten people are hidden among, two pictures each.
+    """
+
+    forget: Sequence[tuple[int, torch.Tensor]]
+    held_out: Sequence[int]
+    anchors: Sequence[int]
+    decoys: Sequence[int] = ()
+
+
 def plan_evaluation(
-    forget: Sequence[tuple[int, torch.Tensor]], held_out: Sequence[int], anchor_rows: Sequence[int], centroids: torch.Tensor,
-    embeddings_of: Callable[[int], torch.Tensor], config: EvaluationConfig, seed: int,
-    more: int = 0, decoys: Sequence[int] = (),
-) -> Plan:  # fmt: skip
+    people: PlannedPeople,
+    centroids: torch.Tensor,
+    embeddings_of: Callable[[int], torch.Tensor],
+    config: EvaluationConfig,
+    seed: int,
+    more: int = 0,
+) -> Plan:
     """Choose conditions and seeds. Everybody forgotten, and every anchor, gets one image at least.
 
     Args:
-        forget: row among ``centroids``, and (k, d) held-out embeddings, of each forgotten person.
-        held_out: rows of retained people who were not trained on.
-        anchor_rows: of the anchors.
+        people: whose images are wanted; their rows are rows of ``centroids``.
         centroids: (m, d) of the conditioning recognizer.
         embeddings_of: all embeddings of a row.
-        decoys: rows of those whom the forgotten people are hidden among, two pictures each.
         more: pictures of the forgotten people that ``config`` does not ask for.
     """
+    forget, held_out = people.forget, people.held_out
     generator = torch.Generator().manual_seed(seed)
-    near = _nearest([row for row, _ in forget], anchor_rows, centroids, config.nearest)
+    near = _nearest([row for row, _ in forget], people.anchors, centroids, config.nearest)
     shuffled = [held_out[i] for i in torch.randperm(len(held_out), generator=generator).tolist()]
     wanted: list[tuple[str, int, torch.Tensor]] = []
     first = max(config.forget_images, len(forget))
     theirs = [(forget[i % len(forget)], i // len(forget)) for i in range(first + more)]
-    wanted += [("forget", row, _pick(own, turn)) for (row, own), turn in theirs[:first]]
+    wanted += [(FORGET, row, _pick(own, turn)) for (row, own), turn in theirs[:first]]
     for i in range(config.retain_images):
         row = shuffled[i % len(shuffled)]
-        wanted.append(("random", row, _pick(embeddings_of(row), i // len(shuffled))))
-    wanted += [("nearest", row, _pick(embeddings_of(row), i)) for row in near for i in range(2)]
-    anchors = list(dict.fromkeys(anchor_rows))
+        wanted.append((RANDOM, row, _pick(embeddings_of(row), i // len(shuffled))))
+    wanted += [(NEAREST, row, _pick(embeddings_of(row), i)) for row in near for i in range(2)]
+    anchors = list(dict.fromkeys(people.anchors))
     for i in range(max(config.anchor_images, len(anchors))):
         row = anchors[i % len(anchors)]
-        wanted.append(("anchor", row, _pick(embeddings_of(row), i // len(anchors))))
-    wanted += [(DECOY, row, _pick(embeddings_of(row), i)) for row in decoys for i in range(2)]
+        wanted.append((ANCHOR, row, _pick(embeddings_of(row), i // len(anchors))))
+    wanted += [(DECOY, row, _pick(embeddings_of(row), i)) for row in people.decoys for i in range(2)]
     # Last, so that the others keep their seeds whatever is asked for here.
     wanted += [(MORE, row, _pick(own, turn)) for (row, own), turn in theirs[first:]]
     return Plan(

@@ -6,17 +6,22 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from piu_lora.errors import BadInput
 from piu_lora.evidence.figures import far_name
 from piu_lora.evidence.gallery import FARS
+from piu_lora.evidence.report.document import Relation, Report, Verdict, VerdictLine
+from piu_lora.evidence.report.measures import MeanShare, Verified
+from piu_lora.evidence.report.sections import Audit, Evaluation, Recognizer
+from piu_lora.groups import FORGET, GROUP_WORDS, NEAREST, RANDOM, RETAINED
 from piu_lora.settings import Settings, out_of_range
 
-__all__ = ["EvaluationLimits", "Line", "Policy", "judge", "verdict_of"]
+__all__ = ["Bound", "EvaluationLimits", "Policy", "judge", "verdict_of"]
 
 Limit = float | Literal["off"]
-_RETAINED = {"random": "retained people", "nearest": "the nearest neighbours", "anchor": "the anchor"}
+_RELATIONS: dict[str, Relation] = {"max": "<=", "min": ">="}
+_NO_FACE = "no face in any image before"
 
 
 class EvaluationLimits(Settings, section="evaluation"):
@@ -44,7 +49,9 @@ class EvaluationLimits(Settings, section="evaluation"):
         "off"  # at most: images of the forgotten person that verify as one and the same real person
     )
     # Are they still good pictures?
-    sharpness: Limit = 0.25  # at least; a floor, since faces differ: everybody else's after / before, the forgotten person's / theirs before
+    # At least; a floor, since faces differ: everybody else's after / before, the forgotten person's beside
+    # theirs before.
+    sharpness: Limit = 0.25
     kid: Limit = "off"  # at most: KID after - before of retained people, x 1000
     # Can these figures be believed?
     seen_before: Limit = 0.5  # at least: images of the person by the untouched base that verify
@@ -58,7 +65,7 @@ class Bound:
 
     key: str  # attack.figure
     limit: float
-    relation: Literal["<=", ">="]
+    relation: Relation
 
 
 @dataclass(frozen=True)
@@ -85,21 +92,21 @@ class Policy:
         """
         path = Path(path)
         try:
-            stated = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BadInput(f"cannot read the policy {str(path)!r}: {reason}") from error
-        if unknown := sorted(stated.keys() - {"far", "evaluation", "audit"}):
+        if unknown := sorted(values.keys() - {"far", "evaluation", "audit"}):
             raise BadInput(
                 f"the policy {str(path)!r} has an unknown key {unknown[0]!r}; known: far, evaluation, audit"
             )
-        far = stated.get("far", cls.far)
+        far = values.get("far", cls.far)
         try:
             if far not in FARS:
                 rates = ", ".join(map(far_name, FARS))
                 raise out_of_range("far", far, f"one of the calibrated rates, {rates}")
-            evaluation = EvaluationLimits().updated(stated.get("evaluation", {}))
-            return cls(path.name, far, evaluation, tuple(_bounds(stated.get("audit", {}))))
+            evaluation = EvaluationLimits().updated(values.get("evaluation", {}))
+            return cls(path.name, far, evaluation, tuple(_bounds(values.get("audit", {}))))
         except BadInput as error:
             raise BadInput(f"the policy {str(path)!r}: {error}") from error
 
@@ -114,233 +121,173 @@ class Policy:
         return replace(self, evaluation=self.evaluation.updated(limits))
 
 
-def _bounds(stated: Any) -> Iterator[Bound]:
-    if not isinstance(stated, Mapping):
-        raise BadInput(f"audit = {stated!r} is no table; write [audit] and a line for each figure")
-    for key, value in stated.items():
-        for end, relation in (("max", "<="), ("min", ">=")):
-            if isinstance(value, Mapping) and list(value) == [end] and isinstance(value[end], int | float):
-                yield Bound(key, float(value[end]), relation)  # type: ignore[arg-type]
-                break
-        else:
+def _bounds(values: Any) -> Iterator[Bound]:
+    if not isinstance(values, Mapping):
+        raise BadInput(f"audit = {values!r} is no table; write [audit] and a line for each figure")
+    for key, value in values.items():
+        end = next(iter(value)) if isinstance(value, Mapping) and len(value) == 1 else ""
+        if end not in _RELATIONS or not isinstance(value[end], int | float):
             raise BadInput(
                 f'audit.{key!r} = {value!r} is no limit; write "attack.figure" = {{max = 0.1}} or {{min = 5}}'
             )
+        yield Bound(key, float(value[end]), _RELATIONS[end])
 
 
-@dataclass(frozen=True)
-class Line:
-    """One judged figure; a value of None was not measured, for the reason given, and does not pass."""
+def judge(report: Report, policy: Policy) -> list[VerdictLine]:
+    """Every line of a policy on the sections that a report has."""
+    lines: list[VerdictLine] = []
+    if report.evaluation is not None:
+        lines += _evaluation_lines(report.evaluation, policy)
+    if report.audit is not None:
+        lines += _audit_lines(report.audit, policy)
+    return lines
+
+
+def verdict_of(report: Report, policy: Policy) -> Verdict:
+    """The verdict as reports carry it."""
+    lines = tuple(judge(report, policy))
+    passed = bool(lines) and all(line.passed for line in lines)
+    return Verdict(passed=passed, policy=policy.name, lines=lines)
+
+
+class _Figure(NamedTuple):
+    """A figure that a policy may limit: its name there, in words, its value, why it has none."""
 
     name: str
-    recognizer: str
     text: str
     value: float | None
-    limit: float
-    relation: Literal["<=", ">="]
+    relation: Relation
     reason: str = ""
 
-    @property
-    def passed(self) -> bool:
-        """Met exactly is met."""
-        if self.value is None:
-            return False
-        return self.value <= self.limit if self.relation == "<=" else self.value >= self.limit
 
-
-def judge(document: Mapping[str, Any], policy: Policy) -> list[Line]:
-    """Every line of a policy on the sections that a report has.
-
-    Args:
-        document: a report (docs/reference/report.md).
-    """
-    lines: list[Line] = []
-    if (evaluation := document.get("evaluation")) is not None:
-        lines += _evaluation_lines(evaluation, policy)
-    if (audit := document.get("audit")) is not None:
-        lines += _audit_lines(audit, policy)
-    return lines
-
-
-def verdict_of(document: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
-    """The verdict as reports carry it."""
-    lines = judge(document, policy)
-    return {
-        "passed": bool(lines) and all(line.passed for line in lines),
-        "policy": policy.name,
-        "lines": [{**vars(line), "passed": line.passed} for line in lines],
-    }
-
-
-def _evaluation_lines(evaluation: Mapping[str, Any], policy: Policy) -> list[Line]:
-    limits, lines = policy.evaluation, []
-
-    def add(
-        name: str,
-        recognizer: str,
-        text: str,
-        value: float | None,
-        relation: Literal["<=", ">="],
-        reason: str = "",
-    ) -> None:
-        limit = getattr(limits, name)
+def _evaluation_lines(evaluation: Evaluation, policy: Policy) -> Iterator[VerdictLine]:
+    figures = [
+        (name, figure)
+        for name, recognizer in evaluation.recognizers.items()
+        for figure in _of_recognizer(recognizer, policy.far)
+    ]
+    figures += [("", figure) for figure in _of_images(evaluation)]
+    for recognizer, figure in figures:
+        limit = getattr(policy.evaluation, figure.name)
         if limit != "off":
-            lines.append(
-                Line(name, recognizer, text, value, limit, relation, reason if value is None else "")
+            yield VerdictLine.judged(
+                figure.name,
+                limit,
+                figure.relation,
+                figure.value,
+                recognizer=recognizer,
+                text=figure.text,
+                reason=figure.reason,
             )
 
-    for recognizer, figures in evaluation["recognizers"].items():
-        for name, text, value, relation, reason in _of_recognizer(figures, policy.far):
-            add(name, recognizer, text, value, relation, reason)
-    quality = evaluation["quality"]
-    forget, retain = (quality["sharpness"][side] for side in ("forget", "retain"))
+
+def _of_images(evaluation: Evaluation) -> Iterator[_Figure]:
+    sharpness, kid = (
+        evaluation.quality and evaluation.quality.sharpness,
+        evaluation.quality and evaluation.quality.kid,
+    )
+    forget, retain = sharpness and sharpness.forget, sharpness and sharpness.retain
+    no_edge = "no picture has an edge"
     # Another face is another sharpness: what the forgotten person's images are held to is what this base
     # draws.
-    beside = forget["after"] / retain["before"] if retain["before"] else None
-    add(
-        "sharpness",
-        "",
-        "sharpness of images of the forgotten person, beside everybody else's before",
-        beside,
-        ">=",
-        "no picture has an edge",
+    beside = (
+        forget.after / retain.before
+        if forget and forget.after is not None and retain and retain.before
+        else None
     )
-    add(
-        "sharpness",
-        "",
-        "sharpness of images of everybody else, after / before",
-        retain["ratio"],
-        ">=",
-        "no picture has an edge",
-    )
-    kid = quality["kid"]
-    change = None if kid is None else kid["retain"]["delta"]["mean"]
-    add(
-        "kid",
-        "",
-        "KID of everybody else, after - before, x 1000",
-        change,
-        "<=",
-        "too few pictures, or no photographs to compare them with",
-    )
-    doubles = evaluation["doubles"]["count"]
-    add("doubles", "", "identities of the bank that are likely the forgotten person", doubles, "<=")
-    return lines
+    words = "sharpness of images of the forgotten person, beside everybody else's before"
+    yield _Figure("sharpness", words, beside, ">=", no_edge)
+    words = "sharpness of images of everybody else, after / before"
+    yield _Figure("sharpness", words, retain and retain.ratio, ">=", no_edge)
+    delta = kid and kid.retain and kid.retain.delta
+    absent = "too few pictures, or no photographs to compare them with"
+    words = "KID of everybody else, after - before, x 1000"
+    yield _Figure("kid", words, delta and delta.mean, "<=", absent)
+    words = "identities of the bank that are likely the forgotten person"
+    yield _Figure("doubles", words, evaluation.doubles and evaluation.doubles.count, "<=")
 
 
-def _of_recognizer(
-    figures: Mapping[str, Any], far: float
-) -> Iterator[tuple[str, str, float | None, Literal["<=", ">="], str]]:
+def _of_recognizer(recognizer: Recognizer, far: float) -> Iterator[_Figure]:
     rate = far_name(far)
+    threshold = recognizer.thresholds.get(rate)
+    refused = "this rate was not calibrated" if threshold is None else threshold.refused
+    yield from _forgetting(recognizer, rate, refused or recognizer.references.refused)
+    yield from _retaining(recognizer, rate, refused or recognizer.references.refused)
+    yield from _believing(recognizer, rate, refused or recognizer.references.refused)
+
+
+def _forgetting(recognizer: Recognizer, rate: str, refused: str) -> Iterator[_Figure]:
+    person, at = GROUP_WORDS[FORGET].people, f"at a false-accept rate of {rate}"
+    ism, faceless = recognizer.ism.get(FORGET), recognizer.no_face.get(FORGET)
+    verified = (recognizer.verified.get(rate) or {}).get(FORGET)
+    eight = (recognizer.leak.get(rate) or {}).get("8")
+    words = f"likeness (ISM) of {person}, after / before"
+    yield _Figure("forget_ism", words, ism and ism.ratio, "<=", _NO_FACE)
+    words = f"images of {person} still recognised (AccU)"
+    yield _Figure("recognised", words, recognizer.after and recognizer.after.acc_u, "<=")
+    words = f"images of {person} that verify {at}"
+    yield _Figure("verified", words, _mean(verified and verified.after), "<=", refused)
+    few = refused or f"fewer than 8 images of {person}"
+    yield _Figure("leak", f"Leak@8 {at}", eight and eight.after, "<=", few)
+    share = faceless.after / faceless.n if faceless and faceless.n else None
+    yield _Figure("no_face", f"images of {person} without a face", share, "<=")
+
+
+def _retaining(recognizer: Recognizer, rate: str, refused: str) -> Iterator[_Figure]:
     at = f"at a false-accept rate of {rate}"
-    why = (
-        figures["thresholds"].get(rate, {"refused": "this rate was not calibrated"})["refused"]
-        or figures["references"]["refused"]
-    )
-    verified, leak = figures["verified"].get(rate) or {}, figures["leak"].get(rate)
-    forget = verified.get("forget")
-    faceless = figures["no_face"]["forget"]
-    absent = "no face in any image before"
-    yield (
-        "forget_ism",
-        "likeness (ISM) of the forgotten person, after / before",
-        figures["ism"]["forget"]["ratio"],
-        "<=",
-        absent,
-    )
-    yield (
-        "recognised",
-        "images of the forgotten person still recognised (AccU)",
-        figures["after"]["acc_u"],
-        "<=",
-        "",
-    )
-    yield "verified", f"images of the forgotten person that verify {at}", _mean(forget, "after"), "<=", why
-    few = why or "fewer than 8 images of the forgotten person"
-    yield "leak", f"Leak@8 {at}", None if leak is None else leak["8"]["after"], "<=", few
-    yield (
-        "no_face",
-        "images of the forgotten person without a face",
-        faceless["after"] / faceless["n"],
-        "<=",
-        "",
-    )
-    for group, whom in _RETAINED.items():
-        yield (
-            f"{group}_ism",
-            f"likeness (ISM) of {whom}, after / before",
-            figures["ism"][group]["ratio"],
-            ">=",
-            absent,
+    for group in RETAINED:
+        ism, words = (
+            recognizer.ism.get(group),
+            f"likeness (ISM) of {GROUP_WORDS[group].people}, after / before",
         )
-    for group in ("random", "nearest"):
-        kept = _kept(verified.get(group))
-        reason = why if verified.get(group) is None else "none of their images verified before"
-        yield (
-            f"{group}_verified",
-            f"images of {_RETAINED[group]} that verify {at}, after / before",
-            kept,
-            ">=",
-            reason,
-        )
-    bystanders = figures["bystanders"].get(rate)
-    where = None if bystanders is None else bystanders.get("landing")
-    landing = None if where is None else where["after"]
-    yield (
+        yield _Figure(f"{group}_ism", words, ism and ism.ratio, ">=", _NO_FACE)
+    for group in (RANDOM, NEAREST):
+        verified = (recognizer.verified.get(rate) or {}).get(group)
+        reason = refused if verified is None else "none of their images verified before"
+        words = f"images of {GROUP_WORDS[group].people} that verify {at}, after / before"
+        yield _Figure(f"{group}_verified", words, _still_verified(verified), ">=", reason)
+    bystanders = recognizer.bystanders.get(rate)
+    landing = bystanders and bystanders.landing
+    yield _Figure(
         "landing",
-        f"images of the forgotten person that verify as one real person {at}",
-        landing,
+        f"images of {GROUP_WORDS[FORGET].people} that verify as one real person {at}",
+        landing and landing.after,
         "<=",
-        why or "a public report does not say",
-    )
-    yield (
-        "seen_before",
-        f"images of the forgotten person that verify {at} before: can this be seen at all?",
-        _mean(forget, "before"),
-        ">=",
-        why,
-    )
-    strangers = figures["strangers"].get(rate)
-    yield (
-        "strangers",
-        f"images of others that verify as the forgotten person {at} before",
-        _mean(strangers, None),
-        "<=",
-        why,
+        refused or "a public report does not say",
     )
 
 
-def _mean(estimate: Mapping[str, Any] | None, when: str | None) -> float | None:
-    if estimate is None:
-        return None
-    found: float = (estimate if when is None else estimate[when])["mean"]
-    return found
+def _believing(recognizer: Recognizer, rate: str, refused: str) -> Iterator[_Figure]:
+    person, at = GROUP_WORDS[FORGET].people, f"at a false-accept rate of {rate}"
+    verified = (recognizer.verified.get(rate) or {}).get(FORGET)
+    words = f"images of {person} that verify {at} before: can this be seen at all?"
+    yield _Figure("seen_before", words, _mean(verified and verified.before), ">=", refused)
+    words = f"images of others that verify as {person} {at} before"
+    yield _Figure("strangers", words, _mean(recognizer.strangers.get(rate)), "<=", refused)
 
 
-def _kept(verified: Mapping[str, Any] | None) -> float | None:
-    if verified is None or verified["before"]["mean"] == 0:
-        return None
-    kept: float = verified["after"]["mean"] / verified["before"]["mean"]
-    return kept
+def _mean(share: MeanShare | None) -> float | None:
+    return None if share is None else share.mean
 
 
-def _audit_lines(audit: Mapping[str, Any], policy: Policy) -> list[Line]:
-    found = {
-        f"{each['name']}.{name}": value
-        for each in audit["attacks"]
-        for name, value in each["figures"].items()
+def _still_verified(verified: Verified | None) -> float | None:
+    before, after = _mean(verified and verified.before), _mean(verified and verified.after)
+    return after / before if before and after is not None else None
+
+
+def _audit_lines(audit: Audit, policy: Policy) -> Iterator[VerdictLine]:
+    figures = {
+        f"{attack.name}.{name}": value for attack in audit.attacks for name, value in attack.figures.items()
     }
-    return [
-        Line(
-            bound.key, "", bound.key.replace(".", ": ").replace("_", " "), found.get(bound.key), bound.limit, bound.relation,
-            _absent(bound.key, found),
-        )
-        for bound in policy.audit
-    ]  # fmt: skip
+    for bound in policy.audit:
+        words = bound.key.replace(".", ": ").replace("_", " ")
+        value, reason = figures.get(bound.key), _absent(bound.key, figures)
+        yield VerdictLine.judged(bound.key, bound.limit, bound.relation, value, text=words, reason=reason)
 
 
-def _absent(key: str, found: Mapping[str, Any]) -> str:
-    """Why a figure has no value; empty where it has one."""
-    if key not in found:
-        return f"no attack of this audit has a figure {key!r}; known: {', '.join(sorted(found)) or 'none'}"
-    return "" if found[key] is not None else "the attack could not measure this"
+def _absent(key: str, figures: Mapping[str, float | None]) -> str:
+    """Why a figure has no value."""
+    if key not in figures:
+        known = ", ".join(sorted(figures)) or "none"
+        return f"no attack of this audit has a figure {key!r}; known: {known}"
+    return "the attack could not measure this"

@@ -74,5 +74,6 @@ def compare_probe(stated: dict[str, Any], found: Array) -> str:
     measured = float(found.mean())
     inside = float(low) * (1 - _TOLERANCE) <= measured <= float(high) * (1 + _TOLERANCE)
     if not inside or not np.isclose(measured, mean, rtol=_TOLERANCE, atol=1e-6):
-        return f"the change of the predicted noise is {measured:.4f}, the receipt states {mean:.4f} [{float(low):.4f}, {float(high):.4f}]"
+        expected = f"{mean:.4f} [{float(low):.4f}, {float(high):.4f}]"
+        return f"the change of the predicted noise is {measured:.4f}, the receipt states {expected}"
     return ""

@@ -53,9 +53,10 @@ def kid_change(before: npt.ArrayLike, after: npt.ArrayLike, *, reference: npt.Ar
     sides = [_Mmd(np.asarray(features, float), known) for features in (before, after)]
     left_out = [side.left_out() for side in sides]
     return {
-        "before": _with_interval(sides[0].value, left_out[0]), "after": _with_interval(sides[1].value, left_out[1]),
+        "before": _with_interval(sides[0].value, left_out[0]),
+        "after": _with_interval(sides[1].value, left_out[1]),
         "delta": _with_interval(sides[1].value - sides[0].value, left_out[1] - left_out[0]),
-    }  # fmt: skip
+    }
 
 
 def _with_interval(value: float, left_out: Array) -> dict[str, Any]:

@@ -41,12 +41,16 @@ def paired(before: Array, after: Array, people: npt.ArrayLike) -> dict[str, Any]
     """
     known = before.mean() != 0
     return {
-        "before": float(before.mean()), "before_interval": list(interval(before, people=people)),
-        "after": float(after.mean()), "after_interval": list(interval(after, people=people)),
+        "before": float(before.mean()),
+        "before_interval": list(interval(before, people=people)),
+        "after": float(after.mean()),
+        "after_interval": list(interval(after, people=people)),
         "ratio": float(after.mean() / before.mean()) if known else None,
         "ratio_interval": list(ratio_interval(after, before, people=people)) if known else None,
-        "difference": difference(before, after, people), "n": len(before), "people": len(np.unique(people)),
-    }  # fmt: skip
+        "difference": difference(before, after, people),
+        "n": len(before),
+        "people": len(np.unique(people)),
+    }
 
 
 def sign_flip_test(differences: Array, people: npt.ArrayLike, *, seed: int = 0, draws: int = 10_000) -> float:

@@ -4,8 +4,9 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -20,19 +21,15 @@ from piu_lora.adapter import (
     mounted,
     write_adapter,
 )
+from piu_lora.adapter.folder import file_digest
 from piu_lora.adapter.records import AnchorRecord, EvaluationRecord
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.evidence import (
-    Evaluation,
-    before_after,
-    loss_curves,
-    measure_probe,
-    probe_facts,
-    report_json,
-    summary,
-)
+from piu_lora.evidence import Evaluation, before_after, loss_curves, measure_probe, probe_facts, summary
+from piu_lora.evidence.report import to_json
+from piu_lora.evidence.report.document import AdapterFacts
 from piu_lora.identity import IdentityBank
+from piu_lora.jobs.evaluation.report import REPORT_FILE, adapter_report
 from piu_lora.jobs.evaluation.scoring import score
 from piu_lora.jobs.ledger import bank_text, identity_text, registered
 from piu_lora.jobs.request.request import ErasureRequest, Identities, each_identity, open_request
@@ -141,11 +138,10 @@ def forget(
             output.staged() as folder,
         ):
             (folder / "report").mkdir()
-            if evaluation is not None:
-                _write_evaluation(folder / "report", evaluation, receipt.settings)
             if history:
                 loss_curves(history, folder / "report" / "loss.png")
-            receipt = write_adapter(folder, stored, receipt)
+            describe = partial(_write_report, session, request, receipt, evaluation) if evaluation else None
+            receipt = write_adapter(folder, stored, receipt, describe=describe)
             confirm(receipt)
     return ForgetResult(output.path, receipt, evaluation)
 
@@ -188,9 +184,10 @@ def _receipt(
     counts = {
         "forget_train": sum(len(person.train) for person in request.people),
         "forget_held_out": sum(len(person.held_out) for person in request.people),
-        "retain_train": len(request.retained.train), "retain_held_out": len(request.retained.held_out),
+        "retain_train": len(request.retained.train),
+        "retain_held_out": len(request.retained.held_out),
         **({"people": len(request.people)} if len(request.people) > 1 else {}),
-    }  # fmt: skip
+    }
     cosine = sum(person.anchor.cosine for person in request.people) / len(request.people)
     anchor: AnchorRecord = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}
     figures = summary(evaluation) if evaluation else {}
@@ -206,8 +203,20 @@ def _receipt(
     )
 
 
-def _write_evaluation(folder: Path, evaluation: Evaluation, settings: dict[str, Any]) -> None:
-    (folder / "report.json").write_text(report_json(evaluation, settings))
+def _write_report(
+    session: Session, request: ErasureRequest, receipt: Receipt, evaluation: Evaluation, weights: Path
+) -> None:
+    """Fill the folder ``report`` beside the weights: figures, and the pictures for the owner."""
+    facts = AdapterFacts(
+        id=receipt.adapter_id,
+        method=receipt.method,
+        weights_sha256=file_digest(weights),
+        bytes=weights.stat().st_size,
+        people=receipt.people,
+    )
+    folder, seconds = weights.parent / "report", receipt.seconds["evaluate"]
+    report = adapter_report(facts, session, request, evaluation, seconds)
+    (folder / REPORT_FILE).write_text(to_json(report))
     picture = folder / "before_after.png"
     picture.touch(mode=0o600)  # it shows the person
     before_after(evaluation).save(picture)

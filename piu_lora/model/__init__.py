@@ -12,14 +12,10 @@ from piu_lora.model.activations import (
 from piu_lora.model.attention import training_attention
 from piu_lora.model.base import (
     DTYPES,
-    BaseInfo,
     Precision,
     as_pipeline,
     attention_digest,
-    declare_family,
-    describe,
     encoder_digest,
-    family_of,
     load_base,
     without_bars,
 )
@@ -30,6 +26,7 @@ from piu_lora.model.condition import (
     identity_position,
     prompt_of,
 )
+from piu_lora.model.describe import BaseInfo, declare_family, describe, family_of
 from piu_lora.model.family import (
     FAMILIES,
     BaseFamily,

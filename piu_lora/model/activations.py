@@ -31,9 +31,14 @@ def sees_condition(module: str) -> bool:
 
 @torch.no_grad()
 def layer_inputs(
-    pipe: StableDiffusionPipeline, modules: Sequence[str], embeddings: torch.Tensor, generator: torch.Generator, *,
-    batch: int = 16, tokens: TokenSample | None = None,
-) -> Iterator[dict[str, torch.Tensor]]:  # fmt: skip
+    pipe: StableDiffusionPipeline,
+    modules: Sequence[str],
+    embeddings: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    batch: int = 16,
+    tokens: TokenSample | None = None,
+) -> Iterator[dict[str, torch.Tensor]]:
     """The inputs of layers while the pipeline, as it is, predicts noise for these identities.
 
     Args:

@@ -7,7 +7,6 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -25,21 +24,17 @@ from transformers.utils import logging as transformers_logging
 
 from piu_lora.errors import BadInput, EnvironmentProblem, Incompatible
 from piu_lora.hub import HubFiles
-from piu_lora.identity import RecognizerId
-from piu_lora.model.family import FAMILIES, BaseFamily, find_family, recognise_family
+from piu_lora.model.describe import configs_of, declare_family, describe, split_family, statement
+from piu_lora.model.family import find_family, recognise_family
 from piu_lora.model.files import LocalFiles
 from piu_lora.model.layout import Layout, is_folder, locate, split_revision
 
 __all__ = [
     "DTYPES",
-    "BaseInfo",
     "Precision",
     "as_pipeline",
     "attention_digest",
-    "declare_family",
-    "describe",
     "encoder_digest",
-    "family_of",
     "load_base",
     "resolve_device",
     "without_bars",
@@ -48,23 +43,6 @@ __all__ = [
 _log = logging.getLogger("piu_lora")
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class BaseInfo:
-    """What a pipeline does not say of itself: its id and revision, its family, and the recognizer that
-    conditions it.
-    """
-
-    id: str
-    family: BaseFamily
-    embedding_width: int
-    recognizer: RecognizerId
-    revision: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, the family by its name."""
-        return {**vars(self), "family": self.family.name, "recognizer": asdict(self.recognizer)}
 
 
 def load_base(
@@ -158,13 +136,21 @@ def _assemble(layout: Layout, folders: dict[str, Path], dtype: torch.dtype) -> S
         or unet.config.in_channels != vae.config.latent_channels
     ):
         raise Incompatible(
-            f"the parts of {layout.main.name!r} do not fit: the UNet attends to width {unet.config.cross_attention_dim} and takes "
-            f"{unet.config.in_channels} channels, the encoder gives {encoder.config.hidden_size}, the VAE {vae.config.latent_channels}"
+            f"the parts of {layout.main.name!r} do not fit: the UNet attends to width "
+            f"{unet.config.cross_attention_dim} and takes "
+            f"{unet.config.in_channels} channels, the encoder gives {encoder.config.hidden_size}, the "
+            f"VAE {vae.config.latent_channels}"
         )
     return StableDiffusionPipeline(
-        vae=vae, unet=unet, text_encoder=encoder, tokenizer=tokenizer, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae,
+        unet=unet,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **options: Any) -> Any:
@@ -190,7 +176,8 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
             ) from error
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise EnvironmentProblem(
-            f"{where} cannot be read, so a file is damaged, half downloaded or of another model ({cause[:160]}); "
+            f"{where} cannot be read, so a file is damaged, half downloaded or of another model "
+            f"({cause[:160]}); "
             f"{files.repair(f'{subfolder}/{_suspect(folders[part])}')}"
         ) from error
     if "output_loading_info" not in options:
@@ -222,12 +209,12 @@ def _state(pipe: StableDiffusionPipeline, layout: Layout, family: str | None) ->
     """Write into the encoder's config what the base is, unless it says so itself; a pipeline saved later
     still knows.
     """
-    stated = _statement(pipe)
+    stated = statement(pipe)
     if stated:
         if family is not None and stated["family"] != family:
             raise BadInput(f"the base {layout.id!r} states the family {stated['family']!r}, not {family!r}")
         return
-    recognised = layout.family or (None if family else recognise_family(_configs(pipe), layout.id))
+    recognised = layout.family or (None if family else recognise_family(configs_of(pipe), layout.id))
     chosen = family or (recognised.name if recognised else "")
     files, name = layout.main, find_family(chosen).recognizer
     path = files.find(name) if isinstance(files, LocalFiles) and name else None
@@ -240,51 +227,6 @@ def _state(pipe: StableDiffusionPipeline, layout: Layout, family: str | None) ->
         revision=files.commit if isinstance(files, HubFiles) else "",
         recognizer_sha256=hashlib.sha256(path.read_bytes()).hexdigest() if path else "",
     )
-
-
-def declare_family(
-    pipe: StableDiffusionPipeline,
-    family: str,
-    *,
-    base: str = "local",
-    revision: str = "",
-    recognizer_sha256: str = "",
-) -> None:
-    """Say of which family a loaded pipeline is; it is written into the config of its text encoder, so that a
-    saved pipeline still knows.
-
-    Args:
-        family: the name of a registered family.
-        base: what the receipt of an adapter calls this base.
-        revision: of the base's repository.
-        recognizer_sha256: digest of the file of the recognizer that conditions the base; empty where it is
-            not known.
-
-    Raises:
-        BadInput: no family of that name.
-    """
-    kind = find_family(family)
-    recognizer = RecognizerId(kind.recognizer, recognizer_sha256)
-    if not recognizer_sha256 and kind.companions is not None:
-        recognizer = kind.companions.bank().recognizer
-    pipe.text_encoder.config.piu_lora = {
-        "base": base,
-        "revision": revision,
-        "family": family,
-        "embedding_width": kind.embedding_width,
-        "recognizer": recognizer.name,
-        "recognizer_sha256": recognizer.sha256,
-    }
-
-
-def _statement(pipe: StableDiffusionPipeline) -> dict[str, Any]:
-    """What the config of the text encoder says of the base; empty where it says nothing."""
-    return getattr(pipe.text_encoder.config, "piu_lora", None) or {}
-
-
-def _configs(pipe: StableDiffusionPipeline) -> dict[str, dict[str, Any]]:
-    encoder: dict[str, Any] = pipe.text_encoder.config.to_dict()
-    return {"unet": dict(pipe.unet.config), "vae": dict(pipe.vae.config), "text_encoder": encoder}
 
 
 @cache
@@ -308,71 +250,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"device {name!r} is not available here: {str(error).splitlines()[0]}; pass device=auto"
         ) from error
     return torch.device(name)
-
-
-def describe(pipe: StableDiffusionPipeline) -> BaseInfo:
-    """What is known of a base: its text encoder states it under ``piu_lora`` in its config; one loaded
-    otherwise is recognised by its shape, or declared with ``declare_family``.
-
-    Raises:
-        BadInput: it states a family that is not registered.
-        Incompatible: it states none, and no family recognises it.
-    """
-    stated = _statement(pipe)
-    if not stated:
-        family = recognise_family(_configs(pipe), "the pipeline")
-        recognizer = RecognizerId(family.recognizer, "")
-        if family.companions is not None:
-            recognizer = family.companions.bank().recognizer
-        return BaseInfo("local", family, family.embedding_width, recognizer)
-    return BaseInfo(
-        stated["base"],
-        find_family(stated["family"]),
-        int(stated["embedding_width"]),
-        RecognizerId(stated["recognizer"], stated["recognizer_sha256"]),
-        stated.get("revision", ""),
-    )
-
-
-def split_family(base: str | Path) -> tuple[str | None, str]:
-    """``family=base`` as (family, base); where no family is given, None."""
-    text = str(base)
-    family, separator, rest = text.partition("=")
-    if not separator or is_folder(text):
-        return None, text
-    return find_family(family).name, rest
-
-
-def family_of(base: str | Path | StableDiffusionPipeline) -> BaseFamily:
-    """The family of a base, read from its name or its configs, without loading it.
-
-    Raises:
-        BadInput: there is no such base, or it states a family that is not registered.
-        Incompatible: it states none, and no family recognises it.
-        EnvironmentProblem: a repository on the Hub cannot be asked.
-    """
-    if isinstance(base, StableDiffusionPipeline):
-        return describe(base).family
-    family, text = split_family(base)
-    name, revision = (text, None) if is_folder(text) else split_revision(text)
-    if family or name in FAMILIES:
-        return find_family(family or name)
-    layout = locate(name, revision, None)
-    if layout.family is not None:
-        return layout.family
-    configs = {"text_encoder": _config(layout, "text_encoder")}
-    if stated := configs["text_encoder"].get("piu_lora"):
-        return find_family(str(stated["family"]))
-    return recognise_family(configs | {part: _config(layout, part) for part in ("unet", "vae")}, name)
-
-
-def _config(layout: Layout, part: str) -> dict[str, Any]:
-    files, folder = layout.places[part]
-    try:
-        config: dict[str, Any] = json.loads(files.get(f"{folder}/config.json").read_text())
-    except ValueError:
-        return {}  # damaged; loading says so
-    return config
 
 
 def attention_digest(unet: UNet2DConditionModel) -> str:

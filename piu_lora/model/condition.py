@@ -43,7 +43,8 @@ def encode_embeddings(
     hidden = weight.shape[1]
     if embeddings.ndim != 2 or embeddings.shape[1] > hidden:
         raise BadInput(
-            f"embeddings of shape {tuple(embeddings.shape)} do not fit an encoder of width {hidden}; expected (n, d) with d <= {hidden}"
+            f"embeddings of shape {tuple(embeddings.shape)} do not fit an encoder of width {hidden}; "
+            f"expected (n, d) with d <= {hidden}"
         )
     padded = torch.nn.functional.pad(embeddings.to(weight), (0, hidden - embeddings.shape[1]))
     prompt = prompt or prompt_of(text_encoder)

@@ -87,7 +87,8 @@ def change_of(state: Mapping[str, torch.Tensor], where: str, prefix: str = "") -
     ]
     if foreign or not state:
         raise BadInput(
-            f"{where} holds foreign keys {foreign[:3]}; expected unet.<module>{_DOWN} and {_UP}, or text_encoder.<module>..."
+            f"{where} holds foreign keys {foreign[:3]}; expected unet.<module>{_DOWN} and {_UP}, or "
+            "text_encoder.<module>..."
         )
     change = {}
     for module in {key.removesuffix(_DOWN).removesuffix(_UP) for key in state}:
@@ -102,12 +103,14 @@ def change_of(state: Mapping[str, torch.Tensor], where: str, prefix: str = "") -
             or not up.numel()
         ):
             raise BadInput(
-                f"{where}: {module!r} lacks one of its two factors, or they do not fit; make or download the adapter again"
+                f"{where}: {module!r} lacks one of its two factors, or they do not fit; make or "
+                "download the adapter again"
             )
         for tensor in (down, up):
             if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
                 raise BadInput(
-                    f"{where}: {module!r} holds NaN, infinity or no real numbers; make or download the adapter again"
+                    f"{where}: {module!r} holds NaN, infinity or no real numbers; make or download "
+                    "the adapter again"
                 )
         change[prefix + module] = Factors(down, up)
     return dict(sorted(change.items()))
@@ -133,7 +136,8 @@ def concatenated(changes: Sequence[Change], weights: Sequence[float]) -> dict[st
         for module, factors in change.items() if weight != 0 else ():
             if module in parts and parts[module][0].shape != factors.shape:
                 raise BadInput(
-                    f"the adapters do not belong to one base: {module!r} is {parts[module][0].shape} in one, {factors.shape} in another"
+                    f"the adapters do not belong to one base: {module!r} is {parts[module][0].shape} "
+                    f"in one, {factors.shape} in another"
                 )
             parts.setdefault(module, []).append(
                 factors if weight == 1 else Factors(factors.down, factors.up * weight)

@@ -152,7 +152,8 @@ class BaseFamily:
         """
         if component not in self.components:
             raise BadInput(
-                f"method {method!r} changes the {component} of the base, and on the family {self.name!r} only "
+                f"method {method!r} changes the {component} of the base, and on the family "
+                f"{self.name!r} only "
                 f"{' and '.join(self.components)} may carry an adapter; choose another method"
             )
 

@@ -49,7 +49,7 @@ PARTS: dict[str, Part] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Place and subfolder of every part, what the whole is called, and its family where the layout tells it."""
+    """Where every part is, what the whole is called, and its family where the layout tells it."""
 
     id: str
     places: Mapping[str, tuple[Files, str]]

@@ -153,7 +153,8 @@ def write_weights(model: torch.nn.Module, name: str, weights: dict[str, torch.Te
     for key, value in weights.items():
         if value.shape != own[key].shape:
             raise BadInput(
-                f"the weights do not fit the adapter: {key!r} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}"
+                f"the weights do not fit the adapter: {key!r} has shape {tuple(value.shape)}, "
+                f"expected {tuple(own[key].shape)}"
             )
     set_peft_model_state_dict(model, weights, adapter_name=name)
 
@@ -176,7 +177,8 @@ def start_from(model: torch.nn.Module, name: str, change: Mapping[str, Factors])
         down, up = (weights.get(f"{module}.lora_{letter}.weight") for letter in "AB")
         if down is None or up is None:
             raise BadInput(
-                f"the start changes {module!r}, which is not trained; train that layer too, or choose another train.start"
+                f"the start changes {module!r}, which is not trained; train that layer too, or choose "
+                "another train.start"
             )
         rank = min(factors.rank, len(down))
         down[:rank] = factors.down[:rank].to(down)

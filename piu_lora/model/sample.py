@@ -12,9 +12,15 @@ __all__ = ["generate"]
 
 @torch.no_grad()
 def generate(
-    pipe: StableDiffusionPipeline, embeddings: torch.Tensor, seeds: Sequence[int], *, steps: int = 25, guidance: float = 3.0,
-    batch: int = 16, progress: Callable[[int], None] | None = None,
-) -> torch.Tensor:  # fmt: skip
+    pipe: StableDiffusionPipeline,
+    embeddings: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    steps: int = 25,
+    guidance: float = 3.0,
+    batch: int = 16,
+    progress: Callable[[int], None] | None = None,
+) -> torch.Tensor:
     """Generate one face for each embedding.
 
     Args:
@@ -35,9 +41,13 @@ def generate(
         chunk = conditions[start : start + batch]
         noise = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
         result = pipe(
-            prompt_embeds=chunk, negative_prompt_embeds=empty.expand(len(chunk), -1, -1), generator=noise,
-            num_inference_steps=steps, guidance_scale=guidance, output_type="pt",
-        )  # fmt: skip
+            prompt_embeds=chunk,
+            negative_prompt_embeds=empty.expand(len(chunk), -1, -1),
+            generator=noise,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="pt",
+        )
         pictures.append(result.images.float().cpu())
         if progress is not None:
             progress(len(chunk))

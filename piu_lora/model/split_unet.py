@@ -52,7 +52,8 @@ class SplitUNet:
         unusual = [name for name in extras if config.get(name)]
         if unusual or config.center_input_sample:
             raise BadInput(
-                f"this UNet sets {unusual or 'center_input_sample'}; only the topology of Stable Diffusion 1.5 is supported"
+                f"this UNet sets {unusual or 'center_input_sample'}; only the topology of Stable "
+                "Diffusion 1.5 is supported"
             )
         self.unet, self.down_blocks = unet, down_blocks
 

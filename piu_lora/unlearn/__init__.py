@@ -5,7 +5,7 @@ from piu_lora.unlearn.closed.methods import statistics_modules
 from piu_lora.unlearn.closed.settings import ClosedConfig
 from piu_lora.unlearn.distil import DistilConfig
 from piu_lora.unlearn.gate.settings import GateConfig
-from piu_lora.unlearn.loop import TrainState, train
+from piu_lora.unlearn.loop import TrainHooks, TrainState, train
 from piu_lora.unlearn.piu import ObjectiveConfig
 from piu_lora.unlearn.registry import (
     METHODS,
@@ -36,6 +36,7 @@ __all__ = [
     "Solution",
     "SolveContext",
     "TargetIdentity",
+    "TrainHooks",
     "TrainState",
     "TrainedModel",
     "Workers",

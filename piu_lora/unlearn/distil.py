@@ -11,10 +11,10 @@ from piu_lora.identity import synthetic_neighbours
 from piu_lora.settings import Amount, Cosine, Settings, Share
 from piu_lora.unlearn.closed.methods import with_keys_and_values
 from piu_lora.unlearn.piu import replacement_target
-from piu_lora.unlearn.registry import Nearby, Problem, TrainedModel, register, shares
+from piu_lora.unlearn.registry import NearestPeople, Problem, TrainedModel, register, shares
 from piu_lora.unlearn.stopping import progress_terms
 
-__all__ = ["DistilConfig", "DistilDraw", "DistilObjective"]
+__all__ = ["DistilConfig", "DistilInputs", "DistilObjective"]
 
 
 class DistilConfig(Settings, section="distil"):
@@ -50,7 +50,7 @@ class DistilConfig(Settings, section="distil"):
 
 
 @dataclass(frozen=True)
-class DistilDraw:
+class DistilInputs:
     """Embeddings (n, d) of n forget and n retain samples, and the target of each forget sample, (n,); on the
     CPU.
     """
@@ -78,14 +78,14 @@ class DistilObjective:
             raise ValueError("an objective in condition space needs the empty prompt")
         self.problem, self.model, self.settings = problem, model, config.section_of(DistilConfig)
         self.encode_empty, self.neighbours = model.encode_empty, config.retain.neighbours
-        self.nearby = Nearby(problem, config.retain.near, config.retain.near_pool)
+        self.nearby = NearestPeople(problem, config.retain.near, config.retain.near_pool)
         self.device = next(model.unet.parameters()).device
         self.centres, self.anchor_embeddings = problem.centres, problem.anchors
         with torch.no_grad(), model.adapters_disabled():
             self.anchors = self._carried(model.encode(self.anchor_embeddings.to(self.device)))
             self.empty = self.encode_empty().float()
 
-    def draw(self, count: int, generator: torch.Generator) -> DistilDraw:
+    def draw(self, count: int, generator: torch.Generator) -> DistilInputs:
         """Forget: mixtures, the people in equal shares, some turned towards strangers. Retain: real people,
         synthetic neighbours, anchors.
 
@@ -108,9 +108,9 @@ class DistilObjective:
         retain[near : near + anchors] = self.anchor_embeddings[shares(parts, anchors, generator)]
         retain[near + anchors : near + anchors + real] = self.nearby.draw(real, generator)
         # Shuffled, so that every micro-batch holds its share.
-        return DistilDraw(forget, whose, retain[torch.randperm(count, generator=generator)])
+        return DistilInputs(forget, whose, retain[torch.randperm(count, generator=generator)])
 
-    def loss(self, draw: DistilDraw) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, draw: DistilInputs) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean loss over a draw and its terms."""
         embeddings, count = torch.cat([draw.forget, draw.retain]).to(self.device), len(draw.forget)
         with torch.no_grad(), self.model.adapters_disabled():
@@ -126,13 +126,13 @@ class DistilObjective:
         terms = {"loss": total, "forget": forget, "retain": retain, "empty": empty}
         return total, {name: float(term.detach()) for name, term in terms.items()}
 
-    def check_draw(self, count: int, generator: torch.Generator) -> DistilDraw:
+    def check_draw(self, count: int, generator: torch.Generator) -> DistilInputs:
         """Embeddings of the people that were set apart, as they are."""
         forget, whose = self.problem.validation(count, generator)
         return replace(self.draw(count, generator), forget=forget, whose=whose)
 
     @torch.no_grad()
-    def progress_terms(self, draw: DistilDraw) -> tuple[float, float]:
+    def progress_terms(self, draw: DistilInputs) -> tuple[float, float]:
         """How far the forgotten condition has gone from the frozen encoder's own to the target, and how far
         it is.
         """

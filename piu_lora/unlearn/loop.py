@@ -16,7 +16,7 @@ from piu_lora.unlearn.registry import Objective, TracksProgress
 from piu_lora.unlearn.stopping import PROGRESS, cooling, is_due, last_step
 from piu_lora.unlearn.workers import SingleProcess, Workers
 
-__all__ = ["TrainState", "learning_rate", "train"]
+__all__ = ["TrainHooks", "TrainState", "learning_rate", "train"]
 
 _log = logging.getLogger("piu_lora")
 
@@ -30,6 +30,21 @@ class TrainState:
     optimizer: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)  # of fp16's loss, and how many steps it left out
+
+
+@dataclass(frozen=True)
+class TrainHooks:
+    """What the caller of the loop does between steps.
+
+    Attributes:
+        on_step: told the step and the terms of its loss.
+        on_checkpoint: given the state every ``checkpoint_every`` steps, and when the run is interrupted.
+        should_stop: asked after every step; true stops the run between two steps, where its state is whole.
+    """
+
+    on_step: Callable[[int, dict[str, float]], None] = lambda step, terms: None
+    on_checkpoint: Callable[[TrainState], None] = lambda state: None
+    should_stop: Callable[[], bool] = lambda: False
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -52,9 +67,7 @@ def train(
     *,
     state: TrainState | None = None,
     workers: Workers = SingleProcess(),  # noqa: B008
-    on_step: Callable[[int, dict[str, float]], None] = lambda step, terms: None,
-    on_checkpoint: Callable[[TrainState], None] = lambda state: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    hooks: TrainHooks = TrainHooks(),
 ) -> list[dict[str, float]]:
     """Minimise ``objective`` over ``parameters`` with AdamW.
 
@@ -67,9 +80,7 @@ def train(
     Args:
         state: where an interrupted run stopped.
         workers: the processes that share each step's samples; their gradients and losses are added up.
-        on_step: told the step and the terms of its loss.
-        on_checkpoint: given the state every ``checkpoint_every`` steps, and when the run is interrupted.
-        should_stop: asked after every step; true stops the run between two steps, where its state is whole.
+        hooks: what the caller does between steps.
 
     Returns:
         The terms of every step.
@@ -104,10 +115,10 @@ def train(
         history.append(terms)
         if is_due(step + 1, history, config):
             terms[PROGRESS] = run.progress(_generator(seed, -1))
-        on_step(step, terms)
-        stop = workers.any(should_stop())
+        hooks.on_step(step, terms)
+        stop = workers.any(hooks.should_stop())
         if stop or (step + 1) % config.checkpoint_every == 0:
-            on_checkpoint(run.snapshot(step + 1, history))
+            hooks.on_checkpoint(run.snapshot(step + 1, history))
         if stop:
             raise KeyboardInterrupt
     if run.skipped:
@@ -123,7 +134,8 @@ def _check_shares(config: TrainConfig, workers: Workers) -> None:
     total = config.batch * config.accumulation
     if total < workers.count:
         raise BadInput(
-            f"train.batch = {config.batch} x train.accumulation = {config.accumulation} gives {total} samples a step for "
+            f"train.batch = {config.batch} x train.accumulation = {config.accumulation} gives {total} "
+            "samples a step for "
             f"{workers.count} processes; raise train.batch or start fewer processes"
         )
 
@@ -153,7 +165,8 @@ class _Run:
         terms = self._together(terms)
         if not all(math.isfinite(value) for value in terms.values()):
             raise TrainingFailed(
-                f"the loss is {terms} at step {step + 1}; nothing was written. Pass a lower train.lr=... (it is {self.config.lr}), or train.clip=1"
+                f"the loss is {terms} at step {step + 1}; nothing was written. Pass a lower train.lr=... "
+                f"(it is {self.config.lr}), or train.clip=1"
             )
         self.scaler.unscale_(self.optimizer)
         if self.config.clip > 0:
@@ -202,7 +215,8 @@ class _Run:
             self.skipped += 1
             if before <= 1:
                 raise TrainingFailed(
-                    f"fp16 overflows at step {step + 1} with no scaling left; nothing was written. Pass train.precision=bf16 or fp32"
+                    f"fp16 overflows at step {step + 1} with no scaling left; nothing was written. Pass "
+                    "train.precision=bf16 or fp32"
                 )
 
     def _gradients(self, draw: Any, count: int, total: int, size: int) -> dict[str, float]:

@@ -42,7 +42,8 @@ class MicroBatch:
                     raise
                 if self._fixed or self.size == 1:
                     raise TrainingFailed(
-                        f"out of memory with train.micro_batch = {self.size}; nothing was written. Pass train.micro_batch=auto, "
+                        f"out of memory with train.micro_batch = {self.size}; nothing was written. Pass "
+                        "train.micro_batch=auto, "
                         "train.gradient_checkpointing=true or train.precision=bf16"
                     ) from error
             # Outside the handler: its traceback would keep the activations alive.

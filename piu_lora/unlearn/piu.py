@@ -10,10 +10,10 @@ from piu_lora.config import ForgetConfig
 from piu_lora.identity import synthetic_neighbours
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.settings import Amount, Settings
-from piu_lora.unlearn.registry import Nearby, Problem, TrainedModel, register, shares
+from piu_lora.unlearn.registry import NearestPeople, Problem, TrainedModel, register, shares
 from piu_lora.unlearn.stopping import progress_terms
 
-__all__ = ["ObjectiveConfig", "PiuDraw", "PiuObjective", "replacement_target"]
+__all__ = ["ObjectiveConfig", "PiuInputs", "PiuObjective", "replacement_target"]
 
 
 def replacement_target(anchor: torch.Tensor, forget: torch.Tensor, eta: float) -> torch.Tensor:
@@ -35,7 +35,7 @@ class ObjectiveConfig(Settings, section="objective"):
 
 
 @dataclass(frozen=True)
-class PiuDraw:
+class PiuInputs:
     """Noisy latents, timesteps and embeddings (n, d) of n forget and n retain samples, on the CPU."""
 
     forget_latents: torch.Tensor
@@ -63,7 +63,7 @@ class PiuObjective:
         self.problem, self.model, self.retain = problem, model, config.retain
         own = config.section_of(ObjectiveConfig)
         self.eta, self.retain_weight = own.eta, own.retain_weight
-        self.nearby = Nearby(problem, config.retain.near, config.retain.near_pool)
+        self.nearby = NearestPeople(problem, config.retain.near, config.retain.near_pool)
         self.split = SplitUNet.before(model.unet, config.lora.blocks)
         self.device = next(model.unet.parameters()).device
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
@@ -72,7 +72,7 @@ class PiuObjective:
             self.anchors = model.encode(problem.anchors.to(self.device))
 
     @torch.no_grad()
-    def draw(self, count: int, generator: torch.Generator) -> PiuDraw:
+    def draw(self, count: int, generator: torch.Generator) -> PiuInputs:
         """Mixtures of the forgotten embeddings, real and synthetic retained ones, noise and timesteps; on the
         CPU generator.
         """
@@ -87,9 +87,11 @@ class PiuObjective:
         real = min(self.nearby.count(count), len(others))
         retain[others[(torch.arange(real) * len(others)) // max(real, 1)]] = self.nearby.draw(real, generator)
         latents, times = self._noise(2 * count, generator)
-        return PiuDraw(latents[:count], times[:count], forget, whose, latents[count:], times[count:], retain)
+        return PiuInputs(
+            latents[:count], times[:count], forget, whose, latents[count:], times[count:], retain
+        )
 
-    def loss(self, draw: PiuDraw) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, draw: PiuInputs) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean loss over a draw and its two terms."""
         count = len(draw.forget_latents)
         forget, retain, anchor = slice(0, count), slice(count, 2 * count), slice(2 * count, 3 * count)
@@ -118,13 +120,13 @@ class PiuObjective:
         }
 
     @torch.no_grad()
-    def check_draw(self, count: int, generator: torch.Generator) -> PiuDraw:
+    def check_draw(self, count: int, generator: torch.Generator) -> PiuInputs:
         """Noise and timesteps as a step draws them, with embeddings of the people that were set apart."""
         forget, whose = self.problem.validation(count, generator)
         return replace(self.draw(count, generator), forget=forget, whose=whose)
 
     @torch.no_grad()
-    def progress_terms(self, draw: PiuDraw) -> tuple[float, float]:
+    def progress_terms(self, draw: PiuInputs) -> tuple[float, float]:
         """How far the prediction for the forgotten condition has gone from the teacher's own to the target,
         and how far it is.
         """
@@ -132,9 +134,10 @@ class PiuObjective:
         condition = self.model.encode(draw.forget.to(self.device))
         with self.autocast:
             midway = self.split.head(
-                torch.cat([draw.forget_latents] * 2).to(self.device), torch.cat([draw.forget_times] * 2).to(self.device),
+                torch.cat([draw.forget_latents] * 2).to(self.device),
+                torch.cat([draw.forget_times] * 2).to(self.device),
                 torch.cat([condition, self.anchors[draw.whose.to(self.device)]]),
-            )  # fmt: skip
+            )
             with self.model.adapters_disabled():
                 before, anchor = self.split.tail(midway).float().chunk(2)
             now = self.split.tail(midway[:count]).float()

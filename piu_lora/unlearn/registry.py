@@ -18,15 +18,15 @@ from piu_lora.settings import Settings
 
 __all__ = [
     "METHODS",
-    "Draw",
     "Measurement",
     "Method",
-    "Nearby",
+    "NearestPeople",
     "Objective",
     "Problem",
     "Rows",
     "Solution",
     "SolveContext",
+    "StepInputs",
     "TargetIdentity",
     "TracksProgress",
     "TrainedModel",
@@ -37,13 +37,13 @@ __all__ = [
 ]
 
 
-class Draw(Protocol):
+class StepInputs(Protocol):
     """The random inputs of one optimiser step; slices are micro-batches."""
 
     def __getitem__(self, rows: slice) -> Self: ...
 
 
-D = TypeVar("D", bound=Draw)
+D = TypeVar("D", bound=StepInputs)
 
 
 class Objective(Protocol[D]):
@@ -165,7 +165,7 @@ def shares(parts: int, count: int, generator: torch.Generator) -> torch.Tensor:
     return order.repeat(-(-count // parts))[:count][torch.randperm(count, generator=generator)]
 
 
-class Nearby:
+class NearestPeople:
     """Real people who are much like a forgotten one, for the retain batch; nothing is looked for or drawn
     where the share is 0.
     """
@@ -190,7 +190,7 @@ class Nearby:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The model under training, as plain parts; the adapter is attached to the part that the method trains."""
+    """The model under training, as plain parts; the adapter sits in the part that the method trains."""
 
     unet: UNet2DConditionModel
     encode: Callable[[torch.Tensor], torch.Tensor]  # (n, d) embeddings -> (n, length, hidden) conditions

@@ -18,9 +18,15 @@ ISM = {
     "after_interval": [0.15, 0.25],
 }
 RECEIPT = Receipt(
-    BaseRef("arc2face", "arc2face", "0" * 64), "piu", {"seed": 42, "train": {"steps": 400}},
-    evaluation={"recognizers": {"conditioning": {"ism": {"forget": ISM, "random": {**ISM, "ratio": None, "ratio_interval": None}}}}},
-)  # fmt: skip
+    BaseRef("arc2face", "arc2face", "0" * 64),
+    "piu",
+    {"seed": 42, "train": {"steps": 400}},
+    evaluation={
+        "recognizers": {
+            "conditioning": {"ism": {"forget": ISM, "random": {**ISM, "ratio": None, "ratio_interval": None}}}
+        }
+    },
+)
 FACTORS = Factors(torch.ones(4, 3), torch.ones(5, 4))
 UNET: Change = {"unet.mid_block.to_k": FACTORS}
 

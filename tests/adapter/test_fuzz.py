@@ -25,9 +25,28 @@ from piu_lora.jobs.evaluation.verify import verify_adapter
 from tests.adapter.stacks import write_random
 
 STRANGE: list[Any] = [
-    None, True, 0, -1, 10**30, 1e308, float("nan"), "", "\x00", "\x1b[31m", "../../etc/passwd", "/etc/passwd", "x" * 5000, [], {}, [[]],
-    {"": {}}, "unet.", "\ud800", ["unet.mid_block"], {"unet.r": 10**9},
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    10**30,
+    1e308,
+    float("nan"),
+    "",
+    "\x00",
+    "\x1b[31m",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "x" * 5000,
+    [],
+    {},
+    [[]],
+    {"": {}},
+    "unet.",
+    "\ud800",
+    ["unet.mid_block"],
+    {"unet.r": 10**9},
+]
 
 
 def flip(data: bytearray, dice: random.Random) -> None:
@@ -176,7 +195,7 @@ def test_ten_thousand_mutated_folders(pipe: StableDiffusionPipeline, tmp_path: P
 
 
 def test_receipts_cost_little_memory(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
-    """A receipt that names a million files, or nests deeply, is not worth more than a few times its own size."""
+    """A receipt that names a million files, or nests deeply, takes no more than a few times its own size."""
     write_random(pipe, tmp_path / "a", 1)
     for text in (
         "[" * 1_000_000,

@@ -105,10 +105,18 @@ def test_unchanged_files_make_no_commit_and_changed_ones_do(
 
 
 @pytest.mark.parametrize("kind", [500, 503, 429, 409, "drop"])
-@pytest.mark.parametrize(("path", "method"), [
-    ("/api/models/", "GET"), ("/api/repos/create", "POST"), ("/preupload/", "POST"), ("/objects/batch", "POST"), ("/lfs/", "PUT"),
-    ("/objects/verify", "POST"), ("/commit/", "POST"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/api/models/", "GET"),
+        ("/api/repos/create", "POST"),
+        ("/preupload/", "POST"),
+        ("/objects/batch", "POST"),
+        ("/lfs/", "PUT"),
+        ("/objects/verify", "POST"),
+        ("/commit/", "POST"),
+    ],
+)
 def test_a_single_failure_anywhere_is_overcome(
     writer: LoopbackHub, adapter_folder: Path, naps: list[float], kind: int | str, path: str, method: str
 ) -> None:
@@ -136,10 +144,14 @@ def test_a_lasting_failure_ends_and_a_later_push_sends_only_the_rest(
     assert len(writer.asked("/lfs/tester", "PUT")) == sent  # large files that arrived are not sent again
 
 
-@pytest.mark.parametrize(("status", "message"), [
-    (401, r"refuses your token for 'tester/forgotten': run `hf auth login`"), (403, r"may not write to 'tester/forgotten'"),
-    (409, "somebody else is writing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, r"refuses your token for 'tester/forgotten': run `hf auth login`"),
+        (403, r"may not write to 'tester/forgotten'"),
+        (409, "somebody else is writing"),
+    ],
+)
 @pytest.mark.parametrize("path", ["/api/repos/create", "/preupload/", "/commit/"])
 def test_lasting_refusals_are_one_line(
     writer: LoopbackHub, adapter_folder: Path, status: int, message: str, path: str

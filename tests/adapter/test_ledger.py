@@ -129,9 +129,12 @@ def test_a_merge_marks_its_members_in_one_go(ledger_path: Path) -> None:
         ledger.record_merge(Entry("nnnn", members=("aaaa",)), instead_of="mmmm", withdrawn="bbbb")
         states = {entry.adapter_id: (entry.state, entry.merged_into) for entry in ledger.entries()}
     assert states == {
-        "aaaa": ("merged", "nnnn"), "bbbb": ("withdrawn", "mmmm"), "cccc": ("active", ""), "mmmm": ("withdrawn", ""),
+        "aaaa": ("merged", "nnnn"),
+        "bbbb": ("withdrawn", "mmmm"),
+        "cccc": ("active", ""),
+        "mmmm": ("withdrawn", ""),
         "nnnn": ("active", ""),
-    }  # fmt: skip
+    }
 
 
 def test_an_error_in_a_transaction_leaves_nothing(ledger_path: Path) -> None:
@@ -240,8 +243,10 @@ def test_a_replaced_folder_retires_its_adapter(ledger_path: Path) -> None:
         ledger.add(Entry("bbbb", path="elsewhere"))
         ledger.add(Entry("cccc", path="somewhere"))
         assert [(entry.adapter_id, entry.state) for entry in ledger.entries()] == [
-            ("aaaa", "withdrawn"), ("bbbb", "active"), ("cccc", "active"),
-        ]  # fmt: skip
+            ("aaaa", "withdrawn"),
+            ("bbbb", "active"),
+            ("cccc", "active"),
+        ]
 
 
 def test_what_is_being_written_is_not_withdrawn_nor_what_is_written_taken_back(ledger_path: Path) -> None:

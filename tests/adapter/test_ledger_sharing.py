@@ -55,7 +55,10 @@ def test_a_lock_that_never_goes_is_busy(ledger_path: Path, monkeypatch: pytest.M
 def test_waiting_for_another_writer(ledger_path: Path) -> None:
     """A short lock is waited for, not reported."""
     Ledger(ledger_path).close()
-    hold = "import sqlite3, sys, time; d = sqlite3.connect(sys.argv[1], isolation_level=None); d.execute('BEGIN IMMEDIATE'); "
+    hold = (
+        "import sqlite3, sys, time; d = sqlite3.connect(sys.argv[1], isolation_level=None); d.execute('BEGIN"
+        " IMMEDIATE'); "
+    )
     wait = "print('held', flush=True); time.sleep(0.5)"
     held = subprocess.Popen([sys.executable, "-c", hold + wait, str(ledger_path)], stdout=subprocess.PIPE)
     assert held.stdout is not None
@@ -96,7 +99,10 @@ def test_opening_it_again_keeps_this_process_locks(ledger_path: Path) -> None:
     with Ledger(ledger_path) as ledger:
         ledger.add(Entry("aaaa"))
         Ledger(ledger_path).close()
-        look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT * FROM adapters'); d.close()"
+        look = (
+            "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT * FROM adapters');"
+            " d.close()"
+        )
         done = subprocess.run([sys.executable, "-c", look, str(ledger_path)], check=False)
         assert done.returncode == 0
         assert ledger_path.with_name(ledger_path.name + "-wal").exists()

@@ -1,4 +1,4 @@
-"""The adapters of the repository: complete, small, for the embedded base, and doing what their receipts say."""
+"""The adapters of the repository: complete, small, for the embedded base, and true to their receipts."""
 
 from pathlib import Path
 

@@ -38,36 +38,52 @@ def test_stored_receipts_keep_their_bytes(path: Path) -> None:
 
 def test_keys_and_their_order() -> None:
     made = Receipt(
-        BaseRef("x", "tiny", "0"), "piu", {"b": (1, 2), "a": 1.0}, {"rule": "nearest", "cosine": 1}, seconds={"train": 2},
-        members=[{"adapter_id": "a", "weight": 1}, {"adapter_id": "b", "weight": 0.5}], adapter_id="a0",
-    )  # fmt: skip
+        BaseRef("x", "tiny", "0"),
+        "piu",
+        {"b": (1, 2), "a": 1.0},
+        {"rule": "nearest", "cosine": 1},
+        seconds={"train": 2},
+        members=[{"adapter_id": "a", "weight": 1}, {"adapter_id": "b", "weight": 0.5}],
+        adapter_id="a0",
+    )
     assert made.to_json() == (Path(__file__).parent / "receipt.json").read_text()
 
 
-@pytest.mark.parametrize(("path", "value", "message"), [
-    (("counts", "forget_train"), 1.5, "counts.forget_train = 1.5: input should be a valid integer"),
-    (("counts", "forget_train"), 10**30, "should be less than or equal to 1000000000"),
-    (("counts", "forget_train"), -1, "counts.forget_train = -1: input should be greater than or equal to 0"),
-    (("counts", "forget_train"), True, "counts.forget_train = True: input should be a valid integer"),
-    (("seconds", "train"), float("nan"), "NaN is no number of JSON"),
-    (("settings", "seed"), float("-inf"), "-Infinity is no number of JSON"),
-    (("seconds", "train"), "x", "seconds.train = 'x': input should be a valid number"),
-    (("anchor", "cosine"), 1.5, "anchor.cosine = 1.5: input should be less than or equal to 1"),
-    ((*ISM, "ratio"), "x", "conditioning.ism.forget.ratio = 'x': input should be a valid number"),
-    ((*ISM, "before"), None, "conditioning.ism.forget.before = None: input should be a valid number"),
-    ((*ISM, "after_interval"), [1], "forget.after_interval = [1]: list should have at least 2 items"),
-    (("members",), [{"adapter_id": 1, "weight": 1}], "members.0.adapter_id = 1: input should be a valid string"),
-    (("members",), [{"adapter_id": "a"}], "members.0.weight is missing"),
-    (("foreign",), 1, "'foreign' is no field of a receipt"),
-    (("base", "x"), 1, "'base.x' is no field of a receipt"),
-    (("base",), None, "base = None: input should be an object"),
-    (("adapter_id",), "../x", "adapter_id = '../x': string should match pattern"),
-    (("versions", "torch"), None, "versions.torch = None: input should be a valid string"),
-    (("settings",), [], "settings = []: input should be a valid object"),
-    (("files",), {"a": 1}, "files.a = 1: input should be a valid string"),
-    (("method",), "x" * 5000, "string should have at most 4096 characters"),
-    (("method",), "\ud800", "method = '\\ud800': input should be a valid string"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("counts", "forget_train"), 1.5, "counts.forget_train = 1.5: input should be a valid integer"),
+        (("counts", "forget_train"), 10**30, "should be less than or equal to 1000000000"),
+        (
+            ("counts", "forget_train"),
+            -1,
+            "counts.forget_train = -1: input should be greater than or equal to 0",
+        ),
+        (("counts", "forget_train"), True, "counts.forget_train = True: input should be a valid integer"),
+        (("seconds", "train"), float("nan"), "NaN is no number of JSON"),
+        (("settings", "seed"), float("-inf"), "-Infinity is no number of JSON"),
+        (("seconds", "train"), "x", "seconds.train = 'x': input should be a valid number"),
+        (("anchor", "cosine"), 1.5, "anchor.cosine = 1.5: input should be less than or equal to 1"),
+        ((*ISM, "ratio"), "x", "conditioning.ism.forget.ratio = 'x': input should be a valid number"),
+        ((*ISM, "before"), None, "conditioning.ism.forget.before = None: input should be a valid number"),
+        ((*ISM, "after_interval"), [1], "forget.after_interval = [1]: list should have at least 2 items"),
+        (
+            ("members",),
+            [{"adapter_id": 1, "weight": 1}],
+            "members.0.adapter_id = 1: input should be a valid string",
+        ),
+        (("members",), [{"adapter_id": "a"}], "members.0.weight is missing"),
+        (("foreign",), 1, "'foreign' is no field of a receipt"),
+        (("base", "x"), 1, "'base.x' is no field of a receipt"),
+        (("base",), None, "base = None: input should be an object"),
+        (("adapter_id",), "../x", "adapter_id = '../x': string should match pattern"),
+        (("versions", "torch"), None, "versions.torch = None: input should be a valid string"),
+        (("settings",), [], "settings = []: input should be a valid object"),
+        (("files",), {"a": 1}, "files.a = 1: input should be a valid string"),
+        (("method",), "x" * 5000, "string should have at most 4096 characters"),
+        (("method",), "\ud800", "method = '\\ud800': input should be a valid string"),
+    ],
+)
 def test_a_damaged_receipt_is_refused_in_a_sentence(
     path: tuple[str, ...], value: object, message: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Nothing that names a person leaves: planted secrets of every kind are found, and a clean folder is clean."""
+"""Nothing that names a person leaves: every planted kind of secret is found, and a clean folder is clean."""
 
 import base64
 import json
@@ -31,10 +31,15 @@ def test_a_clean_folder_is_clean(adapter_folder: Path) -> None:
     assert scan_files(adapter_folder, files, Secrets.of("person-001", PERSON)) == []
 
 
-@pytest.mark.parametrize("form", [
-    lambda text: text.encode(), lambda text: text.upper().encode(), lambda text: text.encode("utf-16-le"),
-    lambda text: json.dumps({"x": text}).encode(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda text: text.encode(),
+        lambda text: text.upper().encode(),
+        lambda text: text.encode("utf-16-le"),
+        lambda text: json.dumps({"x": text}).encode(),
+    ],
+)
 @pytest.mark.parametrize("identity", ["person-0042", "Jürgen Müller"])
 def test_ids_in_any_spelling(tmp_path: Path, form, identity: str) -> None:  # type: ignore[no-untyped-def]
     hits = found(tmp_path, b"\x00\xff" * 50 + form(identity) + b"\x00" * 9, Secrets.of(identity))
@@ -80,10 +85,15 @@ def test_half_of_an_embedding_and_bfloat16(tmp_path: Path) -> None:
     assert found(tmp_path, PERSON[1].bfloat16().view(torch.uint8).numpy().tobytes(), secrets)
 
 
-@pytest.mark.parametrize("write", [
-    lambda row: json.dumps(row.tolist()), lambda row: json.dumps(row.tolist(), separators=(",", ":")),
-    lambda row: ", ".join(f"{value:.4f}" for value in row.tolist()), lambda row: " ".join(f"{value:.6f}" for value in row.tolist()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda row: json.dumps(row.tolist()),
+        lambda row: json.dumps(row.tolist(), separators=(",", ":")),
+        lambda row: ", ".join(f"{value:.4f}" for value in row.tolist()),
+        lambda row: " ".join(f"{value:.6f}" for value in row.tolist()),
+    ],
+)
 def test_written_out_embeddings(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
     assert found(tmp_path, write(PERSON[2]).encode(), Secrets.of("", PERSON))
 
@@ -141,10 +151,18 @@ def test_large_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
         ] == [offset]
 
 
-@pytest.mark.parametrize("form", [
-    "jÜrgen mÜller".encode(), unicodedata.normalize("NFD", "Jürgen Müller").encode(), quote("Jürgen Müller").encode(),
-    b"J%c3%bcrgen+m%C3%9CLLER", "Jürgen Müller".encode("latin-1"), "JÜRGEN MÜLLER".encode("utf-16-be"), b"j\\u00fcrgen M\\u00FCller",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "form",
+    [
+        "jÜrgen mÜller".encode(),
+        unicodedata.normalize("NFD", "Jürgen Müller").encode(),
+        quote("Jürgen Müller").encode(),
+        b"J%c3%bcrgen+m%C3%9CLLER",
+        "Jürgen Müller".encode("latin-1"),
+        "JÜRGEN MÜLLER".encode("utf-16-be"),
+        b"j\\u00fcrgen M\\u00FCller",
+    ],
+)
 def test_names_with_other_letters(tmp_path: Path, form: bytes) -> None:
     for known in (unicodedata.normalize(each, "Jürgen Müller") for each in ("NFC", "NFD")):
         assert [hit.offset for hit in found(tmp_path, b"<" + form + b">", Secrets.of(known))] == [1]
@@ -170,7 +188,10 @@ def test_numbers_and_short_hex_are_not_found_by_chance(tmp_path: Path) -> None:
 def test_small_numbers_only_where_they_stand_for_somebody(
     tmp_path: Path, secrets: Secrets, name: str
 ) -> None:
-    receipt = b'{"format": "piu_lora.adapter/7", "seed": 7, "steps": [7, 0.7], "torch": "2.7.7", "note": "7 layers of rank 7"}'
+    receipt = (
+        b'{"format": "piu_lora.adapter/7", "seed": 7, "steps": [7, 0.7], "torch": "2.7.7", "note": "7 layers'
+        b' of rank 7"}'
+    )
     assert not found(tmp_path, receipt, secrets, "a.json")
     for planted in (b'"%s": 7}' % name.encode(), b"identity 7\n", b"people/7.jpg", b"x/7/y", b'["7"]'):
         assert found(tmp_path, planted, secrets, "a.json"), planted
@@ -221,12 +242,18 @@ def test_zeros_are_nobody(tmp_path: Path) -> None:
     assert not found(tmp_path, b"\x00" * 500 + b"0.0, 0.0, 0.0, 0.0, 0.0", Secrets.of("", sparse))
 
 
-@pytest.mark.parametrize("write", [
-    lambda row: str(row.numpy()), lambda row: ", ".join(f"{value:.5e}" for value in row.tolist()),
-    lambda row: json.dumps({"a": {"b": row.tolist()}}, indent=4), lambda row: json.dumps(row.half().tolist()),
-    lambda row: ";".join(f"{value:.5f}" for value in row.tolist()), lambda row: row.numpy().tobytes().hex(),
-    lambda row: base64.urlsafe_b64encode(row.numpy().tobytes()).decode(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda row: str(row.numpy()),
+        lambda row: ", ".join(f"{value:.5e}" for value in row.tolist()),
+        lambda row: json.dumps({"a": {"b": row.tolist()}}, indent=4),
+        lambda row: json.dumps(row.half().tolist()),
+        lambda row: ";".join(f"{value:.5f}" for value in row.tolist()),
+        lambda row: row.numpy().tobytes().hex(),
+        lambda row: base64.urlsafe_b64encode(row.numpy().tobytes()).decode(),
+    ],
+)
 @pytest.mark.parametrize("part", [slice(None), slice(20, 44)])
 def test_embeddings_however_written(tmp_path: Path, write, part: slice) -> None:  # type: ignore[no-untyped-def]
     text = write(PERSON[1][part]).encode()
@@ -249,9 +276,13 @@ def test_more_kinds_of_image_metadata(tmp_path: Path) -> None:
     exact.add_text("Software", "Matplotlib version3.9.2, https://matplotlib.org/")
     exif[0x010E] = "somebody"
     with_metadata = (
-        ("a.tif", {"description": "somebody"}), ("b.tif", {"artist": "somebody"}), ("c.jpg", {"comment": b"somebody"}),
-        ("d.png", {"pnginfo": named}), ("e.webp", {"xmp": b"<x:xmpmeta/>"}), ("f.jpg", {"exif": exif}),
-    )  # fmt: skip
+        ("a.tif", {"description": "somebody"}),
+        ("b.tif", {"artist": "somebody"}),
+        ("c.jpg", {"comment": b"somebody"}),
+        ("d.png", {"pnginfo": named}),
+        ("e.webp", {"xmp": b"<x:xmpmeta/>"}),
+        ("f.jpg", {"exif": exif}),
+    )
     for name, options in with_metadata:
         picture(tmp_path / name, **options)
         (tmp_path / "x.dat").write_bytes((tmp_path / name).read_bytes())

@@ -51,11 +51,15 @@ def context_of(
     photos = torch.rand(2 * (people + 2), 3, 64, 64, generator=torch.Generator().manual_seed(seed)).split(2)
     everybody = [
         ProbedIdentity(
-            "control" if row == people else "forgotten", row, bank.of(bank.ids[row])[:3], photos[row], "noise",
+            "control" if row == people else "forgotten",
+            row,
+            bank.of(bank.ids[row])[:3],
+            photos[row],
+            "noise",
             None if row == people else bank.centroids[people + 5],
         )
         for row in range(people + 1)
-    ]  # fmt: skip
+    ]
     seeds = [seed * 100_003 + 70_000 + place for place in range(config.images)]
     drawn = generate(
         pipe, everybody[0].conditions(config.images), seeds, steps=config.steps, guidance=config.guidance

@@ -56,9 +56,13 @@ def test_what_is_partly_unloaded(pipe: StableDiffusionPipeline) -> None:
     change = random_change(pipe, 3, encoder=True)
     left = partly_unloaded(change)
     assert set(left) == {
-        "without the UNet's down_blocks.2", "without the UNet's mid_block", "without the UNet's up_blocks.1",
-        "without the UNet's up_blocks.2", "without the encoder's first half", "without the encoder's second half",
-    }  # fmt: skip
+        "without the UNet's down_blocks.2",
+        "without the UNet's mid_block",
+        "without the UNet's up_blocks.1",
+        "without the UNet's up_blocks.2",
+        "without the encoder's first half",
+        "without the encoder's second half",
+    }
     gone = {name: change.keys() - rest.keys() for name, rest in left.items()}
     assert all(module.startswith("unet.mid_block.") for module in gone["without the UNet's mid_block"])
     assert all(".layers.0." in module for module in gone["without the encoder's first half"])
@@ -70,7 +74,7 @@ def test_what_is_partly_unloaded(pipe: StableDiffusionPipeline) -> None:
 def test_img2img_keeps_the_more_of_a_photograph_the_weaker_it_is(
     pipe: StableDiffusionPipeline, bank: IdentityBank
 ) -> None:
-    """The conditions are the embeddings of whoever is asked for, and the pipeline's own encoder encodes them."""
+    """The conditions are the person's embeddings, and the pipeline's own encoder encodes them."""
     context = context_of(pipe, bank, random_change(pipe, 3))
     config = QUICK.updated({"steps": 10})
     photos, own = context.people[0].photos, context.people[0].conditions(2)

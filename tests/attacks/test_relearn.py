@@ -8,8 +8,8 @@ from piu_lora.adapter import Factors, mounted
 from piu_lora.attacks import ATTACKS, AttackContext
 from piu_lora.attacks.copies import attention_blocks, fused_copy
 from piu_lora.attacks.denoise import denoising_loss, draw_noisy
-from piu_lora.attacks.judge import Look
-from piu_lora.attacks.relearn import Course, RelearnSettings, finetuned
+from piu_lora.attacks.judge import Judgement
+from piu_lora.attacks.relearn import FineTuning, RelearnSettings, finetuned
 from piu_lora.identity import IdentityBank
 from piu_lora.model import encode_embeddings
 from piu_lora.unlearn.baselines.pictures import latents_of
@@ -22,16 +22,16 @@ def context(pipe: StableDiffusionPipeline, bank: IdentityBank) -> AttackContext:
     return context_of(pipe, bank, random_change(pipe, 3, encoder=True))
 
 
-def seen(share: float) -> Look:
-    return Look(("a",), (torch.zeros(4),), (torch.arange(4) < 4 * share,))
+def seen(share: float) -> Judgement:
+    return Judgement(("a",), (torch.zeros(4),), (torch.arange(4) < 4 * share,))
 
 
 def test_when_somebody_is_back() -> None:
-    course = Course((0, 5, 10), (seen(0), seen(0.25), seen(0.5)), 0.5)
-    assert (course.returned, course.withstood) == (10, 5)
-    stayed = Course((0, 5, 10), (seen(0), seen(0.25), seen(0.25)), 0.5)
+    run = FineTuning((0, 5, 10), (seen(0), seen(0.25), seen(0.5)), 0.5)
+    assert (run.returned, run.withstood) == (10, 5)
+    stayed = FineTuning((0, 5, 10), (seen(0), seen(0.25), seen(0.25)), 0.5)
     assert (stayed.returned, stayed.withstood) == (None, 10)
-    there = Course((0,), (seen(1),), 0.5)
+    there = FineTuning((0,), (seen(1),), 0.5)
     assert (there.returned, there.withstood) == (0, -1)
 
 
@@ -79,8 +79,14 @@ def test_a_fused_copy_draws_what_the_adapter_draws(context: AttackContext) -> No
 
 def test_attention_blocks(pipe: StableDiffusionPipeline) -> None:
     assert attention_blocks(pipe.unet) == (
-        "down_blocks.0", "down_blocks.1", "down_blocks.2", "up_blocks.1", "up_blocks.2", "up_blocks.3", "mid_block",
-    )  # fmt: skip
+        "down_blocks.0",
+        "down_blocks.1",
+        "down_blocks.2",
+        "up_blocks.1",
+        "up_blocks.2",
+        "up_blocks.3",
+        "mid_block",
+    )
 
 
 def test_fine_tuning_lowers_the_loss_on_the_photographs(context: AttackContext) -> None:

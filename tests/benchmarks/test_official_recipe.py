@@ -22,10 +22,9 @@ from piu_lora.config import ForgetConfig
 from piu_lora.identity import normalize
 from piu_lora.model import adapters_disabled, attach, encode_embeddings, read_weights, write_weights
 from piu_lora.unlearn import Problem, TrainedModel
-from piu_lora.unlearn.piu import PiuDraw, PiuObjective, replacement_target
+from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings
+from piu_lora.unlearn.piu import PiuInputs, PiuObjective, replacement_target
 from tests.tiny import WIDTH, tiny_pipeline
-
-SETTINGS = {"lr": 1e-3, "weight_decay": 0.01, "eta": 1.0, "retain_weight": 10.0, "seed": 3}
 
 
 @dataclass
@@ -33,7 +32,7 @@ class Pair:
     """The same student twice, as LoRA and as dense weights, with one draw for both."""
 
     objective: PiuObjective
-    draw: PiuDraw
+    draw: PiuInputs
     model: UNet2DConditionModel
     teacher: UNet2DConditionModel
 
@@ -77,7 +76,7 @@ def add_delta(unet: UNet2DConditionModel, weights: dict[str, torch.Tensor]) -> N
         unet.get_submodule(name).weight += weights[f"{name}.lora_B.weight"] @ weights[f"{name}.lora_A.weight"]
 
 
-def to_batch(objective: PiuObjective, draw: PiuDraw) -> Batch:
+def to_batch(objective: PiuObjective, draw: PiuInputs) -> Batch:
     forget, retain = objective.model.encode(draw.forget), objective.model.encode(draw.retain)
     return Batch(
         draw.forget_latents, draw.forget_times, forget, draw.retain_latents, draw.retain_times, retain
@@ -173,9 +172,13 @@ def test_gradients_reach_only_the_four_blocks_cross_attention(own_pipe: StableDi
 def test_training_changes_only_the_cross_attention_and_repeats(tmp_path: Path, lr_schedule: str) -> None:
     first, second, base = (tiny_pipeline() for _ in range(3))
     losses: list[float] = []
-    run = {"steps": 3, "batch": 2, "accumulation": 2, "lr_schedule": lr_schedule, **SETTINGS}
-    assert train_dense(first, *people(), **run, progress=lambda step, loss: losses.append(loss)) is first
-    train_dense(second, *people(), **run)
+    settings = PiuDenseSettings(steps=3, batch=2, accumulation=2, lr=1e-3)
+    run = {"seed": 3, "lr_schedule": lr_schedule}
+    assert (
+        train_dense(first, *people(), settings, **run, progress=lambda step, loss: losses.append(loss))
+        is first
+    )
+    train_dense(second, *people(), settings, **run)
     changed = {
         name
         for name, value in first.unet.state_dict().items()
@@ -194,13 +197,9 @@ def test_training_lowers_the_loss(own_pipe: StableDiffusionPipeline) -> None:
     train_dense(
         own_pipe,
         *people(),
-        steps=40,
-        batch=4,
-        accumulation=1,
-        lr=1e-2,
-        weight_decay=0.0,
-        eta=1.0,
-        retain_weight=1.0,
+        PiuDenseSettings(
+            steps=40, batch=4, accumulation=1, lr=1e-2, weight_decay=0.0, eta=1.0, retain_weight=1.0
+        ),
         seed=0,
         progress=lambda step, loss: losses.append(loss),
     )

@@ -20,7 +20,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from piu_lora.adapter import open_adapter
 from piu_lora.cli.app import main
+from piu_lora.evidence.report import read_report
 from piu_lora.identity import IdentityBank
 from piu_lora.model import mini
 from tests.tiny import tiny_bank
@@ -108,6 +110,13 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
     result = json.loads(made.stdout)
     assert set(result["evaluation"]["recognizers"]) == {"conditioning", "evaluating"}
     assert (out / "report" / "before_after.png").exists()
+    report = read_report(out / "report" / "report.json")
+    assert report.public
+    assert (
+        report.adapter.weights_sha256 == open_adapter(out).receipt.files["pytorch_lora_weights.safetensors"]
+    )
+    assert report.evaluation is not None
+    assert report.evaluation.recognizers.keys() == result["evaluation"]["recognizers"].keys()
     assert (out / "pytorch_lora_weights.safetensors").stat().st_size < 1e6
 
     grid = piu(
@@ -201,8 +210,8 @@ def test_unwritable_output() -> None:
     ("setting", "parts"),
     [
         ("train.stepz=5", ("'train.stepz'", "did you mean train.steps?")),
-        ("lora.rank=-4", ("lora.rank = -4", "rank of 1 or more")),
-        ("anchor.tau=1.5", ("anchor.tau = 1.5", "[-1, 1]")),
+        ("lora.rank=-4", ("lora.rank = -4", "expected 1 or more")),
+        ("anchor.tau=1.5", ("anchor.tau = 1.5", "expected -1 <= value <= 1")),
         ("train.steps=many", ("train.steps = 'many'", "expected int")),
         ("train.steps", ("'train.steps'", "section.key=value")),
         ("anchor.rule=closest", ("'closest'", "proximity")),
@@ -219,7 +228,9 @@ def test_bad_settings(tmp_path: Path, setting: str, parts: tuple[str, ...]) -> N
 
 
 def test_bad_base_and_adapter(tmp_path: Path) -> None:
-    assert_refused(forget(tmp_path / "out", "--base", tmp_path / "nothing"), "has no bank of its own")
+    assert_refused(
+        forget(tmp_path / "out", "--base", tmp_path / "nothing"), "there is no base", "no folder of that name"
+    )
     assert_refused(forget(tmp_path / "out", "--base", tmp_path, "--bank", "mini"), "neither model_index.json")
     refused = piu("generate", "--identity", "mini-0001", "--adapter", tmp_path, "--out", tmp_path / "x.png")
     assert_refused(refused, "not an adapter folder")

@@ -34,7 +34,7 @@ from piu_lora import (
 )
 from piu_lora.adapter import unload
 from piu_lora.attacks import ATTACKS
-from piu_lora.jobs.arena.compare import shared_settings
+from piu_lora.jobs.arena.arena import shared_settings
 from piu_lora.jobs.arena.round import Contender, Round
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import open_session
@@ -96,9 +96,12 @@ def flows(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "arena", enter
     few = Rendering(forget=2, retain=2, steps=2, batch=2)
     quick: dict[str, dict[str, Any]] = {
-        "uce": {}, "esd": {"steps": 1}, "piu-dense": {"steps": 1, "batch": 2}, "siss": {"steps": 1, "batch": 2, "rendering": few},
+        "uce": {},
+        "esd": {"steps": 1},
+        "piu-dense": {"steps": 1, "batch": 2},
+        "siss": {"steps": 1, "batch": 2, "rendering": few},
         "wid": {"steps": 1, "batch": 2, "accumulation": 1, "rendering": few},
-    }  # fmt: skip
+    }
     for name in BASELINES:
         settings = {**find_family("mini").baselines[name], **quick[name]}
         patched = dataclasses.replace(

@@ -40,7 +40,9 @@ def embedded(forgotten: list[torch.Tensor], kept: float = 0.8) -> torch.Tensor:
 
 
 def gallery(**changes: object) -> Gallery:
-    return Gallery("arc", lambda pictures: pictures, CENTROIDS, thresholds=THRESHOLDS, **changes)  # type: ignore[arg-type]
+    return Gallery(  # type: ignore[arg-type]
+        "arc", lambda pictures: pictures, CENTROIDS, thresholds=THRESHOLDS, **changes
+    )
 
 
 BEFORE = embedded([leaning(0, 0.7)] * 8)

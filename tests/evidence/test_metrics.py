@@ -79,9 +79,14 @@ def test_ratio_interval_is_scipys_paired_bootstrap() -> None:
     before = generator.uniform(0.4, 0.8, size=40)
     after = 0.3 * before + generator.normal(0, 0.05, size=40)
     reference = stats.bootstrap(
-        (after, before), lambda a, b, axis: a.mean(axis=axis) / b.mean(axis=axis), paired=True, vectorized=True, n_resamples=20_000,
-        method="percentile", random_state=np.random.default_rng(99),
-    ).confidence_interval  # fmt: skip
+        (after, before),
+        lambda a, b, axis: a.mean(axis=axis) / b.mean(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=20_000,
+        method="percentile",
+        random_state=np.random.default_rng(99),
+    ).confidence_interval
     tolerance = 0.1 * (reference.high - reference.low)
     assert ratio_interval(after, before) == pytest.approx((reference.low, reference.high), abs=tolerance)
 

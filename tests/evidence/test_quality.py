@@ -41,9 +41,12 @@ def test_kid_is_about_nothing_for_one_distribution_and_grows_with_the_distance()
 def test_the_change_has_a_jackknife_interval() -> None:
     before, after, known = drawn(20, 0.1, 1), drawn(20, 0.4, 2), drawn(50, 0, 3)
     found = kid_change(before, after, reference=known)
-    left = np.array([
-        reference_kid(np.delete(after, i, 0), known) - reference_kid(np.delete(before, i, 0), known) for i in range(20)
-    ])  # fmt: skip
+    left = np.array(
+        [
+            reference_kid(np.delete(after, i, 0), known) - reference_kid(np.delete(before, i, 0), known)
+            for i in range(20)
+        ]
+    )
     error = 1.96 * np.sqrt(19 / 20 * ((left - left.mean()) ** 2).sum())
     middle = reference_kid(after, known) - reference_kid(before, known)
     assert found["delta"]["mean"] == pytest.approx(middle, rel=1e-9)

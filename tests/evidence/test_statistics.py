@@ -30,7 +30,7 @@ def test_many_sign_flips_come_close_to_scipys() -> None:
 
 
 def test_images_of_one_person_are_flipped_together() -> None:
-    """Ten equal images of each of three people say no more than three values do: p cannot fall below 2 / 2^3."""
+    """Ten equal images of each of three people say no more than three values: p is at least 2 / 2^3."""
     people = np.repeat([4, 7, 9], 10)
     assert sign_flip_test(np.ones(30), people) == pytest.approx(0.25)
     assert sign_flip_test(np.ones(30), np.arange(30)) < 0.001

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +33,7 @@ from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.arena.round import known_methods
 from piu_lora.jobs.request.request import bank_for
-from piu_lora.model import FAMILIES, TokenSample, describe, encode_embeddings, identity_position
-from piu_lora.model.base import family_of
+from piu_lora.model import FAMILIES, TokenSample, describe, encode_embeddings, family_of, identity_position
 from piu_lora.model.family import register
 from tests.families import small
 from tests.hub import LoopbackHub
@@ -44,6 +43,17 @@ ROOT = Path(__file__).parent.parent.parent
 WHO = "small-003"
 PRESET = small.FAMILY.presets[""]
 REPO = "tester/small-forgotten"
+
+
+FAMILIES.pop("small")  # other tests, in the same process, know the families of the package only
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    """The family, for the tests of this file."""
+    register(small.FAMILY)
+    yield
+    del FAMILIES["small"]
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,17 @@ Weights = Mapping[str, torch.Tensor]
 
 def config() -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=WORDS, hidden_size=HIDDEN, intermediate_size=2 * HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-        max_position_embeddings=LENGTH, hidden_act="quick_gelu", bos_token_id=98, eos_token_id=99, pad_token_id=99,
-    )  # fmt: skip
+        vocab_size=WORDS,
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=LENGTH,
+        hidden_act="quick_gelu",
+        bos_token_id=98,
+        eos_token_id=99,
+        pad_token_id=99,
+    )
 
 
 def weights() -> dict[str, torch.Tensor]:

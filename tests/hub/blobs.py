@@ -36,7 +36,7 @@ _hash_lock = threading.Lock()
 
 
 def is_lfs(path: str, size: int, sample: bytes) -> bool:
-    """The Hub's choice between git and large file storage; the client itself sends empty files through git."""
+    """The Hub's choice between git and large file storage; the client sends empty files through git."""
     if size == 0:
         return False
     return size > REGULAR_LIMIT or path.endswith(LFS_SUFFIXES) or b"\0" in sample
@@ -47,7 +47,7 @@ def git_oid(data: bytes) -> str:
 
 
 class Blob:
-    """Content with its size, its hashes and its storage kind; the hashes are computed when first asked for."""
+    """Content with its size, hashes and kind of storage; hashes are computed when first asked for."""
 
     def __init__(self, path: str, content: bytes | Path) -> None:
         self._content = content
@@ -92,7 +92,8 @@ class Blob:
 
     @property
     def pointer(self) -> bytes:
-        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size}\n".encode()
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size}\n"
+        return pointer.encode()
 
     @property
     def etag(self) -> str:

@@ -180,7 +180,7 @@ class LoopbackHub:
         self.faults.add(Fault("slow", match, times, method, seconds=seconds))
 
     def cut(self, match: Match, after: int = 100, times: int | None = 1, method: str | None = None) -> None:
-        """Close the connection after so many bytes of a file, sent (GET) or received (PUT of a large object)."""
+        """Close the connection after so many bytes of a file, sent (GET) or received (PUT)."""
         self.faults.add(Fault("cut", match, times, method, after=after))
 
     def truncate(self, match: Match, after: int = 100, times: int | None = 1) -> None:

@@ -98,8 +98,8 @@ def test_an_empty_band_counts_who_is_near_and_says_what_to_pass() -> None:
     near = [row for row in ROWS if abs(COSINES[row] - 0.243) < 0.05]
     message = str(error.value)
     assert (
-        f"no identity lies within 0.01 of anchor.tau = 0.243; {len(near)} lie within 0.05, the closest at cosine 0.205"
-        in message
+        f"no identity lies within 0.01 of anchor.tau = 0.243; {len(near)} lie within 0.05, the closest at"
+        " cosine 0.205" in message
     )
     assert "anchor.on_empty=widen (up to anchor.max_tolerance = 0.05)" in message
     assert "anchor.tolerance=" in message

@@ -139,10 +139,16 @@ def test_unknown_id_suggests_the_nearest(bank: IdentityBank) -> None:
         ({"labels": torch.tensor([0.0, 0.0, 1.0, 2.0])}, "labels must be whole numbers from 0 to 2"),
         ({"labels": torch.tensor([-1, 0, 1, 2])}, "labels must be whole numbers from 0 to 2"),
         ({"ids": ["a", "b", "a"]}, "bank id 'a' stands for two identities"),
-        ({"embeddings": torch.eye(4).index_fill(0, torch.tensor(2), torch.nan)}, "damaged: embedding 2 .*holds NaN"),
-        ({"embeddings": torch.eye(4).index_fill(0, torch.tensor(1), 0)}, "damaged: embedding 1 .*is a zero vector"),
+        (
+            {"embeddings": torch.eye(4).index_fill(0, torch.tensor(2), torch.nan)},
+            "damaged: embedding 2 .*holds NaN",
+        ),
+        (
+            {"embeddings": torch.eye(4).index_fill(0, torch.tensor(1), 0)},
+            "damaged: embedding 1 .*is a zero vector",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_bank_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         small(**changes)
@@ -205,7 +211,10 @@ def test_recognizers_are_compared_by_digest_and_both_named() -> None:
     mine.require(RecognizerId("same file, other name", "ab" * 32), "the bank", "the base")
     with pytest.raises(
         Incompatible,
-        match=r"the bank uses recognizer 'buffalo' \(abababababab\), but the base uses 'antelope' \(cdcdcdcdcdcd\)",
+        match=(
+            r"the bank uses recognizer 'buffalo' \(abababababab\), but the base uses 'antelope'"
+            r" \(cdcdcdcdcdcd\)"
+        ),
     ):
         mine.require(RecognizerId("antelope", "cd" * 32), "the bank", "the base")
 

@@ -97,7 +97,9 @@ def test_two_groups_of_equal_size_are_refused_by_name() -> None:
     )
     with pytest.raises(
         BadInput,
-        match=r"different people .*cosine >= 0\.3.*'photos/0-0\.jpg', .*'photos/1-1\.jpg'; take the others out",
+        match=(
+            r"different people .*cosine >= 0\.3.*'photos/0-0\.jpg', .*'photos/1-1\.jpg'; take the others out"
+        ),
     ):
         gather(reader, reader.photos, 0.3)
 

@@ -93,9 +93,15 @@ def test_pixels_of_a_lossless_file_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_a_turned_photograph_is_read_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
     turns = {
-        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
-    }  # fmt: skip
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
     upright, turn = Image.fromarray(context()), turns[orientation]
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
@@ -197,8 +203,15 @@ def test_a_name_with_the_wrong_suffix_is_read_by_content(tmp_path: Path) -> None
 # --- how large
 
 
-@pytest.mark.parametrize(("size", "longest", "expected"), [((800, 600), 400, (300, 400)), ((600, 800), 400, (400, 300)),
-                                                           ((400, 300), 400, (300, 400)), ((100, 80), 4096, (80, 100))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "longest", "expected"),
+    [
+        ((800, 600), 400, (300, 400)),
+        ((600, 800), 400, (400, 300)),
+        ((400, 300), 400, (300, 400)),
+        ((100, 80), 4096, (80, 100)),
+    ],
+)
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_only_what_is_larger_is_reduced(
     tmp_path: Path, size: tuple[int, int], longest: int, expected: tuple[int, int], suffix: str

@@ -16,9 +16,12 @@ def split(embeddings: int, retained: list[int], seed: int = 0, **config: float) 
 
 @settings(deadline=None)
 @given(
-    st.integers(2, 60), st.lists(st.integers(0, 500), min_size=2, max_size=60, unique=True), st.floats(0.01, 0.99), st.floats(0.01, 0.99),
+    st.integers(2, 60),
+    st.lists(st.integers(0, 500), min_size=2, max_size=60, unique=True),
+    st.floats(0.01, 0.99),
+    st.floats(0.01, 0.99),
     st.integers(0, 2**31 - 1),
-)  # fmt: skip
+)
 def test_both_sides_are_filled_disjoint_and_complete(
     embeddings: int, retained: list[int], forget: float, retain: float, seed: int
 ) -> None:

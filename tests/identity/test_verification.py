@@ -48,7 +48,7 @@ def test_threshold_is_the_order_statistic(seed: int, people: int, shots: int, fa
 
 
 def test_threshold_counts_exactly_where_cosines_are_exact() -> None:
-    """60 people on the axes of space; five of them share one: 20 of 3540 pairs have cosine 1, all others 0."""
+    """60 people on the axes of space; five share one: 20 of 3540 pairs have cosine 1, all others 0."""
     axes = torch.cat([torch.arange(56), torch.zeros(4, dtype=torch.long)])
     bank = made(torch.eye(56)[axes].repeat_interleave(2, dim=0), torch.arange(60).repeat_interleave(2))
     pairs = 120 * 59
@@ -103,7 +103,9 @@ def test_too_few_pairs_are_refused_with_the_numbers() -> None:
     bank = tiny_bank(10, 2)  # 20 * 9 pairs
     with pytest.raises(
         BadInput,
-        match=r"180 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed; add",
+        match=(
+            r"180 impostor pairs cannot resolve a false-accept rate of 0\.001: at least 10000 are needed; add"
+        ),
     ) as error:
         far_threshold(bank, 1e-3)
     assert "(it holds 10) or ask for a rate of 0.056 or more (anchor.far=...)" in str(error.value)

@@ -25,9 +25,17 @@ from tests.tiny import tiny_bank
 
 pytestmark = needs_faces
 QUICK = [
-    "train.steps=2", "train.batch=2", "train.accumulation=1", "lora.rank=2", "anchor.rule=nearest", "evaluation.forget_images=1",
-    "evaluation.retain_images=1", "evaluation.nearest=1", "evaluation.anchor_images=1", "evaluation.steps=1",
-]  # fmt: skip
+    "train.steps=2",
+    "train.batch=2",
+    "train.accumulation=1",
+    "lora.rank=2",
+    "anchor.rule=nearest",
+    "evaluation.forget_images=1",
+    "evaluation.retain_images=1",
+    "evaluation.nearest=1",
+    "evaluation.anchor_images=1",
+    "evaluation.steps=1",
+]
 SETTINGS = [part for pair in QUICK for part in ("--set", pair)]
 
 
@@ -150,7 +158,10 @@ def test_a_bank_of_another_recognizer_never_meets_the_base(published: LoopbackHu
     bank = IdentityBank(rows, small.labels, small.ids, small.recognizer)
     with pytest.raises(
         Incompatible,
-        match=r"the bank uses recognizer 'tiny' \(000000000000\), but the base .* uses 'arcface\.onnx' \(2b8edda0",
+        match=(
+            r"the bank uses recognizer 'tiny' \(000000000000\), but the base .* uses 'arcface\.onnx'"
+            r" \(2b8edda0"
+        ),
     ):
         forget(
             "person-001",

@@ -10,7 +10,7 @@ from piu_lora import forget, load_adapter
 from piu_lora.adapter import Ledger, unload
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
-from piu_lora.evidence import plan_evaluation
+from piu_lora.evidence import PlannedPeople, plan_evaluation
 from piu_lora.identity import IdentityBank, normalize
 from piu_lora.jobs.evaluation.scoring import plan_for
 from piu_lora.jobs.request.request import each_identity, open_request
@@ -133,9 +133,8 @@ def test_everybody_is_shown_at_least_once() -> None:
         .updated({"evaluation": {"forget_images": 2, "anchor_images": 1, "nearest": 2}})
         .evaluation
     )
-    plan = plan_evaluation(
-        forget, [50, 51], [40, 41, 42], centroids, lambda row: centroids[row][None], config, 0
-    )
+    people = PlannedPeople(forget, [50, 51], [40, 41, 42])
+    plan = plan_evaluation(people, centroids, lambda row: centroids[row][None], config, 0)
     assert [shot.row for shot in plan.shots if shot.group == "forget"] == list(range(30))
     assert {shot.row for shot in plan.shots if shot.group == "anchor"} == {40, 41, 42}
     near = {shot.row for shot in plan.shots if shot.group == "nearest"}

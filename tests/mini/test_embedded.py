@@ -31,9 +31,12 @@ def test_classes_are_those_of_arc2face(base: StableDiffusionPipeline) -> None:
         for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     }
     assert names == {
-        "unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer",
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "tokenizer": "CLIPTokenizer",
         "scheduler": "DPMSolverMultistepScheduler",
-    }  # fmt: skip
+    }
     assert [type(block).__name__ for block in base.unet.down_blocks] == ["CrossAttnDownBlock2D"] * 3 + [
         "DownBlock2D"
     ]

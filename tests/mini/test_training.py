@@ -7,7 +7,7 @@ from piu_lora.identity import IdentityBank
 from piu_lora.model import load_base
 from piu_lora.model.mini import __main__ as command
 from piu_lora.model.mini import dataset, export, recognizers
-from piu_lora.model.mini.training import Schedule, fit
+from piu_lora.model.mini.training import FitSettings, Schedule, fit
 
 
 def run(folder: Path, stop_at: int | None = None) -> torch.Tensor:
@@ -23,7 +23,7 @@ def run(folder: Path, stop_at: int | None = None) -> torch.Tensor:
         loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
         return loss, {"loss": float(loss.detach())}
 
-    trained = fit("line", model, step, folder, steps=6, lr=0.01, seed=3, save_every=2)
+    trained = fit("line", model, step, folder, FitSettings(steps=6, lr=0.01, seed=3, save_every=2))
     return torch.cat([value.flatten() for value in trained.state_dict().values()])
 
 

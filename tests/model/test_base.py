@@ -1,4 +1,4 @@
-"""Bases by name, from the Hub, from folders; every way to fail has its own words and its own mending command."""
+"""Bases by name, from the Hub, from folders; every failure has its own words and mending command."""
 
 import logging
 import os
@@ -18,11 +18,11 @@ from piu_lora.model import (
     base,
     describe,
     encode_embeddings,
+    family_of,
     find_family,
     generate,
     load_base,
 )
-from piu_lora.model.base import family_of
 from piu_lora.model.families.arc2face import ARC2FACE, SD15
 from tests.arc2face import ENCODER, TINY, UNET, build_unet, write_arc2face, write_sd15
 from tests.hub import LoopbackHub
@@ -70,10 +70,18 @@ def test_only_what_is_needed_is_downloaded(arc2face: LoopbackHub) -> None:
     load_base("arc2face")
     fetched = {path.split("/resolve/")[1].partition("/")[2] for _, path in arc2face.asked("resolve", "GET")}
     assert fetched == {
-        "arc2face/config.json", UNET, "encoder/config.json", ENCODER, "vae/config.json", "vae/diffusion_pytorch_model.safetensors",
-        "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/special_tokens_map.json",
+        "arc2face/config.json",
+        UNET,
+        "encoder/config.json",
+        ENCODER,
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+        "tokenizer/merges.txt",
+        "tokenizer/special_tokens_map.json",
         "tokenizer/tokenizer_config.json",
-    }  # fmt: skip
+    }
 
 
 def test_what_it_is_and_where_it_came_from(arc2face: LoopbackHub) -> None:

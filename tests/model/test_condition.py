@@ -119,8 +119,8 @@ def test_a_vector_that_does_not_fit_is_refused(
     with pytest.raises(BadInput) as error:
         encode_embeddings(*parts, torch.ones(shape))
     assert (
-        f"embeddings of shape {shape} do not fit an encoder of width {HIDDEN}; expected (n, d) with d <= {HIDDEN}"
-        in str(error.value)
+        f"embeddings of shape {shape} do not fit an encoder of width {HIDDEN}; expected (n, d) with d <="
+        f" {HIDDEN}" in str(error.value)
     )
 
 

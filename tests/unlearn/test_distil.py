@@ -26,9 +26,14 @@ WHO = "person-003"
 
 def student_of(pipe: StableDiffusionPipeline, first: int = 3) -> TrainedModel:
     return TrainedModel(
-        pipe.unet, lambda e: encode_embeddings(pipe.text_encoder, pipe.tokenizer, e), lambda: encoder_adapters_disabled(pipe.text_encoder),
-        lambda *_: torch.empty(0), 1000, lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), first,
-    )  # fmt: skip
+        pipe.unet,
+        lambda e: encode_embeddings(pipe.text_encoder, pipe.tokenizer, e),
+        lambda: encoder_adapters_disabled(pipe.text_encoder),
+        lambda *_: torch.empty(0),
+        1000,
+        lambda: encode_empty(pipe.text_encoder, pipe.tokenizer),
+        first,
+    )
 
 
 def randomised(pipe: StableDiffusionPipeline) -> None:

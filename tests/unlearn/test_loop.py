@@ -6,7 +6,7 @@ import torch
 
 from piu_lora.config import TrainConfig
 from piu_lora.errors import TrainingFailed
-from piu_lora.unlearn import TrainState, train
+from piu_lora.unlearn import TrainHooks, TrainState, train
 from piu_lora.unlearn.loop import learning_rate
 
 
@@ -68,9 +68,9 @@ def test_stop_and_resume_is_bit_identical(stop: int) -> None:
     seen: list[int] = []
     with pytest.raises(KeyboardInterrupt):
         run(
-            config(schedule="cosine", warmup=3), on_step=lambda step, terms: seen.append(step), on_checkpoint=saved.append,
-            should_stop=lambda: len(seen) == stop,
-        )  # fmt: skip
+            config(schedule="cosine", warmup=3),
+            hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == stop),
+        )
     assert saved[-1].step == stop
     resumed, rest = run(config(schedule="cosine", warmup=3), state=saved[-1])
     assert torch.equal(whole, resumed)
@@ -79,7 +79,7 @@ def test_stop_and_resume_is_bit_identical(stop: int) -> None:
 
 def test_checkpoints_come_regularly() -> None:
     saved: list[TrainState] = []
-    run(config(steps=12), on_checkpoint=saved.append)
+    run(config(steps=12), hooks=TrainHooks(on_checkpoint=saved.append))
     assert [state.step for state in saved] == [5, 10]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from piu_lora.errors import TrainingFailed
-from piu_lora.unlearn import TrainState, train
+from piu_lora.unlearn import TrainHooks, TrainState, train
 from tests.unlearn.test_loop import Line, Points, config
 
 
@@ -35,7 +35,7 @@ def test_an_overflowing_step_changes_nothing_and_is_counted(caplog: pytest.LogCa
             [line.weight],
             config(precision="fp16"),
             7,
-            on_step=lambda step, terms: seen.append(line.weight.detach().clone()),
+            hooks=TrainHooks(lambda step, terms: seen.append(line.weight.detach().clone())),
         )
     still = sum(
         torch.equal(before, after) for before, after in zip([torch.zeros(3), *seen], seen, strict=False)
@@ -54,9 +54,12 @@ def test_a_resumed_run_keeps_scale_and_count(stop: int, caplog: pytest.LogCaptur
     train(whole, [whole.weight], settings, 7)
     with pytest.raises(KeyboardInterrupt):
         train(
-            broken, [broken.weight], settings, 7, on_step=lambda step, terms: seen.append(step), on_checkpoint=saved.append,
-            should_stop=lambda: len(seen) == stop,
-        )  # fmt: skip
+            broken,
+            [broken.weight],
+            settings,
+            7,
+            hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == stop),
+        )
     train(resumed, [resumed.weight], settings, 7, state=saved[-1])
     assert torch.equal(whole.weight, resumed.weight)
     assert caplog.messages[0] == caplog.messages[-1]

@@ -19,10 +19,12 @@ from tests.tiny import tiny_pipeline
 
 TINY = Rendering(forget=3, retain=4, steps=2, batch=4)
 QUICK = {
-    "uce": {}, "esd": {"steps": 2, "lr": 1e-2}, "piu-dense": {"steps": 2, "batch": 2, "accumulation": 1, "lr": 1e-2},
+    "uce": {},
+    "esd": {"steps": 2, "lr": 1e-2},
+    "piu-dense": {"steps": 2, "batch": 2, "accumulation": 1, "lr": 1e-2},
     "siss": {"steps": 2, "batch": 4, "micro_batch": 2, "lr": 1e-2, "rendering": TINY},
     "wid": {"steps": 2, "batch": 2, "accumulation": 2, "lr": 1e-2, "rendering": TINY},
-}  # fmt: skip
+}
 ATTENTION = {
     "uce": ("attn2.to_k.weight", "attn2.to_v.weight"),
     "esd": (".attn2.",),
@@ -33,9 +35,12 @@ ATTENTION = {
 def problem_of(bank: IdentityBank) -> BaselineProblem:
     projection = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
     return BaselineProblem(
-        bank.of(bank.ids[0]), bank.centroids[1], bank.embeddings[12:], bank.centroids[2:],
+        bank.of(bank.ids[0]),
+        bank.centroids[1],
+        bank.embeddings[12:],
+        bank.centroids[2:],
         lambda images: torch.nn.functional.normalize(images.mean(dim=(2, 3)) @ projection, dim=1),
-    )  # fmt: skip
+    )
 
 
 def test_the_published_settings() -> None:

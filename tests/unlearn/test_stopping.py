@@ -6,7 +6,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.jobs.request.request import open_request
 from piu_lora.model import adapters_disabled, encode_embeddings, encoder_adapter
-from piu_lora.unlearn import Problem, TargetIdentity, TrainState, train, training_facts
+from piu_lora.unlearn import Problem, TargetIdentity, TrainHooks, TrainState, train, training_facts
 from piu_lora.unlearn.distil import DistilObjective
 from piu_lora.unlearn.loop import learning_rate
 from piu_lora.unlearn.stopping import cooling, is_due, last_step, progress_terms, said_stop
@@ -119,9 +119,12 @@ def test_stop_and_resume_is_bit_identical(at: int) -> None:
     line, settings = GaugedLine(), config(steps=300, schedule="cosine", **STOP)
     with pytest.raises(KeyboardInterrupt):
         train(
-            line, [line.weight], settings, 7, on_step=lambda step, terms: seen.append(step), on_checkpoint=saved.append,
-            should_stop=lambda: len(seen) == place,
-        )  # fmt: skip
+            line,
+            [line.weight],
+            settings,
+            7,
+            hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == place),
+        )
     again = GaugedLine()
     rest = train(again, [again.weight], settings, 7, state=saved[-1])
     assert torch.equal(weight, again.weight.detach())

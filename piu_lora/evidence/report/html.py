@@ -9,21 +9,15 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from piu_lora.evidence.report import tables, wording
+from piu_lora.evidence.report.document import Report
+from piu_lora.evidence.report.sections import Audit, Evaluation, Recognizer
+from piu_lora.groups import GROUP_WORDS
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
-__all__ = ["Pair", "Pictures", "report_html"]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One condition and seed, before and after, as PNG files."""
-
-    label: str
-    before: bytes
-    after: bytes
+__all__ = ["Pictures", "report_html"]
 
 
 @dataclass(frozen=True)
@@ -32,34 +26,29 @@ class Pictures:
 
     Attributes:
         sheet: a PNG of many images, before on the left and after on the right (``before_after``).
-        pairs: a few large ones.
     """
 
     sheet: bytes | None = None
-    pairs: tuple[Pair, ...] = ()
 
 
-def report_html(document: dict[str, Any], pictures: Pictures | None = None) -> str:
+def report_html(report: Report, pictures: Pictures | None = None) -> str:
     """The page: verdict, pictures, figures, attacks, environment.
 
     Args:
-        document: a valid report (``validate``).
-        pictures: shown unless the document is public, which never shows one.
+        pictures: shown unless the report is public, which never shows one.
     """
-    shown = Pictures() if document["public"] or pictures is None else pictures
-    evaluation, audit = document.get("evaluation"), document.get("audit")
-    verdict = document["verdict"]
+    shown = Pictures() if report.public or pictures is None else pictures
+    evaluation, audit, verdict = report.evaluation, report.audit, report.verdict
     return _template().render(
         css=_text("report.css"),
-        document=document,
-        adapter=document["adapter"],
+        report=report,
+        adapter=report.adapter,
         verdict=verdict,
-        lines=sorted(verdict["lines"], key=lambda line: line["passed"]) if verdict else [],
+        lines=sorted(verdict.lines, key=lambda line: line.passed) if verdict else [],
         sheet=_data(shown.sheet),
-        pairs=[(pair.label, _data(pair.before), _data(pair.after)) for pair in shown.pairs],
         evaluation=evaluation and _evaluation(evaluation, audit),
         audit=audit and _audit(audit),
-        settings=json.dumps(document["settings"], indent=2, sort_keys=True),
+        settings=json.dumps(report.settings, indent=2, sort_keys=True),
     )
 
 
@@ -80,107 +69,112 @@ def _data(png: bytes | None) -> str | None:
     return None if png is None else f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _evaluation(evaluation: dict[str, Any], audit: dict[str, Any] | None) -> dict[str, Any]:
+def _evaluation(evaluation: Evaluation, audit: Audit | None) -> dict[str, Any]:
     """The evaluation's charts and tables, in the order of the page."""
-    from piu_lora.evidence.report import panels
+    from piu_lora.evidence.report import maps, panels
 
-    seen = evaluation["recognizers"]
-    far = _middle(seen, audit)
-    agreement = {rate: found for rate, found in (evaluation["agreement"] or {}).items() if found is not None}
+    recognizers, quality = evaluation.recognizers, evaluation.quality
+    far = _rate_of_charts(recognizers, audit)
+    agreement = {rate: counts for rate, counts in (evaluation.agreement or {}).items() if counts is not None}
     return {
         "far": far,
-        "images": evaluation["images"],
-        "seconds": evaluation["seconds"],
-        "notes": evaluation["notes"],
-        "shapes": list(zip(seen, panels.shapes(len(seen)), strict=True)),
-        "plane": panels.plane(seen),
-        "changes": _drawn((name, panels.change_chart(name, one, far)) for name, one in seen.items()),
-        "likeness": tables.likeness_table(seen),
-        "accuracy": tables.accuracy_table(seen),
-        "scores": _drawn((name, panels.score_chart(name, one)) for name, one in seen.items()),
-        "verification": tables.verification_table(seen),
-        "leaks": _drawn((name, panels.leak_chart(name, far, one["leak"].get(far))) for name, one in seen.items()) if far else [],
-        "leak": tables.leak_table(seen),
-        "bystanders": tables.bystander_table(seen),
-        "strangers": tables.stranger_table(seen),
-        "refusals": tables.refusals(seen),
-        "bars": [(rate, panels.agreement_bar(rate, found)) for rate, found in agreement.items()],
+        "section": evaluation,
+        "groups": [(group, GROUP_WORDS[group].label) for group in tables.groups_of(recognizers)],
+        "shapes": list(zip(recognizers, panels.shapes(len(recognizers)), strict=True)),
+        "plane": panels.plane(recognizers),
+        "changes": _drawn((name, panels.change_chart(name, one, far)) for name, one in recognizers.items()),
+        "likeness": tables.likeness_table(recognizers),
+        "accuracy": tables.accuracy_table(recognizers),
+        "scores": _drawn((name, panels.score_chart(name, one)) for name, one in recognizers.items()),
+        "verification": tables.verification_table(recognizers),
+        "leaks": _leaks(recognizers, far),
+        "leak": tables.leak_table(recognizers),
+        "bystanders": tables.bystander_table(recognizers),
+        "strangers": tables.stranger_table(recognizers),
+        "refusals": tables.refusals(recognizers),
+        "bars": [(rate, maps.agreement_bar(rate, counts)) for rate, counts in agreement.items()],
         "agreement": tables.agreement_table(agreement),
-        "agreement_parts": panels.agreement_parts(next(iter(agreement.values()))) if agreement else [],
-        "maps": [
-            (name, [(when, panels.neighbour_map(f"{name}, {when}", found["labels"], found[when])) for when in ("before", "after")])
-            for name, one in seen.items() if (found := one.get("neighbours"))
-        ],
-        "quality": tables.quality_table(evaluation["quality"]),
-        "kid_features": ((evaluation["quality"] or {}).get("kid") or {}).get("features"),
-        "quality_model": ((evaluation["quality"] or {}).get("face_quality") or {}).get("model"),
-        "doubles": (evaluation.get("doubles") or {}).get("count"),
-        "sweeps": [(sweep, _sweep(sweep, seen, far)) for sweep in evaluation["sweeps"]],
-    }  # fmt: skip
+        "agreement_parts": maps.agreement_parts(next(iter(agreement.values()))) if agreement else [],
+        "maps": _maps(recognizers),
+        "quality": tables.quality_table(quality),
+        "kid_features": quality and quality.kid and quality.kid.features,
+        "quality_model": quality and quality.face_quality and quality.face_quality.model,
+        "doubles": evaluation.doubles and evaluation.doubles.count,
+        "sweeps": _sweeps(evaluation, far),
+    }
 
 
-def _sweep(sweep: dict[str, Any], seen: dict[str, Any], far: str | None) -> "list[tuple[str, Markup]]":
+def _leaks(recognizers: dict[str, Recognizer], far: str | None) -> "list[tuple[str, Markup]]":
+    from piu_lora.evidence.report.panels import leak_chart
+
+    if far is None:
+        return []
+    return _drawn((name, leak_chart(name, far, one.leak.get(far))) for name, one in recognizers.items())
+
+
+def _maps(recognizers: dict[str, Recognizer]) -> "list[tuple[str, list[tuple[str, Markup]]]]":
+    from piu_lora.evidence.report.maps import neighbour_map
+
+    return [
+        (
+            name,
+            [
+                (when, neighbour_map(f"{name}, {when}", neighbours.labels, values))
+                for when, values in (("before", neighbours.before), ("after", neighbours.after))
+            ],
+        )
+        for name, recognizer in recognizers.items()
+        if (neighbours := recognizer.neighbours) is not None
+    ]
+
+
+def _sweeps(evaluation: Evaluation, far: str | None) -> "list[tuple[str, list[tuple[str, Markup]]]]":
     from piu_lora.evidence.report.panels import sweep_chart
 
-    return _drawn((name, sweep_chart(sweep, name, _level(one, far), far)) for name, one in seen.items())
+    return [
+        (
+            sweep.label,
+            _drawn(
+                (name, sweep_chart(sweep, name, _level(recognizer, far), far))
+                for name, recognizer in evaluation.recognizers.items()
+            ),
+        )
+        for sweep in evaluation.sweeps
+    ]
 
 
-def _middle(seen: dict[str, Any], audit: dict[str, Any] | None) -> str | None:
+def _rate_of_charts(recognizers: dict[str, Recognizer], audit: Audit | None) -> str | None:
     """The rate that single-threshold charts use: the audit's, else the strictest one that a recognizer has a
     threshold for, up to 1e-3.
     """
-    known = sorted(
-        {
-            float(far)
-            for one in seen.values()
-            for far, found in one["thresholds"].items()
-            if found["cosine"] is not None
-        }
-    )
-    names = {float(far): far for one in seen.values() for far in one["thresholds"]}
-    wanted = audit["far"] if audit else 1e-3
-    return names[min(known, key=lambda far: (abs(far / wanted - 1), far))] if known else None
+    calibrated = {
+        float(far): far
+        for recognizer in recognizers.values()
+        for far, threshold in recognizer.thresholds.items()
+        if threshold.cosine is not None
+    }
+    wanted = audit.far if audit else 1e-3
+    return calibrated[min(calibrated, key=lambda far: (abs(far / wanted - 1), far))] if calibrated else None
 
 
-def _level(one: dict[str, Any], far: str | None) -> float | None:
-    found: float | None = one["thresholds"].get(far, {}).get("cosine") if far else None
-    return found
+def _level(recognizer: Recognizer, far: str | None) -> float | None:
+    return recognizer.thresholds[far].cosine if far in recognizer.thresholds else None
 
 
 def _drawn(charts: "Iterator[tuple[str, Markup | None]]") -> "list[tuple[str, Markup]]":
     return [(name, chart) for name, chart in charts if chart is not None]
 
 
-def _audit(audit: dict[str, Any]) -> dict[str, Any]:
+def _audit(audit: Audit) -> dict[str, Any]:
     from piu_lora.evidence.report.curves import curve_chart
 
-    cards = []
-    for attack in audit["attacks"]:
-        words = (
-            next((place for place, cell in enumerate(attack["rows"][0]) if not isinstance(cell, str)), 1)
-            if attack["rows"]
-            else 1
-        )
-        rows = tuple(tuple(_cell(cell) for cell in row) for row in attack["rows"])
-        cards.append(
-            {
-                **attack,
-                "mood": wording.outcome(attack)[0],
-                "word": wording.outcome(attack)[1],
-                "charts": [(curve["title"], *curve_chart(curve)) for curve in attack["curves"]],
-                "table": tables.Table(tuple(attack["columns"]), rows, words),
-            }
-        )
-    return {
-        "seconds": audit["seconds"],
-        "budget": audit["budget"],
-        "far": audit["far"],
-        "table": tables.attack_table(audit),
-        "attacks": cards,
-    }
-
-
-def _cell(value: str | float | bool | None) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) else wording.number(value)
+    cards = [
+        {
+            "attack": attack,
+            "outcome": wording.outcome(attack),
+            "charts": [(curve.title, *curve_chart(curve)) for curve in attack.curves],
+            "table": tables.attack_rows(attack),
+        }
+        for attack in audit.attacks
+    ]
+    return {"section": audit, "table": tables.attack_table(audit), "cards": cards}

@@ -2,8 +2,8 @@
 
 import re
 import xml.etree.ElementTree as ET
-from typing import Any
 
+from piu_lora.evidence.report.document import Verdict, VerdictLine
 from piu_lora.evidence.report.wording import number
 
 __all__ = ["junit_xml"]
@@ -13,15 +13,15 @@ _FORBIDDEN = re.compile(
 )  # what XML 1.0 cannot hold, escaped or not
 
 
-def junit_xml(verdict: dict[str, Any] | None, name: str) -> str:
+def junit_xml(verdict: Verdict | None, name: str) -> str:
     """One test case for each line of the verdict, failed where the line failed.
 
     Args:
-        verdict: the document's; None (nothing was judged) gives one skipped case.
+        verdict: the report's; None (nothing was judged) gives one skipped case.
         name: the suite's, e.g. "piu-lora evaluate".
     """
-    lines = verdict["lines"] if verdict else []
-    failures = sum(not line["passed"] for line in lines)
+    lines = verdict.lines if verdict else ()
+    failures = sum(not line.passed for line in lines)
     skipped = 0 if verdict else 1
     counts = {
         "tests": str(len(lines) + skipped),
@@ -34,29 +34,29 @@ def junit_xml(verdict: dict[str, Any] | None, name: str) -> str:
     for line in lines:
         _case(suite, line)
     if verdict is None:
-        request = ET.SubElement(suite, "testcase", {"classname": "piu_lora", "name": "verdict"})
-        ET.SubElement(request, "skipped", {"message": "nothing was judged"})
+        case = ET.SubElement(suite, "testcase", {"classname": "piu_lora", "name": "verdict"})
+        ET.SubElement(case, "skipped", {"message": "nothing was judged"})
     ET.indent(suites)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(suites, encoding="unicode")}\n'
 
 
-def _case(suite: ET.Element, line: dict[str, Any]) -> None:
-    owner = line["recognizer"] or "all"
-    request = ET.SubElement(
+def _case(suite: ET.Element, line: VerdictLine) -> None:
+    owner = line.recognizer or "all"
+    case = ET.SubElement(
         suite,
         "testcase",
-        {"classname": _clean(f"piu_lora.{owner}"), "name": _clean(f"{line['name']}: {line['text']}")},
+        {"classname": _clean(f"piu_lora.{owner}"), "name": _clean(f"{line.name}: {line.text}")},
     )
-    if line["passed"]:
+    if line.passed:
         return
-    value = "not measured" if line["value"] is None else number(line["value"])
-    message = f"{line['text']}: {value}, limit {line['relation']} {number(line['limit'])}"
+    value = "not measured" if line.value is None else number(line.value)
+    message = f"{line.text}: {value}, limit {line.relation} {number(line.limit)}"
     failure = ET.SubElement(
-        request,
+        case,
         "failure",
-        {"message": _clean(message), "type": "limit" if line["value"] is not None else "not measured"},
+        {"message": _clean(message), "type": "limit" if line.value is not None else "not measured"},
     )
-    failure.text = _clean(f"{message}\n{line['reason']}".strip())
+    failure.text = _clean(f"{message}\n{line.reason}".strip())
 
 
 def _clean(text: str) -> str:

@@ -1,8 +1,8 @@
 """A report as Markdown, short enough for a model card."""
 
-from typing import Any
-
 from piu_lora.evidence.report import tables
+from piu_lora.evidence.report.document import Report, Verdict, VerdictLine
+from piu_lora.evidence.report.sections import Evaluation
 from piu_lora.evidence.report.tables import Table
 from piu_lora.evidence.report.wording import NOT_MEASURED, number, outcome
 
@@ -23,86 +23,82 @@ _SPECIAL = {
 }
 
 
-def report_markdown(document: dict[str, Any]) -> str:
+def report_markdown(report: Report) -> str:
     """Verdict, figures by recognizer and group, verification, Leak@k, quality and attacks, as
-    GitHub-flavoured Markdown.
-
-    Args:
-        document: a valid report (``validate``); its public form leaves the same out here.
+    GitHub-flavoured Markdown; a public report leaves the same out here.
     """
-    adapter, base = document["adapter"], document["base"]
+    adapter, base = report.adapter, report.base
     parts = [
         "# Report",
-        f"Adapter `{_code(adapter['id'])}` ({_text(adapter['method'])}) for base `{_code(base['id'])}`.",
-        *_verdict(document["verdict"]),
+        f"Adapter `{_code(adapter.id)}` ({_text(adapter.method)}) for base `{_code(base.id)}`.",
+        *_verdict(report.verdict),
     ]
-    evaluation, audit = document.get("evaluation"), document.get("audit")
-    if evaluation is not None:
-        parts += _evaluation(evaluation)
-    if audit is not None:
+    if report.evaluation is not None:
+        parts += _evaluation(report.evaluation)
+    if report.audit is not None:
         parts += [
             "## Attacks",
-            f"Verification at FAR {audit['far']:g}, budget {_text(audit['budget'])}.",
-            _table(tables.attack_table(audit)),
+            f"Verification at FAR {report.audit.far:g}, budget {_text(report.audit.budget)}.",
+            _table(tables.attack_table(report.audit)),
         ]
         findings = [
-            f"- **{_text(attack['label'])}** ({outcome(attack)[1]}): {_text(attack['finding'])}"
-            for attack in audit["attacks"]
+            f"- **{_text(attack.label)}** ({outcome(attack)[1]}): {_text(attack.finding)}"
+            for attack in report.audit.attacks
         ]
         parts += ["\n".join(findings)] if findings else []
     return "\n\n".join(parts) + "\n"
 
 
-def _verdict(verdict: dict[str, Any] | None) -> list[str]:
+def _verdict(verdict: Verdict | None) -> list[str]:
     if verdict is None:
         return ["## Verdict: not judged"]
-    lines = verdict["lines"]
-    missed = sum(not line["passed"] for line in lines)
-    words = "passed" if verdict["passed"] else "falls short"
-    rows = tuple(_line(line) for line in lines)
+    rows = tuple(_line(line) for line in verdict.lines)
     table = Table(("met", "recognizer", "condition", "value", "limit"), rows, 3)
-    told = f"{len(lines) - missed} of {len(lines)} conditions are met (policy: {_text(verdict['policy'])})."
-    return [f"## Verdict: {words}", told, _table(table, escaped=True)]
+    met = len(verdict.lines) - len(verdict.missed)
+    summary = f"{met} of {len(verdict.lines)} conditions are met (policy: {_text(verdict.policy)})."
+    outcome_words = "passed" if verdict.passed else "falls short"
+    return [f"## Verdict: {outcome_words}", summary, _table(table, escaped=True)]
 
 
-def _line(line: dict[str, Any]) -> tuple[str, ...]:
-    told = line["text"] + (f" ({line['reason']})" if line["reason"] else "")
-    limit = f"{'≤' if line['relation'] == '<=' else '≥'} {line['limit']:g}"
+def _line(line: VerdictLine) -> tuple[str, ...]:
+    condition = line.text + (f" ({line.reason})" if line.reason else "")
     return (
-        "yes" if line["passed"] else "**no**",
-        _text(line["recognizer"] or "all"),
-        _text(told),
-        number(line["value"]),
-        limit,
+        "yes" if line.passed else "**no**",
+        _text(line.recognizer or "all"),
+        _text(condition),
+        number(line.value),
+        f"{'≤' if line.relation == '<=' else '≥'} {line.limit:g}",
     )
 
 
-def _evaluation(evaluation: dict[str, Any]) -> list[str]:
-    seen = evaluation["recognizers"]
+def _evaluation(evaluation: Evaluation) -> list[str]:
+    recognizers = evaluation.recognizers
     return [
         "## Figures",
-        f"{number(evaluation['images'])} images. ISM: mean cosine with the reference. Brackets: 95 %. p: paired difference.",
-        _table(tables.likeness_table(seen)),
-        _table(tables.accuracy_table(seen)),
+        f"{number(evaluation.images)} images. ISM: mean cosine with the reference. Brackets: 95 %. "
+        "p: paired difference.",
+        _table(tables.likeness_table(recognizers)),
+        _table(tables.accuracy_table(recognizers)),
         "## Verification",
         "Share of images that verify as the person they were made for, before → after.",
-        _table(tables.verification_table(seen)),
-        *(f"Not measured ({_text(name)}): {_text(reason)}" for name, reason in tables.refusals(seen)),
-        "Leak@k: chance that at least one of k images verifies as the forgotten person; not measured where fewer than k were made.",
-        _table(tables.leak_table(seen)),
+        _table(tables.verification_table(recognizers)),
+        *(f"Not measured ({_text(name)}): {_text(reason)}" for name, reason in tables.refusals(recognizers)),
+        "Leak@k: chance that at least one of k images verifies as the forgotten person; "
+        "not measured where fewer than k were made.",
+        _table(tables.leak_table(recognizers)),
         "## Quality",
-        _table(tables.quality_table(evaluation["quality"])),
+        _table(tables.quality_table(evaluation.quality)),
     ]
 
 
 def _table(table: Table, escaped: bool = False) -> str:
     if not table.rows:
         return f"{NOT_MEASURED.capitalize()}."
-    keep = (lambda cell: cell) if escaped else _text
+    shown = (lambda cell: cell) if escaped else _text
     lines = [
         table.head,
-        tuple(":--" if place < table.words else "--:" for place in range(len(table.head))),
-        *(tuple(keep(cell) for cell in row) for row in table.rows),
+        tuple(":--" if column < table.words else "--:" for column in range(len(table.head))),
+        *(tuple(shown(cell) for cell in row) for row in table.rows),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -3,308 +3,235 @@ full is after.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from piu_lora.evidence.report.charts import LINE, SHAPES, Plot
-from piu_lora.evidence.report.scales import Scale, between, categories, linear, logarithmic
-from piu_lora.evidence.report.wording import GROUP_WORDS, far_text, number
+from piu_lora.evidence.report.labels import LINE, end_labels, flags, rule, settings_axis
+from piu_lora.evidence.report.measures import BeforeAfter, Ism
+from piu_lora.evidence.report.sections import Recognizer, Sweep
+from piu_lora.evidence.report.svg import SHAPES, Chart, Margins, paint
+from piu_lora.evidence.report.wording import far_text
+from piu_lora.groups import FORGET, GROUP_WORDS
 
-__all__ = [
-    "agreement_bar",
-    "agreement_parts",
-    "change_chart",
-    "leak_chart",
-    "neighbour_map",
-    "plane",
-    "score_chart",
-    "shapes",
-    "sweep_chart",
-]
-
-Seen = dict[str, Any]
-
-
-def plane(recognizers: Mapping[str, Seen]) -> Markup | None:
-    """The forget-retain plane: across, how much of the forgotten is left; up, how much of everybody else; top
-    left is the goal.
-    """
-    spots = [
-        (shape, group, seen["ism"]["forget"], ism)
-        for shape, seen in zip(shapes(len(recognizers)), recognizers.values(), strict=True)
-        for group, ism in seen["ism"].items()
-        if group != "forget"
-        and ism
-        and seen["ism"].get("forget")
-        and ism["ratio"] is not None
-        and seen["ism"]["forget"]["ratio"] is not None
-    ]
-    if not spots:
-        return None
-    across = linear([end for *_, forget, _ in spots for end in _ends(forget)], (0, 1))
-    up = linear([end for *_, other in spots for end in _ends(other)], (0.85, 1.05))
-    plot = Plot(
-        "Forget-retain plane",
-        across,
-        up,
-        "forgotten: ISM after / before",
-        "others: ISM after / before",
-        height=270,
-    )
-    plot.segment((across.low, 1), (across.high, 1), "muted", "rule")
-    plot.segment((1, up.low), (1, up.high), "muted", "rule")
-    plot.text(plot.at_x(1) - 6, plot.at_y(up.high) + 14, "↖ better", "end")
-    plot.text(plot.at_x(1) - 6, plot.at_y(up.low) - 6, "forgets nothing", "end")
-    order = list(dict.fromkeys(group for _, group, *_ in spots))
-    for shape, group, forget, other in spots:
-        x, y = forget["ratio"], other["ratio"]
-        (left, right), (low, high) = _ends(forget), _ends(other)
-        aside = 5 * (
-            order.index(group) - (len(order) - 1) / 2
-        )  # a recognizer's groups share their x, and would hide each other
-        plot.segment((left, y), (right, y), group)
-        plot.segment((x, low), (x, high), group, aside=aside)
-        plot.point(x, y, group, shape, size=4.5, aside=aside)
-    return plot.svg()
+__all__ = ["change_chart", "leak_chart", "plane", "score_chart", "shapes", "sweep_chart"]
 
 
 def shapes(count: int) -> list[str]:
     """The marks of so many recognizers."""
-    return [SHAPES[place % len(SHAPES)] for place in range(count)]
+    names = list(SHAPES)
+    return [names[index % len(names)] for index in range(count)]
 
 
-def _ends(ism: Seen) -> tuple[float, float]:
-    low, high = ism["ratio_interval"] or (ism["ratio"], ism["ratio"])
-    return low, high
+def plane(recognizers: Mapping[str, Recognizer]) -> Markup | None:
+    """The forget-retain plane: across, how much of the forgotten is left; up, how much of everybody else; top
+    left is the goal.
+    """
+    pairs = [
+        (shape, str(group), forget, ism)
+        for shape, recognizer in zip(shapes(len(recognizers)), recognizers.values(), strict=True)
+        if (forget := recognizer.ism.get(FORGET)) is not None and forget.ratio is not None
+        for group, ism in recognizer.ism.items()
+        if group != FORGET and ism is not None and ism.ratio is not None
+    ]
+    if not pairs:
+        return None
+    chart = Chart(
+        "Forget-retain plane", "forgotten: ISM after / before", "others: ISM after / before", height=270
+    )
+    axes = chart.axes
+    axes.update_datalim([(0, 0.85), (1, 1.05)])
+    axes.update_datalim(
+        [(x, y) for *_, forget, ism in pairs for x, y in zip(_ends(forget), _ends(ism), strict=True)]
+    )
+    chart.settle()
+    axes.set_autoscale_on(False)
+    axes.axhline(1, color=paint("ink"), linewidth=1, gid="class:rule")
+    axes.axvline(1, color=paint("ink"), linewidth=1, gid="class:rule")
+    low, high = (chart.at(1, end) for end in axes.get_ylim())
+    chart.text(high[0] - 6, high[1] + 14, "↖ better", anchor="end", look="halo")
+    chart.text(low[0] - 6, low[1] - 6, "forgets nothing", anchor="end", look="halo")
+    order = list(dict.fromkeys(group for _, group, *_ in pairs))
+    for shape, group, forget, ism in pairs:
+        # A recognizer's groups share their x, and would hide each other.
+        _cross(chart, (forget, ism), group, shape, aside=5 * (order.index(group) - (len(order) - 1) / 2))
+    return chart.svg()
 
 
-def change_chart(name: str, seen: Seen, far: str | None) -> Markup | None:
+def _cross(chart: Chart, pair: tuple[Ism, Ism], group: str, shape: str, aside: float) -> None:
+    """A mark with both intervals, so many units of the drawing aside."""
+    from matplotlib.transforms import ScaledTranslation
+
+    forget, ism = pair
+    axes, moved = chart.axes, ScaledTranslation(aside / 72, 0, chart.figure.dpi_scale_trans)
+    x, y = forget.ratio or 0.0, ism.ratio or 0.0
+    chart.bar(_ends(forget), (y, y), group)
+    chart.bar((x, x), _ends(ism), group, transform=axes.transData + moved)
+    chart.points((x,), (y,), group, shape=shape, size=9, transform=axes.transData + moved)
+
+
+def _ends(ism: Ism) -> tuple[float, float]:
+    ratio = ism.ratio or 0.0
+    return ism.ratio_interval or (ratio, ratio)
+
+
+def change_chart(name: str, recognizer: Recognizer, far: str | None) -> Markup | None:
     """ISM before and after by group, with intervals and the verification threshold."""
-    rows = [(group, ism) for group, ism in seen["ism"].items() if ism and ism["after"] is not None]
+    rows = [(str(group), ism) for group, ism in recognizer.ism.items() if ism and ism.after is not None]
     if not rows:
         return None
-    ends = [
-        value
-        for _, ism in rows
-        for key in ("before", "after")
-        for value in (ism[key], *(ism[f"{key}_interval"] or ()))
-    ]
-    across = linear(ends, (0,))
-    height = 52 + 34 * len(rows) + 22
-    plot = Plot(
+    chart = Chart(
         f"ISM before and after, {name}",
-        across,
-        Scale(0, len(rows), ()),
         "ISM, mean cosine with the reference",
-        "",
-        height=height,
+        height=74 + 34 * len(rows),
+        margins=Margins(left=14, top=26),
     )
-    plot.left, plot.top = 14, 26
-    threshold = seen["thresholds"].get(far, {}).get("cosine") if far else None
-    if threshold is not None:
-        plot.flags([(threshold, f"verifies at FAR {far_text(far or '')}")])
-    for place, (group, ism) in enumerate(rows):
-        y = len(rows) - place - 0.68
-        plot.text(plot.left, plot.at_y(y) - 11, GROUP_WORDS[group], colour=group, strong=True)
-        for key, step in (("before", 0.08), ("after", -0.08)):
-            if ism[f"{key}_interval"]:
-                low, high = ism[f"{key}_interval"]
-                plot.segment((low, y + step), (high, y + step), group)
-        if ism["before"] is not None:
-            plot.segment((ism["before"], y + 0.08), (ism["after"], y - 0.08), group, "link")
-            plot.point(ism["before"], y + 0.08, group, hollow=True)
-        plot.point(ism["after"], y - 0.08, group)
-    return plot.svg()
+    axes = chart.axes
+    axes.set(ylim=(0, len(rows)), yticks=[])
+    axes.update_datalim([(0, 0)], updatey=False)
+    for index, (group, ism) in enumerate(rows):
+        y = len(rows) - index - 0.68
+        for interval, step in ((ism.before_interval, 0.08), (ism.after_interval, -0.08)):
+            if interval:
+                chart.bar(interval, (y + step, y + step), group)
+        if ism.before is not None:
+            axes.plot(
+                (ism.before, ism.after or 0),
+                (y + 0.08, y - 0.08),
+                color=paint(group),
+                linewidth=1.4,
+                alpha=0.45,
+                gid="class:link",
+            )
+            chart.points((ism.before,), (y + 0.08,), group, hollow=True)
+        chart.points((ism.after or 0,), (y - 0.08,), group)
+        words = GROUP_WORDS[group].label
+        chart.text(chart.margins.left, chart.at(0, y)[1] - 11, words, colour=group, look="strong halo")
+    level = recognizer.thresholds[far].cosine if far in recognizer.thresholds else None
+    if level is not None and far is not None:
+        axes.update_datalim([(level, 0)], updatey=False)
+        flags(chart, [(level, f"verifies at FAR {far_text(far)}")])
+    return chart.svg()
 
 
-def score_chart(name: str, seen: Seen) -> Markup | None:
+_DENSITIES = (
+    ("impostor", "impostor", True, False),
+    ("retained_after", "random", False, False),
+    ("forget_before", "forget", False, True),
+    ("forget_after", "forget", True, False),
+)  # of the scores, its colour, filled, dashed
+
+
+def score_chart(name: str, recognizer: Recognizer) -> Markup | None:
     """Densities of the cosine with the reference, each calibrated threshold drawn and named."""
-    scores = seen.get("scores")
-    if not scores:
+    scores = recognizer.scores
+    if scores is None:
         return None
-    looks = (("impostor", "impostor", True, False), ("retained_after", "random", False, False), ("forget_before", "forget", False, True),
-             ("forget_after", "forget", True, False))  # fmt: skip
-    drawn = [(scores[key], *look) for key, *look in looks if scores[key] is not None]
-    marks = [
-        (found["cosine"], f"FAR {far_text(far)}: {found['cosine']:.3f}")
-        for far, found in seen["thresholds"].items()
-        if found["cosine"] is not None
+    densities = [
+        (density, *look) for part, *look in _DENSITIES if (density := getattr(scores, part)) is not None
     ]
-    edges = scores["bins"]
-    faint = 0.004 * max((height for heights, *_ in drawn for height in heights), default=0)
-    used = [
-        place for place in range(len(edges) - 1) if any(heights[place] > faint for heights, *_ in drawn)
-    ] or [0, len(edges) - 2]
-    levels = [value for value, _ in marks]
-    across = between(min(edges[used[0]], *levels, 0), max(edges[used[-1] + 1], *levels, 0), 6)
-    up = linear([height for heights, *_ in drawn for height in heights], (0,), 4)
+    marks = [
+        (threshold.cosine, f"FAR {far_text(far)}: {threshold.cosine:.3f}")
+        for far, threshold in recognizer.thresholds.items()
+        if threshold.cosine is not None
+    ]
     top = 24 + LINE * len(marks)
-    plot = Plot(
+    chart = Chart(
         f"Score distributions, {name}",
-        across,
-        up,
         "cosine with the reference",
         "density",
-        top=top,
         height=top + 190,
-        left=34,
+        margins=Margins(left=34, top=top),
     )
-    for heights, colour, filled, dashed in drawn:
-        plot.steps(edges, heights, colour, filled, dashed)
-    plot.flags(marks)
-    return plot.svg()
+    first, last = _used(scores.bins, [density for density, *_ in densities])
+    edges = scores.bins[first : last + 1]
+    for density, colour, filled, dashed in densities:
+        heights = density[first:last]
+        if filled:
+            chart.axes.stairs(heights, edges, fill=True, color=paint(colour), alpha=0.28, linewidth=0)
+        chart.axes.stairs(
+            heights,
+            edges,
+            gid="class:line",
+            color=paint(colour),
+            linewidth=1.5,
+            linestyle=(0, (3.3, 2.7)) if dashed else "-",
+        )
+    levels = [level for level, _ in marks]
+    chart.axes.set_xlim(min(edges[0], *levels, 0), max(edges[-1], *levels, 0))
+    flags(chart, marks)
+    return chart.svg()
 
 
-def leak_chart(name: str, far: str, leak: Seen | None) -> Markup | None:
+def _used(bins: Sequence[float], densities: Sequence[Sequence[float]]) -> tuple[int, int]:
+    """The first and the last edge of the bins in which anything can be seen."""
+    faint = 0.004 * max((max(density) for density in densities), default=0)
+    used = [
+        index for index in range(len(bins) - 1) if any(density[index] > faint for density in densities)
+    ] or [0, len(bins) - 2]
+    return used[0], used[-1] + 1
+
+
+def leak_chart(name: str, far: str, leak: Mapping[str, BeforeAfter | None] | None) -> Markup | None:
     """Leak@k over k."""
-    known = {
-        int(k): value for k, value in (leak or {}).items() if value is not None and value["after"] is not None
+    shares = {
+        int(k): share for k, share in (leak or {}).items() if share is not None and share.after is not None
     }
-    if not known:
+    if not shares:
         return None
-    tries = sorted(known)
-    plot = Plot(
+    tries = sorted(shares)
+    chart = Chart(
         f"Leak@k at FAR {far_text(far)}, {name}",
-        logarithmic(tries),
-        Scale(0, 1, _QUARTERS),
         "k, images tried",
         "share of tries",
-        right=62,
         height=190,
+        margins=Margins(right=62),
     )
+    chart.axes.set(xscale="log", ylim=(0, 1), xlim=(tries[0], max(tries[-1], 2 * tries[0])))
+    chart.axes.set_xticks(tries, [f"{k:g}" for k in tries])
+    chart.axes.minorticks_off()
+    chart.axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     ends = []
     for key, dashed in (("before", True), ("after", False)):
-        values = [known[k][key] for k in tries]
-        plot.line(tries, values, "forget", dashed)
-        for k, value in zip(tries, values, strict=True):
-            if value is not None:
-                plot.point(k, value, "forget", hollow=dashed)
+        values = [getattr(shares[k], key) for k in tries]
+        chart.line(tries, values, FORGET, dashed=dashed)
+        chart.points(tries, values, FORGET, hollow=dashed)
         if values[-1] is not None:
-            ends.append((values[-1], key, "forget"))
-    plot.labels(ends)
-    return plot.svg()
+            ends.append((values[-1], key, FORGET))
+    end_labels(chart, ends)
+    return chart.svg()
 
 
-_SHORT = {
-    "forget": "forgotten",
-    "random": "random",
-    "nearest": "nearest",
-    "anchor": "anchor",
-    "decoy": "decoy",
-}
-_QUARTERS = tuple((quarter / 4, f"{quarter / 4:g}") for quarter in range(5))
-
-
-def sweep_chart(sweep: Seen, recognizer: str, threshold: float | None, far: str | None) -> Markup | None:
+def sweep_chart(sweep: Sweep, recognizer: str, threshold: float | None, far: str | None) -> Markup | None:
     """One sweep as one recognizer sees it: ISM of each group over the setting."""
-    points = [(point["value"], point["recognizers"].get(recognizer) or {}) for point in sweep["points"]]
-    groups = [group for group in GROUP_WORDS if any(found.get(group) for _, found in points)]
+    points = [
+        {str(name): part for name, part in (point.recognizers.get(recognizer) or {}).items()}
+        for point in sweep.points
+    ]
+    groups = [group for group in GROUP_WORDS if any(point.get(group) for point in points)]
     if not groups:
         return None
-    values = [value for value, _ in points]
-    lines = [
-        (group, key, [(found.get(group) or {}).get(key) for _, found in points])
-        for group in groups for key in (("before", "after") if group == "forget" else ("after",))
-    ]  # fmt: skip
-    plain = any(isinstance(value, str) for value in values)
-    across = categories([str(value) for value in values]) if plain else between(min(values), max(values))
-    up = linear([value for *_, ys in lines for value in ys], (0,))
-    unit = f", {sweep['unit']}" if sweep["unit"] else ""
-    plot = Plot(
-        f"{sweep['label']}, {recognizer}",
-        across,
-        up,
-        f"{sweep['label']}{unit}",
+    named = any(isinstance(point.value, str) for point in sweep.points)
+    chart = Chart(
+        f"{sweep.label}, {recognizer}",
+        f"{sweep.label}, {sweep.unit}" if sweep.unit else sweep.label,
         "ISM",
-        right=76,
-        height=216 + (LINE if plain else 0),
+        height=216 + (LINE if named else 0),
+        margins=Margins(right=76, bottom=36 + (LINE if named else 0)),
     )
-    plot.bottom += LINE if plain else 0
+    xs = settings_axis(chart, [point.value for point in sweep.points])
+    chart.axes.update_datalim([(0, 0)], updatex=False)
     ends = []
-    for group, key, ys in lines:
-        dashed = key == "before"
-        xs = [str(value) for value in values] if plain else values
-        plot.line(xs, ys, group, dashed)
-        for x, y in zip(xs, ys, strict=True):
-            if y is not None:
-                plot.point(x, y, group, hollow=dashed, size=3)
-        found = [(plot.at_x(x), y) for x, y in zip(xs, ys, strict=True) if y is not None]
-        if found:
-            ends.append((max(found)[1], _SHORT[group] + (f", {key}" if group == "forget" else ""), group))
-    if threshold is not None and up.low < threshold < up.high:
-        plot.rule(threshold, f"verifies at FAR {far_text(far or '')}")
-    plot.labels(ends, 11)
-    return plot.svg()
-
-
-def agreement_bar(far: str, found: Seen) -> Markup:
-    """One bar: how many images both, one or no recognizer verifies."""
-    parts = agreement_parts(found)
-    total = sum(count for _, count, _ in parts) or 1
-    bars, x = [], 0.0
-    for words, count, colour in parts:
-        width = 340 * count / total
-        title = f"{words}: {count} of {total}"
-        place = f'x="{x:.1f}" y="0" width="{width:.1f}" height="22"'
-        bars.append(
-            f'<rect class="part" style="fill:var(--{colour})" {place}><title>{escape(title)}</title></rect>'
-        )
-        x += width
-    label = escape(
-        f"Agreement of the recognizers at FAR {far_text(far)}: "
-        + ", ".join(f"{words} {count}" for words, count, _ in parts)
-    )
-    return Markup(
-        f'<svg viewBox="0 0 340 22" role="img" aria-label="{label}"><title>{label}</title>{"".join(bars)}</svg>'
-    )
-
-
-def agreement_parts(found: Seen) -> list[tuple[str, int, str]]:
-    """What a bar is made of: words, count and colour."""
-    ones = [
-        (f"only {name}", count, ("decoy", "anchor", "nearest")[place % 3])
-        for place, (name, count) in enumerate(found["only"].items())
-    ]
-    return [
-        ("both", found["both"], "forget"),
-        *ones,
-        ("neither", found["neither"], "impostor"),
-        ("no face", found["no_face"], "faint"),
-    ]
-
-
-def neighbour_map(name: str, labels: Sequence[str], values: Sequence[Sequence[float | None]]) -> Markup:
-    """Mean cosines as a map, 0 to 1 from pale to full; the same scale in every map."""
-    left, top = 12 + 6.2 * max(len(label) for label in labels), 10 + 4.6 * max(len(label) for label in labels)
-    size = (318 - left) / len(labels)
-    cells = []
-    for row, line in enumerate(values):
-        y = top + row * size
-        cells.append(
-            f'<text x="{left - 6:.1f}" y="{y + size / 2 + 4:.1f}" text-anchor="end">{escape(labels[row])}</text>'
-        )
-        x = left + (row + 0.5) * size
-        cells.append(
-            f'<text x="{x:.1f}" y="{top - 6:.1f}" transform="rotate(-45 {x:.1f} {top - 6:.1f})">{escape(labels[row])}</text>'
-        )
-        cells += [
-            _cell(left + column * size, y, size, value, f"{labels[row]} / {labels[column]}")
-            for column, value in enumerate(line)
-        ]
-    title = escape(f"Mean cosines, {name}")
-    view = f'viewBox="0 0 340 {top + size * len(labels) + 4:.0f}"'
-    return Markup(f'<svg {view} role="img" aria-label="{title}"><title>{title}</title>{"".join(cells)}</svg>')
-
-
-def _cell(x: float, y: float, size: float, value: float | None, words: str) -> str:
-    share = min(max(value or 0.0, 0.0), 1.0)
-    tip = f"<title>{escape(words)}: {number(value)}</title>"
-    place = f'x="{x + 0.75:.1f}" y="{y + 0.75:.1f}" width="{size - 1.5:.1f}" height="{size - 1.5:.1f}" rx="2"'
-    box = f'<rect class="cell" {place}>{tip}</rect><rect style="fill:var(--heat);fill-opacity:{share:.3f}" {place}>{tip}</rect>'
-    if size < 27:
-        return box
-    ink = "heat-ink" if share > 0.55 else "ink"
-    words = "?" if value is None else f"{value:.2f}".replace("0.", ".", 1)
-    middle = f'x="{x + size / 2:.1f}" y="{y + size / 2 + 4:.1f}" text-anchor="middle"'
-    return f'{box}<text style="fill:var(--{ink})" {middle}>{words}</text>'
+    for group in groups:
+        for key in ("before", "after") if group == FORGET else ("after",):
+            ys = [getattr(point.get(group), key, None) for point in points]
+            chart.line(xs, ys, group, dashed=key == "before")
+            chart.points(xs, ys, group, hollow=key == "before", size=6)
+            known = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None]
+            if known:
+                words = GROUP_WORDS[group].short + (f", {key}" if group == FORGET else "")
+                ends.append((max(known)[1], words, group))
+    chart.settle()
+    if threshold is not None and 0 < threshold < chart.axes.get_ylim()[1]:
+        rule(chart, threshold, f"verifies at FAR {far_text(far or '')}")
+    end_labels(chart, ends, 11)
+    return chart.svg()

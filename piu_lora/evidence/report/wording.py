@@ -2,27 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "GROUP_WORDS",
-    "NOT_MEASURED",
-    "arrow",
-    "far_text",
-    "number",
-    "outcome",
-    "seconds",
-    "with_interval",
-]
+if TYPE_CHECKING:
+    from piu_lora.evidence.report.sections import Attack
+
+__all__ = ["NOT_MEASURED", "arrow", "far_text", "number", "outcome", "seconds", "with_interval"]
 
 NOT_MEASURED = "not measured"
-GROUP_WORDS = {
-    "forget": "forgotten",
-    "random": "retained, random",
-    "nearest": "retained, nearest",
-    "anchor": "anchor",
-    "decoy": "decoy",
-}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -70,8 +57,8 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def outcome(attack: dict[str, Any]) -> tuple[str, str]:
+def outcome(attack: "Attack") -> tuple[str, str]:
     """How an attack ended: a word for the colour, and one for people."""
-    return {True: ("bad", "attack succeeded"), False: ("good", "held"), None: ("unknown", "not tried")}[
-        attack["succeeded"]
-    ]
+    if attack.succeeded is None:
+        return "unknown", "not tried"
+    return ("bad", "attack succeeded") if attack.succeeded else ("good", "held")

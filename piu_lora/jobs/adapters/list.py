@@ -7,6 +7,7 @@ from typing import Any
 
 from piu_lora.adapter import read_adapter, refuse_existing, write_file
 from piu_lora.errors import BadInput
+from piu_lora.groups import FORGET, RANDOM
 
 __all__ = ["HEAD", "index_adapters", "index_row", "write_index"]
 
@@ -30,7 +31,7 @@ def _facts(path: Path) -> dict[str, Any]:
     receipt = adapter.receipt
     ratios: dict[str, list[float]] = {}
     for figure in receipt.figures():
-        if figure.group in ("forget", "random") and figure.ratio is not None:
+        if figure.group in (FORGET, RANDOM) and figure.ratio is not None:
             ratios.setdefault(figure.group, []).append(round(figure.ratio, 3))
     return {
         "folder": path.name,
@@ -40,8 +41,8 @@ def _facts(path: Path) -> dict[str, Any]:
         "people": receipt.people,
         "ranks": sorted({factors.rank for factors in adapter.change.values()}),
         "bytes": (path / "pytorch_lora_weights.safetensors").stat().st_size,
-        "forget": ratios.get("forget", []),
-        "retain": ratios.get("random", []),
+        "forget": ratios.get(FORGET, []),
+        "retain": ratios.get(RANDOM, []),
         "others": sorted(file.name for file in path.glob("*.safetensors") if file.name not in receipt.files),
     }
 

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
-from piu_lora.evidence.plan import GROUPS
+from piu_lora.groups import FORGET, GROUPS
 from piu_lora.identity import Threshold
 from piu_lora.jobs.evaluation.images import Sampling, generate_images
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
@@ -30,17 +30,10 @@ Recognise = Callable[[torch.Tensor], torch.Tensor]
 __all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods", "verified_share"]
 
 UNTOUCHED = "untouched"
-SHARED = (
-    "seed",
-    "faces",
-    "split",
-    "anchor",
-    "evaluation",
-)  # settings that are the arena's; all others are a method's own
-VARIED = (
-    "split",
-    "anchor",
-)  # of these, what a contender may vary all the same: it then meets a case of its own
+# Settings that are the arena's; all others are a method's own.
+SHARED = ("seed", "faces", "split", "anchor", "evaluation")
+# Of these, what a contender may vary all the same: its request is then its own.
+VARIED = ("split", "anchor")
 FAR = 1e-3  # at which images of the forgotten person are verified
 
 
@@ -88,7 +81,8 @@ class Contender:
         for name in SHARED:
             if name not in VARIED and getattr(found, name) != getattr(shared, name):
                 raise BadInput(
-                    f"{self.name!r} varies {name}, which all contenders share; pass it among the `settings`, and another `out`"
+                    f"{self.name!r} varies {name}, which all contenders share; "
+                    "pass it among the `settings`, and another `out`"
                 )
         return found
 
@@ -115,7 +109,8 @@ class Contender:
         else:
             if self.method not in known_methods(family):
                 raise BadInput(
-                    f"{self.method} needs a differentiable recognizer, which only the embedded base has; leave it out of `methods`"
+                    f"{self.method} needs a differentiable recognizer, which only the embedded base has; "
+                    "leave it out of `methods`"
                 )
             found = self.rival_settings(family).to_dict()
         plain: dict[str, Any] = json.loads(json.dumps(found))
@@ -134,7 +129,8 @@ class Round:
         self.galleries: list[Gallery] = galleries_for(session, request)
         if not self.galleries:
             raise BadInput(
-                "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
+                "no face pack is at hand, so nothing can be scored; "
+                "pass pack=DIR (`piu-lora bank models` makes one)"
             )
         self.plan: Plan = plan_for(request, self.galleries[0].centroids)
         self.before = self._pictures(session.pipe)
@@ -159,9 +155,16 @@ class Round:
         else:
             after, made = self._own(contender)
         return Cell(
-            contender.name, person, self.request.config.seed, round(made.seconds, 3), made.peak, made.stored, self._figures(after), made.facts,
+            contender.name,
+            person,
+            self.request.config.seed,
+            round(made.seconds, 3),
+            made.peak,
+            made.stored,
+            self._figures(after),
+            made.facts,
             contender.settings(self.request.config, self.family),
-        )  # fmt: skip
+        )
 
     def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         request = dataclasses.replace(self.request, config=contender.config(self.request.config, self.family))
@@ -201,16 +204,16 @@ class Round:
 
     def _figures(self, after: torch.Tensor) -> dict[str, dict[str, float | None]]:
         figures = evaluate_images(self.plan, self.before, after, self.galleries).figures
-        places = self.plan.rows_of("forget")
+        places = self.plan.rows_of(FORGET)
         rows = [self.plan.shots[place].row for place in places]
         judged: dict[str, dict[str, float | None]] = {}
         for gallery in self.galleries:
             scores = figures[gallery.name]
             judged[gallery.name] = {
                 **{group: scores["ism"][group]["ratio"] for group in GROUPS},
-                "recognised": scores["recognised"]["forget"]["after"]["mean"],
+                "recognised": scores["recognised"][FORGET]["after"]["mean"],
                 "verified": verified_share(gallery, after[places], rows),
-                "no_face": scores["no_face"]["forget"]["after"] / len(places),
+                "no_face": scores["no_face"][FORGET]["after"] / len(places),
             }
         return judged
 

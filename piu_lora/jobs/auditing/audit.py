@@ -9,8 +9,9 @@ from typing import Any
 
 from piu_lora.adapter import Adapter, open_adapter, require_base
 from piu_lora.attacks import AuditConfig, find_attacks, run_attacks
-from piu_lora.evidence import Policy, aligned
-from piu_lora.evidence.report import Pictures
+from piu_lora.evidence import Policy
+from piu_lora.evidence.report import Pictures, Report
+from piu_lora.evidence.report.sections import Audit
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.auditing.context import open_attack_context
 from piu_lora.jobs.evaluation.evaluate import receipt_settings
@@ -28,21 +29,26 @@ from piu_lora.model import Precision, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.settings import parted
 
-__all__ = ["Audited", "audit", "audit_table"]
+__all__ = ["Audited", "audit"]
 
 
 @dataclass(frozen=True)
 class Audited:
     """A finished audit: the report with its verdict, and the files that were written."""
 
-    document: dict[str, Any]
+    report: Report
     files: tuple[Path, ...] = ()
 
     @property
-    def section(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
+        """The report as plain values, as report.json holds it."""
+        return self.report.to_dict()
+
+    @property
+    def section(self) -> Audit:
         """The report's section "audit" (docs/reference/report.md)."""
-        section: dict[str, Any] = self.document["audit"]
-        return section
+        assert self.report.audit is not None
+        return self.report.audit
 
 
 def audit(
@@ -101,24 +107,10 @@ def audit(
     require_base(session.pipe, opened)
     context = open_attack_context(session, request, opened, audit_config)
     section = run_attacks(context, audit_config, chosen, progress)
-    document = finished(
+    written = finished(
         {**new_document(opened, session, request), "audit": section}, earlier, policy, public=public
     )
     files: list[Path] = []
     if folder is not None:
-        files = write_report(folder, document, earlier_pictures(folder) if earlier else Pictures())
-    return Audited(document, tuple(files))
-
-
-def audit_table(section: dict[str, Any]) -> str:
-    """For people: what each attack came to."""
-    verdicts = {True: "yes", False: "no", None: "not tried"}
-    rows = [("attack", "succeeded", "seconds", "budget")]
-    rows += [
-        (attack["name"], verdicts[attack["succeeded"]], f"{attack['seconds']:.0f}", attack["budget"])
-        for attack in section["attacks"]
-    ]
-    findings = [f"{attack['name']}: {attack['finding']}" for attack in section["attacks"]]
-    return "\n".join(
-        [*aligned(rows), "", *findings, "", f"FAR {section['far']:g}, {section['seconds']:.0f} s"]
-    )
+        files = write_report(folder, written, earlier_pictures(folder) if earlier else Pictures())
+    return Audited(written, tuple(files))

@@ -48,10 +48,19 @@ def open_attack_context(
     ] or [control]
     photos, source = _portraits(session, request, config, [control], count)
     return AttackContext(
-        session.pipe, adapter.change, people, ProbedIdentity("control", control, request.bank.of(request.bank.ids[control]), photos, source),
-        Others(torch.stack([request.bank.of(request.bank.ids[row])[0] for row in shuffled]), _portraits(session, request, config, shuffled, 1)[0]),
-        request.bank, galleries, _differentiable(session, request), request.config.seed,
-    )  # fmt: skip
+        session.pipe,
+        adapter.change,
+        people,
+        ProbedIdentity("control", control, request.bank.of(request.bank.ids[control]), photos, source),
+        Others(
+            torch.stack([request.bank.of(request.bank.ids[row])[0] for row in shuffled]),
+            _portraits(session, request, config, shuffled, 1)[0],
+        ),
+        request.bank,
+        galleries,
+        _differentiable(session, request),
+        request.config.seed,
+    )
 
 
 def _judges(galleries: Sequence[Gallery], far: float) -> tuple[Gallery, ...]:

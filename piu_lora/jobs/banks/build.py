@@ -162,7 +162,8 @@ def _folders(root: Path) -> dict[str, list[Path]]:
     groups = {name: photographs for name, photographs in groups.items() if photographs}
     if loose and groups:
         raise BadInput(
-            f"{str(root)!r} holds photographs ({loose[0].name}) beside folders of photographs ({next(iter(groups))}); "
+            f"{str(root)!r} holds photographs ({loose[0].name}) "
+            f"beside folders of photographs ({next(iter(groups))}); "
             "give every identity a folder, or put all photographs into one"
         )
     if not loose and not groups:
@@ -269,7 +270,8 @@ def _by_cluster(
     faces, rejected = _faces(photos, readings)
     if not faces:
         raise BadInput(
-            f"none of {len(photos)} photographs is usable; the first: {rejected[0].photo.name}: {rejected[0].reason}"
+            f"none of {len(photos)} photographs is usable; the first: "
+            f"{rejected[0].photo.name}: {rejected[0].reason}"
         )
     rows = torch.stack([embedding for _, embedding in faces])
     labels = cluster(rows, settings.eps, settings.min_samples)

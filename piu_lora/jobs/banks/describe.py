@@ -35,16 +35,24 @@ def describe_bank(bank: IdentityBank, anchor: AnchorConfig = AnchorConfig()) -> 
     same, different = similarities(*_sample(bank))
     near = _anchors(bank, anchor.tau, anchor.tolerance)
     facts = {
-        "identities": len(bank), "embeddings": len(bank.embeddings), "width": bank.width, "digest": bank.digest,
-        "per_identity": _spread(counts), "norms": _spread(norms),
-        "recognizer": bank.recognizer.name, "recognizer_sha256": bank.recognizer.sha256, "settings": bank.settings,
-        "same_person": _spread(same), "different_people": _spread(different),
+        "identities": len(bank),
+        "embeddings": len(bank.embeddings),
+        "width": bank.width,
+        "digest": bank.digest,
+        "per_identity": _spread(counts),
+        "norms": _spread(norms),
+        "recognizer": bank.recognizer.name,
+        "recognizer_sha256": bank.recognizer.sha256,
+        "settings": bank.settings,
+        "same_person": _spread(same),
+        "different_people": _spread(different),
         "anchors": {
-            "band": f"{anchor.tau} +- {anchor.tolerance}", "per_identity": _spread(near),
+            "band": f"{anchor.tau} +- {anchor.tolerance}",
+            "per_identity": _spread(near),
             "share_without": float((near == 0).float().mean()),
         },
         "first_ids": bank.ids[:5],
-    }  # fmt: skip
+    }
     return BankFacts(facts, same, different)
 
 
@@ -86,11 +94,13 @@ def check_banks(paths: Sequence[str | Path], double: float) -> list[str]:
     for path, bank in sound:
         for pair in doubles(bank, double):
             problems.append(
-                f"{str(path)!r}: identities {pair.first!r} and {pair.second!r} lie at cosine {pair.cosine:.3f}, likely one person"
+                f"{str(path)!r}: identities {pair.first!r} and {pair.second!r} "
+                f"lie at cosine {pair.cosine:.3f}, likely one person"
             )
         if not bank.recognizer.sha256:
             problems.append(
-                f"{str(path)!r}: the digest of its recognizer {bank.recognizer.name!r} is unknown; import it again with pack=DIR"
+                f"{str(path)!r}: the digest of its recognizer {bank.recognizer.name!r} is unknown; "
+                "import it again with pack=DIR"
             )
     for path, bank in sound[1:]:
         try:

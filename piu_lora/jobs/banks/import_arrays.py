@@ -102,12 +102,14 @@ def _read(folder: Path) -> _Arrays:
     for kind in ("embeddings", "labels"):
         if found[kind] is None:
             raise BadInput(
-                f"{str(folder)!r} holds no {' or '.join(_NAMES[kind])}; pass the folder of the official data, or of the data set"
+                f"{str(folder)!r} holds no {' or '.join(_NAMES[kind])}; "
+                "pass the folder of the official data, or of the data set"
             )
     arrays = _Arrays(**{kind: _load(path) for kind, path in found.items() if path is not None})
     if arrays.embeddings.ndim != 2 or arrays.labels.shape != arrays.embeddings.shape[:1]:
         raise BadInput(
-            f"embeddings of shape {arrays.embeddings.shape} and labels of shape {arrays.labels.shape} in {str(folder)!r} do not belong "
+            f"embeddings of shape {arrays.embeddings.shape} "
+            f"and labels of shape {arrays.labels.shape} in {str(folder)!r} do not belong "
             "together; expected (n, d) and (n,)"
         )
     if not np.issubdtype(arrays.labels.dtype, np.integer):
@@ -150,7 +152,8 @@ def _check_centroids(bank: IdentityBank, arrays: _Arrays) -> None:
         or arrays.centroids.shape[1] != bank.width
     ):
         raise BadInput(
-            f"centroids of shape {arrays.centroids.shape} do not fit {len(names)} labels of width {bank.width}"
+            f"centroids of shape {arrays.centroids.shape} "
+            f"do not fit {len(names)} labels of width {bank.width}"
         )
     rows = [(row, bank.index(str(name))) for row, name in enumerate(names) if str(name) in bank]
     if not rows:
@@ -158,7 +161,10 @@ def _check_centroids(bank: IdentityBank, arrays: _Arrays) -> None:
     stored = normalize(torch.from_numpy(arrays.centroids[[row for row, _ in rows]].astype(np.float32)))
     cosines = (stored * bank.centroids[[row for _, row in rows]]).sum(dim=1)
     identity = bank.ids[rows[int(cosines.argmin())][1]]
-    worst = f"the stored centroid of identity {identity} has cosine {float(cosines.min()):.3f} to the mean of its embeddings"
+    worst = (
+        f"the stored centroid of identity {identity} has cosine {float(cosines.min()):.3f} "
+        "to the mean of its embeddings"
+    )
     if float(cosines.median()) < _FOREIGN:
         raise BadInput(
             f"{worst}, and most others differ as well: embeddings and centroids are not of one bank"

@@ -15,7 +15,9 @@ __all__ = ["PhotoCache", "Reading"]
 
 
 _TABLE = """
-CREATE TABLE IF NOT EXISTS reading (photo TEXT, reader TEXT, width INTEGER, rows BLOB, reason TEXT, PRIMARY KEY (photo, reader))
+CREATE TABLE IF NOT EXISTS reading (
+    photo TEXT, reader TEXT, width INTEGER, rows BLOB, reason TEXT, PRIMARY KEY (photo, reader)
+)
 """
 
 

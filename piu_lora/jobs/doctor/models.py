@@ -18,15 +18,20 @@ __all__ = [
 
 # Expected bytes, rounded: they say how long a download takes and whether it fits.
 ARC2FACE_FILES = {
-    "arc2face/config.json": 2_000, "arc2face/diffusion_pytorch_model.safetensors": 3_440_000_000,
-    "encoder/config.json": 1_000, "encoder/pytorch_model.bin": 490_000_000,
-}  # fmt: skip
+    "arc2face/config.json": 2_000,
+    "arc2face/diffusion_pytorch_model.safetensors": 3_440_000_000,
+    "encoder/config.json": 1_000,
+    "encoder/pytorch_model.bin": 490_000_000,
+}
 SD15_FILES = {
-    "scheduler/scheduler_config.json": 1_000, "tokenizer/vocab.json": 1_060_000,
-    "tokenizer/merges.txt": 525_000, "tokenizer/special_tokens_map.json": 1_000,
+    "scheduler/scheduler_config.json": 1_000,
+    "tokenizer/vocab.json": 1_060_000,
+    "tokenizer/merges.txt": 525_000,
+    "tokenizer/special_tokens_map.json": 1_000,
     "tokenizer/tokenizer_config.json": 1_000,
-    "vae/config.json": 1_000, "vae/diffusion_pytorch_model.safetensors": 335_000_000,
-}  # fmt: skip
+    "vae/config.json": 1_000,
+    "vae/diffusion_pytorch_model.safetensors": 335_000_000,
+}
 
 
 def mini_findings() -> Iterator[Finding]:

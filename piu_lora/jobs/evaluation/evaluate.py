@@ -29,7 +29,7 @@ from piu_lora.evidence import (
     shown_places,
 )
 from piu_lora.evidence.evaluation import KID_LEAST
-from piu_lora.evidence.report import Pictures
+from piu_lora.evidence.report import Pictures, Report, VerdictLine
 from piu_lora.identity import FaceQuality, IdentityBank
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling, kept_measurements
@@ -93,8 +93,13 @@ class Assessment:
     """A finished evaluation: its figures, the report with its verdict, and the files that were written."""
 
     evaluation: Evaluation
-    document: dict[str, Any]
+    report: Report
     files: tuple[Path, ...] = ()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The report as plain values, as report.json holds it."""
+        return self.report.to_dict()
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -102,9 +107,9 @@ class Assessment:
         return self.evaluation.figures
 
     @property
-    def missed(self) -> list[dict[str, Any]]:
+    def missed(self) -> tuple[VerdictLine, ...]:
         """The lines of the verdict that do not pass."""
-        return [line for line in self.document["verdict"]["lines"] if not line["passed"]]
+        return self.report.verdict.missed if self.report.verdict else ()
 
 
 def evaluate(
@@ -170,7 +175,8 @@ def evaluate(
     galleries = galleries_for(session, request, references)
     if not galleries:
         raise BadInput(
-            "no face pack is at hand, so nothing can be scored; pass pack=DIR (`piu-lora bank models` makes one)"
+            "no face pack is at hand, so nothing can be scored; "
+            "pass pack=DIR (`piu-lora bank models` makes one)"
         )
     plan = plan_for(
         request,
@@ -197,11 +203,16 @@ def evaluate(
     # 4. Figures, report, verdict.
     face_quality = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
     section = {
-        "seconds": round(time.perf_counter() - begun, 1), "images": measurer.images, "recognizers": evaluation.figures,
-        "agreement": agreement(plan, measured[1], galleries), "quality": face_quality, "doubles": _doubles(request, galleries[0]),
-        "sweeps": swept, "notes": _notes(opened, session, request, galleries, references, face_quality),
-    }  # fmt: skip
-    document = finished(
+        "seconds": round(time.perf_counter() - begun, 1),
+        "images": measurer.images,
+        "recognizers": evaluation.figures,
+        "agreement": agreement(plan, measured[1], galleries),
+        "quality": face_quality,
+        "doubles": _doubles(request, galleries[0]),
+        "sweeps": swept,
+        "notes": _notes(opened, session, request, galleries, references, face_quality),
+    }
+    written = finished(
         {**new_document(opened, session, request, len(references)), "evaluation": section},
         earlier,
         policy,
@@ -210,8 +221,8 @@ def evaluate(
     files: list[Path] = []
     if folder is not None:
         sheet = png_bytes(before_after(evaluation, forgotten=images))
-        files = write_report(folder, document, Pictures(sheet))
-    return Assessment(evaluation, document, tuple(files))
+        files = write_report(folder, written, Pictures(sheet))
+    return Assessment(evaluation, written, tuple(files))
 
 
 def receipt_settings(adapter: Adapter, pairs: Sequence[str] = ()) -> ForgetConfig:
@@ -297,7 +308,8 @@ def _notes(
         notes.append("the references are the held-out embeddings, which the images were made from as well")
     if not hasattr(session.reader, "faces"):
         notes.append(
-            "the embedded recognizers have no detector: every picture counts as a face; sharpness and KID show ruined ones"
+            "the embedded recognizers have no detector: "
+            "every picture counts as a face; sharpness and KID show ruined ones"
         )
     if request.config.decoys.count != adapter.receipt.settings.get("decoys", {}).get("count", 0):
         notes.append(

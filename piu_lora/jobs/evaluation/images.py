@@ -53,9 +53,14 @@ def generate_images(
 ) -> torch.Tensor:
     """``generate`` with the settings of a job: (n, 3, h, w) of (n, d) embeddings."""
     images: torch.Tensor = generate(
-        pipe, embeddings, seeds, steps=sampling.steps, guidance=sampling.guidance, batch=sampling.batch,
+        pipe,
+        embeddings,
+        seeds,
+        steps=sampling.steps,
+        guidance=sampling.guidance,
+        batch=sampling.batch,
         progress=advance,
-    )  # fmt: skip
+    )
     return images
 
 

@@ -10,24 +10,28 @@ import torch
 from piu_lora.adapter import Adapter, disk_errors, library_versions, weights_digest, write_file
 from piu_lora.adapter.folder import DIFFUSERS_FILE
 from piu_lora.errors import BadInput
-from piu_lora.evidence import Policy, verdict_of
+from piu_lora.evidence import Evaluation, Policy, verdict_of
 from piu_lora.evidence.report import (
     REPORT_FORMAT,
     Pictures,
+    Report,
     junit_xml,
     merged,
     publishable,
     read_report,
     report_html,
     report_markdown,
+    report_of,
     to_json,
 )
+from piu_lora.evidence.report.document import AdapterFacts
 from piu_lora.jobs.evaluation.scoring import REFERENCES, photographs_of
 from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.request.session import Session
 
 __all__ = [
     "REPORT_FILE",
+    "adapter_report",
     "earlier_pictures",
     "earlier_report",
     "finished",
@@ -51,31 +55,68 @@ def new_document(
         references: photographs given to verify the forgotten people against; 0 where the usual ones are
             taken.
     """
+    facts = AdapterFacts(
+        id=adapter.id,
+        method=adapter.receipt.method,
+        weights_sha256=weights_digest(adapter),
+        bytes=(adapter.path / DIFFUSERS_FILE).stat().st_size,
+        people=adapter.receipt.people,
+    )
+    return _head(facts, session, request, references)
+
+
+def _head(
+    adapter: AdapterFacts, session: Session, request: ErasureRequest, references: int = 0
+) -> dict[str, Any]:
     usual = sum(
-        REFERENCES if photographs_of(each.subject.row, request, 1) is not None else len(each.held_out)
-        for each in request.people
+        REFERENCES if photographs_of(person.subject.row, request, 1) is not None else len(person.held_out)
+        for person in request.people
     )
     info, pipe = session.info, session.pipe
     return {
-        "format": REPORT_FORMAT, "public": False, "seed": request.config.seed, "settings": request.public_settings, "verdict": None,
-        "adapter": {
-            "id": adapter.id, "method": adapter.receipt.method, "weights_sha256": weights_digest(adapter),
-            "bytes": (adapter.path / DIFFUSERS_FILE).stat().st_size, "people": adapter.receipt.people,
-        },
+        "format": REPORT_FORMAT,
+        "public": False,
+        "seed": request.config.seed,
+        "settings": request.public_settings,
+        "verdict": None,
+        "adapter": adapter.to_dict(),
         "base": {"id": info.id, "family": info.family.name, "revision": info.revision or None},
         "environment": {
-            "libraries": library_versions(), "device": str(pipe.device), "dtype": str(pipe.unet.dtype).removeprefix("torch."),
-            "threads": torch.get_num_threads(), "platform": f"{platform.system()} {platform.machine()}",
+            "libraries": library_versions(),
+            "device": str(pipe.device),
+            "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "platform": f"{platform.system()} {platform.machine()}",
         },
         "person": {
-            "people": len(request.people), "train": sum(len(each.train) for each in request.people),
-            "held_out": sum(len(each.held_out) for each in request.people), "references": references or usual,
+            "people": len(request.people),
+            "train": sum(len(person.train) for person in request.people),
+            "held_out": sum(len(person.held_out) for person in request.people),
+            "references": references or usual,
         },
-    }  # fmt: skip
+    }
+
+
+def adapter_report(
+    adapter: AdapterFacts, session: Session, request: ErasureRequest, evaluation: Evaluation, seconds: float
+) -> Report:
+    """The report that an adapter folder carries, of the evaluation at the end of ``forget``: its public form,
+    since the folder may be published as a whole.
+    """
+    section = {
+        "seconds": seconds,
+        "images": 2 * len(evaluation.plan.shots),
+        "recognizers": evaluation.figures,
+        "agreement": None,
+        "quality": None,
+        "sweeps": [],
+        "notes": [],
+    }
+    return publishable(report_of({**_head(adapter, session, request), "evaluation": section}))
 
 
 def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
-    """Say so where an adapter forgets more people than are named: the others would count as people who stay."""
+    """Warn where an adapter forgets more people than are named: the others would count as retained."""
     people = adapter.receipt.people
     if people > len(request.people):
         _log.warning(
@@ -85,7 +126,7 @@ def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
         )
 
 
-def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) -> dict[str, Any] | None:
+def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) -> Report | None:
     """The report that a folder holds already; None where there is none.
 
     Raises:
@@ -96,46 +137,47 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
         raise BadInput(f"out = {str(out)!r} is a file; name a folder for the report")
     if out.resolve().is_relative_to(adapter.path.resolve()):
         raise BadInput(
-            f"out = {str(out)!r} lies in the adapter folder, whose receipt lists every file; choose a folder elsewhere"
+            f"out = {str(out)!r} lies in the adapter folder, whose receipt lists every file; "
+            "choose a folder elsewhere"
         )
     path = out / REPORT_FILE
     if not path.exists():
         return None
     try:
-        found = read_report(path)
+        report = read_report(path)
     except BadInput as error:
         if force:
             return None
         raise BadInput(f"{error}; pass force=True to replace it") from error
-    same = found["adapter"]["weights_sha256"] == weights_digest(adapter)
-    if same and found.get(section) is None:
-        return found
+    same = report.adapter.weights_sha256 == weights_digest(adapter)
+    if same and getattr(report, section) is None:
+        return report
     if not force:
         what = f"has an {section} already" if same else "is about another adapter"
         raise BadInput(
             f"the report {str(path)!r} {what}; choose another folder, or pass force=True to replace it"
         )
-    return found if same else None
+    return report if same else None
 
 
-def finished(
-    document: dict[str, Any], earlier: dict[str, Any] | None, policy: Policy, *, public: bool
-) -> dict[str, Any]:
-    """The document with the earlier report's other section, judged; then what is about the person is left out
+def finished(document: dict[str, Any], earlier: Report | None, policy: Policy, *, public: bool) -> Report:
+    """The report with the earlier one's other section, judged; then what is about the person is left out
     where it is public.
     """
-    whole = merged(earlier, document) if earlier else document
-    if policy.audit and whole.get("audit") is None:
+    report = report_of(document)
+    whole = merged(earlier, report) if earlier else report
+    if policy.audit and whole.audit is None:
         _log.warning(
-            "policy %s has limits on an audit, which this report lacks: run `piu-lora audit` into the same folder",
+            "policy %s has limits on an audit, which this report lacks: "
+            "run `piu-lora audit` into the same folder",
             policy.name,
         )
     verdict = verdict_of(whole, policy)
-    judged = {**whole, "verdict": verdict if verdict["lines"] else None}
+    judged = whole.model_copy(update={"verdict": verdict if verdict.lines else None})
     return publishable(judged) if public else judged
 
 
-def write_report(out: Path, document: dict[str, Any], pictures: Pictures) -> list[Path]:
+def write_report(out: Path, report: Report, pictures: Pictures) -> list[Path]:
     """Write the report's files; all are made before the first is written. Only the owner can read those that
     are not public.
 
@@ -143,11 +185,11 @@ def write_report(out: Path, document: dict[str, Any], pictures: Pictures) -> lis
         pictures: their sheet is kept beside the report, so that a later section can show it again; a public
             report has none.
     """
-    public = document["public"]
+    public = report.public
     files = {
-        REPORT_FILE: to_json(document),
-        _MARKDOWN: report_markdown(document),
-        _HTML: report_html(document, pictures),
+        REPORT_FILE: to_json(report),
+        _MARKDOWN: report_markdown(report),
+        _HTML: report_html(report, pictures),
     }
     with disk_errors(f"the report to {str(out)!r}"):
         out.mkdir(parents=True, exist_ok=True)
@@ -166,7 +208,7 @@ def earlier_pictures(out: Path) -> Pictures:
     return Pictures(sheet.read_bytes() if sheet.is_file() else None)
 
 
-def write_junit(path: Path, document: dict[str, Any]) -> None:
+def write_junit(path: Path, report: Report) -> None:
     """Write the verdict for systems that read JUnit XML."""
     with disk_errors(f"the verdict to {str(path)!r}"):
-        write_file(path, junit_xml(document["verdict"], f"piu-lora {document['adapter']['id']}").encode())
+        write_file(path, junit_xml(report.verdict, f"piu-lora {report.adapter.id}").encode())

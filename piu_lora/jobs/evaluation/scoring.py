@@ -13,6 +13,7 @@ from piu_lora.evidence import (
     Evaluation,
     Gallery,
     Plan,
+    PlannedPeople,
     evaluate_images,
     plan_evaluation,
     require_disjoint,
@@ -28,7 +29,10 @@ __all__ = ["REFERENCES", "galleries_for", "photographs_of", "plan_for", "score"]
 
 REFERENCES = 6  # fresh photographs of a rendered person that images are verified against
 _KID_PHOTOGRAPHS = 2048
-_SAME_SHOTS = "the forgotten person has no photograph that was kept out of training, so nothing can be verified against them"
+_SAME_SHOTS = (
+    "the forgotten person has no photograph that was kept out of training, "
+    "so nothing can be verified against them"
+)
 
 _log = logging.getLogger("piu_lora")
 
@@ -42,7 +46,8 @@ def score(session: Session, request: ErasureRequest) -> Evaluation | None:
         galleries = galleries_for(session, request)
     if not galleries:
         _log.warning(
-            "no face pack is at hand, so the adapter is not evaluated; pass pack=DIR (`piu-lora bank models` makes one)"
+            "no face pack is at hand, so the adapter is not evaluated; "
+            "pass pack=DIR (`piu-lora bank models` makes one)"
         )
         return None
     sampling = Sampling.of(request.config.evaluation)
@@ -71,17 +76,10 @@ def plan_for(request: ErasureRequest, centroids: torch.Tensor, more: int = 0) ->
     def embeddings_of(row: int) -> torch.Tensor:
         return made_up[row].embedding[None] if row in made_up else request.bank.of(request.bank.ids[row])
 
-    return plan_evaluation(
-        forget,
-        request.retained.held_out,
-        request.anchor_rows,
-        centroids,
-        embeddings_of,
-        request.config.evaluation,
-        request.config.seed,
-        more,
-        [decoy.row for decoy in request.decoys],
-    )
+    decoys = [decoy.row for decoy in request.decoys]
+    people = PlannedPeople(forget, request.retained.held_out, request.anchor_rows, decoys)
+    config = request.config
+    return plan_evaluation(people, centroids, embeddings_of, config.evaluation, config.seed, more)
 
 
 def _anchor_portraits(session: Session, request: ErasureRequest) -> torch.Tensor:
@@ -122,7 +120,8 @@ def galleries_for(
     second.require_people_of(request.bank)
     if not all(person.subject.photos for person in request.strangers):
         _log.warning(
-            "the evaluating recognizer has no photographs of these people: figures by the conditioning one only"
+            "the evaluating recognizer has no photographs of these people: "
+            "figures by the conditioning one only"
         )
         return [first]
     portraits = _anchor_portraits(session, request) if request.made_up else None
@@ -138,7 +137,8 @@ def _second_of(family: BaseFamily, request: ErasureRequest) -> SecondRecognizer 
         return None
     if request.bank.ids != companions.second_bank().ids:
         _log.warning(
-            "the evaluating recognizer has no photographs of these people: figures by the conditioning one only"
+            "the evaluating recognizer has no photographs of these people: "
+            "figures by the conditioning one only"
         )
         return None
     return SecondRecognizer(companions.second_reader(), companions.second_bank())
@@ -168,11 +168,16 @@ def _gallery(
         for row, person in zip(request.forget_rows, request.people, strict=True)
     }
     return Gallery(
-        name, reader.embed, everybody, {row: each for row, each in known.items() if each is not None}, far_thresholds(bank, FARS),
+        name,
+        reader.embed,
+        everybody,
+        {row: each for row, each in known.items() if each is not None},
+        far_thresholds(bank, FARS),
         _SAME_SHOTS if any(each is None for each in known.values()) else "",
         frozenset(range(len(everybody) - len(drawn), len(everybody))),
-        normalize(bank.embeddings[:: max(len(bank.embeddings) // _KID_PHOTOGRAPHS, 1)]), "conditions the base" if own else "only evaluates",
-    )  # fmt: skip
+        normalize(bank.embeddings[:: max(len(bank.embeddings) // _KID_PHOTOGRAPHS, 1)]),
+        "conditions the base" if own else "only evaluates",
+    )
 
 
 def embed_photos(reader: PhotoReader, paths: Sequence[Path]) -> torch.Tensor:

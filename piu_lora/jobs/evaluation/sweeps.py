@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter import adapters_disabled, set_weights
 from piu_lora.config import ReportConfig
 from piu_lora.evidence import Gallery, Measured, Plan, Shot
+from piu_lora.groups import FORGET, RANDOM
 from piu_lora.identity import dirichlet_mixtures
 from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling
 from piu_lora.jobs.request.request import ErasureRequest
@@ -20,7 +21,7 @@ from piu_lora.jobs.request.request import ErasureRequest
 __all__ = ["sweep_images", "sweeps"]
 
 _FAR = 1e-3
-_SIDES = ("forget", "random")
+_SIDES = (FORGET, RANDOM)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class _Set:
 def sweep_images(plan: Plan, report: ReportConfig) -> int:
     """How many pictures the sweeps generate."""
     few = len(_few(plan, report.sweep_images))
-    forgotten = min(report.sweep_images, len(plan.rows_of("forget")))
+    forgotten = min(report.sweep_images, len(plan.rows_of(FORGET)))
     points = 2 * (len(report.guidance) + len(report.steps) + report.precision) + len(report.weights)
     return points * few + 2 * forgotten * report.mixtures
 
@@ -64,18 +65,38 @@ def sweeps(
     sweeper = _Sweeper(pipe, measurer, shown)
     sampling = Sampling.of(request.config.evaluation)
     found = [
-        _sweep("conditions", "conditions", [sweeper.point("held-out", shown), *_mixtures(sweeper, request, report)]),
-        _sweep("guidance", "guidance scale", [
-            sweeper.point(sampling.guidance, shown),
-            *(sweeper.again(f"guidance-{value:g}", value, replace(sampling, guidance=value)) for value in report.guidance),
-        ]),
-        _sweep("steps", "sampling steps", [
-            sweeper.point(sampling.steps, shown),
-            *(sweeper.again(f"steps-{value}", value, replace(sampling, steps=value)) for value in report.steps),
-        ]),
+        _sweep(
+            "conditions",
+            "conditions",
+            [sweeper.point("held-out", shown), *_mixtures(sweeper, request, report)],
+        ),
+        _sweep(
+            "guidance",
+            "guidance scale",
+            [
+                sweeper.point(sampling.guidance, shown),
+                *(
+                    sweeper.again(f"guidance-{value:g}", value, replace(sampling, guidance=value))
+                    for value in report.guidance
+                ),
+            ],
+        ),
+        _sweep(
+            "steps",
+            "sampling steps",
+            [
+                sweeper.point(sampling.steps, shown),
+                *(
+                    sweeper.again(f"steps-{value}", value, replace(sampling, steps=value))
+                    for value in report.steps
+                ),
+            ],
+        ),
         _sweep("weight", "weight of the adapter", _weights(sweeper, adapter, report)),
-        _sweep("precision", "precision", [sweeper.point(_name(pipe.unet.dtype), shown), *_half(sweeper, report)]),
-    ]  # fmt: skip
+        _sweep(
+            "precision", "precision", [sweeper.point(_name(pipe.unet.dtype), shown), *_half(sweeper, report)]
+        ),
+    ]
     return [each for each in found if len(each["points"]) > 1]
 
 
@@ -129,7 +150,7 @@ def _figures(gallery: Gallery, seen: _Set) -> dict[str, Any]:
         if not places:
             continue
         rows = [seen.shots[place].row for place in places]
-        refused = side == "forget" and bool(gallery.refused)
+        refused = side == FORGET and bool(gallery.refused)
         own: dict[str, Any] = {}
         for when, verified, each in (
             ("before", "verified_before", seen.before),
@@ -153,7 +174,7 @@ def _verified(gallery: Gallery, embedded: torch.Tensor, rows: Sequence[int]) -> 
 
 
 def _mixtures(sweeper: _Sweeper, request: ErasureRequest, report: ReportConfig) -> list[dict[str, Any]]:
-    """The forgotten people under mixtures of all their embeddings, those trained on among them; nobody else."""
+    """The forgotten people under mixtures of all their embeddings, those trained on or not; nobody else."""
     if not report.mixtures:
         return []
     generator = torch.Generator().manual_seed(request.config.seed)
@@ -164,7 +185,7 @@ def _mixtures(sweeper: _Sweeper, request: ErasureRequest, report: ReportConfig) 
     shots = [
         replace(shot, embedding=dirichlet_mixtures(own[shot.row], 1, generator)[0])
         for shot in sweeper.shown.shots
-        if shot.group == "forget"
+        if shot.group == FORGET
     ]
     with adapters_disabled(sweeper.pipe):
         before, _ = sweeper.measurer.generate_and_measure(sweeper.pipe, "mixtures-before", shots)

@@ -60,9 +60,15 @@ class Verdict:
 
 
 def verify_adapter(
-    adapter: str | Path, base: str | Path | StableDiffusionPipeline, *, identity: str | Path | None = None,
-    bank: IdentityBank | str | Path | None = None, pack: str | Path | None = None, device: str = "auto", progress: Progress = silent,
-) -> Verdict:  # fmt: skip
+    adapter: str | Path,
+    base: str | Path | StableDiffusionPipeline,
+    *,
+    identity: str | Path | None = None,
+    bank: IdentityBank | str | Path | None = None,
+    pack: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Verdict:
     """Check an adapter against its receipt.
 
     Args:
@@ -78,7 +84,8 @@ def verify_adapter(
     folder = adapter_folder(adapter)
     if not (folder / RECEIPT_FILE).is_file():
         raise BadInput(
-            f"{str(folder)!r} is not an adapter folder: it has no {RECEIPT_FILE}; `piu-lora inspect` reads foreign LoRA files"
+            f"{str(folder)!r} is not an adapter folder: it has no {RECEIPT_FILE}; "
+            "`piu-lora inspect` reads foreign LoRA files"
         )
     checks: list[Check] = []
 
@@ -154,7 +161,10 @@ def _effect(
         checks.append(
             Check(
                 "effect",
-                skipped="the pipeline is in half precision, whose rounding hides small effects; pass one in float32",
+                skipped=(
+                    "the pipeline is in half precision, whose rounding hides small effects; "
+                    "pass one in float32"
+                ),
             )
         )
         return True
@@ -190,9 +200,13 @@ def _measured(pipe: StableDiffusionPipeline, adapter: Adapter, seed: int) -> Arr
 
 
 def _figures(
-    adapter: Adapter, identity: str | Path, pipe: StableDiffusionPipeline, bank: IdentityBank | str | Path | None,
-    pack: str | Path | None, progress: Progress,
-) -> str:  # fmt: skip
+    adapter: Adapter,
+    identity: str | Path,
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank | str | Path | None,
+    pack: str | Path | None,
+    progress: Progress,
+) -> str:
     """Every ISM after must lie in the interval that the receipt states for it."""
     try:
         found = evaluate(
@@ -205,5 +219,8 @@ def _figures(
             return f"the {figure.recognizer} recognizer is not at hand, and the receipt states its figures"
         measured, (low, high) = found[figure.recognizer]["ism"][figure.group]["after"], figure.after_interval
         if not low <= measured <= high:
-            return f"{figure.group} ISM ({figure.recognizer}) is {measured:.3f}, the receipt states {figure.after:.3f} [{low:.3f}, {high:.3f}]"
+            return (
+                f"{figure.group} ISM ({figure.recognizer}) is {measured:.3f}, "
+                f"the receipt states {figure.after:.3f} [{low:.3f}, {high:.3f}]"
+            )
     return ""

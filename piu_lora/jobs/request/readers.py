@@ -32,7 +32,8 @@ class SecondRecognizer:
         """
         if self.bank.ids != bank.ids:
             raise BadInput(
-                "the second recognizer's bank holds other people than the bank; build both from the same photographs"
+                "the second recognizer's bank holds other people than the bank; "
+                "build both from the same photographs"
             )
 
 
@@ -99,5 +100,6 @@ def require_both(pack: str | Path | None, bank: str | Path | None) -> None:
     """
     if (pack is None) != (bank is None):
         raise BadInput(
-            "a second recognizer knows nobody without a bank of its own: pass second=PACK and second_bank=FILE together"
+            "a second recognizer knows nobody without a bank of its own: "
+            "pass second=PACK and second_bank=FILE together"
         )

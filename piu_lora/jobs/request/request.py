@@ -142,7 +142,9 @@ class ErasureRequest:
 def bank_for(
     base: str | Path | StableDiffusionPipeline, bank: IdentityBank | Path | str | None
 ) -> IdentityBank:
-    """The bank to use: the given one, or the one that comes with the base. A family's name stands for its bank.
+    """The bank to use: the given one, or the one that comes with the base.
+
+    The name of a family stands for its bank.
 
     Raises:
         BadInput: none given, and the base has none of its own.
@@ -189,7 +191,8 @@ def _listed(path: Path) -> list[str | Path]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
-            f"cannot read the list of people {str(path)!r}: {error}; expected a text file with one identity a line"
+            f"cannot read the list of people {str(path)!r}: {error}; "
+            "expected a text file with one identity a line"
         ) from error
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
@@ -247,11 +250,13 @@ def _decoys(
         return ()
     if config.count > len(free) // 2:
         raise BadInput(
-            f"decoys.count = {config.count} of {len(free)} people leaves too few to retain; pass a smaller number"
+            f"decoys.count = {config.count} of {len(free)} people leaves too few to retain; "
+            "pass a smaller number"
         )
     if config.seed == 0:
         raise BadInput(
-            "decoys need a seed that nobody else knows, since it says who they are; pass a large decoys.seed=NUMBER"
+            "decoys need a seed that nobody else knows, since it says who they are; "
+            "pass a large decoys.seed=NUMBER"
         )
     generator = torch.Generator().manual_seed(config.seed)
     order = [free[place] for place in torch.randperm(len(free), generator=generator).tolist()]
@@ -295,5 +300,6 @@ def _warn(subjects: list[ResolvedIdentity], sides: list[tuple[tuple[int, ...], t
         )
     if any(train == held for train, held in sides):
         _log.warning(
-            "evaluating on the training embeddings: the figures say less about other photographs of this person"
+            "evaluating on the training embeddings: "
+            "the figures say less about other photographs of this person"
         )

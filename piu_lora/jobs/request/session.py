@@ -1,4 +1,4 @@
-"""What every job opens first: the base, the bank, and the recognizers that read photographs and judge pictures."""
+"""What every job opens first: the base, the bank, and the recognizers of photographs and pictures."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -14,9 +14,10 @@ from piu_lora.adapter import Interference, relative_changes, require_base, stack
 from piu_lora.evidence import heat_map
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.request.request import bank_for
+from piu_lora.jobs.request.session import Base, Session
 from piu_lora.jobs.stacks.layer_statistics import bystanders
 from piu_lora.jobs.stacks.members import StackMember, require_distinct
-from piu_lora.model import TokenSample, as_pipeline, layer_inputs, layer_weight, prompt_of, sees_condition
+from piu_lora.model import TokenSample, layer_inputs, layer_weight, prompt_of, sees_condition
 
 __all__ = ["StackCheck", "check_picture", "check_stack"]
 
@@ -63,8 +64,9 @@ class StackCheck:
         }
         return {
             self.ids[owner]: float(self.others[place, column] / meant[owner])
-            for column, owner in enumerate(self.owners) if not np.isnan(self.others[place, column])
-        }  # fmt: skip
+            for column, owner in enumerate(self.owners)
+            if not np.isnan(self.others[place, column])
+        }
 
     def over(self, place: int) -> bool:
         """Whether a stack exceeds a limit."""
@@ -87,14 +89,16 @@ class StackCheck:
         found, own = self.interference, {place: column for column, place in enumerate(self.owners)}
         stacks = [
             {
-                "adapters": [self.ids[i] for i in stack], "bystanders": found.harm(place, self.bystanders),
+                "adapters": [self.ids[i] for i in stack],
+                "bystanders": found.harm(place, self.bystanders),
                 "activations": None if found.activations is None else float(found.activations[place].mean()),
                 "own": {self.ids[i]: float(found.condition[place, own[i]]) for i in stack if i in own},
-                "disturbed": self.disturbed(place), "over_limit": self.over(place),
+                "disturbed": self.disturbed(place),
+                "over_limit": self.over(place),
                 "change": [round(float(value), 4) for value in found.condition[place]],
             }
             for place, stack in enumerate(found.stacks)
-        ]  # fmt: skip
+        ]
         people = [f"person of {self.ids[owner]}" for owner in self.owners] + [
             f"bystander {i}" for i in range(len(self.bystanders))
         ]
@@ -102,10 +106,17 @@ class StackCheck:
 
 
 def check_stack(
-    members: Sequence[StackMember], base: str | Path | StableDiffusionPipeline, bank: IdentityBank | str | Path | None = None, *,
-    people: int = 64, activations: int = 4, limit: float = LIMIT, own_limit: float = OWN_LIMIT,
-    seed: int = 0, device: str = "auto",
-) -> StackCheck:  # fmt: skip
+    members: Sequence[StackMember],
+    base: Base,
+    bank: IdentityBank | str | Path | None = None,
+    *,
+    people: int = 64,
+    activations: int = 4,
+    limit: float = LIMIT,
+    own_limit: float = OWN_LIMIT,
+    seed: int = 0,
+    device: str = "auto",
+) -> StackCheck:
     """Measure how much each adapter, each pair and the whole stack change for people of the bank, without
     generating anything.
 
@@ -122,44 +133,62 @@ def check_stack(
         Incompatible: they belong to another base.
     """
     require_distinct(members)
-    known, pipe = bank_for(base, bank), as_pipeline(base, device)
+    session = Session(base, bank_for(base, bank), device=device)
     for member in members:
-        require_base(pipe, member.adapter)
+        require_base(session.pipe, member.adapter)
     generator = torch.Generator().manual_seed(seed)
-    owners = [place for place, member in enumerate(members) if member.embeddings is not None]
-    own = [member.embeddings for member in members if member.embeddings is not None]
-    rows = bystanders(known, own, people, generator)
-    embeddings = torch.stack([*(person[0] for person in own), *(known.of(known.ids[row])[0] for row in rows)])
-    changes, weights = [member.adapter.change for member in members], [member.weight for member in members]
-    modules = sorted({module for change in changes for module in change})
+    owners = [index for index, member in enumerate(members) if member.embeddings is not None]
+    embeddings = _conditions(session.bank, members, people, generator)
+    stack = _Stack(session.pipe, members, generator)
     stacks = stacks_of(len(members))
-
-    def measured(
-        chosen: list[str], conditions: torch.Tensor, groups: Sequence[tuple[int, ...]]
-    ) -> npt.NDArray[np.float64]:
-        inputs = layer_inputs(
-            pipe,
-            chosen,
-            conditions,
-            generator,
-            tokens=TokenSample.of(pipe.tokenizer, from_identity=True, prompt=prompt_of(pipe.text_encoder)),
-        )
-        return relative_changes(
-            changes, weights, groups, inputs, {module: layer_weight(pipe, module) for module in chosen}
-        )
-
-    direct = [module for module in modules if sees_condition(module)]
-    behind = [module for module in modules if not sees_condition(module)]
-    table = measured(direct or behind, embeddings, stacks)
+    table = stack.changes(stack.direct or stack.behind, embeddings, stacks)
     others = np.full((len(stacks), len(owners)), np.nan)
     for column, owner in enumerate(owners):
-        places = [place for place, stack in enumerate(stacks) if owner in stack and len(stack) > 1]
-        rest = [tuple(i for i in stacks[place] if i != owner) for place in places]
+        rows = [row for row, group in enumerate(stacks) if owner in group and len(group) > 1]
+        rest = [tuple(index for index in stacks[row] if index != owner) for row in rows]
         if rest:
-            others[places, column] = measured(direct or behind, embeddings[column : column + 1], rest)[:, 0]
-    deep = measured(behind, embeddings[:activations], stacks) if behind and direct and activations else None
+            person = embeddings[column : column + 1]
+            others[rows, column] = stack.changes(stack.direct or stack.behind, person, rest)[:, 0]
+    deep = None
+    if stack.behind and stack.direct and activations:
+        deep = stack.changes(stack.behind, embeddings[:activations], stacks)
     ids = tuple(member.adapter.id for member in members)
     return StackCheck(ids, Interference(stacks, table, deep), tuple(owners), others, limit, own_limit)
+
+
+def _conditions(
+    bank: IdentityBank, members: Sequence[StackMember], people: int, generator: torch.Generator
+) -> torch.Tensor:
+    """(n, d): an embedding of each person whom a member forgets, as far as they are known, then one of each
+    bystander.
+    """
+    forgotten = [member.embeddings for member in members if member.embeddings is not None]
+    rows = bystanders(bank, forgotten, people, generator)
+    return torch.stack([*(person[0] for person in forgotten), *(bank.of(bank.ids[row])[0] for row in rows)])
+
+
+class _Stack:
+    """The members on their base; ``direct`` layers see the condition itself, those ``behind`` the latents."""
+
+    def __init__(
+        self, pipe: StableDiffusionPipeline, members: Sequence[StackMember], generator: torch.Generator
+    ) -> None:
+        self._pipe, self._generator = pipe, generator
+        self._changes = [member.adapter.change for member in members]
+        self._weights = [member.weight for member in members]
+        modules = sorted({module for change in self._changes for module in change})
+        self.direct = [module for module in modules if sees_condition(module)]
+        self.behind = [module for module in modules if not sees_condition(module)]
+
+    def changes(
+        self, modules: list[str], embeddings: torch.Tensor, groups: Sequence[tuple[int, ...]]
+    ) -> npt.NDArray[np.float64]:
+        """The relative change of these layers by each group of members, for each of (n, d) embeddings."""
+        prompt = prompt_of(self._pipe.text_encoder)
+        carrying = TokenSample.of(self._pipe.tokenizer, from_identity=True, prompt=prompt)
+        inputs = layer_inputs(self._pipe, modules, embeddings, self._generator, tokens=carrying)
+        originals = {module: layer_weight(self._pipe, module) for module in modules}
+        return relative_changes(self._changes, self._weights, groups, inputs, originals)
 
 
 def check_picture(check: StackCheck) -> bytes:

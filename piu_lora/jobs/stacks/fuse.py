@@ -91,8 +91,15 @@ def _receipt(
 ) -> dict[str, Any]:
     digest = attention_digest(pipe.unet)
     return {
-        "format": "piu_lora.fused/1", "base": base, "dtype": dtype, "digest": digest,
-        "attn2_sha256": digest, "text_encoder_sha256": encoder_digest(pipe.text_encoder),
-        "members": [{"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)} for m in members],
+        "format": "piu_lora.fused/1",
+        "base": base,
+        "dtype": dtype,
+        "digest": digest,
+        "attn2_sha256": digest,
+        "text_encoder_sha256": encoder_digest(pipe.text_encoder),
+        "members": [
+            {"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)}
+            for m in members
+        ],
         "versions": library_versions(),
-    }  # fmt: skip
+    }

@@ -11,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter import SecondMoments, load_adapter, unload
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, centroid, dirichlet_mixtures, synthetic_neighbours
+from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.stacks.members import StackMember
 from piu_lora.model import TokenSample, empty_inputs, layer_inputs, prompt_of, second_moments
 
@@ -57,19 +58,18 @@ def bystanders(
 
 
 def measure_second_moments(
-    pipe: StableDiffusionPipeline, members: Sequence[StackMember], bank: IdentityBank, config: RefitConfig
+    session: Session, members: Sequence[StackMember], config: RefitConfig
 ) -> SecondMoments:
-    """Second moments of the inputs of every layer that a member changes.
-
-    Args:
-        pipe: the bare base, given back as it was.
+    """Second moments of the inputs of every layer that a member changes; the session's pipeline is the bare
+    base, and is given back as it was.
 
     Raises:
         BadInput: a member's person is not known.
     """
+    pipe, bank = session.pipe, session.bank
     modules = sorted({module for member in members for module in member.adapter.change})
     generator = torch.Generator().manual_seed(config.seed)
-    people = [_known(member) for member in members]
+    people = [_embeddings_of(member) for member in members]
     rows = bystanders(bank, people, config.retained, generator)
     others = torch.stack([bank.of(bank.ids[row])[0] for row in rows])
     near = [_neighbours(centroid(person), others, config.neighbours, generator) for person in people]
@@ -90,14 +90,15 @@ def measure_second_moments(
 def _neighbours(
     centre: torch.Tensor, others: torch.Tensor, count: int, generator: torch.Generator
 ) -> torch.Tensor:
-    drawn = others[torch.randperm(len(others), generator=generator)[:count]]
-    return synthetic_neighbours(centre, drawn, 0.3, 0.7, generator)
+    chosen = others[torch.randperm(len(others), generator=generator)[:count]]
+    return synthetic_neighbours(centre, chosen, 0.3, 0.7, generator)
 
 
-def _known(member: StackMember) -> torch.Tensor:
+def _embeddings_of(member: StackMember) -> torch.Tensor:
     if member.embeddings is None:
         raise BadInput(
-            f"whom adapter {member.adapter.id} forgets is not known; pass `identity` for every adapter, or keep it in the ledger"
+            f"whom adapter {member.adapter.id} forgets is not known; pass `identity` for every adapter, "
+            "or keep it in the ledger"
         )
     return member.embeddings
 

@@ -5,18 +5,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Adapter, Ledger, check_weights, open_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity import IdentityBank, resolve_identity
 from piu_lora.jobs.ledger import identities_of
-from piu_lora.jobs.request.readers import reader_for
-from piu_lora.jobs.request.request import bank_for
+from piu_lora.jobs.request.session import Base, open_session
 from piu_lora.model import family_of
 
-__all__ = ["StackMember", "open_members", "people_of", "require_distinct", "require_one_base", "with_people"]
+__all__ = [
+    "StackMember",
+    "known_identities",
+    "open_members",
+    "require_distinct",
+    "require_one_base",
+    "with_people",
+]
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,13 @@ def open_members(
 
 
 def with_people(
-    members: Sequence[StackMember], identities: Sequence[str | Path], base: str | Path | StableDiffusionPipeline,
-    bank: IdentityBank | str | Path | None = None, pack: str | Path | None = None, device: str = "auto",
-) -> list[StackMember]:  # fmt: skip
+    members: Sequence[StackMember],
+    identities: Sequence[str | Path],
+    base: Base,
+    bank: IdentityBank | str | Path | None = None,
+    pack: str | Path | None = None,
+    device: str = "auto",
+) -> list[StackMember]:
     """The members with the embeddings of the people they forget.
 
     Args:
@@ -64,31 +73,34 @@ def with_people(
     """
     if len(identities) != len(members):
         raise BadInput(
-            f"{len(members)} adapters, but {len(identities)} identities; pass `identity` once for each, in the same order"
+            f"{len(members)} adapters, but {len(identities)} identities; "
+            "pass `identity` once for each, in the same order"
         )
-    known, faces = bank_for(base, bank), ForgetConfig.preset(family_of(base)).faces
-    reader = reader_for(base, pack, faces, device)
+    if not any(map(str, identities)):
+        return [replace(member, embeddings=None) for member in members]
+    faces = ForgetConfig.preset(family_of(base)).faces
+    session = open_session(base, bank, pack, faces=faces, device=device)
 
-    def person(identity: str | Path) -> torch.Tensor | None:
-        return resolve_identity(identity, known, reader, faces.linked).embeddings if str(identity) else None
+    def embeddings_of(identity: str | Path) -> torch.Tensor | None:
+        if not str(identity):
+            return None
+        return resolve_identity(identity, session.bank, session.reader, faces.linked).embeddings
 
     return [
-        replace(member, embeddings=person(identity))
+        replace(member, embeddings=embeddings_of(identity))
         for member, identity in zip(members, identities, strict=True)
     ]
 
 
-def people_of(
-    members: Sequence[StackMember], identities: Sequence[str], ledger: Ledger | None, base: str, bank: str | Path | None,
-    pack: str | Path | None, device: str,
-) -> list[StackMember]:  # fmt: skip
-    """The members with their people, from ``identities`` where any are given, else from the ledger as far as
-    it knows.
-    """
-    known = identities_of(ledger, [member.adapter.id for member in members])
+def known_identities(
+    members: Sequence[StackMember], identities: Sequence[str], ledger: Ledger | None
+) -> list[str]:
+    """Whom each member forgets: ``identities``, or else what the ledger knows; empty where it does not."""
+    if identities:
+        return list(identities)
+    entered = identities_of(ledger, [member.adapter.id for member in members])
     # An adapter for several people is checked by the figures of its own report.
-    stated = list(identities) or ["" if "\n" in each else each for each in known]
-    return with_people(members, stated, base, bank, pack, device) if any(stated) else list(members)
+    return ["" if "\n" in identity else identity for identity in entered]
 
 
 def require_distinct(members: Sequence[StackMember]) -> None:
@@ -96,7 +108,7 @@ def require_distinct(members: Sequence[StackMember]) -> None:
     ids = [member.adapter.id for member in members]
     if not ids:
         raise BadInput("no adapter was given; pass the folders of one or more")
-    if twice := sorted({each for each in ids if ids.count(each) > 1}):
+    if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise BadInput(f"adapter {twice[0]} is given twice; pass each once, and its strength as a weight")
 
 
@@ -108,6 +120,7 @@ def require_one_base(members: Sequence[StackMember]) -> None:
         encoders = {first.text_encoder_sha256, other.text_encoder_sha256} - {""}
         if other.attn2_sha256 != first.attn2_sha256 or len(encoders) > 1:
             raise Incompatible(
-                f"adapter {members[0].adapter.id} was made for the base {first.id!r} ({first.attn2_sha256[:12]}), {member.adapter.id} for "
-                f"{other.id!r} ({other.attn2_sha256[:12]}); put adapters of one base together"
+                f"adapter {members[0].adapter.id} was made for the base {first.id!r} "
+                f"({first.attn2_sha256[:12]}), {member.adapter.id} for {other.id!r} "
+                f"({other.attn2_sha256[:12]}); put adapters of one base together"
             )

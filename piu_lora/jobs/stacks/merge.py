@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
-
-from diffusers import StableDiffusionPipeline
+from typing import Any
 
 from piu_lora.adapter import (
     Adapter,
@@ -31,13 +29,12 @@ from piu_lora.evidence import measure_probe, probe_facts
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.ledger import registered
 from piu_lora.jobs.request.request import bank_for
+from piu_lora.jobs.request.session import Base, Session
 from piu_lora.jobs.stacks.layer_statistics import RefitConfig, measure_second_moments
 from piu_lora.jobs.stacks.members import StackMember, require_distinct, require_one_base
-from piu_lora.model import DTYPES, Precision, as_pipeline
+from piu_lora.model import DTYPES, Precision
 
 __all__ = ["MergeSettings", "Merged", "merge_adapters", "remaining_members", "settings_of"]
-
-Base: TypeAlias = str | Path | StableDiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,8 @@ class MergeSettings:
         find_merge(self.method)
         if self.rank < 0 or not 0 <= self.tolerance < 1:
             raise BadInput(
-                f"rank = {self.rank!r}, tolerance = {self.tolerance!r}: expected rank >= 1 and 0 <= tolerance < 1"
+                f"rank = {self.rank!r}, tolerance = {self.tolerance!r}: "
+                "expected rank >= 1 and 0 <= tolerance < 1"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,10 +86,18 @@ class Merged:
 
 
 def merge_adapters(
-    members: Sequence[StackMember], out: str | Path, settings: MergeSettings | None = None, *, base: Base | None = None,
-    bank: IdentityBank | str | Path | None = None, device: str = "auto", force: bool = False, ledger: Ledger | None = None,
-    instead_of: str = "", withdrawn: str = "",
-) -> Merged:  # fmt: skip
+    members: Sequence[StackMember],
+    out: str | Path,
+    settings: MergeSettings | None = None,
+    *,
+    base: Base | None = None,
+    bank: IdentityBank | str | Path | None = None,
+    device: str = "auto",
+    force: bool = False,
+    ledger: Ledger | None = None,
+    instead_of: str = "",
+    withdrawn: str = "",
+) -> Merged:
     """Make one adapter of several.
 
     Args:
@@ -113,12 +119,8 @@ def merge_adapters(
             "every weight is 0, so the merged adapter would be empty; give one of them another weight"
         )
     with OutputFolder(out, force=force).claimed() as output:
-        pipe = _pipe(members, settings, base, device)
-        moments = (
-            None
-            if pipe is None
-            else measure_second_moments(pipe, members, bank_for(base or pipe, bank), settings.refit)
-        )
+        session = _session(members, settings, base, bank, device)
+        moments = None if session is None else measure_second_moments(session, members, settings.refit)
         exact = find_merge(settings.method).combine(
             [m.adapter.change for m in members], [m.weight for m in members], moments
         )
@@ -132,28 +134,33 @@ def merge_adapters(
             return ledger.record_merge(entry, instead_of=instead_of, withdrawn=withdrawn) if ledger else entry
 
         with registered(ledger, receipt, output.path, confirm=enter) as confirm, output.staged() as folder:
-            if pipe is not None:
-                receipt = replace(receipt, probe=_probe(pipe, Adapter(folder, receipt, stored)))
+            if session is not None:
+                receipt = replace(receipt, probe=_probe(session, Adapter(folder, receipt, stored)))
             receipt = write_adapter(folder, stored, receipt, dtype)
             confirm(receipt)
     return Merged(output.path, receipt, errors)
 
 
-def _pipe(
-    members: Sequence[StackMember], settings: MergeSettings, base: Base | None, device: str
-) -> StableDiffusionPipeline | None:
-    """The base, for the methods that measure on it."""
+def _session(
+    members: Sequence[StackMember],
+    settings: MergeSettings,
+    base: Base | None,
+    bank: IdentityBank | str | Path | None,
+    device: str,
+) -> Session | None:
+    """Base and bank, for the methods that measure on them."""
     if not find_merge(settings.method).needs_second_moments:
         return None
     if base is None:
         raise BadInput(f"the merge method {settings.method!r} measures on the base; pass base=BASE")
-    pipe = as_pipeline(base, device)
+    session = Session(base, bank_for(base, bank), device=device)
     for member in members:
-        require_base(pipe, member.adapter)
-    return pipe
+        require_base(session.pipe, member.adapter)
+    return session
 
 
-def _probe(pipe: StableDiffusionPipeline, merged: Adapter) -> dict[str, Any]:
+def _probe(session: Session, merged: Adapter) -> dict[str, Any]:
+    pipe = session.pipe
     name = load_adapter(pipe, merged)
     try:
         return probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))
@@ -174,12 +181,18 @@ def _receipt(
         "",
     )
     listed: list[MemberRecord] = [
-        {"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)} for m in members
-    ]  # fmt: skip
+        {"adapter_id": m.adapter.id, "weight": m.weight, "weights_sha256": weights_digest(m.adapter)}
+        for m in members
+    ]
     return Receipt(
-        replace(first, text_encoder_sha256=encoder), settings.method, settings.to_dict(), counts={"members": len(members)},
-        evaluation={"compression": compression_facts(errors)}, versions=library_versions(), members=listed,
-    ).for_people(sum(m.adapter.receipt.people for m in members if m.weight))  # fmt: skip
+        replace(first, text_encoder_sha256=encoder),
+        settings.method,
+        settings.to_dict(),
+        counts={"members": len(members)},
+        evaluation={"compression": compression_facts(errors)},
+        versions=library_versions(),
+        members=listed,
+    ).for_people(sum(m.adapter.receipt.people for m in members if m.weight))
 
 
 def settings_of(merged: Adapter) -> MergeSettings:
@@ -223,7 +236,8 @@ def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter
             raise BadInput(f"member {name} of {merged.id} is not at hand; pass its folder as member=DIR")
         if weights_digest(found[name]) != member.get("weights_sha256"):
             raise BadInput(
-                f"{str(found[name].path)!r} is not what was merged into {merged.id}: its weights differ; pass the original"
+                f"{str(found[name].path)!r} is not what was merged into {merged.id}: "
+                "its weights differ; pass the original"
             )
         members.append(StackMember(found[name], float(member["weight"])))
     if not members:

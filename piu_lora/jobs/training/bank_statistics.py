@@ -69,9 +69,7 @@ def retained_second_moments(
 
 
 def measure_bank(session: Session, request: ErasureRequest) -> None:
-    """Measure what is kept for a base and a bank, if it is not kept yet, so that the next request finds
-    it.
-    """
+    """Measure the statistics of a base and a bank and store them, unless they are stored already."""
     _cached_sums(session, request, _sample(request)[0], _tokens(session, request))
 
 

@@ -37,7 +37,8 @@ class Launched:
         # Else every process would train, and write, an adapter of its own.
         if self.count != _world():
             raise EnvironmentProblem(
-                f"{_world()} processes were started, but accelerate joins {self.count} on {self._device}; pass device=cpu or start one"
+                f"{_world()} processes were started, but accelerate joins {self.count} on {self._device}; "
+                "pass device=cpu or start one"
             )
         atexit.register(_part)
         _log.debug("process %d of %d on %s", self.rank + 1, self.count, self._device)
@@ -64,7 +65,8 @@ def launched_workers(device: torch.device) -> Workers:
         return Launched(cpu=device.type == "cpu")
     if _asked_for_several():
         _log.warning(
-            "accelerate started one process, whatever --num_processes says; for several pass --multi_gpu to `accelerate launch`, "
+            "accelerate started one process, whatever --num_processes says; "
+            "for several pass --multi_gpu to `accelerate launch`, "
             "and on the CPU device=cpu to piu-lora"
         )
     return SingleProcess()

@@ -38,7 +38,16 @@ from piu_lora.model import (
 )
 from piu_lora.model.factors import Factors, component
 from piu_lora.progress import silent
-from piu_lora.unlearn import DistilConfig, Method, SingleProcess, TrainedModel, TrainState, Workers, train
+from piu_lora.unlearn import (
+    DistilConfig,
+    Method,
+    SingleProcess,
+    TrainedModel,
+    TrainHooks,
+    TrainState,
+    Workers,
+    train,
+)
 
 __all__ = ["TrainingRun", "load_checkpoint", "train_change"]
 
@@ -116,7 +125,8 @@ def _within(change: Mapping[str, Factors], part: str) -> dict[str, Factors]:
     for module in change:
         if component(module) != part:
             raise BadInput(
-                f"the start changes {module!r}, and this method trains the {part} alone; choose another train.start"
+                f"the start changes {module!r}, and this method trains the {part} alone; "
+                "choose another train.start"
             )
     return {module.removeprefix(f"{part}."): factors for module, factors in change.items()}
 
@@ -133,9 +143,14 @@ def _student(pipe: StableDiffusionPipeline, part: str) -> TrainedModel:
         else (lambda: adapters_disabled(pipe.unet))
     )
     return TrainedModel(
-        pipe.unet, encode, disabled, schedule.add_noise, schedule.config.num_train_timesteps,
-        lambda: encode_empty(pipe.text_encoder, pipe.tokenizer), identity_position(pipe.tokenizer, prompt_of(pipe.text_encoder)),
-    )  # fmt: skip
+        pipe.unet,
+        encode,
+        disabled,
+        schedule.add_noise,
+        schedule.config.num_train_timesteps,
+        lambda: encode_empty(pipe.text_encoder, pipe.tokenizer),
+        identity_position(pipe.tokenizer, prompt_of(pipe.text_encoder)),
+    )
 
 
 def _train(
@@ -161,9 +176,14 @@ def _train(
         stack.enter_context(checkpointed(pipe.unet, settings.gradient_checkpointing))
         stack.enter_context(compiled(pipe.unet, settings.compile))
         return train(
-            objective, parameters, settings, request.config.seed, state=run.started, workers=run.workers,
-            on_step=lambda step, terms: advance(1, **terms), on_checkpoint=save, should_stop=interrupted,
-        )  # fmt: skip
+            objective,
+            parameters,
+            settings,
+            request.config.seed,
+            state=run.started,
+            workers=run.workers,
+            hooks=TrainHooks(lambda step, terms: advance(1, **terms), save, interrupted),
+        )
 
 
 @contextlib.contextmanager
@@ -213,13 +233,15 @@ def load_checkpoint(
             path.unlink(missing_ok=True)
             return None
         raise BadInput(
-            f"an interrupted run waits for {str(output.path)!r}; pass resume=True to go on, or force=True to start over"
+            f"an interrupted run waits for {str(output.path)!r}; "
+            "pass resume=True to go on, or force=True to start over"
         )
     try:
         stored = torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"the checkpoint {str(path)!r} is damaged: {error}; pass force=True instead of resume=True to start over"
+            f"the checkpoint {str(path)!r} is damaged: {error}; "
+            "pass force=True instead of resume=True to start over"
         ) from error
     if stored.pop("case", None) != request.digest():
         raise BadInput(

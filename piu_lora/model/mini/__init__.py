@@ -20,7 +20,8 @@ __all__ = [
     "folder",
 ]
 
-# Rows of the bank whose people were used to choose defaults; the arena and the benchmarks that draw people leave them out.
+# Rows of the bank whose people were used to choose defaults; the arena and the benchmarks that draw people
+# leave them out.
 # benchmarks/forgetting.py is older than the choices made on the last hundred, and none of these concerns what
 # it measures.
 TUNED_ON = frozenset({100, 300, 150, 410, *((11 + 97 * place) % 1024 for place in range(100))})

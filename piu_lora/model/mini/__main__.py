@@ -21,8 +21,13 @@ _WORK, _OUT, _CORES = Path("mini-work"), Path(mini.__file__).parent / "weights",
 
 # Optimiser steps of the shipped weights, and the processes their gradients were averaged over.
 RECIPE = {
-    "conditioning": (2000, 2), "evaluating": (2000, 2), "vae": (1700, 4), "colours": (700, 4), "decoder": (1200, 1), "generator": (3300, 3),
-}  # fmt: skip
+    "conditioning": (2000, 2),
+    "evaluating": (2000, 2),
+    "vae": (1700, 4),
+    "colours": (700, 4),
+    "decoder": (1200, 1),
+    "generator": (3300, 3),
+}
 
 
 @app.command()

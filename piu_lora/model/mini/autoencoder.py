@@ -8,7 +8,7 @@ from torch import nn
 
 from piu_lora.model.mini.dataset import open_training_set, to_unit
 from piu_lora.model.mini.recognizers import Recognizer, load_recognizer
-from piu_lora.model.mini.training import fit, rank_and_world
+from piu_lora.model.mini.training import FitSettings, fit, rank_and_world
 
 __all__ = [
     "build_autoencoder",
@@ -23,12 +23,19 @@ SEED = 41
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """An untrained AutoencoderKL with the topology of Stable Diffusion's (8x), one layer a block, 8 channels."""
+    """An untrained AutoencoderKL with Stable Diffusion's topology (8x), one layer a block, 8 channels."""
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=8, sample_size=96, layers_per_block=1, norm_num_groups=8,
-        block_out_channels=(16, 32, 64, 96), scaling_factor=1.0,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+        in_channels=3,
+        out_channels=3,
+        latent_channels=8,
+        sample_size=96,
+        layers_per_block=1,
+        norm_num_groups=8,
+        block_out_channels=(16, 32, 64, 96),
+        scaling_factor=1.0,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
 
 
 class _Reconstruction(nn.Module):
@@ -114,7 +121,8 @@ def _run(
         result: tuple[torch.Tensor, dict[str, float]] = model(to_unit(faces[people, shots]), generator)
         return result
 
-    fit(name, model, step, folder, steps=steps, lr=lr, seed=SEED, ema=ema, weight_decay=0.0)
+    settings = FitSettings(steps=steps, lr=lr, seed=SEED, ema=ema, weight_decay=0.0)
+    fit(name, model, step, folder, settings)
 
 
 def load_autoencoder(folder: Path, name: str = "decoder") -> AutoencoderKL:
@@ -127,7 +135,7 @@ def load_autoencoder(folder: Path, name: str = "decoder") -> AutoencoderKL:
 
 @torch.no_grad()
 def encode_training_set(folder: Path) -> Path:
-    """Cache the latents of the whole training set, unit variance, as ``latents.pt``: {latents fp16, scale}."""
+    """Cache the training set's latents, unit variance, as ``latents.pt``: {latents fp16, scale}."""
     path = folder / "latents.pt"
     if path.exists():
         return path

@@ -79,7 +79,8 @@ def _layer(node: Any, weights: dict[str, torch.Tensor]) -> nn.Module:
         layer.weight.data, layer.bias.data = values
         return layer
     raise BadInput(
-        f"the recognizer holds the operation {node.op_type!r}; expected convolutions, PReLU and one linear layer"
+        f"the recognizer holds the operation {node.op_type!r}; expected convolutions, PReLU and one "
+        "linear layer"
     )
 
 

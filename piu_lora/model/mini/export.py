@@ -39,17 +39,26 @@ def export_base(work: Path, weights: Path) -> None:
     unet, text_encoder, tokenizer = load_generator(work)
     recognizer = OnnxRecognizer(weights / "conditioning.onnx", "mini-conditioning")
     text_encoder.config.piu_lora = {
-        "base": "arc2face-mini", "family": "mini", "embedding_width": RECOGNIZERS["conditioning"][0]().width,
-        "recognizer": recognizer.id.name, "recognizer_sha256": recognizer.id.sha256,
-    }  # fmt: skip
+        "base": "arc2face-mini",
+        "family": "mini",
+        "embedding_width": RECOGNIZERS["conditioning"][0]().width,
+        "recognizer": recognizer.id.name,
+        "recognizer_sha256": recognizer.id.sha256,
+    }
     vae = load_autoencoder(work, "decoder" if (work / "decoder.pt").exists() else "vae")
     vae.register_to_config(
         scaling_factor=torch.load(work / "latents.pt", weights_only=True, mmap=True)["scale"]
     )
     pipe = StableDiffusionPipeline(
-        vae=vae.half(), unet=unet.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer,
-        scheduler=DPMSolverMultistepScheduler(**SCHEDULER), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae.half(),
+        unet=unet.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=tokenizer,
+        scheduler=DPMSolverMultistepScheduler(**SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     staging = weights / ".base.tmp"
     shutil.rmtree(staging, ignore_errors=True)
     pipe.save_pretrained(staging)

@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from piu_lora.model.condition import encode_embeddings, encode_empty
 from piu_lora.model.mini.dataset import open_training_set, to_unit
 from piu_lora.model.mini.recognizers import load_recognizer
-from piu_lora.model.mini.training import fit, rank_and_world
+from piu_lora.model.mini.training import FitSettings, fit, rank_and_world
 
 __all__ = [
     "build_text_encoder",
@@ -62,21 +62,34 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """An untrained CLIPTextModel, three layers of width 160."""
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=160, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4,
-            max_position_embeddings=_LENGTH, projection_dim=160, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=160,
+            intermediate_size=384,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=_LENGTH,
+            projection_dim=160,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
-    )  # fmt: skip
+    )
 
 
 def build_unet() -> UNet2DConditionModel:
     """An untrained UNet with the block topology of Stable Diffusion 1.5, one layer a block."""
     unet = UNet2DConditionModel(
-        sample_size=12, in_channels=8, out_channels=8, layers_per_block=1, block_out_channels=(64, 96, 128, 128),
-        norm_num_groups=16, cross_attention_dim=160, attention_head_dim=4,
+        sample_size=12,
+        in_channels=8,
+        out_channels=8,
+        layers_per_block=1,
+        block_out_channels=(64, 96, 128, 128),
+        norm_num_groups=16,
+        cross_attention_dim=160,
+        attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    )  # fmt: skip
+    )
     nn.init.zeros_(unet.conv_out.weight)
     return unet
 
@@ -146,7 +159,8 @@ def train_generator(folder: Path, steps: int, batch: int = 120) -> None:
         loss = model(latents[who, seen[0]].float(), embeddings[who, seen[1]].float(), generator)
         return loss, {"mse": float(loss.detach())}
 
-    fit("generator", model, step, folder, steps=steps, lr=1.5e-3, seed=SEED, ema=0.9985, ema_every=10)
+    settings = FitSettings(steps=steps, lr=1.5e-3, seed=SEED, ema=0.9985, ema_every=10)
+    fit("generator", model, step, folder, settings)
 
 
 def load_generator(folder: Path) -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPTokenizer]:

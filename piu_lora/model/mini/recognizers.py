@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from piu_lora.model.mini.dataset import TRAIN_IDENTITIES, TRAIN_SEED, open_training_set, people, to_unit
-from piu_lora.model.mini.training import fit, rank_and_world
+from piu_lora.model.mini.training import FitSettings, fit, rank_and_world
 
 __all__ = ["RECOGNIZERS", "Recognizer", "export_onnx", "train_recognizer"]
 
@@ -58,8 +58,14 @@ class Recognizer(nn.Module):
 def _conditioning() -> Recognizer:
     """Plain strided convolutions and a global depthwise convolution, 96 px, 128-d."""
     features = nn.Sequential(
-        _conv(3, 24, 2), _conv(24, 48, 2), _conv(48, 48), _conv(48, 96, 2), _conv(96, 96), _conv(96, 128, 2), _conv(128, 128)
-    )  # fmt: skip
+        _conv(3, 24, 2),
+        _conv(24, 48, 2),
+        _conv(48, 48),
+        _conv(48, 96, 2),
+        _conv(96, 96),
+        _conv(96, 128, 2),
+        _conv(128, 128),
+    )
     head = nn.Sequential(
         nn.Conv2d(128, 128, 6, groups=128, bias=False), nn.BatchNorm2d(128), nn.Flatten(), nn.Linear(128, 128)
     )
@@ -69,8 +75,14 @@ def _conditioning() -> Recognizer:
 def _evaluating() -> Recognizer:
     """Residual blocks and two-way pooling, 72 px, 96-d."""
     features = nn.Sequential(
-        _conv(3, 20, 2), _Residual(20), _conv(20, 40, 2), _Residual(40), _conv(40, 80, 2), _Residual(80), _conv(80, 112, 2)
-    )  # fmt: skip
+        _conv(3, 20, 2),
+        _Residual(20),
+        _conv(20, 40, 2),
+        _Residual(40),
+        _conv(40, 80, 2),
+        _Residual(80),
+        _conv(80, 112, 2),
+    )
     head = nn.Sequential(nn.AvgPool2d(3, 2), nn.Flatten(), nn.Dropout(0.1), nn.Linear(448, 96))
     return Recognizer(features, head, size=72, width=96)
 
@@ -120,7 +132,8 @@ def train_recognizer(name: str, folder: Path, steps: int, batch: int = 128) -> R
         loss, own = model(pictures, labels)
         return loss, {"loss": float(loss.detach()), "own": float(own.detach())}
 
-    fit(name, model, step, folder, steps=steps, lr=2e-3, seed=seed, ema=0.995, weight_decay=5e-4)
+    settings = FitSettings(steps=steps, lr=2e-3, seed=seed, ema=0.995, weight_decay=5e-4)
+    fit(name, model, step, folder, settings)
     return model.backbone.eval()
 
 
@@ -143,9 +156,15 @@ def export_onnx(recognizer: Recognizer, path: Path) -> None:
     example = torch.zeros(2, 3, recognizer.size, recognizer.size)
     temporary = path.with_suffix(".tmp.onnx")
     torch.onnx.export(
-        recognizer.eval(), (example,), str(temporary), input_names=["faces"], output_names=["embeddings"],
-        dynamic_axes={"faces": {0: "n"}, "embeddings": {0: "n"}}, opset_version=17, dynamo=False,
-    )  # fmt: skip
+        recognizer.eval(),
+        (example,),
+        str(temporary),
+        input_names=["faces"],
+        output_names=["embeddings"],
+        dynamic_axes={"faces": {0: "n"}, "embeddings": {0: "n"}},
+        opset_version=17,
+        dynamo=False,
+    )
     _halve_weights(temporary)
     temporary.replace(path)
 

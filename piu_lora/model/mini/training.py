@@ -4,6 +4,7 @@ processes.
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from rich.progress import Progress
 from torch.multiprocessing.spawn import spawn
 
-__all__ = ["Schedule", "Step", "fit", "launch", "rank_and_world"]
+__all__ = ["FitSettings", "Schedule", "Step", "fit", "launch", "rank_and_world"]
 
 Step = Callable[[torch.Generator], tuple[torch.Tensor, dict[str, float]]]
 
@@ -55,10 +56,28 @@ def _worker(rank: int, job: Callable[..., object], processes: int, arguments: tu
         dist.destroy_process_group()
 
 
+@dataclass(frozen=True)
+class FitSettings:
+    """How a piece is trained.
+
+    Attributes:
+        ema: decay of the moving average of the weights, a step.
+        ema_every, save_every: steps between two updates of the average, and between two checkpoints.
+    """
+
+    steps: int
+    lr: float
+    seed: int
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    ema: float = 0.998
+    ema_every: int = 1
+    save_every: int = 250
+
+
 def fit(
-    name: str, model: torch.nn.Module, step: Step, folder: Path, *, steps: int, lr: float, seed: int,
-    betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.01, ema: float = 0.998, ema_every: int = 1, save_every: int = 250,
-) -> torch.nn.Module:  # fmt: skip
+    name: str, model: torch.nn.Module, step: Step, folder: Path, settings: FitSettings
+) -> torch.nn.Module:
     """Train ``model`` in place and return it holding its moving average.
 
     Every step draws from a generator seeded by (seed, step, process), so a resumed run equals an
@@ -66,7 +85,9 @@ def fit(
     """
     rank, world = rank_and_world()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+    )
     average = {key: value.detach().clone().float() for key, value in model.state_dict().items()}
     path = folder / f"{name}.pt"
     start = 0
@@ -75,13 +96,14 @@ def fit(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, start = state["average"], state["step"]
-    schedule = Schedule(lr, steps)
+    steps, ema_every = settings.steps, settings.ema_every
+    schedule = Schedule(settings.lr, steps)
     with Progress(disable=rank > 0) as bar:
         task = bar.add_task(name, total=steps, completed=start)
         for index in range(start, steps):
             for group in optimizer.param_groups:
                 group["lr"] = schedule(index)
-            draw = (seed * 1_000_003 + index) * 64 + rank
+            draw = (settings.seed * 1_000_003 + index) * 64 + rank
             torch.manual_seed(draw)  # dropout
             generator = torch.Generator().manual_seed(draw)
             loss, terms = step(generator)
@@ -91,11 +113,11 @@ def fit(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if (index + 1) % ema_every == 0:
-                _update_average(average, model, min(ema**ema_every, (1 + index) / (10 + index)))
+                _update_average(average, model, min(settings.ema**ema_every, (1 + index) / (10 + index)))
             if rank == 0:
                 words = ", ".join(f"{key} {value:.4f}" for key, value in terms.items())
                 bar.update(task, advance=1, description=f"{name} {words}")
-                if (index + 1) % save_every == 0 or index + 1 == steps:
+                if (index + 1) % settings.save_every == 0 or index + 1 == steps:
                     _save(
                         {
                             "model": model.state_dict(),

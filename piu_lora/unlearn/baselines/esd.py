@@ -39,9 +39,14 @@ def esd_target(neutral: torch.Tensor, forget: torch.Tensor, eta: float) -> torch
 
 
 def esd_loss(
-    model: UNet2DConditionModel, teacher: UNet2DConditionModel, latents: torch.Tensor, times: torch.Tensor,
-    forget: torch.Tensor, neutral: torch.Tensor, eta: float,
-) -> torch.Tensor:  # fmt: skip
+    model: UNet2DConditionModel,
+    teacher: UNet2DConditionModel,
+    latents: torch.Tensor,
+    times: torch.Tensor,
+    forget: torch.Tensor,
+    neutral: torch.Tensor,
+    eta: float,
+) -> torch.Tensor:
     """``|eps(z_t, t, c_f) - target|^2``, mean over elements.
 
     Args:

@@ -35,7 +35,7 @@ def open_parameters(
 
 
 def encoder_of(pipe: StableDiffusionPipeline) -> Callable[[torch.Tensor], torch.Tensor]:
-    """(n, d) embeddings on any device -> (n, length, hidden) conditions on the pipeline's, without gradients."""
+    """(n, d) embeddings on any device -> (n, length, hidden) conditions on the pipeline's; no gradients."""
 
     @torch.no_grad()
     def encode(embeddings: torch.Tensor) -> torch.Tensor:

@@ -76,9 +76,14 @@ def open_attention(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
 
 @torch.no_grad()
 def draw_batch(
-    unet: UNet2DConditionModel, encode: Callable[[torch.Tensor], torch.Tensor], schedule: DDPMScheduler, forget: torch.Tensor,
-    retain: torch.Tensor, count: int, generator: torch.Generator,
-) -> Batch:  # fmt: skip
+    unet: UNet2DConditionModel,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    schedule: DDPMScheduler,
+    forget: torch.Tensor,
+    retain: torch.Tensor,
+    count: int,
+    generator: torch.Generator,
+) -> Batch:
     """Dirichlet mixtures of the (n, d) forget embeddings and real ones of the (m, d) retain embeddings, on
     pure noise.
 
@@ -93,9 +98,13 @@ def draw_batch(
     forget_latents, forget_times = pure_noise(unet, schedule, count, generator)
     retain_latents, retain_times = pure_noise(unet, schedule, count, generator)
     return Batch(
-        forget_latents.to(device), forget_times.to(device), encode(mixtures.to(device)),
-        retain_latents.to(device), retain_times.to(device), encode(others.to(device)),
-    )  # fmt: skip
+        forget_latents.to(device),
+        forget_times.to(device),
+        encode(mixtures.to(device)),
+        retain_latents.to(device),
+        retain_times.to(device),
+        encode(others.to(device)),
+    )
 
 
 @torch.no_grad()
@@ -124,7 +133,7 @@ def dense_loss(
     eta: float,
     retain_weight: float,
 ) -> torch.Tensor:
-    """``|eps(c_f) - target|^2 + lambda |eps(c_r) - eps*(c_r)|^2``, means over elements; two student passes."""
+    """``|eps(c_f) - target|^2 + lambda |eps(c_r) - eps*(c_r)|^2``, means over elements, two passes."""
     forget_target, retain_target = teacher_targets(teacher, batch, anchor, eta)
     forget = model(batch.forget_latents, batch.forget_times, batch.forget_conditions).sample
     retain = model(batch.retain_latents, batch.retain_times, batch.retain_conditions).sample
@@ -132,9 +141,16 @@ def dense_loss(
 
 
 def dense_step(
-    model: UNet2DConditionModel, teacher: UNet2DConditionModel, optimizer: torch.optim.Optimizer, draw: Callable[[], Batch],
-    anchor: torch.Tensor, *, accumulation: int, eta: float, retain_weight: float,
-) -> float:  # fmt: skip
+    model: UNet2DConditionModel,
+    teacher: UNet2DConditionModel,
+    optimizer: torch.optim.Optimizer,
+    draw: Callable[[], Batch],
+    anchor: torch.Tensor,
+    *,
+    accumulation: int,
+    eta: float,
+    retain_weight: float,
+) -> float:
     """One optimiser step over ``accumulation`` micro-batches of ``draw``; returns their mean loss."""
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
@@ -147,10 +163,16 @@ def dense_step(
 
 
 def train_dense(
-    pipe: StableDiffusionPipeline, forget: torch.Tensor, anchor: torch.Tensor, retain: torch.Tensor, *, steps: int, batch: int,
-    accumulation: int, lr: float, weight_decay: float, eta: float, retain_weight: float, seed: int, lr_schedule: str = "constant",
+    pipe: StableDiffusionPipeline,
+    forget: torch.Tensor,
+    anchor: torch.Tensor,
+    retain: torch.Tensor,
+    settings: PiuDenseSettings,
+    *,
+    seed: int,
+    lr_schedule: str = "constant",
     progress: Callable[[int, float], None] | None = None,
-) -> StableDiffusionPipeline:  # fmt: skip
+) -> StableDiffusionPipeline:
     """Forget an identity by training ``pipe.unet`` in place.
 
     Args:
@@ -158,7 +180,7 @@ def train_dense(
         forget: (n, d) unit embeddings of the forgotten identity.
         anchor: (d,) unit embedding of the anchor.
         retain: (m, d) unit embeddings of the retained identities.
-        batch: forget samples, and as many retain samples, in a micro-batch.
+        settings: ``batch`` counts forget samples, and as many retain samples, in a micro-batch.
         lr_schedule: a schedule of ``diffusers.optimization``, without warm-up.
         progress: told the step and its loss.
 
@@ -167,24 +189,24 @@ def train_dense(
     """
     model, generator = pipe.unet, torch.Generator().manual_seed(seed)
     teacher, parameters = frozen_copy(model), open_attention(model)
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    rates = get_scheduler(lr_schedule, optimizer, num_warmup_steps=0, num_training_steps=steps)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    rates = get_scheduler(lr_schedule, optimizer, num_warmup_steps=0, num_training_steps=settings.steps)
     schedule, encode = noise_schedule(pipe), encoder_of(pipe)
 
     def draw() -> Batch:
-        return draw_batch(model, encode, schedule, forget, retain, batch, generator)
+        return draw_batch(model, encode, schedule, forget, retain, settings.batch, generator)
 
     condition = encode(anchor[None].to(model.device))
-    for step in range(steps):
+    for step in range(settings.steps):
         loss = dense_step(
             model,
             teacher,
             optimizer,
             draw,
             condition,
-            accumulation=accumulation,
-            eta=eta,
-            retain_weight=retain_weight,
+            accumulation=settings.accumulation,
+            eta=settings.eta,
+            retain_weight=settings.retain_weight,
         )
         rates.step()
         if progress:
@@ -198,4 +220,4 @@ def edit_piu_dense(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: PiuDenseSettings, seed: int
 ) -> None:
     """The official PIU recipe."""
-    train_dense(pipe, problem.forget, problem.anchor, problem.retain, seed=seed, **dict(settings))
+    train_dense(pipe, problem.forget, problem.anchor, problem.retain, settings, seed=seed)

@@ -65,7 +65,8 @@ class Baseline:
             raise BadInput(f"{self.name} takes {self.settings.__name__}, not {type(settings).__name__}")
         if pipe.unet.dtype != torch.float32:
             raise BadInput(
-                f"{self.name} edits float32 weights, and this UNet holds {pipe.unet.dtype}; load the base with precision fp32"
+                f"{self.name} edits float32 weights, and this UNet holds {pipe.unet.dtype}; load the base "
+                "with precision fp32"
             )
         pipe.unet.eval()
         try:

@@ -42,9 +42,13 @@ def subtracted(retain: list[torch.Tensor], forget: list[torch.Tensor], beta: flo
 
 
 def denoising_gradient(
-    pipe: StableDiffusionPipeline, parameters: list[torch.nn.Parameter], schedule: DDPMScheduler, pictures: Pictures, micro_batch: int,
+    pipe: StableDiffusionPipeline,
+    parameters: list[torch.nn.Parameter],
+    schedule: DDPMScheduler,
+    pictures: Pictures,
+    micro_batch: int,
     generator: torch.Generator,
-) -> list[torch.Tensor]:  # fmt: skip
+) -> list[torch.Tensor]:
     """Gradient of ``mean |eps(z_t, t, c) - noise|^2`` over all of ``pictures``, ``micro_batch`` at a time."""
     noisy, times, noise = (
         value.to(pipe.unet.device) for value in add_noise(schedule, pictures.latents, generator)

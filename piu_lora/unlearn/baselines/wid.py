@@ -3,6 +3,7 @@ comparison runs it.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -51,27 +52,40 @@ def decode(pipe: StableDiffusionPipeline, latents: torch.Tensor) -> torch.Tensor
     return (images / 2 + 0.5).clamp(0, 1)
 
 
+class NoisyImages(NamedTuple):
+    """Latents (n, c, h, w) with noise, timesteps (n,) and conditions (n, length, hidden)."""
+
+    latents: torch.Tensor
+    times: torch.Tensor
+    conditions: torch.Tensor
+
+
 def wid_loss(
-    pipe: StableDiffusionPipeline, teacher: UNet2DConditionModel, recognise: Callable[[torch.Tensor], torch.Tensor],
-    schedule: DDPMScheduler, latents: torch.Tensor, times: torch.Tensor, forget: torch.Tensor, anchor: torch.Tensor,
-    embedding: torch.Tensor, identity_weight: float,
-) -> torch.Tensor:  # fmt: skip
+    pipe: StableDiffusionPipeline,
+    teacher: UNet2DConditionModel,
+    recognise: Callable[[torch.Tensor], torch.Tensor],
+    schedule: DDPMScheduler,
+    noisy: NoisyImages,
+    anchor: torch.Tensor,
+    embedding: torch.Tensor,
+    identity_weight: float,
+) -> torch.Tensor:
     """``|eps(z_t, t, c_f) - eps*(z_t, t, c_a)|^2 + w |R(D(x_0)) - a|^2``, means over elements.
 
     Args:
         recognise: R, (n, 3, h, w) RGB in [0, 1] -> (n, d).
-        latents: (n, c, h, w) z_t of forget images.
-        times: (n,).
-        forget: (n, length, hidden) c_f.
+        noisy: z_t, t and c_f of forget images.
         anchor: (1, length, hidden) c_a.
         embedding: (d,) a.
         identity_weight: w.
     """
     with torch.no_grad():
-        target = teacher(latents, times, anchor.expand_as(forget)).sample
-    predicted = pipe.unet(latents, times, forget).sample
-    seen = recognise(decode(pipe, one_step(schedule, latents, times, predicted)))
-    return mse_loss(predicted, target) + identity_weight * mse_loss(seen, embedding.expand_as(seen))
+        target = teacher(noisy.latents, noisy.times, anchor.expand_as(noisy.conditions)).sample
+    predicted = pipe.unet(noisy.latents, noisy.times, noisy.conditions).sample
+    recognised = recognise(decode(pipe, one_step(schedule, noisy.latents, noisy.times, predicted)))
+    return mse_loss(predicted, target) + identity_weight * mse_loss(
+        recognised, embedding.expand_as(recognised)
+    )
 
 
 @baseline("wid", "WID", "arXiv 2605.22311 (as its comparison runs it)", WidSettings, needs_recognizer=True)
@@ -91,13 +105,13 @@ def edit_wid(
         optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulation):
             drawn = pictures.draw(settings.batch, generator)
-            noisy, times, _noise = (
+            latents, times, _noise = (
                 value.to(unet.device) for value in add_noise(schedule, drawn.latents, generator)
             )
+            noisy = NoisyImages(latents, times, encode(drawn.embeddings))
             loss = wid_loss(
-                pipe, teacher, problem.recognise, schedule, noisy, times, encode(drawn.embeddings), anchor, embedding,
-                settings.identity_weight,
-            )  # fmt: skip
+                pipe, teacher, problem.recognise, schedule, noisy, anchor, embedding, settings.identity_weight
+            )
             # Only the UNet's parameters: the decoder's and the recognizer's would gather gradients nobody
             # wants.
             (loss / settings.accumulation).backward(inputs=parameters)

@@ -28,9 +28,14 @@ def encoder_modules(text_encoder: CLIPTextModel, layers: int) -> list[str]:
 
 
 def solve_encoder(
-    text_encoder: CLIPTextModel, encode: Encode, modules: Sequence[str], people: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    first: int, eta: float, solve: Callable[[str, SecondMoments], Edit],
-) -> dict[str, Edit]:  # fmt: skip
+    text_encoder: CLIPTextModel,
+    encode: Encode,
+    modules: Sequence[str],
+    people: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    first: int,
+    eta: float,
+    solve: Callable[[str, SecondMoments], Edit],
+) -> dict[str, Edit]:
     """One layer after the other, each with the keys and the error that the layers before it leave.
 
     Args:

@@ -33,7 +33,7 @@ _DEFAULTS = {"anchor": {"rule": "synthetic"}}
 
 
 def condition_module(pipe: StableDiffusionPipeline) -> str:
-    """The layer that stands for all that see the condition: the first key projection of the cross-attention."""
+    """The layer that stands for all that see the condition: the cross-attention's first key projection."""
     return next(f"unet.{name}" for name, _ in pipe.unet.named_modules() if name.endswith("attn2.to_k"))
 
 
@@ -68,9 +68,12 @@ class _Setting:
         ]
         chosen = torch.randint(len(problem.retain), (closed.near,), generator=generator)
         near = synthetic_neighbours(
-            problem.centres[shares(len(people), closed.near, generator)], problem.retain[chosen],
-            config.retain.neighbour_low, config.retain.neighbour_high, generator,
-        )  # fmt: skip
+            problem.centres[shares(len(people), closed.near, generator)],
+            problem.retain[chosen],
+            config.retain.neighbour_low,
+            config.retain.neighbour_high,
+            generator,
+        )
         retained = context.retained(
             modules
         )  # on a real base, a set of these takes a gigabyte: there is never a second one
@@ -120,9 +123,14 @@ class _Setting:
         """closed-encoder's layers."""
         encoder = self.pipe.text_encoder
         return solve_encoder(
-            encoder, self.encode, encoder_modules(encoder, self.closed.layers), self.people,
-            self.first, self.closed.eta, lambda module, moments: self.solve(moments, self.retained[module]),
-        )  # fmt: skip
+            encoder,
+            self.encode,
+            encoder_modules(encoder, self.closed.layers),
+            self.people,
+            self.first,
+            self.closed.eta,
+            lambda module, moments: self.solve(moments, self.retained[module]),
+        )
 
     def keys_and_values(self, kept: torch.Tensor | None = None) -> tuple[dict[str, Factors], Edit]:
         """closed-kv's layers.

@@ -86,7 +86,8 @@ def solve_edit(
     system.diagonal().add_(ridge * system.diagonal().mean())
     if not (torch.isfinite(system).all() and torch.isfinite(moments.cross).all()):
         raise BadInput(
-            "the statistics of the closed form hold NaN or infinity; load the base in float32, and try `bank check`"
+            "the statistics of the closed form hold NaN or infinity; load the base in float32, and try "
+            "`bank check`"
         )
     lower, failed = torch.linalg.cholesky_ex(system)
     diagonal = lower.diagonal()

@@ -1,20 +1,27 @@
-"""Places on the charts against the plain formula, and labels that never overlap."""
+"""What charts draw against the plain formula, and labels that never overlap."""
 
 import itertools
-import math
+import re
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piu_lora.evidence.report.charts import Plot, wrapped
 from piu_lora.evidence.report.curves import curve_chart, styles
-from piu_lora.evidence.report.panels import agreement_bar, neighbour_map, plane, score_chart, sweep_chart
-from piu_lora.evidence.report.scales import Scale, between, categories, linear, logarithmic, spread
-from tests.evidence.report.example import audit, evaluation, recognizer
+from piu_lora.evidence.report.labels import settings_axis, spread, wrapped
+from piu_lora.evidence.report.maps import agreement_bar, neighbour_map
+from piu_lora.evidence.report.measures import Agreement
+from piu_lora.evidence.report.panels import plane, score_chart, sweep_chart
+from piu_lora.evidence.report.sections import Curve, Recognizer
+from piu_lora.evidence.report.svg import WIDTH, Chart, Margins
+from tests.evidence.report.example import recognizer, report
 
-SEEN = recognizer("conditions the base", 0.0, True)
+EVALUATION, AUDIT = report().evaluation, report().audit
+assert EVALUATION is not None
+assert AUDIT is not None
+SEEN = EVALUATION.recognizers["conditioning"]
 
 
 def drawn(chart: str | None) -> ET.Element:
@@ -22,37 +29,54 @@ def drawn(chart: str | None) -> ET.Element:
     return ET.fromstring(str(chart))
 
 
-@given(st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=20))
-def test_a_linear_axis_holds_its_values_and_its_ticks_are_even(values: list[float]) -> None:
-    scale = linear(values)
-    slack = 1e-6 * (scale.high - scale.low)
-    assert scale.low <= min(values) + slack
-    assert scale.high >= max(values) - slack
-    steps = [right - left for (left, _), (right, _) in zip(scale.ticks, scale.ticks[1:], strict=False)]
+def of_class(root: ET.Element, name: str) -> list[ET.Element]:
+    return [element for element in root.iter() if name in element.get("class", "").split()]
+
+
+def first_path(element: ET.Element) -> ET.Element:
+    found = element if element.tag == "path" else element.find(".//path")
+    assert found is not None
+    return found
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", text)]
+
+
+def corners(element: ET.Element) -> list[tuple[float, float]]:
+    """The places of a path without a transform."""
+    values = numbers(first_path(element).get("d", ""))
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def place(element: ET.Element) -> tuple[float, float]:
+    """Where a mark stands."""
+    x, y = numbers(first_path(element).get("transform", ""))
+    return x, y
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=2, max_size=20))
+def test_an_axis_holds_its_values_and_its_ticks_are_even(values: list[float]) -> None:
+    chart = Chart("t")
+    chart.axes.update_datalim([(value, value) for value in values])
+    chart.settle()
+    low, high = chart.axes.get_xlim()
+    slack = 1e-6 * (high - low)
+    assert low <= min(values) + slack
+    assert high >= max(values) - slack
+    ticks = [tick for tick in chart.axes.get_xticks() if low - slack <= tick <= high + slack]
+    steps = [right - left for left, right in itertools.pairwise(ticks)]
     assert 1 <= len(steps) <= 8
     assert max(steps) - min(steps) < 1e-6 * max(steps)
 
 
-def test_ticks_are_round_and_labelled_as_such() -> None:
-    assert [label for _, label in linear((0.0, 1.0)).ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
-    assert [label for _, label in linear((0.0, 1.25)).ticks] == [
-        "0.00",
-        "0.25",
-        "0.50",
-        "0.75",
-        "1.00",
-        "1.25",
-    ]
-    assert [label for _, label in linear((0, 4000)).ticks] == ["0", "1,000", "2,000", "3,000", "4,000"]
-    assert between(0.13, 0.87).low == 0.13
-    assert all(0.13 <= value <= 0.87 for value, _ in between(0.13, 0.87).ticks)
-
-
-def test_places_follow_the_formula() -> None:
-    assert linear((0, 10)).place(2.5) == 0.25
-    assert logarithmic([1, 8, 64]).place(8) == pytest.approx(math.log(8) / math.log(64))
-    assert categories(["a", "b", "c", "a"]).place("b") == 0.5
-    assert linear((0, 1)).place(7) == 1
+def test_settings_are_numbers_from_the_first_to_the_last_or_names_in_their_order() -> None:
+    chart = Chart("t")
+    assert settings_axis(chart, [0.13, 0.4, 0.87]) == [0.13, 0.4, 0.87]
+    assert chart.axes.get_xlim() == (0.13, 0.87)
+    assert settings_axis(chart, ["a", "b", "c", "a"]) == [0, 1, 2, 0]
+    assert chart.axes.get_xlim() == (-0.5, 2.5)
 
 
 @given(st.lists(st.tuples(st.floats(0, 200), st.floats(5, 30)), min_size=1, max_size=6))
@@ -69,43 +93,31 @@ def test_spread_labels_do_not_overlap_and_keep_their_order(entries: list[tuple[f
 
 
 def test_a_point_lies_where_its_values_say() -> None:
-    plot = Plot(
-        "t",
-        Scale(0, 2, ()),
-        Scale(0, 4, ()),
-        "x",
-        "y",
-        width=300,
-        height=200,
-        left=50,
-        right=50,
-        top=20,
-        bottom=30,
-    )
-    plot.point(0.5, 1.0, "forget")
-    circle = drawn(plot.svg()).find("circle")
-    assert circle is not None
-    assert (float(circle.get("cx", "")), float(circle.get("cy", ""))) == (
-        50 + 200 * 0.25,
-        200 - 30 - 150 * 0.25,
-    )
+    chart = Chart("t", "x", "y", height=200, margins=Margins(50, 50, 20, 30))
+    chart.axes.set(xlim=(0, 2), ylim=(0, 4))
+    chart.points([0.5], [1.0], "forget")
+    (mark,) = of_class(drawn(chart.svg()), "point")
+    assert place(mark) == pytest.approx((50 + (WIDTH - 100) * 0.25, 200 - 30 - 150 * 0.25))
+    assert "var(--forget)" in first_path(mark).get("style", "")
 
 
 def test_a_missing_value_breaks_the_line_and_is_not_drawn_as_zero() -> None:
-    plot = Plot("t", Scale(0, 3, ()), Scale(0, 1, ()), "x", "y")
-    plot.line([0, 1, 2, 3], [0.5, None, 0.5, 0.5], "forget")
-    path = next(element.get("d", "") for element in drawn(plot.svg()).iter("path"))
-    assert (path.count("M"), path.count("L")) == (2, 1)
-    assert f"{plot.at_y(0):.1f}" not in path
+    chart = Chart("t", "x", "y")
+    chart.axes.set(xlim=(0, 3), ylim=(0, 1))
+    chart.line([0, 1, 2, 3], [0.5, None, 0.5, 0.6], "forget")
+    (line,) = of_class(drawn(chart.svg()), "line")
+    path = first_path(line).get("d", "")
+    assert path.count("M") >= 1
+    assert path.count("L") == 1
+    zero = chart.at(0, 0)[1]
+    assert all(abs(y - zero) > 1 for _, y in corners(line))
 
 
 def test_every_calibrated_threshold_is_drawn_at_its_cosine_and_named() -> None:
     root = drawn(score_chart("conditioning", SEEN))
     words = [element.text for element in root.iter("text")]
-    xs = sorted(
-        float(element.get("x1", "")) for element in root.iter("line") if element.get("class") == "rule"
-    )
-    levels = sorted(found["cosine"] for found in SEEN["thresholds"].values())
+    xs = sorted(corners(element)[0][0] for element in of_class(root, "rule"))
+    levels = sorted(threshold.cosine for threshold in SEEN.thresholds.values() if threshold.cosine)
     assert all(
         f"FAR {name}: {level:.3f}" in words
         for name, level in zip(("1e-4", "1e-3", "1e-2"), reversed(levels), strict=True)
@@ -115,20 +127,21 @@ def test_every_calibrated_threshold_is_drawn_at_its_cosine_and_named() -> None:
 
 
 def test_a_refused_threshold_is_not_drawn() -> None:
-    root = drawn(score_chart("evaluating", recognizer("only evaluates", 0.0, False)))
-    assert sum(element.get("class") == "rule" for element in root.iter("line")) == 2
+    refusing = Recognizer(**recognizer("only evaluates", 0.0, False))
+    assert len(of_class(drawn(score_chart("evaluating", refusing)), "rule")) == 2
 
 
 def test_charts_have_a_name_for_screen_readers() -> None:
-    seen = evaluation()["recognizers"]
+    assert EVALUATION is not None
+    assert SEEN.neighbours is not None
+    agreement = (EVALUATION.agreement or {})["0.01"]
+    assert agreement is not None
     charts = [
-        plane(seen),
+        plane(EVALUATION.recognizers),
         score_chart("c", SEEN),
-        sweep_chart(evaluation()["sweeps"][0], "conditioning", 0.4, "0.001"),
-    ]
-    charts += [
-        neighbour_map("c", SEEN["neighbours"]["labels"], SEEN["neighbours"]["before"]),
-        agreement_bar("0.01", evaluation()["agreement"]["0.01"]),
+        sweep_chart(EVALUATION.sweeps[0], "conditioning", 0.4, "0.001"),
+        neighbour_map("c", SEEN.neighbours.labels, SEEN.neighbours.before),
+        agreement_bar("0.01", agreement),
     ]
     for chart in charts:
         root = drawn(chart)
@@ -138,29 +151,37 @@ def test_charts_have_a_name_for_screen_readers() -> None:
 
 
 def test_the_plane_has_a_mark_for_each_retained_group_and_recognizer() -> None:
-    root = drawn(plane(evaluation()["recognizers"]))
-    marks = [element for element in root.iter() if element.get("class") == "point"]
+    assert EVALUATION is not None
+    marks = of_class(drawn(plane(EVALUATION.recognizers)), "point")
     assert len(marks) == 2 * 3
-    assert sum(element.tag == "circle" for element in marks) == 3
+    outlines = [first_path(mark).get("d") for mark in marks]
+    assert sorted(outlines.count(outline) for outline in set(outlines)) == [3, 3]
 
 
 def test_a_bar_is_as_long_as_its_count() -> None:
-    found = {"both": 2, "only": {"a": 3, "b": 5}, "neither": 10, "no_face": 0}
-    widths = [float(element.get("width", "")) for element in drawn(agreement_bar("0.01", found)).iter("rect")]
-    assert widths == pytest.approx([34, 51, 85, 170, 0])
+    agreement = Agreement(both=2, only={"a": 3, "b": 5}, neither=10, no_face=0)
+    parts = of_class(drawn(agreement_bar("0.01", agreement)), "part")
+    ends = [[x for x, _ in corners(part)] for part in parts]
+    assert [max(xs) - min(xs) for xs in ends] == pytest.approx([34, 51, 85, 170, 0])
+    assert [part.findtext("title") for part in parts][:2] == ["both: 2 of 20", "only a: 3 of 20"]
 
 
 def test_the_map_is_as_full_as_the_cosine() -> None:
     root = drawn(neighbour_map("c", ["a", "b"], [[0.7, -0.2], [None, 1.0]]))
-    full = [
-        element.get("style", "").rsplit(":", 1)[1]
-        for element in root.iter("rect")
-        if "fill-opacity" in element.get("style", "")
-    ]
-    assert full == ["0.700", "0.000", "0.000", "1.000"]
+    looks = [first_path(cell).get("style", "") for cell in of_class(root, "cell")]
+    assert ["fill: none" in look for look in looks] == [False, True, True, False]
+    assert "fill: var(--heat); fill-opacity: 0.7" in looks[0]
+    assert "fill: var(--heat)" in looks[3]
+    assert "fill-opacity" not in looks[3]
     words = [element.text for element in root.iter("text")]
     assert "?" in words
     assert "-.20" in words
+
+
+def test_nothing_of_a_drawing_refers_to_another_place_or_brings_a_colour_of_its_own() -> None:
+    assert EVALUATION is not None
+    text = str(plane(EVALUATION.recognizers)) + str(score_chart("c", SEEN))
+    assert not re.search(r"\bid=|href|url\(|<use|<defs|#[0-9a-f]{6}", text)
 
 
 def test_series_are_drawn_in_the_colour_of_the_people_they_name() -> None:
@@ -189,33 +210,41 @@ def test_series_are_drawn_in_the_colour_of_the_people_they_name() -> None:
 
 
 def test_many_long_names_go_into_a_key_and_few_short_ones_beside_the_lines() -> None:
-    attacks = audit()["attacks"]
-    chart, key = curve_chart(attacks[0]["curves"][0])
+    assert AUDIT is not None
+    attacks = AUDIT.attacks
+    chart, key = curve_chart(attacks[0].curves[0])
     assert (key, "adapter off" in chart) == ([], True)
-    chart, key = curve_chart(attacks[1]["curves"][0])
-    assert [name for name, _ in key] == [line["name"] for line in attacks[1]["curves"][0]["series"]]
+    chart, key = curve_chart(attacks[1].curves[0])
+    assert [name for name, _ in key] == [line.name for line in attacks[1].curves[0].series]
 
 
 def test_a_line_that_ends_early_is_named_in_the_key() -> None:
-    line = {"name": "forgotten", "x": [0, 5, 10], "y": [0.1, 0.2, 0.3], "low": None, "high": None}
-    curve = {
+    line: dict[str, Any] = {
+        "name": "forgotten",
+        "x": [0, 5, 10],
+        "y": [0.1, 0.2, 0.3],
+        "low": None,
+        "high": None,
+    }
+    curve: dict[str, Any] = {
         "title": "t",
         "x": "steps",
         "y": "ISM",
         "threshold": None,
         "series": [line, {**line, "name": "control", "y": [0.1, None, None]}],
     }
-    assert [name for name, _ in curve_chart(curve)[1]] == ["forgotten", "control"]
+    assert [name for name, _ in curve_chart(Curve(**curve))[1]] == ["forgotten", "control"]
     curve["series"][1]["y"] = [0.1, None, 0.2]
-    assert curve_chart(curve)[1] == []
+    assert curve_chart(Curve(**curve))[1] == []
 
 
 def test_hostile_words_stay_words() -> None:
-    curve = {**audit()["attacks"][0]["curves"][0], "title": "<script>", "x": "<b>", "y": '"&'}
+    assert AUDIT is not None
+    curve = AUDIT.attacks[0].curves[0].model_copy(update={"title": "<script>", "x": "<b>", "y": '"& $x_1$'})
     chart, _ = curve_chart(curve)
     root = drawn(chart)
     assert root.get("aria-label") == "<script>"
-    assert "<b>" in [element.text for element in root.iter("text")]
+    assert {"<b>", '"& $x_1$'} <= {element.text for element in root.iter("text")}
 
 
 def test_a_long_word_is_a_line_of_its_own() -> None:

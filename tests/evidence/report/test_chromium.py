@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from piu_lora.evidence.report import report_html
-from tests.evidence.report.example import document, pictures
+from tests.evidence.report.example import pictures, report
 
 BROWSER = next(
     (
@@ -32,31 +32,45 @@ pytestmark = [
 MEASURE = """<script>addEventListener("load", () => {
   const wide = document.documentElement, out = [];
   for (const box of document.querySelectorAll("main *")) {
-    if (!box.closest(".scroll, .sheet, pre") && box.getBoundingClientRect().right > innerWidth + 0.5) out.push(box.tagName);
+    const within = box.closest(".scroll, .sheet, pre");
+    if (!within && box.getBoundingClientRect().right > innerWidth + 0.5) out.push(box.tagName);
   }
   for (const chart of document.querySelectorAll("figure > svg")) {
-    const words = [...chart.querySelectorAll("text:not([transform])")].map(word => [word.textContent, word.getBoundingClientRect()]);
+    const level = [...chart.querySelectorAll("text:not([transform])")];
+    const words = level.map(word => [word.textContent, word.getBoundingClientRect()]);
     for (const [one, a] of words) for (const [other, b] of words) {
-      const across = Math.min(a.right, b.right) - Math.max(a.left, b.left), down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
       // Boxes of text are taller than its letters by a third.
-      if (one < other && across > 1 && down > a.height / 3) out.push(chart.getAttribute("aria-label") + ": " + one + " / " + other);
+      if (one < other && across > 1 && down > a.height / 3)
+        out.push(chart.getAttribute("aria-label") + ": " + one + " / " + other);
     }
   }
   parent.postMessage([wide.scrollWidth, innerWidth, wide.scrollHeight, out.join(" | ")].join(","), "*");
 })</script>"""
-FRAME = """<!DOCTYPE html><body style="margin:0"><iframe src="page.html" style="border:0;width:{width}px;height:{height}px"></iframe>
+FRAME = """<!DOCTYPE html><body style="margin:0">
+<iframe src="page.html" style="border:0;width:{width}px;height:{height}px"></iframe>
 <script>addEventListener("message", found => document.body.append("measured:" + found.data + ";"))</script>"""
 
 
 def browse(folder: Path, *arguments: str, width: int, height: int = 2000) -> str:
     (folder / "frame.html").write_text(FRAME.format(width=width, height=height))
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
-               f"--window-size={max(width, 500)},{height}", *arguments, f"file://{folder / 'frame.html'}"]  # fmt: skip
+    command = [
+        str(BROWSER),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={folder / 'profile'}",
+        f"--window-size={max(width, 500)},{height}",
+        *arguments,
+        f"file://{folder / 'frame.html'}",
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 def page(folder: Path, *, measured: bool) -> None:
-    text = report_html(document(), pictures())
+    text = report_html(report(), pictures())
     if measured:
         text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace(
             "</body>", MEASURE + "</body>"

@@ -10,20 +10,25 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from piu_lora.errors import BadInput
-from piu_lora.evidence.report import merged, read_report, to_json, validate
-from piu_lora.evidence.report.document import schema
-from tests.evidence.report.example import document
+from piu_lora.evidence.report import merged, read_report, report_of, report_schema, to_json
+from piu_lora.evidence.report.first_format import read_short_report
+from tests.evidence.report.example import document, report
 
+ROOT = Path(__file__).parents[3]
 Spoil = Callable[[dict[str, Any]], Any]
 
 
 def test_the_schema_is_one_and_describes_every_part() -> None:
-    Draft202012Validator.check_schema(schema())
-    assert schema()["properties"]["format"]["const"] == "piu_lora.report/2"
+    Draft202012Validator.check_schema(report_schema())
+    assert report_schema()["properties"]["format"]["const"] == "piu_lora.report/2"
     assert all(
-        "description" in schema()["$defs"][name]
-        for name in ("recognizer", "verified", "attack", "curve", "verdict", "ism")
+        "description" in report_schema()["$defs"][name]
+        for name in ("Recognizer", "Verified", "Attack", "Curve", "Verdict", "Ism")
     )
+
+
+def test_the_schema_takes_what_the_models_take() -> None:
+    Draft202012Validator(report_schema()).validate(json.loads(to_json(report())))
 
 
 def test_objects_of_a_fixed_form_take_no_other_key() -> None:
@@ -37,23 +42,24 @@ def test_objects_of_a_fixed_form_take_no_other_key() -> None:
             for child in part:
                 yield from objects(child)
 
-    found = list(objects(schema()))
+    found = list(objects(report_schema()))
     assert len(found) > 25
     assert [part for part in found if "additionalProperties" not in part] == []
 
 
 def test_a_full_example_passes_and_goes_round(tmp_path: Path) -> None:
-    text = to_json(document())
+    text = to_json(report())
     path = tmp_path / "report.json"
     path.write_text(text, encoding="utf-8")
-    assert read_report(path) == document()
+    assert read_report(path) == report()
+    assert read_report(path).to_dict() == document()
     assert to_json(read_report(path)) == text
 
 
 def test_the_text_keeps_the_order_of_keys_which_tables_are_made_in(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    path.write_text(to_json(document()), encoding="utf-8")
-    for found in (read_report(path), document()):
+    path.write_text(to_json(report()), encoding="utf-8")
+    for found in (read_report(path).to_dict(), document()):
         assert list(found["evaluation"]["recognizers"]["conditioning"]["ism"])[:4] == [
             "forget",
             "random",
@@ -68,7 +74,7 @@ def test_tuples_and_numpy_floats_are_numbers_and_arrays() -> None:
         np.float64(0.1),
         0.2,
     )
-    assert json.loads(to_json(made))["evaluation"]["recognizers"]["conditioning"]["ism"]["forget"][
+    assert json.loads(to_json(report_of(made)))["evaluation"]["recognizers"]["conditioning"]["ism"]["forget"][
         "before_interval"
     ] == [0.1, 0.2]
 
@@ -78,7 +84,7 @@ def test_a_section_may_be_absent(name: str) -> None:
     made = document()
     for section in ("evaluation", "audit") if name == "both" else (name,):
         del made[section]
-    validate(made)
+    report_of(made)
 
 
 SEEN = "evaluation.recognizers.conditioning"
@@ -134,7 +140,7 @@ def test_a_planted_error_is_refused_by_its_path(path: str, value: Any, named: st
     made = document()
     plant(made, path, value)
     with pytest.raises(BadInput) as caught:
-        validate(made)
+        report_of(made)
     assert named in str(caught.value)
     assert len(str(caught.value)) < 600
 
@@ -151,14 +157,14 @@ def test_a_missing_key_is_named(path: str) -> None:
         part = part[int(step)] if isinstance(part, list) else part[step]
     del part[last]
     with pytest.raises(BadInput, match=last):
-        validate(made)
+        report_of(made)
 
 
 def test_an_empty_verdict_does_not_pass() -> None:
     made = document()
     made["verdict"] = {"passed": True, "policy": "default", "lines": []}
     with pytest.raises(BadInput, match=r"verdict\.passed"):
-        validate(made)
+        report_of(made)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +193,8 @@ def test_the_other_commands_section_is_kept() -> None:
         {**adapters_disabled(document(), "evaluation"), "seed": 7, "verdict": None, "person": None},
     )
     before = copy.deepcopy((evaluated, audited))
-    joined = merged(evaluated, audited)
-    validate(joined)
+    joined = merged(report_of(evaluated), report_of(audited)).to_dict()
+    report_of(joined)
     assert joined["evaluation"] == document()["evaluation"]
     assert joined["audit"] == document()["audit"]
     assert (joined["seed"], joined["verdict"], joined["person"]) == (
@@ -202,11 +208,29 @@ def test_the_other_commands_section_is_kept() -> None:
 def test_a_new_section_replaces_the_old_one() -> None:
     new = adapters_disabled(document(), "audit")
     new["evaluation"]["images"] = 1
-    assert merged(document(), new)["evaluation"]["images"] == 1
+    assert merged(report(), report_of(new)).to_dict()["evaluation"]["images"] == 1
 
 
 def test_reports_of_other_weights_are_not_joined() -> None:
     other = document()
     other["adapter"]["weights_sha256"] = "cd" * 32
     with pytest.raises(BadInput, match="other weights"):
-        merged(other, document())
+        merged(report_of(other), report())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("benchmarks/results/reports/*.json")), ids=lambda path: path.stem
+)
+def test_published_reports_are_read_and_written_to_the_byte(path: Path) -> None:
+    assert to_json(read_report(path)) == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("adapters/*/report/report.json")), ids=lambda path: path.parts[-3]
+)
+def test_the_short_reports_of_published_adapters_are_read(path: Path) -> None:
+    short = read_short_report(path)
+    assert short.to_dict() == json.loads(path.read_text(encoding="utf-8"))
+    assert short.recognizers["conditioning"].after.acc_u == 0
+    with pytest.raises(BadInput, match="report/1"):
+        read_report(path)

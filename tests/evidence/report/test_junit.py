@@ -1,12 +1,16 @@
 import xml.etree.ElementTree as ET
 
-from piu_lora.evidence.report import junit_xml
+import pytest
+
+from piu_lora.documents import parsed
+from piu_lora.errors import BadInput
+from piu_lora.evidence.report import Verdict, junit_xml
 from tests.evidence.report.example import verdict
 
 
 def test_a_case_for_each_line_and_a_failure_for_each_missed_one() -> None:
     made = verdict()
-    root = ET.fromstring(junit_xml(made, "piu-lora evaluate").encode())
+    root = ET.fromstring(junit_xml(parsed(Verdict, made, "verdict"), "piu-lora evaluate").encode())
     assert root.tag == "testsuites"
     (suite,) = root
     cases = list(suite)
@@ -31,7 +35,7 @@ def test_a_case_for_each_line_and_a_failure_for_each_missed_one() -> None:
 
 
 def test_a_failure_says_value_limit_and_reason() -> None:
-    root = ET.fromstring(junit_xml(verdict(), "x").encode())
+    root = ET.fromstring(junit_xml(parsed(Verdict, verdict(), "verdict"), "x").encode())
     first, second = root.findall(".//failure")
     assert "0.120, limit <= 0.05" in str(first.get("message"))
     assert first.get("type") == "limit"
@@ -48,8 +52,15 @@ def test_nothing_judged_is_skipped() -> None:
 
 def test_hostile_words_stay_words() -> None:
     made = verdict()
-    made["lines"][6]["text"] = 'a <b> & "c" \x00\x1b\ud800 ]]>'
-    root = ET.fromstring(junit_xml(made, "<suite>").encode())
+    made["lines"][6]["text"] = 'a <b> & "c" \x00\x1b\ufffe ]]>'
+    root = ET.fromstring(junit_xml(parsed(Verdict, made, "verdict"), "<suite>").encode())
     assert root.get("name") == "<suite>"
     names = [str(request.get("name")) for request in root.iter("testcase")]
     assert 'verified: a <b> & "c" ��� ]]>' in names
+
+
+def test_half_a_letter_is_no_text_of_a_verdict() -> None:
+    made = verdict()
+    made["lines"][6]["text"] = "\ud800"
+    with pytest.raises(BadInput, match=r"lines\[6\]\.text"):
+        parsed(Verdict, made, "verdict")

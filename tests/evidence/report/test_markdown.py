@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from piu_lora.evidence.report import report_markdown, validate
-from tests.evidence.report.example import document
+from piu_lora.evidence.report import report_markdown, report_of
+from tests.evidence.report.example import document, report
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
 
@@ -15,7 +15,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_every_table_is_even_and_is_read_as_one() -> None:
-    text = report_markdown(document())
+    text = report_markdown(report())
     html = PARSER.render(text)
     assert html.count("<table>") == 7
     assert "| " not in re.sub(r"<[^>]*>", "", html)
@@ -24,14 +24,14 @@ def test_every_table_is_even_and_is_read_as_one() -> None:
 
 
 def test_it_holds_verdict_figures_and_attacks() -> None:
-    text = report_markdown(document())
+    text = report_markdown(report())
     assert "## Verdict: falls short" in text
     assert "8 of 10 conditions are met" in text
     assert "| conditioning | forgotten | 0.71 \\[0.69, 0.73\\] | 0.11 \\[0.08, 0.14\\] |" in text
     assert "| Search for an embedding | attack succeeded | 160 steps x 3 starts | 2 min |" in text
     assert (
-        "Not measured (evaluating, FAR 1e-4): 900 impostor pairs cannot show a rate of 0.0001; at least 30000 are needed"
-        in text
+        "Not measured (evaluating, FAR 1e-4): 900 impostor pairs cannot show a rate of 0.0001; "
+        "at least 30000 are needed" in text
     )
 
 
@@ -39,14 +39,14 @@ def test_passed_and_not_judged() -> None:
     made = document()
     made["verdict"]["lines"] = made["verdict"]["lines"][:3]
     made["verdict"]["passed"] = True
-    assert "## Verdict: passed" in report_markdown(made)
-    assert "## Verdict: not judged" in report_markdown({**made, "verdict": None})
+    assert "## Verdict: passed" in report_markdown(report_of(made))
+    assert "## Verdict: not judged" in report_markdown(report(verdict=None))
 
 
 def test_a_report_without_sections_is_short() -> None:
     made = {key: value for key, value in document().items() if key not in ("evaluation", "audit")}
-    assert "## Figures" not in report_markdown(made)
-    assert "## Attacks" not in report_markdown(made)
+    assert "## Figures" not in report_markdown(report_of(made))
+    assert "## Attacks" not in report_markdown(report_of(made))
 
 
 HOSTILE = "a|b <script>alert(1)</script> [x](javascript:y) *z* `q`\nnext"
@@ -63,8 +63,7 @@ def test_hostile_words_make_no_cell_and_no_markup(field: str) -> None:
         made["evaluation"]["recognizers"][HOSTILE] = made["evaluation"]["recognizers"].pop("conditioning")
     else:
         made["audit"]["attacks"][0][field] = HOSTILE
-    validate(made)
-    html = PARSER.render(report_markdown(made))
+    html = PARSER.render(report_markdown(report_of(made)))
     assert "<script" not in html
     assert "<a " not in html
     assert "<em>z" not in html

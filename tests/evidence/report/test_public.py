@@ -1,31 +1,29 @@
 """The public form: needles planted in every field about the forgotten person are gone from every file."""
 
 import base64
-import copy
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from piu_lora.errors import BadInput
 from piu_lora.evidence.report import (
     Pictures,
+    Report,
     merged,
     publishable,
     report_html,
     report_markdown,
+    report_of,
     to_json,
-    validate,
 )
-from piu_lora.evidence.report.html import Pair
-from tests.evidence.report.example import document, png
+from tests.evidence.report.example import document, png, report
 
 NEEDLE = "Marie of Rosenheim"
 COUNTS = (7700001, 7700002, 7700003)
 FIGURES = (0.7654321, 0.8765432, 0.9876543)
 
 
-def planted() -> dict[str, Any]:
+def planted() -> Report:
     made = document()
     made["person"] = {"people": 1, "train": COUNTS[0], "held_out": COUNTS[1], "references": COUNTS[2]}
     made["settings"]["anchor"]["identity"] = f"{NEEDLE} settings"
@@ -42,19 +40,15 @@ def planted() -> dict[str, Any]:
             if found is not None:
                 found["landing"]["after"] = FIGURES[2]
     made["audit"]["attacks"][3]["finding"] = f"{NEEDLE} finding"
-    return made
+    return report_of(made)
 
 
-PICTURES = Pictures(png("red"), (Pair(f"{NEEDLE} label", png("green"), png("blue")),))
-FORMS: list[Callable[[dict[str, Any]], str]] = [
-    to_json,
-    report_markdown,
-    lambda made: report_html(made, PICTURES),
-]
+PICTURES = Pictures(png("red"))
+FORMS: list[Callable[[Report], str]] = [to_json, report_markdown, lambda made: report_html(made, PICTURES)]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["json", "markdown", "html"])
-def test_nothing_planted_is_left(form: Callable[[dict[str, Any]], str]) -> None:
+def test_nothing_planted_is_left(form: Callable[[Report], str]) -> None:
     private, public = form(planted()), form(publishable(planted()))
     assert NEEDLE in private
     for needle in (
@@ -76,16 +70,15 @@ def test_every_needle_is_in_the_private_json() -> None:
 
 def test_no_picture_is_in_a_public_page() -> None:
     private, public = (report_html(made, PICTURES) for made in (planted(), publishable(planted())))
-    for picture in (PICTURES.sheet, PICTURES.pairs[0].before, PICTURES.pairs[0].after):
-        assert picture is not None
-        assert base64.b64encode(picture).decode() in private
-        assert base64.b64encode(picture).decode() not in public
+    assert PICTURES.sheet is not None
+    assert base64.b64encode(PICTURES.sheet).decode() in private
+    assert base64.b64encode(PICTURES.sheet).decode() not in public
     assert "<img" not in public
 
 
 def test_the_evidence_stays() -> None:
-    private, public = document(), publishable(document())
-    validate(public)
+    private, public = document(), publishable(report()).to_dict()
+    report_of(public)
     for name, seen in public["evaluation"]["recognizers"].items():
         for part in ("ism", "recognised", "verified", "leak", "thresholds", "before", "after"):
             assert seen[part] == private["evaluation"]["recognizers"][name][part]
@@ -100,23 +93,23 @@ def test_the_evidence_stays() -> None:
 
 def test_it_is_a_copy_and_stays_the_same() -> None:
     made = planted()
-    kept = copy.deepcopy(made)
+    before = to_json(made)
     public = publishable(made)
-    assert made == kept
+    assert to_json(made) == before
     assert publishable(public) == public
 
 
 def test_a_private_report_that_is_only_called_public_is_refused() -> None:
     for part, named in (("person", "person"), ("evaluation", "evaluation")):
-        made = publishable(document())
+        made = publishable(report()).to_dict()
         made[part] = document()[part]
         with pytest.raises(BadInput, match=named):
-            validate(made)
+            report_of(made)
 
 
 def test_a_private_section_is_laid_into_a_public_report_by_its_public_form() -> None:
-    new = {key: value for key, value in publishable(document()).items() if key != "evaluation"}
-    joined = merged(planted(), new)
-    validate(joined)
+    new = {key: value for key, value in publishable(report()).to_dict().items() if key != "evaluation"}
+    joined = merged(planted(), report_of(new))
+    report_of(joined.to_dict())
     assert "Marie" not in to_json(joined)
-    assert joined["evaluation"]["images"] == document()["evaluation"]["images"]
+    assert joined.to_dict()["evaluation"]["images"] == document()["evaluation"]["images"]

@@ -10,9 +10,11 @@ import pytest
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.arena import compare as job
+from piu_lora.jobs.arena import arena as job
+from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.cells import CELLS
-from piu_lora.jobs.arena.compare import Comparison, compare, contenders, drawn_people, shared_settings
+from piu_lora.jobs.arena.compare import compare, contenders
+from piu_lora.jobs.arena.comparison import Comparison
 from piu_lora.jobs.arena.round import Contender, known_methods
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.model import find_family, mini
@@ -155,10 +157,12 @@ def test_variants() -> None:
 @pytest.mark.parametrize(
     ("methods", "vary", "variants", "message"),
     [
-        (["nothing"], [], [], "unknown method 'nothing'; known: untouched"), (["piu"], ["objective.eta"], [], "has no values"),
-        (["piu"], ["esd:lr=1"], [], "not among the methods"), (["piu"], [], ["nobody a=1"], "begins with no method"),
+        (["nothing"], [], [], "unknown method 'nothing'; known: untouched"),
+        (["piu"], ["objective.eta"], [], "has no values"),
+        (["piu"], ["esd:lr=1"], [], "not among the methods"),
+        (["piu"], [], ["nobody a=1"], "begins with no method"),
     ],
-)  # fmt: skip
+)
 def test_contenders_that_cannot_be(methods, vary, variants, message) -> None:
     with pytest.raises(BadInput, match=message):
         contenders(methods, vary, variants)
@@ -169,11 +173,15 @@ def test_contenders_that_cannot_be(methods, vary, variants, message) -> None:
     [
         (["objective.etta=1"], [], r"unknown setting 'objective\.etta'"),
         (["esd:stepz=3"], [], r"unknown setting 'esd\.stepz': did you mean esd\.steps\?"),
-        (["evaluation.steps=3"], [], "'piu evaluation.steps=3' varies evaluation, which all contenders share"),
+        (
+            ["evaluation.steps=3"],
+            [],
+            "'piu evaluation.steps=3' varies evaluation, which all contenders share",
+        ),
         (["decoys.count=3"], [], "'piu decoys.count=3' varies decoys, which no contender has"),
         ([], ["untouched a=1"], "'untouched a=1': the untouched base has no settings"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_cannot_be_are_refused_before_anything_runs(
     tmp_path: Path, vary, variants, message
 ) -> None:

@@ -10,11 +10,13 @@ from piu_lora import load_base
 from piu_lora.adapter import open_adapter
 from piu_lora.attacks import AuditConfig
 from piu_lora.cli.app import app
+from piu_lora.cli.output import as_text
+from piu_lora.cli.tables import audit_parts
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Gallery
 from piu_lora.identity import IdentityBank, Threshold
-from piu_lora.jobs.auditing.audit import audit, audit_table
+from piu_lora.jobs.auditing.audit import audit
 from piu_lora.jobs.auditing.context import _judges, open_attack_context
 from piu_lora.jobs.forget import forget
 from piu_lora.jobs.request.request import open_request
@@ -54,7 +56,7 @@ def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made
         attacks=["reidentify"],
         settings=["audit.reidentify_people=256", "audit.reidentify_random=2"],
     ).section
-    (entry,) = json.loads(json.dumps(section, allow_nan=False))["attacks"]
+    (entry,) = json.loads(json.dumps(section.to_dict(), allow_nan=False))["attacks"]
     assert entry["figures"]["people"] == 256
     assert entry["figures"]["best_rank"] == 1
     assert entry["succeeded"]
@@ -66,9 +68,9 @@ def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made
         attacks=["reidentify"],
         settings=["audit.reidentify_people=256", "audit.reidentify_random=1"],
     ).section
-    assert other["attacks"][0]["figures"]["best_rank"] > 1
-    assert WHO not in json.dumps(section)
-    assert "reidentify" in audit_table(section)
+    assert (other.attacks[0].figures["best_rank"] or 0) > 1
+    assert WHO not in json.dumps(section.to_dict())
+    assert "reidentify" in as_text(audit_parts(section))
 
 
 def test_a_scene_of_the_embedded_base(mini: StableDiffusionPipeline, made: Path) -> None:
@@ -139,7 +141,7 @@ def test_a_default_audit_of_the_embedded_base(mini: StableDiffusionPipeline, tmp
     forget(identity=WHO, base=mini, out=tmp_path / "adapter", config=config, evaluate=False)
     before = {name: value.clone() for name, value in mini.unet.state_dict().items()}
     section = audit(tmp_path / "adapter", WHO, mini).section
-    found = {each["name"]: each for each in section["attacks"]}
+    found = {each["name"]: each for each in section.to_dict()["attacks"]}
     assert set(found) == {"bypass", "cone", "inversion", "reidentify", "relearn"}
     figures = found["bypass"]["figures"]
     assert figures["unedited_encoder"] == figures["untouched"] >= 0.5

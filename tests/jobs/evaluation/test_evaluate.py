@@ -25,6 +25,7 @@ from piu_lora.evidence import (
     measure,
     quality_figures,
 )
+from piu_lora.evidence.report import report_of
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.evaluation import images as measurer
 from piu_lora.jobs.evaluation.evaluate import Judges, _doubles, evaluate
@@ -36,6 +37,7 @@ from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.model import find_family, generate, mini
 from piu_lora.model.mini.export import bank_portraits, fresh_portraits
+from tests.evidence.report.example import document
 from tests.identity.test_face_quality import model
 
 WHO = "mini-0007"
@@ -98,10 +100,17 @@ class Stage:
         judges = galleries or self.galleries
         sets: list[Measured] = [measure(pictures, judges) for pictures in (self.before, after)]
         section = {
-            "recognizers": evaluate_measured(self.plan, *sets, judges), "quality": quality_figures(self.plan, *sets, judges[-1]),
+            "recognizers": evaluate_measured(self.plan, *sets, judges),
+            "quality": quality_figures(self.plan, *sets, judges[-1]),
             "doubles": {"count": doubles},
-        }  # fmt: skip
-        return {line.name for line in judge({"evaluation": section}, Policy()) if not line.passed}
+            "seconds": None,
+            "images": None,
+            "agreement": None,
+            "sweeps": [],
+            "notes": [],
+        }
+        report = report_of({**document(), "verdict": None, "evaluation": section})
+        return {line.name for line in judge(report, Policy()) if not line.passed}
 
 
 @pytest.fixture(scope="module")
@@ -266,9 +275,15 @@ def adapter(base: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFact
 
 
 LEAN = (
-    "report.leak_images=3", "report.sweep_images=0", "evaluation.forget_images=2", "evaluation.retain_images=4", "evaluation.nearest=1",
-    "evaluation.anchor_images=1", "evaluation.steps=3", "evaluation.batch=4",
-)  # fmt: skip
+    "report.leak_images=3",
+    "report.sweep_images=0",
+    "evaluation.forget_images=2",
+    "evaluation.retain_images=4",
+    "evaluation.nearest=1",
+    "evaluation.anchor_images=1",
+    "evaluation.steps=3",
+    "evaluation.batch=4",
+)
 SWEPT = (*LEAN, "report.sweep_images=1", "report.guidance=[2.0]", "report.steps=[4]", "report.weights=[0.5]")
 
 
@@ -303,7 +318,7 @@ def test_the_whole_report(adapter: Path, base: StableDiffusionPipeline, tmp_path
         assert WHO.encode() not in path.read_bytes()
     with pytest.raises(BadInput, match="has an evaluation already"):
         evaluate(adapter, WHO, base, tmp_path / "report", settings=SWEPT)
-    write_junit(tmp_path / "verdict.xml", found.document)
+    write_junit(tmp_path / "verdict.xml", found.report)
     suite = ElementTree.parse(tmp_path / "verdict.xml").getroot()
     assert len(list(suite.iter("testcase"))) == len(stored["verdict"]["lines"])
 
@@ -398,7 +413,7 @@ def test_an_audit_joins_a_public_evaluation(
     assert {"evaluation", "audit"} <= found.document.keys()
     assert "landing" not in found.document["evaluation"]["recognizers"]["evaluating"]["bystanders"]["0.001"]
     strict = Policy().tightened(landing=0.5)
-    lines = [line for line in judge(found.document, strict) if line.name == "landing"]
+    lines = [line for line in judge(found.report, strict) if line.name == "landing"]
     assert [(line.passed, line.reason) for line in lines] == [(False, "a public report does not say")] * 2
 
 

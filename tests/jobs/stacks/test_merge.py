@@ -17,6 +17,7 @@ from piu_lora.adapter import (
 )
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity import IdentityBank
+from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.stacks.layer_statistics import RefitConfig, measure_second_moments
 from piu_lora.jobs.stacks.members import StackMember, open_members, with_people
 from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters, remaining_members, settings_of
@@ -165,7 +166,7 @@ def test_refit_solves_its_least_squares_problem(pipe: StableDiffusionPipeline, t
 def test_refit_keeps_each_member_to_its_own_person(
     pipe: StableDiffusionPipeline, bank: IdentityBank, tmp_path: Path
 ) -> None:
-    """Keys of the own person change about as the member wants, those of others much less than under the sum."""
+    """Keys of the member's person change about as it wants, those of others much less than under the sum."""
     adapters = [write_random(pipe, tmp_path / str(seed), seed, rank=1) for seed in (1, 2)]
     people = with_people(open_members(adapters), ["person-001", "person-002"], pipe, bank)
     bare = forward(pipe)
@@ -173,7 +174,7 @@ def test_refit_keeps_each_member_to_its_own_person(
     refit = merge_adapters(
         people, tmp_path / "refit", MergeSettings("refit", refit=QUICK), base=pipe, bank=bank
     )
-    moments = measure_second_moments(pipe, people, bank, QUICK)
+    moments = measure_second_moments(Session(pipe, bank), people, QUICK)
 
     def response(path: Path, module: str, moment: torch.Tensor) -> float:
         change = read_adapter(path).change[module].dense().double()

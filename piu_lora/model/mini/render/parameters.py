@@ -112,7 +112,7 @@ NUISANCE: tuple[Parameter, ...] = (
 
 
 class Values:
-    """Unit numbers seen by parameter name, each mapped to its range and shaped to broadcast over a picture."""
+    """Unit numbers by parameter name, each mapped to its range and shaped to broadcast over a picture."""
 
     def __init__(self, table: tuple[Parameter, ...], units: torch.Tensor) -> None:
         if units.ndim != 2 or units.shape[1] != len(table):

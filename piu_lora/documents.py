@@ -1,0 +1,130 @@
+"""Documents of JSON as frozen pydantic models: bounds stand at the fields, and an error names the place, the
+value and what was expected there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, Strict, ValidationError, WrapValidator
+
+from piu_lora.errors import BadInput
+
+__all__ = [
+    "Amount",
+    "Contradiction",
+    "Cosine",
+    "Count",
+    "Document",
+    "Many",
+    "Number",
+    "Share",
+    "Word",
+    "parsed",
+]
+
+
+def _with_integers(value: object, check: Callable[[object], float]) -> float:
+    """A whole number stays one, so that it is written and shown as it was."""
+    checked = check(value)
+    return value if type(value) is int else checked
+
+
+_READ, _WRITE = WrapValidator(_with_integers), PlainSerializer(lambda value: value)
+Number = Annotated[float, _READ, _WRITE]
+Share = Annotated[float, Field(ge=0, le=1), _READ, _WRITE]
+Cosine = Annotated[float, Field(ge=-1, le=1), _READ, _WRITE]
+Amount = Annotated[float, Field(ge=0), _READ, _WRITE]
+Count = Annotated[int, Field(ge=0)]
+Word = Annotated[str, Field(min_length=1)]
+# An array of JSON is a tuple here; ``Annotated[tuple[X, ...], Many]`` takes both.
+Many = Strict(False)
+
+
+class Document(BaseModel):
+    """A base for documents and their parts: frozen, strict, no unknown key, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __bool__(self) -> Literal[True]:
+        """Always: ``part and part.figure`` is the figure of a part, or None where there is no part."""
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; keys that were absent stay absent."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Contradiction(ValueError):
+    """Parts of a document that do not belong together.
+
+    Attributes:
+        path: from the model that noticed it, e.g. ``.lines[0].passed``.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(problem)
+        self.path = path
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parsed(kind: type[M], values: object, name: str) -> M:
+    """``values`` as a model.
+
+    Args:
+        name: of the document, as messages begin with it.
+
+    Raises:
+        BadInput: names the JSON path, what stands there and what was expected.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"{name}: {_problem(error, values)}") from None
+
+
+def _problem(error: ValidationError, values: object) -> str:
+    """The first error, in one line."""
+    errors = error.errors()
+    first = errors[0]
+    path, value = _located(first["loc"], values)
+    reason, kind = first.get("ctx", {}).get("error"), first["type"]
+    if isinstance(reason, Contradiction):
+        return f"{path}{reason.path} {reason}"
+    if kind == "missing":
+        return f"{path} lacks {first['loc'][-1]!r}"
+    if kind == "finite_number":
+        return f"{path} is {value!r}, expected a finite number; use null, and say why it was not measured"
+    if kind == "extra_forbidden":
+        return f"{path} is unknown here"
+    if reason is not None:
+        return f"{path} {reason}"
+    expected = dict.fromkeys(
+        _expected(other) for other in errors if _located(other["loc"], values)[0] == path
+    )
+    return f"{path} is {_quoted(value)}, expected {' or '.join(expected)}"[:500]
+
+
+def _located(steps: Sequence[int | str], values: object) -> tuple[str, object]:
+    """The JSON path of an error, and what stands there; steps that only pydantic has are left out."""
+    path = "$"
+    for step in steps:
+        if isinstance(values, Mapping) and step in values:
+            path += f".{step}" if str(step).isidentifier() else f"[{step!r}]"
+            values = values[step]
+        elif isinstance(values, list | tuple) and isinstance(step, int) and step < len(values):
+            path, values = f"{path}[{step}]", values[step]
+        elif step == "[key]":
+            return path, path.rpartition(".")[2]
+    return path, values
+
+
+def _expected(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
+    return {"tuple": "array", "dictionary": "object"}.get(message, message)
+
+
+def _quoted(value: object) -> str:
+    plain = isinstance(value, str | int | float | bool | None)
+    return repr(value)[:80] if plain else f"a value of type {type(value).__name__}"

@@ -1,0 +1,100 @@
+"""The tables and the picture of an arena, made of its cells."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from piu_lora.adapter import disk_errors, write_file
+from piu_lora.evidence import (
+    Cell,
+    Difference,
+    Row,
+    comparison_csv,
+    comparison_picture,
+    comparison_table,
+    difference_table,
+    differences_from,
+    rows_of,
+)
+from piu_lora.jobs.arena.arena import FORMAT
+
+__all__ = ["Comparison", "write_comparison"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The cells that are there, a row for each variant and recognizer, what sets them apart, all as text, and
+    the files written.
+    """
+
+    cells: list[Cell]
+    rows: list[Row]
+    differences: list[Difference]
+    text: str
+    files: list[Path]
+
+
+def write_comparison(
+    folder: Path, cells: list[Cell], wanted: int, against: str, baselines: dict[str, dict[str, Any]]
+) -> Comparison:
+    """Make the tables and the picture of the cells at hand, and write them.
+
+    Args:
+        wanted: how many cells there would be, were all run.
+        against: the contender that the others are compared with.
+        baselines: settings of the baselines, by contender.
+    """
+    rows, differences = rows_of(cells), differences_from(cells, against)
+    people, seeds = len({cell.person for cell in cells}), sorted({cell.seed for cell in cells})
+    fewer = (
+        " A method with fewer cells met only the first of these people, or one seed."
+        if len(cells) < wanted
+        else ""
+    )
+    parts = [
+        f"{people} people, {len(seeds)} seeds.{fewer} "
+        "Medians over people and seeds (recognised and verified: means) "
+        "with 95 % intervals over people. "
+        "Retained people and the anchor: ISM after/before. Verified: at a "
+        "false-accept rate of 1e-3, against the person's centroid in the bank.",
+        comparison_table(rows),
+    ]
+    if differences:
+        parts.append(difference_table(differences))
+    if baselines:
+        parts.append(
+            "\n".join(
+                [
+                    "Settings of the baselines:",
+                    "",
+                    *(f"- {name}: {_listed(settings)}" for name, settings in baselines.items()),
+                ]
+            )
+        )
+    document = {
+        "format": FORMAT,
+        "people": people,
+        "seeds": seeds,
+        "rows": [asdict(row) for row in rows],
+        "differences": [asdict(difference) for difference in differences],
+    }
+    text = "\n\n".join(parts)
+    files = {
+        "comparison.md": f"{text}\n".encode(),
+        "comparison.csv": comparison_csv(rows).encode(),
+        "comparison.json": (json.dumps(document, indent=1) + "\n").encode(),
+        "comparison.png": comparison_picture(rows),
+    }
+    with disk_errors(f"the comparison to {str(folder)!r}"):
+        for name, content in files.items():
+            write_file(folder / name, content)
+    return Comparison(cells, rows, differences, text, [folder / name for name in files])
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    """``key value, key value``; sections in brackets."""
+    return ", ".join(
+        f"{key} ({_listed(value)})" if isinstance(value, dict) else f"{key} {value}"
+        for key, value in settings.items()
+    )
