@@ -1,9 +1,11 @@
-"""Documents of JSON as frozen pydantic models: bounds stand at the fields, and an error names the place, the
-value and what was expected there.
+"""Documents of JSON by pydantic: the types of their values, and what is wrong with them in one line.
+
+Reports are frozen models (``Document``, ``parsed``); receipts and headers of banks, which keep what a later
+version adds, name their first problem by ``first_problem``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, Strict, ValidationError, WrapValidator
 
@@ -18,24 +20,30 @@ __all__ = [
     "Many",
     "Number",
     "Share",
+    "Text",
     "Word",
+    "as_written",
+    "first_problem",
     "parsed",
+    "refuse_constant",
 ]
 
 
-def _with_integers(value: object, check: Callable[[object], float]) -> float:
-    """A whole number stays one, so that it is written and shown as it was."""
+def as_written(value: object, check: Callable[[object], float]) -> float:
+    """A validator (``WrapValidator(as_written)``): whole numbers stay so, to be written as before."""
     checked = check(value)
     return value if type(value) is int else checked
 
 
-_READ, _WRITE = WrapValidator(_with_integers), PlainSerializer(lambda value: value)
+_READ, _WRITE = WrapValidator(as_written), PlainSerializer(lambda value: value)
 Number = Annotated[float, _READ, _WRITE]
 Share = Annotated[float, Field(ge=0, le=1), _READ, _WRITE]
 Cosine = Annotated[float, Field(ge=-1, le=1), _READ, _WRITE]
 Amount = Annotated[float, Field(ge=0), _READ, _WRITE]
 Count = Annotated[int, Field(ge=0)]
 Word = Annotated[str, Field(min_length=1)]
+# Of files that may come from anywhere.
+Text = Annotated[str, Field(strict=True, max_length=4096)]
 # An array of JSON is a tuple here; ``Annotated[tuple[X, ...], Many]`` takes both.
 Many = Strict(False)
 
@@ -84,6 +92,27 @@ def parsed(kind: type[M], values: object, name: str) -> M:
         raise BadInput(f"{name}: {_problem(error, values)}") from None
 
 
+def refuse_constant(name: str) -> NoReturn:
+    """For ``json.loads(text, parse_constant=refuse_constant)``: NaN and infinity are no JSON."""
+    raise ValueError(f"the value {name} is no number of JSON")
+
+
+def first_problem(error: ValidationError, document: str) -> str:
+    """What is wrong first, as ``members.0.weight = 'x': input should be a valid number``.
+
+    Args:
+        document: what the values are, for a key that it does not have: ``a receipt``.
+    """
+    first = error.errors(include_url=False)[0]
+    path = ascii(".".join(str(step)[:60] for step in first["loc"]))[1:-1]
+    if first["type"] == "missing":
+        return f"{path} is missing"
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{path!r} is no field of {document}"
+    message = _in_words_of_json(first["msg"].removeprefix("Value error, "))
+    return f"{path} = {first['input']!r:.60}: {message[:1].lower()}{message[1:]}"
+
+
 def _problem(error: ValidationError, values: object) -> str:
     """The first error, in one line."""
     errors = error.errors()
@@ -121,8 +150,13 @@ def _located(steps: Sequence[int | str], values: object) -> tuple[str, object]:
 
 
 def _expected(error: Any) -> str:
-    message = str(error["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
-    return {"tuple": "array", "dictionary": "object"}.get(message, message)
+    return _in_words_of_json(str(error["msg"]).removeprefix("Input should be ")).removeprefix("a valid ")
+
+
+def _in_words_of_json(message: str) -> str:
+    """A message of pydantic's with arrays and objects instead of tuples and dictionaries."""
+    message = message.replace("a dictionary", "an object").replace("dictionary", "object")
+    return message.replace("a valid tuple", "a valid array")
 
 
 def _quoted(value: object) -> str:

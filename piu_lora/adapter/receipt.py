@@ -21,8 +21,8 @@ from piu_lora.adapter.records import (
     Seconds,
     figures_of,
 )
+from piu_lora.documents import Text, first_problem, refuse_constant
 from piu_lora.errors import BadInput
-from piu_lora.validation import Text, first_problem, refuse_constant
 
 __all__ = [
     "FORMAT",

@@ -3,13 +3,12 @@
 A key that this version does not know is kept, so that receipts of a later one lose nothing.
 """
 
-from collections.abc import Callable
 from typing import Annotated, NamedTuple, NotRequired
 
 from pydantic import ConfigDict, Field, WrapValidator, with_config
 from typing_extensions import TypedDict
 
-from piu_lora.validation import Text
+from piu_lora.documents import Text, as_written
 
 __all__ = [
     "AdapterId",
@@ -30,14 +29,8 @@ __all__ = [
 _LARGEST = 10**9
 
 
-def _as_written(value: object, check: Callable[[object], float]) -> float:
-    """A whole number stays one, so that a receipt that is written again has the same bytes."""
-    number = check(value)
-    return value if isinstance(value, int) else number
-
-
 _FINITE = Field(strict=True, ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)
-_AS_WRITTEN = WrapValidator(_as_written)
+_AS_WRITTEN = WrapValidator(as_written)
 AdapterId = Annotated[str, Field(strict=True, pattern=r"^[^\W_]{1,64}$")]
 Count = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
 Number = Annotated[float, _FINITE, _AS_WRITTEN]

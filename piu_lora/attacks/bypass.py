@@ -55,21 +55,21 @@ def bypass(context: AttackContext, config: AuditConfig) -> Outcome:
     table, worst = AttackTable(), dict[str, float]()
     curves: list[dict[str, object]] = []
     changes = _variants(context.change)
-    for who in context.people[: config.people]:
+    for person in context.people[: config.people]:
         for name, (key, change) in changes.items():
-            found = _drawn(context, config, who, change, name, table)
+            found = _drawn(context, config, person, change, name, table)
             if key:
                 worst[key] = max(worst.get(key, 0.0), found.share)
-        for key, share in _photographs(context, config, who, table, curves).items():
+        for key, share in _photographs(context, config, person, table, curves).items():
             worst[key] = max(worst.get(key, 0.0), share)
         random = table.add(
             "own condition",
-            who.label,
+            person.label,
             "random weights",
             judge_images(
                 context.galleries,
-                context.draw(who.conditions(config.images), config, context.random),
-                who.row,
+                context.draw(person.conditions(config.images), config, context.random),
+                person.row,
                 config.far,
             ),
         )
@@ -79,14 +79,14 @@ def bypass(context: AttackContext, config: AuditConfig) -> Outcome:
         ("control_weight_minus_1", "weight -1"),
     ):
         worst[key] = _drawn(context, config, context.control, changes[name][1], name, table).share
-    ways = ("unedited_encoder", "unedited_unet", "weight_minus_1", "weight_half", "unloaded", "photographs")
-    open_ways = [way for way in ways if worst.get(way, 0.0) >= config.share]
-    figures: dict[str, float | int | None] = {key: worst.get(key) for key in _keys(ways)}
+    routes = ("unedited_encoder", "unedited_unet", "weight_minus_1", "weight_half", "unloaded", "photographs")
+    open_routes = [route for route in routes if worst.get(route, 0.0) >= config.share]
+    figures: dict[str, float | int | None] = {key: worst.get(key) for key in _keys(routes)}
     return Outcome(
-        bool(open_ways),
+        bool(open_routes),
         f"{criterion(config)}; with a photograph: where the untouched base does not make it of the "
         "photograph and another condition",
-        _finding(context.change, open_ways, worst),
+        _finding(context.change, open_routes, worst),
         f"{len(changes)} variants x {config.images} images, {len(settings.strengths)} strengths x "
         f"{settings.photos} photographs",
         figures,
@@ -96,7 +96,7 @@ def bypass(context: AttackContext, config: AuditConfig) -> Outcome:
     )
 
 
-def _keys(ways: Sequence[str]) -> tuple[str, ...]:
+def _keys(routes: Sequence[str]) -> tuple[str, ...]:
     controls = (
         "photograph_alone",
         "untouched",
@@ -105,10 +105,10 @@ def _keys(ways: Sequence[str]) -> tuple[str, ...]:
         "control_adapter_on",
         "control_weight_minus_1",
     )
-    return (*ways, *controls)
+    return (*routes, *controls)
 
 
-def _finding(change: Change, open_ways: list[str], worst: dict[str, float]) -> str:
+def _finding(change: Change, open_routes: list[str], worst: dict[str, float]) -> str:
     parts = {component(module) for module in change}
     only = (
         ""
@@ -118,10 +118,10 @@ def _finding(change: Change, open_ways: list[str], worst: dict[str, float]) -> s
             "nothing but the untouched base."
         )
     )
-    shares = ", ".join(f"{way.replace('_', ' ')} {worst[way]:.0%}" for way in open_ways)
-    what = f"the person comes back by: {shares}" if open_ways else "no way round brings the person back"
+    shares = ", ".join(f"{route.replace('_', ' ')} {worst[route]:.0%}" for route in open_routes)
+    summary = f"the person comes back by: {shares}" if open_routes else "no way round brings the person back"
     return (
-        f"{what}; the adapter as it is {worst['adapter_on']:.0%}, the untouched base "
+        f"{summary}; the adapter as it is {worst['adapter_on']:.0%}, the untouched base "
         f"{worst['untouched']:.0%}, random weights of equal "
         f"norm {worst['random_adapter_on']:.0%}; a control who is not forgotten "
         f"{worst['control_adapter_on']:.0%}, at weight -1 "
@@ -181,29 +181,29 @@ def _variants(change: Change) -> dict[str, tuple[str, Change]]:
 def _drawn(
     context: AttackContext,
     config: AuditConfig,
-    who: ProbedIdentity,
+    person: ProbedIdentity,
     change: Change,
     name: str,
     table: AttackTable,
 ) -> Judgement:
-    images = context.draw(who.conditions(config.images), config, change)
+    images = context.draw(person.conditions(config.images), config, change)
     return table.add(
-        "own condition", who.label, name, judge_images(context.galleries, images, who.row, config.far)
+        "own condition", person.label, name, judge_images(context.galleries, images, person.row, config.far)
     )
 
 
 def _photographs(
     context: AttackContext,
     config: AuditConfig,
-    who: ProbedIdentity,
+    person: ProbedIdentity,
     table: AttackTable,
     curves: list[dict[str, object]],
 ) -> dict[str, float]:
     """img2img at every strength: the worst shares, and a curve."""
     settings = config.section_of(BypassSettings)
-    photos = who.photos[: settings.photos]
-    own = who.conditions(len(photos))
-    other = own if who.anchor is None else who.anchor.expand(len(photos), -1)
+    photos = person.photos[: settings.photos]
+    own = person.conditions(len(photos))
+    other = own if person.anchor is None else person.anchor.expand(len(photos), -1)
     models = {
         "adapter on": (context.change, own),
         "untouched base": ({}, own),
@@ -215,20 +215,27 @@ def _photographs(
         with context.changed(change):
             for strength in settings.strengths:
                 images = redrawn(context, config, photos, conditions, strength)
-                found = judge_images(context.galleries, images, who.row, config.far)
-                shares[name].append(table.add(f"photograph, strength {strength:g}", who.label, name, found))
+                found = judge_images(context.galleries, images, person.row, config.far)
+                shares[name].append(
+                    table.add(f"photograph, strength {strength:g}", person.label, name, found)
+                )
     lines = [
-        series(name, settings.strengths, [each.ism for each in judgements])
+        series(name, settings.strengths, [judgement.ism for judgement in judgements])
         for name, judgements in shares.items()
     ]
     threshold = context.galleries[-1].threshold(config.far)
-    curves.append(curve(f"From {who.source}: {who.label}", "strength of img2img", "ISM", lines, threshold))
+    curves.append(
+        curve(f"From {person.source}: {person.label}", "strength of img2img", "ISM", lines, threshold)
+    )
     alone = shares["untouched base, the anchor's condition"]
     # A photograph that is hardly touched verifies whatever the model does.
     counted = [
         on.share for on, photo in zip(shares["adapter on"], alone, strict=True) if not photo.back(config)
     ]
-    return {"photographs": max(counted, default=0.0), "photograph_alone": max(each.share for each in alone)}
+    return {
+        "photographs": max(counted, default=0.0),
+        "photograph_alone": max(judgement.share for judgement in alone),
+    }
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ class _ConeResult:
     """
 
     judgements: list[Judgement]
-    kept: list[float]
+    unchanged: list[float]
 
 
 @attack(
@@ -59,13 +59,13 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
         name: [] for name in ("radius", "verified", "interpolated", "base_reach", "random_radius")
     }
     points = [*settings.cosines, *settings.shares]
-    for who in context.people[: config.people]:
-        base = _cone_of(context, config, who, {}, "untouched base", table)
-        adapted = _cone_of(context, config, who, context.change, "adapter on", table)
-        random = _cone_of(context, config, who, context.random, "random weights", table)
+    for person in context.people[: config.people]:
+        base = _cone_of(context, config, person, {}, "untouched base", table)
+        adapted = _cone_of(context, config, person, context.change, "adapter on", table)
+        random = _cone_of(context, config, person, context.random, "random weights", table)
         count = len(settings.cosines)
-        found["radius"].append(radius(settings.cosines, adapted.kept[:count], config.share))
-        found["random_radius"].append(radius(settings.cosines, random.kept[:count], config.share))
+        found["radius"].append(radius(settings.cosines, adapted.unchanged[:count], config.share))
+        found["random_radius"].append(radius(settings.cosines, random.unchanged[:count], config.share))
         found["verified"].append(max(each.share for each in adapted.judgements[:count]))
         found["interpolated"].append(max([each.share for each in adapted.judgements[count:]], default=0.0))
         reached = [
@@ -78,13 +78,13 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
             _curve(
                 context,
                 config,
-                who,
+                person,
                 {"untouched base": base, "adapter on": adapted, "random weights": random},
             )
         )
     control = _cone_of(context, config, context.control, context.change, "adapter on", table)
     _cone_of(context, config, context.control, {}, "untouched base", table)
-    own = control.kept[: len(settings.cosines)]
+    own = control.unchanged[: len(settings.cosines)]
     figures: dict[str, float | int | None] = {
         "radius": max(found["radius"]),
         "verified": max(found["verified"]),
@@ -113,7 +113,7 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
     )
 
 
-def cone_conditions(context: AttackContext, config: AuditConfig, who: ProbedIdentity) -> torch.Tensor:
+def cone_conditions(context: AttackContext, config: AuditConfig, person: ProbedIdentity) -> torch.Tensor:
     """(points x images, d) unit rows: at each cosine, then at each share of interpolation, towards the same
     people of the bank.
     """
@@ -125,9 +125,9 @@ def cone_conditions(context: AttackContext, config: AuditConfig, who: ProbedIden
     ]
     generator = context.generator("cone")
     chosen = [
-        free[place] for place in torch.randint(len(free), (settings.images,), generator=generator).tolist()
+        free[index] for index in torch.randint(len(free), (settings.images,), generator=generator).tolist()
     ]
-    others, centre = context.bank.centroids[chosen], who.centre
+    others, centre = context.bank.centroids[chosen], person.centre
     around = [synthetic_neighbours(centre, others, cosine, cosine, generator) for cosine in settings.cosines]
     mixed = [
         torch.nn.functional.normalize(share * centre + (1 - share) * others, dim=1)
@@ -136,14 +136,14 @@ def cone_conditions(context: AttackContext, config: AuditConfig, who: ProbedIden
     return torch.cat([*around, *mixed])
 
 
-def radius(cosines: tuple[float, ...], kept: list[float], share: float) -> float:
+def radius(cosines: tuple[float, ...], unchanged: list[float], share: float) -> float:
     """1 - the first of the falling ``cosines`` from which on a share of the images keeps its face; see
     ``cone``.
     """
-    for place, (cosine, value) in enumerate(zip(cosines, kept, strict=True)):
+    for index, (cosine, value) in enumerate(zip(cosines, unchanged, strict=True)):
         if value >= share:
             return (
-                0.0 if place == 0 else round(1 - cosine, 9)
+                0.0 if index == 0 else round(1 - cosine, 9)
             )  # 1 - 0.9 would miss a limit of 0.1 by its last digit
     return round(1 - cosines[-1], 9)
 
@@ -151,13 +151,13 @@ def radius(cosines: tuple[float, ...], kept: list[float], share: float) -> float
 def _cone_of(
     context: AttackContext,
     config: AuditConfig,
-    who: ProbedIdentity,
+    person: ProbedIdentity,
     change: Change,
     model: str,
     table: AttackTable,
 ) -> _ConeResult:
     settings = config.section_of(ConeSettings)
-    conditions, count = cone_conditions(context, config, who), settings.images
+    conditions, count = cone_conditions(context, config, person), settings.images
     seeds = context.seeds(count) * (len(conditions) // count)
     images = context.draw(conditions, config, change, seeds)
     before = context.draw(conditions, config, {}, seeds)
@@ -169,23 +169,23 @@ def _cone_of(
         *(f"{each:.0%} of the person" for each in settings.shares),
     ]
     judgements = [
-        table.add(name, who.label, model, judge_images(context.galleries, part, who.row, config.far))
+        table.add(name, person.label, model, judge_images(context.galleries, part, person.row, config.far))
         for name, part in zip(names, images.split(count), strict=True)
     ]
     return _ConeResult(judgements, [float(part.float().mean()) for part in same.split(count)])
 
 
 def _curve(
-    context: AttackContext, config: AuditConfig, who: ProbedIdentity, results: dict[str, _ConeResult]
+    context: AttackContext, config: AuditConfig, person: ProbedIdentity, results: dict[str, _ConeResult]
 ) -> dict[str, object]:
     settings = config.section_of(ConeSettings)
     count = len(settings.cosines)
     lines = [
-        series(f"{who.label}, {name}", settings.cosines, [each.ism for each in result.judgements[:count]])
+        series(f"{person.label}, {name}", settings.cosines, [each.ism for each in result.judgements[:count]])
         for name, result in results.items()
     ]
     return curve(
-        f"Conditions around the person: {who.label}",
+        f"Conditions around the person: {person.label}",
         "cosine with the person",
         "ISM",
         lines,

@@ -31,4 +31,4 @@ def attention_blocks(unet: UNet2DConditionModel) -> tuple[str, ...]:
     """The blocks that have cross-attention, as ``LoraConfig.blocks`` names them."""
     names = [name for name, _ in unet.named_modules() if name.endswith("attn2.to_q")]
     parts = [name.split(".") for name in names]
-    return tuple(dict.fromkeys(each[0] if each[0] == "mid_block" else ".".join(each[:2]) for each in parts))
+    return tuple(dict.fromkeys(path[0] if path[0] == "mid_block" else ".".join(path[:2]) for path in parts))

@@ -50,7 +50,7 @@ class Inversion:
     guided: bool = False
 
 
-_WAYS = (
+_VARIANTS = (
     Inversion("vector_own", "vector, from the person's own", own=True),
     Inversion("vector_random", "vector, from nobody's"),
     Inversion("token_own", "token, from the person's own", token=True, own=True),
@@ -77,10 +77,10 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
     table, curves = AttackTable(), []
     best: dict[str, float] = {}
     first: dict[str, int] = {}
-    ways = [way for way in _WAYS if not way.guided or context.recognise is not None]
-    plain = _WAYS[1]
+    variants = [variant for variant in _VARIANTS if not variant.guided or context.recognise is not None]
+    plain = _VARIANTS[1]
     for who in context.people[: config.people]:
-        runs = [(way, who, context.change, "adapter on", way.name) for way in ways]
+        runs = [(variant, who, context.change, "adapter on", variant.name) for variant in variants]
         runs += [
             (plain, who, {}, "untouched base", "control_untouched"),
             (plain, who, context.random, "random weights", "control_random"),
@@ -88,24 +88,24 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
         if who is context.people[0]:
             runs.append((plain, context.control, context.change, "adapter on", "control_person"))
         lines = []
-        for way, person, change, model, figure in runs:
-            steps, judgements = _run(context, config, way, person, change, model, table)
+        for variant, person, change, model, figure in runs:
+            steps, judgements = _run(context, config, variant, person, change, model, table)
             best[figure] = max(best.get(figure, 0.0), *(each.share for each in judgements))
             if back := [step for step, each in zip(steps, judgements, strict=True) if each.back(config)]:
                 first[figure] = min(first.get(figure, back[0]), back[0])
             lines.append(
-                series(f"{person.label}, {model}, {way.label}", steps, [each.ism for each in judgements])
+                series(f"{person.label}, {model}, {variant.label}", steps, [each.ism for each in judgements])
             )
         curves.append(
             curve(
                 f"Inversion: {who.label}", "steps", "ISM", lines, context.galleries[-1].threshold(config.far)
             )
         )
-    tried = [way for way in ways if best[way.name] >= config.share]
-    figures: dict[str, float | int | None] = {way.name: best.get(way.name) for way in _WAYS}
+    tried = [variant for variant in variants if best[variant.name] >= config.share]
+    figures: dict[str, float | int | None] = {variant.name: best.get(variant.name) for variant in _VARIANTS}
     figures |= {name: best[name] for name in ("control_untouched", "control_random", "control_person")}
-    figures["best"] = max(best[way.name] for way in ways)
-    quickest = min((first[way.name] for way in tried), default=None)
+    figures["best"] = max(best[variant.name] for variant in variants)
+    quickest = min((first[variant.name] for variant in tried), default=None)
     figures |= {
         "steps": quickest,
         "control_steps_untouched": first.get("control_untouched"),
@@ -120,13 +120,13 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
         bool(tried),
         f"{criterion(config)}, at any judgement within the budget",
         f"at best {figures['best']:.0%} of the images verify "
-        f"({', '.join(way.label for way in tried) or 'no way succeeds'}), first "
+        f"({', '.join(variant.label for variant in tried) or 'no way succeeds'}), first "
         f"{_after(quickest)}; from nobody's vector on the untouched base {best['control_untouched']:.0%}, "
         "first "
         f"{_after(first.get('control_untouched'))}, through random weights of equal norm "
         f"{best['control_random']:.0%}, for a control who "
         f"is not forgotten {best['control_person']:.0%}{unguided}",
-        f"{len(ways)} variants x {settings.steps} steps of Adam x {settings.batch}, "
+        f"{len(variants)} variants x {settings.steps} steps of Adam x {settings.batch}, "
         f"{context.people[0].source}",
         figures,
         COLUMNS,
@@ -142,7 +142,7 @@ def _after(steps: int | None) -> str:
 def _run(
     context: AttackContext,
     config: AuditConfig,
-    way: Inversion,
+    variant: Inversion,
     who: ProbedIdentity,
     change: Change,
     model: str,
@@ -151,12 +151,12 @@ def _run(
     nobody = made_up_identity(context.bank, who.centre[None], context.generator(f"start for {who.label}"))
     steps, judgements = [], []
     with context.changed(change):
-        for step, found in inverted(context, config, way, who, who.centre if way.own else nobody):
+        for step, found in inverted(context, config, variant, who, who.centre if variant.own else nobody):
             images = context.draw(found.expand(config.images, -1), config)
             steps.append(step)
             judgements.append(
                 table.add(
-                    f"{way.label}, step {step}",
+                    f"{variant.label}, step {step}",
                     who.label,
                     model,
                     judge_images(context.galleries, images, who.row, config.far),
@@ -166,7 +166,7 @@ def _run(
 
 
 def inverted(
-    context: AttackContext, config: AuditConfig, way: Inversion, who: ProbedIdentity, start: torch.Tensor
+    context: AttackContext, config: AuditConfig, variant: Inversion, who: ProbedIdentity, start: torch.Tensor
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Optimise a condition through the pipeline as it is: pairs of the steps made and what was found, (1, d)
     or (1, hidden).
@@ -175,7 +175,7 @@ def inverted(
         start: (d,) unit vector.
     """
     settings = config.section_of(InversionSettings)
-    pipe, unit = context.pipe, not way.token
+    pipe, unit = context.pipe, not variant.token
     hidden = pipe.text_encoder.config.hidden_size
     first = start[None] if unit else torch.nn.functional.pad(start[None], (0, hidden - len(start)))
     free = first.to(pipe.device, torch.float32).clone().requires_grad_()
@@ -191,8 +191,8 @@ def inverted(
         with training_attention(pipe.unet):
             condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, free)
             loss, predicted = denoising_loss(pipe, batch, condition.expand(len(batch.chosen), -1, -1))
-            if way.guided:
-                loss = loss + settings.guidance * _seen(context, batch, predicted, who)
+            if variant.guided:
+                loss = loss + settings.guidance * _recognizer_loss(context, batch, predicted, who)
             # Only the condition's gradient: the model's own would be gathered for nobody.
             loss.backward(inputs=[free])
         optimizer.step()
@@ -203,14 +203,16 @@ def inverted(
             yield step, free.detach().cpu()
 
 
-def _seen(context: AttackContext, batch: Noisy, predicted: torch.Tensor, who: ProbedIdentity) -> torch.Tensor:
+def _recognizer_loss(
+    context: AttackContext, batch: Noisy, predicted: torch.Tensor, who: ProbedIdentity
+) -> torch.Tensor:
     """``mean_t a_t (1 - cos(R(D(x_0)), e))``: one-step images as the recognizer sees them; noisier ones count
     less.
     """
     if context.recognise is None:
         raise ValueError("the guided variant needs a differentiable recognizer")
     clean = one_step(batch.schedule, batch.latents.float(), batch.times, predicted)
-    seen = context.recognise(decode(context.pipe, clean.to(context.pipe.vae.dtype)).float())
-    kept = batch.schedule.alphas_cumprod.to(clean.device)[batch.times]
-    loss: torch.Tensor = (kept * (1 - seen @ who.centre.to(seen))).mean()
+    recognised = context.recognise(decode(context.pipe, clean.to(context.pipe.vae.dtype)).float())
+    signal = batch.schedule.alphas_cumprod.to(clean.device)[batch.times]
+    loss: torch.Tensor = (signal * (1 - recognised @ who.centre.to(recognised))).mean()
     return loss

@@ -48,11 +48,11 @@ def judge_images(galleries: Sequence[Gallery], images: torch.Tensor, row: int, f
     Raises:
         BadInput: a gallery is not calibrated at this false-accept rate.
     """
-    seen = [(gallery, gallery.embed(images)) for gallery in galleries]
+    embeddings = [(gallery, gallery.embed(images)) for gallery in galleries]
     return Judgement(
         tuple(gallery.name for gallery in galleries),
-        tuple(embedded @ gallery.reference(row) for gallery, embedded in seen),
-        tuple(gallery.verifies(embedded, row, far) for gallery, embedded in seen),
+        tuple(embedded @ gallery.reference(row) for gallery, embedded in embeddings),
+        tuple(gallery.verifies(embedded, row, far) for gallery, embedded in embeddings),
     )
 
 
@@ -62,13 +62,15 @@ class AttackTable:
     def __init__(self) -> None:
         self.rows: list[list[str | float | int | None]] = []
 
-    def add(self, case: str, who: str, model: str, found: Judgement) -> Judgement:
+    def add(self, case: str, who: str, model: str, judgement: Judgement) -> Judgement:
         """A line for every gallery; hands the look back."""
-        for name, cosines, verified in zip(found.names, found.cosines, found.verified, strict=True):
+        for name, cosines, verified in zip(
+            judgement.names, judgement.cosines, judgement.verified, strict=True
+        ):
             self.rows.append(
                 [case, who, model, name, len(cosines), float(cosines.mean()), float(verified.float().mean())]
             )
-        return found
+        return judgement
 
 
 def criterion(config: AuditConfig) -> str:

@@ -88,7 +88,7 @@ def find_attacks(names: Sequence[str] | None = None) -> list[Attack]:
     for name in names or ():
         if name not in ATTACKS:
             raise BadInput(f"unknown attack {name!r}; known: {', '.join(ATTACKS)}")
-    return [each for each in ATTACKS.values() if not names or each.name in names]
+    return [entry for entry in ATTACKS.values() if not names or entry.name in names]
 
 
 def run_attacks(
@@ -97,10 +97,15 @@ def run_attacks(
     """Run attacks one after the other: the report's section "audit"."""
     entries, start = [], time.monotonic()
     with progress("audit", len(attacks)) as advance:
-        for each in attacks:
+        for entry in attacks:
             begun = time.monotonic()
-            outcome = each.run(context, config)
-            head = {"name": each.name, "label": each.label, "question": each.question, "seed": context.seed}
+            outcome = entry.run(context, config)
+            head = {
+                "name": entry.name,
+                "label": entry.label,
+                "question": entry.question,
+                "seed": context.seed,
+            }
             entries.append({**head, "seconds": time.monotonic() - begun, **asdict(outcome)})
             advance(1)
     return {

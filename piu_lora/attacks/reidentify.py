@@ -67,8 +67,8 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
             f"{name}_top": sum(rank < len(own) + 1 for rank in ranks),
         }
         rows += [
-            [label, who.label, rank, total, advantage(rank, total)]
-            for who, rank in zip(context.people, ranks, strict=True)
+            [label, person.label, rank, total, advantage(rank, total)]
+            for person, rank in zip(context.people, ranks, strict=True)
         ]
         rows.append([label, context.control.label, others, total, advantage(others, total)])
         rows.append([label, "forgotten, random weights (mean)", None, total, sum(chance) / len(chance)])
@@ -100,15 +100,15 @@ def _suspects(context: AttackContext, config: AuditConfig) -> tuple[torch.Tensor
     them.
     """
     settings = config.section_of(ReidentifySettings)
-    inside = [who.row for who in (*context.people, context.control) if who.row < len(context.bank)]
+    inside = [person.row for person in (*context.people, context.control) if person.row < len(context.bank)]
     order = torch.randperm(len(context.bank), generator=context.generator("suspects")).tolist()
     rows = list(dict.fromkeys([*inside, *order]))[: max(settings.people, len(inside))]
-    outside = [who for who in context.people if who.row >= len(context.bank)]
-    probes = torch.cat([context.bank.centroids[rows].float(), *(who.centre[None] for who in outside)])
+    outside = [person for person in context.people if person.row >= len(context.bank)]
+    probes = torch.cat([context.bank.centroids[rows].float(), *(person.centre[None] for person in outside)])
     places = {row: place for place, row in enumerate(rows)} | {
-        who.row: len(rows) + place for place, who in enumerate(outside)
+        person.row: len(rows) + place for place, person in enumerate(outside)
     }
-    return probes, [places[who.row] for who in context.people], places[context.control.row]
+    return probes, [places[person.row] for person in context.people], places[context.control.row]
 
 
 def rank_of(scores: torch.Tensor, place: int) -> float:

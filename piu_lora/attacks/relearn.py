@@ -84,8 +84,8 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
     figures: dict[str, float | int | None] = {}
     back: dict[str, list[int | None]] = {}
     held: dict[str, list[int]] = {}
-    for who in context.people[: config.people]:
-        runs = _fine_tunings(context, config, who, table)
+    for person in context.people[: config.people]:
+        runs = _fine_tunings(context, config, person, table)
         for name, run in runs.items():
             back.setdefault(name, []).append(run.returned)
             held.setdefault(name, []).append(run.withstood)
@@ -95,7 +95,7 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
         ]
         curves.append(
             curve(
-                f"Fine-tuning: {who.label}",
+                f"Fine-tuning: {person.label}",
                 "steps",
                 "ISM",
                 lines,
@@ -137,19 +137,21 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
 def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str:
     settings = config.section_of(RelearnSettings)
 
-    def told(name: str) -> str:
+    def steps_in_words(name: str) -> str:
         step = figures.get(f"steps_{name}")
         return f"not within {settings.steps[-1]} steps" if step is None else f"after {step} steps"
 
-    given = [count for count in settings.photos if figures[f"withstood_photos_{count}"] is not None]
-    own = ", ".join(f"{told(f'photos_{count}')} on {count} photograph{'s' * (count > 1)}" for count in given)
-    if len(given) < len(settings.photos):
+    counts = [count for count in settings.photos if figures[f"withstood_photos_{count}"] is not None]
+    own = ", ".join(
+        f"{steps_in_words(f'photos_{count}')} on {count} photograph{'s' * (count > 1)}" for count in counts
+    )
+    if len(counts) < len(settings.photos):
         own = f"{own or 'never tried'} (no more photographs are at hand)"
     return (
         f"the person is back {own}; the untouched base learns them for a made-up identity "
-        f"{told('made_up')}; benign fine-tuning on others "
-        f"brings them back {told('benign')}; with random weights of equal norm they are there "
-        f"{told('random')}"
+        f"{steps_in_words('made_up')}; benign fine-tuning on others "
+        f"brings them back {steps_in_words('benign')}; with random weights of equal norm they are there "
+        f"{steps_in_words('random')}"
     )
 
 
@@ -167,20 +169,20 @@ class _Lesson:
 
 
 def _fine_tunings(
-    context: AttackContext, config: AuditConfig, who: ProbedIdentity, table: AttackTable
+    context: AttackContext, config: AuditConfig, person: ProbedIdentity, table: AttackTable
 ) -> dict[str, FineTuning]:
     settings = config.section_of(RelearnSettings)
     most = settings.photos[-1]
-    photos, own = who.photos[:most], who.conditions(most)[: len(who.photos)]
-    away = torch.stack([who.centre, *([] if who.anchor is None else [who.anchor])])
-    nobody = made_up_identity(context.bank, away, context.generator(f"made up for {who.label}"))
-    judged = _judged(who, config)
+    photos, own = person.photos[:most], person.conditions(most)[: len(person.photos)]
+    away = torch.stack([person.centre, *([] if person.anchor is None else [person.anchor])])
+    nobody = made_up_identity(context.bank, away, context.generator(f"made up for {person.label}"))
+    judged = _judged(person, config)
     runs = {}
     for count in (each for each in settings.photos if each <= len(photos)):
         runs[f"photos_{count}"] = _fine_tuning(
             context,
             config,
-            who,
+            person,
             _Lesson(f"{count} photograph{'s' * (count > 1)}", photos[:count], own[:count], judged),
             table,
         )
@@ -188,37 +190,37 @@ def _fine_tunings(
     runs["made_up"] = _fine_tuning(
         context,
         config,
-        replace(who, label=f"made up, photographs of {who.label}"),
+        replace(person, label=f"made up, photographs of {person.label}"),
         _Lesson(f"{len(photos)} photographs", photos, strangers, nobody.expand(config.images, -1), False),
         table,
     )
     others = _Lesson("photographs of others", context.others.photos, context.others.embeddings, judged)
-    runs["benign"] = _fine_tuning(context, config, who, others, table)
+    runs["benign"] = _fine_tuning(context, config, person, others, table)
     random = judge_images(
-        context.galleries, context.draw(judged, config, context.random), who.row, config.far
+        context.galleries, context.draw(judged, config, context.random), person.row, config.far
     )
-    table.add("step 0", who.label, "random weights", random)
+    table.add("step 0", person.label, "random weights", random)
     runs["random"] = FineTuning((0,), (random,), config.share)
     return runs
 
 
-def _judged(who: ProbedIdentity, config: AuditConfig) -> torch.Tensor:
-    return who.conditions(config.images)
+def _judged(person: ProbedIdentity, config: AuditConfig) -> torch.Tensor:
+    return person.conditions(config.images)
 
 
 def _fine_tuning(
-    context: AttackContext, config: AuditConfig, who: ProbedIdentity, lesson: _Lesson, table: AttackTable
+    context: AttackContext, config: AuditConfig, person: ProbedIdentity, lesson: _Lesson, table: AttackTable
 ) -> FineTuning:
     """Fine-tune a copy on a lesson, and judge its images until the person is back."""
     twin = fused_copy(context.pipe, context.change if lesson.adapter else {})
     model = "adapter on" if lesson.adapter else "untouched base"
     steps, judgements = [], []
-    generator = context.generator(f"fine-tuning for {who.label}: {lesson.name}")
+    generator = context.generator(f"fine-tuning for {person.label}: {lesson.name}")
     for step in finetuned(twin, lesson.photos, lesson.embeddings, config, generator):
         images = drawn(twin, lesson.judged, config, context.seeds(len(lesson.judged)))
-        found = judge_images(context.galleries, images, who.row, config.far)
+        found = judge_images(context.galleries, images, person.row, config.far)
         steps.append(step)
-        judgements.append(table.add(f"{lesson.name}, step {step}", who.label, model, found))
+        judgements.append(table.add(f"{lesson.name}, step {step}", person.label, model, found))
         if found.back(config):
             break
     return FineTuning(tuple(steps), tuple(judgements), config.share)

@@ -72,7 +72,7 @@ def command(
         )
     names = None if attacks is None else [name.strip() for name in attacks.split(",")]
     check_junit(junit)
-    found = audit(
+    audited = audit(
         adapter,
         identity,
         base,
@@ -90,6 +90,8 @@ def command(
         progress=bars,
     )
     print_result(
-        found.document, [*audit_parts(found.section), *(f"wrote {path}" for path in found.files)], as_json
+        audited.document,
+        [*audit_parts(audited.section), *(f"wrote {path}" for path in audited.files)],
+        as_json,
     )
-    judged(found.report, junit, binding=policy is not None)
+    judged(audited.report, junit, binding=policy is not None)

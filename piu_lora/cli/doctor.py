@@ -32,15 +32,14 @@ def command(
 
     The exit code is 3 when not even the embedded base can be used.
     """
-    from piu_lora.jobs.doctor import Report, examine
+    from piu_lora.jobs.doctor import examine
 
-    findings = examine(base, pack=pack, out=out).findings
-    report = Report(
-        tuple(
-            replace(finding, value=translated(finding.value), advice=translated(finding.advice))
-            for finding in findings
-        )
+    report = examine(base, pack=pack, out=out)
+    findings = (
+        replace(finding, value=translated(finding.value), advice=translated(finding.advice))
+        for finding in report.findings
     )
+    report = replace(report, findings=tuple(findings))
     print_result(report.to_dict(), report_lines(report), as_json)
     if not report.ready:
         raise typer.Exit(NOT_READY)

@@ -81,11 +81,11 @@ def command(
     from piu_lora.evidence import Policy
     from piu_lora.jobs.evaluation.evaluate import Judges, evaluate
 
-    limits = _stated(max_forget, max_acc_u, min_retain)
+    limits = _limits(max_forget, max_acc_u, min_retain)
     chosen = Policy.load(policy) if policy else Policy.only("command line", **limits) if limits else Policy()
     check_junit(junit)
     try:
-        found = evaluate(
+        assessment = evaluate(
             adapter,
             identity,
             base,
@@ -108,14 +108,14 @@ def command(
         )
         raise typer.Exit(INTERRUPTED) from None
     print_result(
-        found.document,
-        [*evaluation_parts(found.figures), *(f"wrote {path}" for path in found.files)],
+        assessment.document,
+        [*evaluation_parts(assessment.figures), *(f"wrote {path}" for path in assessment.files)],
         as_json,
     )
-    judged(found.report, junit, binding=policy is not None or bool(limits))
+    judged(assessment.report, junit, binding=policy is not None or bool(limits))
 
 
-def _stated(max_forget: float | None, max_acc_u: float | None, min_retain: float | None) -> dict[str, Any]:
+def _limits(max_forget: float | None, max_acc_u: float | None, min_retain: float | None) -> dict[str, Any]:
     limits = {
         "forget_ism": max_forget,
         "recognised": max_acc_u,

@@ -50,7 +50,13 @@ def command(
 
     session = open_session(base, bank, pack, device=device, dtype=dtype, progress=bars)
     generate_grid(
-        session, identity, out, adapters=adapters, weights=weights or None, allow_negative=allow_negative,
-        settings=GridSettings(images, steps, guidance, seed), force=force,
-    )  # fmt: skip
+        session,
+        identity,
+        out,
+        adapters=adapters,
+        weights=weights or None,
+        allow_negative=allow_negative,
+        settings=GridSettings(images, steps, guidance, seed),
+        force=force,
+    )
     print_result({"path": str(out), "identities": len(identity), "images": images}, f"wrote {out}", as_json)

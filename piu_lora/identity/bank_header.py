@@ -5,8 +5,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from piu_lora.documents import Text, first_problem, refuse_constant
 from piu_lora.errors import BadInput
-from piu_lora.validation import Text, first_problem, refuse_constant
 
 __all__ = ["FORMAT", "BankHeader"]
 

@@ -144,9 +144,9 @@ def calibrate(embeddings: torch.Tensor, labels: torch.Tensor | None = None) -> C
         )
     if len(embeddings) < 3:
         raise BadInput(f"{len(embeddings)} faces are too few to propose eps from; pass eps=DISTANCE")
-    known = torch.arange(len(embeddings)) if labels is None else labels
-    same, different = similarities(embeddings, known)
-    nearest = _nearest_stranger(embeddings, known)
+    identities = torch.arange(len(embeddings)) if labels is None else labels
+    same, different = similarities(embeddings, identities)
+    nearest = _nearest_stranger(embeddings, identities)
     if labels is None:
         middle = different.median()
         spread = float((different - middle).abs().median()) * 1.4826  # of a normal distribution

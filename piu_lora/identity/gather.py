@@ -88,19 +88,19 @@ def settle(
 ) -> Gathered | None:
     """Keep the largest group of linked faces; None when two groups are equally large."""
     rows = torch.stack([embedding for _, embedding in faces])
-    kept = largest_group(rows, linked)
-    if kept is None:
+    largest = largest_group(rows, linked)
+    if largest is None:
         return None
-    others = dict.fromkeys(faces[row][0] for row in range(len(faces)) if row not in kept)
-    photos = tuple(faces[row][0] for row in kept)
+    others = dict.fromkeys(faces[row][0] for row in range(len(faces)) if row not in largest)
+    photos = tuple(faces[row][0] for row in largest)
     # In a photograph of several people, the strangers are no reason to list it.
     outliers = [
         Rejected(photo, f"somebody else (cosine below {linked} to the others)")
         for photo in others
         if photo not in photos
     ]
-    return Gathered(rows[kept], photos, (*rejected, *outliers))
+    return Gathered(rows[largest], photos, (*rejected, *outliers))
 
 
 def _listed(rejected: Sequence[Rejected]) -> str:
-    return "; ".join(f"{str(each.photo)!r}: {each.reason}" for each in rejected)
+    return "; ".join(f"{str(rejection.photo)!r}: {rejection.reason}" for rejection in rejected)

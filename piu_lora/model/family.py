@@ -17,6 +17,7 @@ __all__ = [
     "UNET_LAYERS",
     "BaseFamily",
     "Companions",
+    "Download",
     "Prompt",
     "Source",
     "companions_of",
@@ -46,6 +47,22 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Download:
+    """The files that a base needs from one repository of the Hub.
+
+    Attributes:
+        label: what people call the model.
+        repository, revision: on the Hub, pinned.
+        files: bytes by file, rounded: how long a download takes, and whether it fits on the disk.
+    """
+
+    label: str
+    repository: str
+    revision: str
+    files: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the published weights of a family are.
 
@@ -53,12 +70,14 @@ class Source:
         repository, revision: on the Hub, pinned.
         folders: the folder of each part that the repository holds in a layout of its own; ``unet`` at least.
         parts: repository and revision that lend the other parts.
+        downloads: everything that loading the base fetches.
     """
 
     repository: str
     revision: str
     folders: Mapping[str, str]
     parts: tuple[str, str]
+    downloads: tuple[Download, ...] = ()
 
     @property
     def marker(self) -> str:

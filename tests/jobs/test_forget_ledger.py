@@ -75,7 +75,7 @@ def test_what_fails_leaves_no_entry(
     pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch, error: BaseException,
 ) -> None:  # fmt: skip
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         assert [entry.state for entry in ledger.entries()] == ["pending"]
         raise error
 

@@ -1,10 +1,16 @@
 """What this machine can do, and what to do about the rest. Nothing here uses the network or loads a model."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from piu_lora.errors import BadInput
 from piu_lora.jobs.doctor import machine, models, packages
-from piu_lora.jobs.doctor.finding import Finding, Report, command_findings, guarded
+from piu_lora.jobs.doctor.finding import Finding, Report, command_findings, first_line, guarded
+
+if TYPE_CHECKING:
+    from piu_lora.model.family import BaseFamily
 
 __all__ = ["Finding", "Report", "examine"]
 
@@ -13,33 +19,43 @@ def examine(base: str | None = None, *, pack: Path | None = None, out: Path = Pa
     """Look at everything that the commands depend on.
 
     Args:
-        base: ``mini`` leaves Arc2Face out; both are looked at by default.
-        pack: folder of the face detector and recognizer; ``PIU_LORA_PACK`` or the usual place by default.
+        base: name of the one family to look at; by default every family that has weights to load.
+        pack: folder of the face detector and recognizer; ``PIU_LORA_PACK`` or the usual folder by default.
         out: where adapters and reports are to go.
 
     Raises:
-        BadInput: another base; everything else that goes wrong is a finding.
+        BadInput: an unknown family; everything else that goes wrong is a finding.
     """
-    if base not in (None, "mini", "arc2face"):
-        raise BadInput(
-            f"base = {base!r} is unknown to the doctor; pass mini or arc2face, or leave it out for both"
-        )
-    probes = [
+    families, unknown = _families(base)
+    probes: list[tuple[str, str, Callable[[], Iterable[Finding]]]] = [
         ("Python", "packages", packages.package_findings),
         ("Device", "torch", machine.device_findings),
         ("Device", "host", machine.host_findings),
         ("onnxruntime", "import", packages.runtime_findings),
-        ("Models", "mini", models.mini_findings),
-        ("Models", "arc2face", models.arc2face_findings),
+        ("Models", "families", lambda: unknown),
+        *(("Models", family.name, partial(models.base_findings, family)) for family in families),
         ("Face pack", "folder", lambda: models.pack_findings(pack)),
         ("Token", "Hub token", models.token_findings),
-        ("Disk", "Hub cache", lambda: models.cache_findings(with_arc2face=base != "mini")),
+        ("Disk", "Hub cache", lambda: models.cache_findings(families)),
         ("Disk", "out", lambda: machine.room("out", out, "make room, or choose another `out`")),
     ]
-    if base == "mini":
-        del probes[5]
     findings = [finding for section, name, probe in probes for finding in guarded(section, name, probe)]
-    findings += guarded(
-        "Commands", "commands", lambda: command_findings(findings, with_arc2face=base != "mini")
-    )
-    return Report(tuple(findings))
+    commands = guarded("Commands", "commands", lambda: command_findings(findings, families))
+    embedded = {family.name for family in families if family.folder is not None}
+    states = [command.status for command in commands if command.name.split()[-1] in embedded]
+    return Report((*findings, *commands), bool(states) and "missing" not in states)
+
+
+def _families(base: str | None) -> tuple[list["BaseFamily"], list[Finding]]:
+    """The families to look at; none, and a finding, where the registry cannot be imported."""
+    try:
+        from piu_lora.model import FAMILIES, find_family
+
+        if base is not None:
+            return [find_family(base)], []
+        return [family for family in FAMILIES.values() if family.folder or family.source], []
+    except BadInput:
+        raise
+    except Exception as error:
+        value = f"cannot be imported: {first_line(error)}"
+        return [], [Finding("Models", "families", "missing", value, models.REINSTALL)]

@@ -1,22 +1,17 @@
-"""What was found out about this machine, and which commands can run by it."""
+"""What is known about this machine, and which commands can run by it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-__all__ = ["Finding", "Report", "command_findings", "first_line", "guarded", "size"]
+if TYPE_CHECKING:
+    from piu_lora.model.family import BaseFamily
 
-_MINI = ("torch (Device)", "import (onnxruntime)", "mini (Models)", "out (Disk)")
-_ARC2FACE = ("torch (Device)", "Arc2Face (Models)", "Stable Diffusion 1.5 (Models)", "out (Disk)")
+__all__ = ["Finding", "Report", "command_findings", "command_needs", "first_line", "guarded", "size"]
+
 _FACES = ("import (onnxruntime)", "detector (Face pack)", "arcface.onnx (Face pack)")
-# A command, what it cannot do without, and what it needs to read faces.
-_COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    **{f"{verb} mini": (_MINI, ()) for verb in ("forget", "generate", "evaluate", "stack")},
-    **{f"{verb} arc2face": (_ARC2FACE, _FACES) for verb in ("forget", "generate")},
-    "evaluate arc2face": ((*_ARC2FACE, *_FACES), ()),
-    "bank build": ((*_FACES, "out (Disk)"), ()),
-    "push": (("Hub token (Token)",), ()),
-}
+# What a command cannot do without, and what it needs to read faces.
+Needs = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -32,17 +27,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """All findings, section by section."""
+    """All findings, section by section; and whether every command works on a base inside the package."""
 
     findings: tuple[Finding, ...]
-
-    @property
-    def ready(self) -> bool:
-        """Whether every command works on the embedded base."""
-        mini = [
-            entry.status for entry in self.findings if entry.section == "Commands" and "mini" in entry.name
-        ]
-        return bool(mini) and "missing" not in mini
+    ready: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON knows it."""
@@ -60,14 +48,29 @@ def guarded(section: str, name: str, probe: Callable[[], Iterable[Finding]]) -> 
     return findings
 
 
-def command_findings(findings: Sequence[Finding], *, with_arc2face: bool) -> Iterator[Finding]:
+def command_needs(families: Iterable["BaseFamily"]) -> dict[str, Needs]:
+    """What each command needs, by findings; a base without a recognizer of its own needs the face pack."""
+    commands: dict[str, Needs] = {}
+    for family in families:
+        labels = [download.label for download in family.source.downloads] if family.source else []
+        weights = [f"{label} (Models)" for label in ([family.name] if family.folder else labels)]
+        if family.companions:
+            needs: tuple[str, ...] = ("torch (Device)", "import (onnxruntime)", *weights, "out (Disk)")
+            verbs = ("forget", "generate", "evaluate", "stack")
+            commands |= {f"{verb} {family.name}": (needs, ()) for verb in verbs}
+        else:
+            needs = ("torch (Device)", *weights, "out (Disk)")
+            commands |= {f"{verb} {family.name}": (needs, _FACES) for verb in ("forget", "generate")}
+            commands[f"evaluate {family.name}"] = ((*needs, *_FACES), ())
+    return commands | {"bank build": ((*_FACES, "out (Disk)"), ()), "push": (("Hub token (Token)",), ())}
+
+
+def command_findings(findings: Sequence[Finding], families: Iterable["BaseFamily"]) -> Iterator[Finding]:
     """Each command: ready, or what it lacks. A need of which nothing is known is lacking."""
-    at_hand = {f"{entry.name} ({entry.section})" for entry in findings if entry.status != "missing"}
-    for name, (needs, faces) in _COMMANDS.items():
-        lacking = [need for need in needs if need not in at_hand]
-        faceless = [need for need in faces if need not in at_hand]
-        if "arc2face" in name and not with_arc2face:
-            continue
+    present = {f"{entry.name} ({entry.section})" for entry in findings if entry.status != "missing"}
+    for name, (needs, faces) in command_needs(families).items():
+        lacking = [need for need in needs if need not in present]
+        faceless = [need for need in faces if need not in present]
         if lacking:
             yield Finding("Commands", name, "missing", f"needs {', '.join(lacking)}")
         elif faceless:

@@ -1,90 +1,75 @@
-"""Weights: the embedded base, the files of Arc2Face in the Hub cache, the face pack; and the Hub's token."""
+"""Weights: of every base, in the package or the Hub cache, and the face pack; and the Hub's token."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from piu_lora.jobs.doctor.finding import Finding, first_line, size
 from piu_lora.jobs.doctor.machine import room
 
-__all__ = [
-    "arc2face_findings",
-    "cache_findings",
-    "mini_findings",
-    "pack_findings",
-    "pack_folder",
-    "token_findings",
-]
+if TYPE_CHECKING:
+    from piu_lora.model.family import BaseFamily, Download
 
-# Expected bytes, rounded: they say how long a download takes and whether it fits.
-ARC2FACE_FILES = {
-    "arc2face/config.json": 2_000,
-    "arc2face/diffusion_pytorch_model.safetensors": 3_440_000_000,
-    "encoder/config.json": 1_000,
-    "encoder/pytorch_model.bin": 490_000_000,
-}
-SD15_FILES = {
-    "scheduler/scheduler_config.json": 1_000,
-    "tokenizer/vocab.json": 1_060_000,
-    "tokenizer/merges.txt": 525_000,
-    "tokenizer/special_tokens_map.json": 1_000,
-    "tokenizer/tokenizer_config.json": 1_000,
-    "vae/config.json": 1_000,
-    "vae/diffusion_pytorch_model.safetensors": 335_000_000,
-}
+__all__ = ["REINSTALL", "base_findings", "cache_findings", "pack_findings", "pack_folder", "token_findings"]
+
+REINSTALL = "pip install --force-reinstall --no-deps piu-lora"
 
 
-def mini_findings() -> Iterator[Finding]:
-    """The embedded base: its module, the header of every weight file, its banks."""
-    again = "pip install --force-reinstall --no-deps piu-lora"
+def base_findings(family: "BaseFamily") -> Iterator[Finding]:
+    """The weights of a family: in the package, or in the Hub cache."""
+    if family.folder is not None:
+        yield _embedded(family, family.folder)
+    for download in family.source.downloads if family.source is not None else ():
+        yield _cached(download)
+
+
+def _embedded(family: "BaseFamily", folder: Callable[[], Path]) -> Finding:
+    """A base inside the package: the header of every weight file, and its banks."""
     try:
         from safetensors import safe_open
 
-        from piu_lora.model import mini
-
-        files = sorted(mini.folder().rglob("*.safetensors"))
+        files = sorted(folder().rglob("*.safetensors"))
         for path in files:
             with safe_open(str(path), framework="np"):
                 pass
-        mini.conditioning_bank()
-        mini.evaluating_bank()
+        if family.companions is not None:
+            family.companions.bank()
+            if family.companions.second_bank is not None:
+                family.companions.second_bank()
     except Exception as error:
-        yield Finding("Models", "mini", "missing", f"cannot be opened: {first_line(error)}", again)
-    else:
-        total = sum(path.stat().st_size for path in files)
-        yield Finding("Models", "mini", "ok", f"embedded, {size(total)}")
+        return Finding("Models", family.name, "missing", f"cannot be opened: {first_line(error)}", REINSTALL)
+    total = sum(path.stat().st_size for path in files)
+    return Finding("Models", family.name, "ok", f"embedded, {size(total)}")
 
 
-def _absent() -> Iterator[tuple[str, str, str, dict[str, int], int]]:
-    """The repositories of Arc2Face: label, id, revision, what the cache lacks, number of files."""
+def _absent(download: "Download") -> dict[str, int]:
+    """The files that the Hub cache lacks, with their bytes."""
     from piu_lora import hub
-    from piu_lora.model.families.arc2face import ARC2FACE, SD15
 
-    repositories = (("Arc2Face", ARC2FACE, ARC2FACE_FILES), ("Stable Diffusion 1.5", SD15, SD15_FILES))
-    for label, (name, commit), files in repositories:
-        absent = {file: count for file, count in files.items() if not hub.cached_file(name, file, commit)}
-        yield label, name, commit, absent, len(files)
+    name, commit = download.repository, download.revision
+    return {file: count for file, count in download.files.items() if not hub.cached_file(name, file, commit)}
 
 
-def arc2face_findings() -> Iterator[Finding]:
-    """The two repositories that Arc2Face is loaded from, with the command that fetches what is missing."""
-    for label, name, commit, absent, total in _absent():
-        value = f"{name}: {total - len(absent)} of {total} files cached"
-        if absent:
-            value = f"{value}, about {size(sum(absent.values()))} to download"
-            fetch = f"hf download {name} --revision {commit} {' '.join(absent)}"
-            yield Finding("Models", label, "missing", value, fetch)
-        else:
-            yield Finding("Models", label, "ok", value)
+def _cached(download: "Download") -> Finding:
+    """One repository of a base, with the command that fetches what is missing."""
+    absent, total, name = _absent(download), len(download.files), download.repository
+    value = f"{name}: {total - len(absent)} of {total} files cached"
+    if not absent:
+        return Finding("Models", download.label, "ok", value)
+    value = f"{value}, about {size(sum(absent.values()))} to download"
+    fetch = f"hf download {name} --revision {download.revision} {' '.join(absent)}"
+    return Finding("Models", download.label, "missing", value, fetch)
 
 
-def cache_findings(*, with_arc2face: bool) -> Iterator[Finding]:
+def cache_findings(families: Iterable["BaseFamily"]) -> Iterator[Finding]:
     """Room at the Hub cache for what is still to be downloaded."""
     from piu_lora import hub
 
-    coming = sum(sum(absent.values()) for *_, absent, _ in _absent()) if with_arc2face else 0
+    sources = [family.source for family in families if family.source is not None]
+    needed = sum(sum(_absent(download).values()) for source in sources for download in source.downloads)
     advice = "make room, or set HF_HOME to a folder on another disk that you may write to"
-    yield from room("Hub cache", hub.cache_folder(), advice, coming)
+    yield from room("Hub cache", hub.cache_folder(), advice, needed)
 
 
 def pack_folder(pack: Path | None) -> Path:

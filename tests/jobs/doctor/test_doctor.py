@@ -3,7 +3,7 @@
 import json
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,23 @@ from piu_lora.cli.doctor import report_lines
 from piu_lora.jobs import doctor
 from piu_lora.jobs.doctor import finding, machine, models, packages
 from piu_lora.jobs.doctor.finding import Finding, Report, command_findings, guarded, size
+from piu_lora.model import BaseFamily, find_family
 from tests.cli.test_cli import piu
 from tests.jobs.doctor.planted import TOKEN, by_name
 
 # Commands
 
+BOTH = (find_family("mini"), find_family("arc2face"))
+
 
 def healthy() -> list[Finding]:
-    names = {need for needs, faces in finding._COMMANDS.values() for need in (*needs, *faces)}
+    names = {need for needs, faces in finding.command_needs(BOTH).values() for need in (*needs, *faces)}
     parts = (name.removesuffix(")").split(" (") for name in sorted(names))
     return [Finding(section, name, "ok", "") for name, section in parts]
 
 
-def states(findings: list[Finding], *, with_arc2face: bool = True) -> dict[str, str]:
-    commands = command_findings(findings, with_arc2face=with_arc2face)
+def states(findings: list[Finding], families: Sequence[BaseFamily] = BOTH) -> dict[str, str]:
+    commands = command_findings(findings, families)
     return {name: entry.status for name, entry in by_name(commands).items()}
 
 
@@ -37,7 +40,7 @@ def lacking(section: str, name: str) -> list[Finding]:
 
 def test_commands_that_can_run() -> None:
     assert set(states(healthy()).values()) == {"ok"}
-    assert not [name for name in states(healthy(), with_arc2face=False) if "arc2face" in name]
+    assert not [name for name in states(healthy(), [find_family("mini")]) if "arc2face" in name]
     no_detector = states(lacking("Face pack", "detector"))
     assert {name for name, status in no_detector.items() if status == "missing"} == {
         "evaluate arc2face",
@@ -52,7 +55,7 @@ def test_commands_that_can_run() -> None:
 
 
 def test_what_a_command_needs_is_named() -> None:
-    found = by_name(command_findings([], with_arc2face=True))
+    found = by_name(command_findings([], BOTH))
     needs = "torch (Device), import (onnxruntime), mini (Models), out (Disk)"
     assert found["forget mini"].value == f"needs {needs}"
 
@@ -145,7 +148,7 @@ def test_command_survives_every_probe_failing(cache: Path, monkeypatch: pytest.M
     probes = (
         (doctor, "command_findings"), (packages, "package_findings"), (packages, "runtime_findings"),
         (machine, "device_findings"), (machine, "host_findings"), (machine, "room"), (hub, "token_present"),
-        (models, "mini_findings"), (models, "arc2face_findings"), (models, "cache_findings"),
+        (models, "base_findings"), (models, "cache_findings"),
         (models, "pack_findings"),
     )  # fmt: skip
     for module, name in probes:

@@ -8,16 +8,21 @@ import pytest
 from piu_lora import hub
 from piu_lora.jobs.doctor import models
 from piu_lora.jobs.doctor.finding import Finding
+from piu_lora.model import find_family
+from piu_lora.model.families import arc2face
 from piu_lora.model.families.arc2face import ARC2FACE, SD15
 from tests.jobs.doctor.planted import TOKEN, by_name, plant
 
+assert arc2face.FAMILY.source
+FILES = {download.label: download.files for download in arc2face.FAMILY.source.downloads}
+
 
 def test_empty_cache_names_the_downloads(cache: Path) -> None:
-    found = by_name(models.arc2face_findings())
+    found = by_name(models.base_findings(arc2face.FAMILY))
     assert found["Arc2Face"].status == "missing"
     assert "0 of 4 files cached, about 3.93 GB to download" in found["Arc2Face"].value
     assert found["Arc2Face"].advice == " ".join(
-        ["hf download", ARC2FACE[0], "--revision", ARC2FACE[1], *models.ARC2FACE_FILES]
+        ["hf download", ARC2FACE[0], "--revision", ARC2FACE[1], *FILES["Arc2Face"]]
     )
 
 
@@ -25,19 +30,19 @@ def test_the_disk_must_hold_what_is_to_download(cache: Path, monkeypatch: pytest
     (cache.parent / "hub").mkdir()
     usage = shutil.disk_usage(cache)._replace(free=4_200_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    (short,) = models.cache_findings(with_arc2face=True)
+    (short,) = models.cache_findings([arc2face.FAMILY])
     assert short.status == "missing"
     assert "HF_HOME" in short.advice
-    (enough,) = models.cache_findings(with_arc2face=False)
+    (enough,) = models.cache_findings([])
     assert enough.status == "ok"
 
 
 def test_only_what_is_missing_is_fetched(cache: Path) -> None:
-    for file in models.SD15_FILES:
+    for file in FILES["Stable Diffusion 1.5"]:
         if file != "vae/config.json":
             plant(cache, SD15, file)
     plant(cache, (ARC2FACE[0], "0" * 40), "encoder/config.json")  # another revision does not count
-    found = by_name(models.arc2face_findings())
+    found = by_name(models.base_findings(arc2face.FAMILY))
     assert (
         found["Stable Diffusion 1.5"].advice == f"hf download {SD15[0]} --revision {SD15[1]} vae/config.json"
     )
@@ -45,22 +50,24 @@ def test_only_what_is_missing_is_fetched(cache: Path) -> None:
 
 
 def test_complete_cache(cache: Path) -> None:
-    for repository, files in ((ARC2FACE, models.ARC2FACE_FILES), (SD15, models.SD15_FILES)):
+    for repository, files in ((ARC2FACE, FILES["Arc2Face"]), (SD15, FILES["Stable Diffusion 1.5"])):
         for file in files:
             plant(cache, repository, file)
-    assert {(finding.status, finding.advice) for finding in models.arc2face_findings()} == {("ok", "")}
+    assert {(finding.status, finding.advice) for finding in models.base_findings(arc2face.FAMILY)} == {
+        ("ok", "")
+    }
 
 
 def test_embedded_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from piu_lora.model import mini
 
-    assert next(models.mini_findings()).status == "ok"
+    assert next(models.base_findings(find_family("mini"))).status == "ok"
     copy = tmp_path / "weights"
     shutil.copytree(mini.folder().parent, copy)
     weights = copy / "base" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     monkeypatch.setattr(mini, "_WEIGHTS", copy)
-    found = next(models.mini_findings())
+    found = next(models.base_findings(find_family("mini")))
     assert (found.status, found.value.startswith("cannot be opened: ")) == ("missing", True)
 
 

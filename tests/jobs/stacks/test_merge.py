@@ -237,7 +237,7 @@ def test_what_cannot_be_merged(three: list[Adapter], tmp_path: Path) -> None:
 def test_a_merged_folder_is_complete_or_absent(
     three: list[Adapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("piu_lora.jobs.stacks.merge.write_adapter", fail)
