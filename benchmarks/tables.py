@@ -28,6 +28,7 @@ from benchmarks import (
     reports,
     stacks,
     step_cost,
+    unseen,
 )
 from piu_lora.evidence import Difference, Row, comparison_table, difference_table
 from piu_lora.evidence.report import Report, read_report
@@ -129,6 +130,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bank-build": _of(bank_build, "bank_build"),
     "anchor-search": _of(anchor_search, "anchor_search"),
     "anchor-safety": _of(anchor_safety, "anchor_safety"),
+    "unseen": _of(unseen, "unseen"),
 }
 
 

@@ -24,13 +24,17 @@ def prompt_of(text_encoder: CLIPTextModel) -> Prompt:
 
 
 def encode_embeddings(
-    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, embeddings: torch.Tensor
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    embeddings: torch.Tensor,
+    prompt: Prompt | None = None,
 ) -> torch.Tensor:
     """Encode identities as conditions, one a row.
 
     Args:
         embeddings: (n, d) unit-norm ArcFace vectors, d at most the hidden size of the encoder. Gradients
             reach them.
+        prompt: that of the base's family by default.
 
     Returns:
         (n, length, hidden) last hidden states; (n, 77, 768) on Arc2Face.
@@ -43,7 +47,7 @@ def encode_embeddings(
             f"expected (n, d) with d <= {hidden}"
         )
     padded = torch.nn.functional.pad(embeddings.to(weight), (0, hidden - embeddings.shape[1]))
-    prompt = prompt_of(text_encoder)
+    prompt = prompt or prompt_of(text_encoder)
     tokens = _tokens(tokenizer, prompt.text).to(weight.device).expand(len(embeddings), -1)
     with _replaced(text_encoder, tokens, padded, _identity_token(tokenizer, prompt)):
         output: torch.Tensor = text_encoder(input_ids=tokens)[0]

@@ -4,10 +4,12 @@ from piu_lora.plugins import import_entry_points, import_folder
 from piu_lora.unlearn.closed.methods import statistics_modules
 from piu_lora.unlearn.closed.settings import ClosedConfig
 from piu_lora.unlearn.distil import DistilConfig
+from piu_lora.unlearn.gate.settings import GateConfig
 from piu_lora.unlearn.loop import TrainHooks, TrainState, train
 from piu_lora.unlearn.piu import ObjectiveConfig
 from piu_lora.unlearn.registry import (
     METHODS,
+    Measurement,
     Method,
     Objective,
     Problem,
@@ -24,6 +26,8 @@ __all__ = [
     "METHODS",
     "ClosedConfig",
     "DistilConfig",
+    "GateConfig",
+    "Measurement",
     "Method",
     "Objective",
     "ObjectiveConfig",

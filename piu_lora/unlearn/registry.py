@@ -11,15 +11,19 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import centroid, dirichlet_mixtures
+from piu_lora.identity.geometry import Geometry
+from piu_lora.identity.profiles import GENERIC
 from piu_lora.model.factors import Factors
 from piu_lora.settings import Settings
 
 __all__ = [
     "METHODS",
+    "Measurement",
     "Method",
     "NearestPeople",
     "Objective",
     "Problem",
+    "Rows",
     "Solution",
     "SolveContext",
     "StepInputs",
@@ -201,6 +205,21 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """Figures of embeddings that add up over people, so that they can be cached for a whole bank.
+
+    Attributes:
+        name: tells this measurement, with all its settings, from every other on the same base.
+        samples: how many embeddings it is taken on.
+        sums: embeddings (n, d) to float64 sums over them, by name.
+    """
+
+    name: str
+    samples: int
+    sums: Callable[[torch.Tensor], dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
 class SolveContext:
     """What a closed form stands on.
 
@@ -209,10 +228,16 @@ class SolveContext:
         retained: modules -> ``E[x x^T]`` by module, (in, in) float64, of what they see under everybody else's
             conditions; one layer that sees the condition stands for all that do. What it returns is the
             caller's own, to be changed in place.
+        geometry: how photographs of one person scatter and how near other people come, measured on the bank
+            without the people to forget; a shipped profile by default.
+        averages: means over everybody else of what a measurement gives, computed once for a base and a bank;
+            None where nothing is cached, and the method measures for itself.
     """
 
     pipe: StableDiffusionPipeline
     retained: Callable[[Sequence[str]], dict[str, torch.Tensor]]
+    geometry: Callable[[], Geometry] = lambda: GENERIC
+    averages: Callable[["Measurement"], dict[str, torch.Tensor]] | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ WRITTEN = {
     "bank-build": "bank_build.md",
     "anchor-search": "anchor_search.md",
     "anchor-safety": "anchor_safety.md",
+    "unseen": "unseen.md",
     "arena": "compare/comparison.md",
     "arena-differences": "compare/comparison.md",
     "arena-baselines": "compare/comparison.md",

@@ -18,9 +18,9 @@ from piu_lora.identity import normalize
 from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.request.session import Session
 from piu_lora.model import TokenSample, add_second_moments, encoder_digest, layer_inputs
-from piu_lora.unlearn import ClosedConfig, statistics_modules
+from piu_lora.unlearn import ClosedConfig, Measurement, statistics_modules
 
-__all__ = ["cache_folder", "measure_bank", "retained_second_moments"]
+__all__ = ["cache_folder", "measure_bank", "retained_averages", "retained_second_moments"]
 
 _log = logging.getLogger("piu_lora")
 _BATCH = 64
@@ -54,9 +54,7 @@ def retained_second_moments(
         BadInput: hardly anybody is left.
     """
     sample, owners = _sample(request)
-    train = torch.zeros(len(request.bank), dtype=torch.bool)
-    train[list(request.retained.train)] = True
-    left_out = sample[~train[owners]]
+    left_out = sample[~_trained_on(request)[owners]]
     count = len(sample) - len(left_out)
     if count < 2:
         raise BadInput(
@@ -95,33 +93,94 @@ def _cached_sums(
     """Sums over the sample for all of ``statistics_modules``; on disk they are mapped, and only those used
     take memory.
     """
-    pipe = session.pipe
-    modules = statistics_modules(pipe)
+    modules = statistics_modules(session.pipe)
     sizes = [str(len(sample)), str(request.config.section_of(ClosedConfig).positions)]
-    facts = [
-        _VERSION,
-        encoder_digest(pipe.text_encoder),
-        request.bank.digest,
-        str(pipe.text_encoder.dtype),
-        *sizes,
-        *modules,
-    ]
-    path = (
-        cache_folder()
-        / "retained"
-        / f"{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:32]}.safetensors"
-    )
+
+    def measure() -> dict[str, torch.Tensor]:
+        sums: dict[str, torch.Tensor] = {}
+        batches = _inputs(session, request, modules, sample, tokens)
+        with session.progress("measure the bank", -(-len(sample) // _BATCH)) as advance:
+            add_second_moments(sums, _counted(batches, advance), tokens=tokens)
+        return sums
+
+    stored = _cached(session, request, [*sizes, *modules], measure)
+    return {module: stored[module] for module in modules}
+
+
+def retained_averages(
+    session: Session, request: ErasureRequest, measurement: Measurement
+) -> dict[str, torch.Tensor]:
+    """Means of a measurement over the people whom this request trains on, float64, by name.
+
+    The cache holds sums over a sample of the whole bank, as for ``retained_second_moments``; what is not to
+    be seen is measured again and subtracted.
+
+    Raises:
+        BadInput: hardly anybody is left.
+    """
+    labels = request.bank.labels
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    sample = order[: measurement.samples]
+    left_out = sample[~_trained_on(request)[labels[sample].long()]]
+    count = len(sample) - len(left_out)
+    if count < 2:
+        raise BadInput(
+            f"only {count} of a sample of {len(sample)} embeddings are retained; raise the number that "
+            f"{request.config.method} rests on, or give a larger bank"
+        )
+
+    def measure() -> dict[str, torch.Tensor]:
+        with session.progress("measure the bank", -(-len(sample) // _BATCH)) as advance:
+            return _summed(request, measurement, sample, advance)
+
+    everybody = _cached(session, request, [str(len(sample)), measurement.name], measure)
+    hidden = _summed(request, measurement, left_out)
+    return {name: (total - hidden.get(name, 0.0)) / count for name, total in everybody.items()}
+
+
+def _trained_on(request: ErasureRequest) -> torch.Tensor:
+    """(people of the bank,) whether this request trains on them."""
+    train = torch.zeros(len(request.bank), dtype=torch.bool)
+    train[list(request.retained.train)] = True
+    return train
+
+
+def _summed(
+    request: ErasureRequest,
+    measurement: Measurement,
+    rows: torch.Tensor,
+    advance: Callable[[int], None] | None = None,
+) -> dict[str, torch.Tensor]:
+    """A measurement's sums over rows of the bank, ``_BATCH`` at a time; empty for no rows."""
+    sums: dict[str, torch.Tensor] = {}
+    for chunk in rows.split(_BATCH) if len(rows) else ():
+        for name, total in measurement.sums(normalize(request.bank.embeddings[chunk])).items():
+            sums[name] = sums[name] + total if name in sums else total
+        if advance:
+            advance(1)
+    return sums
+
+
+def _cached(
+    session: Session,
+    request: ErasureRequest,
+    facts: Sequence[str],
+    measure: Callable[[], dict[str, torch.Tensor]],
+) -> dict[str, torch.Tensor]:
+    """What was measured before for this base, bank and ``facts``; measured now and stored where it was
+    not.
+    """
+    encoder = session.pipe.text_encoder
+    key = [_VERSION, encoder_digest(encoder), request.bank.digest, str(encoder.dtype), *facts]
+    name = hashlib.sha256(" ".join(key).encode()).hexdigest()[:32]
+    path = cache_folder() / "retained" / f"{name}.safetensors"
     try:
-        stored = safetensors.torch.load_file(path)
-        return {module: stored[module] for module in modules}
+        return safetensors.torch.load_file(path)
     except FileNotFoundError:
         pass
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError) as error:
         _log.warning("the cached statistics are damaged and are measured again: %s", error)
-    sums: dict[str, torch.Tensor] = {}
-    batches = _inputs(session, request, modules, sample, tokens)
-    with session.progress("measure the bank", -(-len(sample) // _BATCH)) as advance:
-        add_second_moments(sums, _counted(batches, advance), tokens=tokens)
+    sums = measure()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, mode=0o600) as temporary:

@@ -6,12 +6,13 @@ from piu_lora.adapter import Change
 from piu_lora.errors import BadInput
 from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.request.session import Session
-from piu_lora.jobs.training.bank_statistics import retained_second_moments
+from piu_lora.jobs.training.bank_geometry import retained_geometry
+from piu_lora.jobs.training.bank_statistics import retained_averages, retained_second_moments
 from piu_lora.jobs.training.train import TrainingRun, train_change
 from piu_lora.model.factors import component
 from piu_lora.unlearn import Solution, SolveContext, find_method, training_facts
 
-__all__ = ["as_stored", "run_method"]
+__all__ = ["as_stored", "run_method", "solve_context"]
 
 
 def run_method(
@@ -34,7 +35,7 @@ def run_method(
         begin = find_method(start).solve
         if begin is None:
             raise BadInput(f"train.start = {start!r} is trained itself; expected a closed form")
-    context = SolveContext(session.pipe, lambda modules: retained_second_moments(session, request, modules))
+    context = solve_context(session, request)
     if solve is not None:
         solution = solve(request.problem, context, request.config)
         for part in sorted({component(module) for module in solution.change}):
@@ -47,6 +48,16 @@ def run_method(
         return Solution(change, facts), history
     whole = method.complete(request.problem, context, request.config, change)
     return Solution(whole.change, {**whole.facts, **facts}), history
+
+
+def solve_context(session: Session, request: ErasureRequest) -> SolveContext:
+    """What a closed form may ask of the base and the bank; nothing is measured before it is asked for."""
+    return SolveContext(
+        session.pipe,
+        lambda modules: retained_second_moments(session, request, modules),
+        lambda: retained_geometry(request),
+        lambda measurement: retained_averages(session, request, measurement),
+    )
 
 
 def as_stored(change: Change) -> Change:

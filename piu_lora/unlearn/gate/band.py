@@ -1,0 +1,58 @@
+"""Between which cosines a gate opens: above everybody else's reach, below that of the person's own
+photographs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from piu_lora.identity.geometry import Geometry
+from piu_lora.unlearn.gate.settings import GateConfig
+from piu_lora.unlearn.gate.solve import Band
+
+__all__ = ["Outlook", "chosen_band"]
+
+_WIDTH, _NARROWEST = 0.10, 0.06  # of the ramp; steeper ones cost precision
+_SAME_PERSON = 0.05  # above the cosine that one impostor in 100,000 reaches, an embedding is the person's own
+_MOST_GIVEN_UP = 0.1  # share of the person's photographs, for the sake of a look-alike
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The band, and what the bank's geometry says of it.
+
+    Attributes:
+        missed: share of the person's unseen photographs that are expected below the band's middle.
+        look_alikes: embeddings of other people of the bank above the band's lower end: what forgetting costs
+            others.
+        inside: embeddings so near that they are the person's own, under another id or by mistake; they are
+            forgotten, too.
+    """
+
+    band: Band
+    missed: float
+    look_alikes: int
+    inside: int
+
+
+def chosen_band(photographs: int, near: torch.Tensor, geometry: Geometry, config: GateConfig) -> Outlook:
+    """``low`` stands ``config.clearance`` above the nearest real person. ``high`` stands a ramp above it, or
+    where all but ``config.missed`` of the person's own photographs reach, if that leaves a ramp.
+
+    Retained people come first, until a tenth of the person's photographs would be given up for them; then the
+    person does, and whoever lies above ``low`` is counted as a look-alike. An embedding nearer than impostors
+    come, and than most of the person's own photographs lie, is taken for the person's.
+
+    Args:
+        photographs: how many are known of the person.
+        near: (n,) cosines of the nearest real people with their centroid.
+    """
+    reach = geometry.reach(photographs)
+    strictest = min(geometry.far.items())[1] + _SAME_PERSON if geometry.far else 0.0
+    others = near[near < max(strictest, reach.quantile(config.missed))]
+    nearest = float(others.max()) if len(others) else -1.0
+    ceiling = reach.quantile(_MOST_GIVEN_UP) - _NARROWEST
+    low = config.low or min(max(nearest, geometry.far.get(1e-3, 0.0)) + config.clearance, ceiling)
+    high = config.high or max(min(low + _WIDTH, reach.quantile(config.missed)), low + _NARROWEST)
+    look_alikes, inside = int((others > low).sum()), len(near) - len(others)
+    return Outlook(Band(low, high), reach.share_below((low + high) / 2), look_alikes, inside)
