@@ -73,25 +73,25 @@ class Contender:
         Raises:
             BadInput: settings that do not exist, or that all contenders share.
         """
-        own = ForgetConfig.preset(family, self.method if self.method in METHODS else "piu")
+        preset = ForgetConfig.preset(family, self.method if self.method in METHODS else "piu")
         same = {name: getattr(shared, name) for name in SHARED}
-        found = own.updated({"method": self.method, **same}).updated_from_pairs(self.pairs)
-        if found.decoys != own.decoys:
+        config = preset.updated({"method": self.method, **same}).updated_from_pairs(self.pairs)
+        if config.decoys != preset.decoys:
             raise BadInput(f"{self.name!r} varies decoys, which no contender has")
         for name in SHARED:
-            if name not in VARIED and getattr(found, name) != getattr(shared, name):
+            if name not in VARIED and getattr(config, name) != getattr(shared, name):
                 raise BadInput(
                     f"{self.name!r} varies {name}, which all contenders share; "
                     "pass it among the `settings`, and another `out`"
                 )
-        return found
+        return config
 
     def request_settings(self, shared: ForgetConfig, family: BaseFamily) -> ForgetConfig:
         """By which the request is made ready: the arena's, unless the contender varies them."""
         if self.method not in METHODS:
             return shared
-        own = self.config(shared, family)
-        return shared.updated({name: getattr(own, name) for name in VARIED})
+        config = self.config(shared, family)
+        return shared.updated({name: getattr(config, name) for name in VARIED})
 
     def settings(self, shared: ForgetConfig, family: BaseFamily) -> dict[str, Any]:
         """The method's own settings, ready for JSON.
@@ -104,16 +104,18 @@ class Contender:
                 raise BadInput(f"{self.name!r}: the untouched base has no settings")
             return {}
         if self.method in METHODS:
-            own = self.config(shared, family).to_dict()
-            found = {name: value for name, value in own.items() if name not in (*SHARED, "method", "decoys")}
+            config = self.config(shared, family).to_dict()
+            values = {
+                name: value for name, value in config.items() if name not in (*SHARED, "method", "decoys")
+            }
         else:
             if self.method not in known_methods(family):
                 raise BadInput(
                     f"{self.method} needs a differentiable recognizer, which only the embedded base has; "
                     "leave it out of `methods`"
                 )
-            found = self.rival_settings(family).to_dict()
-        plain: dict[str, Any] = json.loads(json.dumps(found))
+            values = self.rival_settings(family).to_dict()
+        plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
 
     def rival_settings(self, family: BaseFamily) -> Settings:
@@ -180,9 +182,11 @@ class Round:
             baseline.run(pipe, self._rival_problem(), settings, self.request.config.seed)
         after = self._pictures(pipe)
         changed = [
-            own.numel()
-            for own, base in zip(pipe.unet.parameters(), self.session.pipe.unet.parameters(), strict=True)
-            if not torch.equal(own, base)
+            parameter.numel()
+            for parameter, original in zip(
+                pipe.unet.parameters(), self.session.pipe.unet.parameters(), strict=True
+            )
+            if not torch.equal(parameter, original)
         ]
         return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
 
@@ -204,16 +208,16 @@ class Round:
 
     def _figures(self, after: torch.Tensor) -> dict[str, dict[str, float | None]]:
         figures = evaluate_images(self.plan, self.before, after, self.galleries).figures
-        places = self.plan.rows_of(FORGET)
-        rows = [self.plan.shots[place].row for place in places]
+        indices = self.plan.rows_of(FORGET)
+        rows = [self.plan.shots[index].row for index in indices]
         judged: dict[str, dict[str, float | None]] = {}
         for gallery in self.galleries:
             scores = figures[gallery.name]
             judged[gallery.name] = {
                 **{group: scores["ism"][group]["ratio"] for group in GROUPS},
                 "recognised": scores["recognised"][FORGET]["after"]["mean"],
-                "verified": verified_share(gallery, after[places], rows),
-                "no_face": scores["no_face"][FORGET]["after"] / len(places),
+                "verified": verified_share(gallery, after[indices], rows),
+                "no_face": scores["no_face"][FORGET]["after"] / len(indices),
             }
         return judged
 

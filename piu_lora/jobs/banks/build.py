@@ -174,7 +174,7 @@ def _folders(root: Path) -> dict[str, list[Path]]:
 def _all_photos(folder: Path) -> list[Path]:
     """The photographs of one identity, in sub-folders too."""
     below = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [*list_photos(folder), *(photo for each in below for photo in _all_photos(each))]
+    return [*list_photos(folder), *(photo for folder_below in below for photo in _all_photos(folder_below))]
 
 
 def _read_all(
@@ -193,14 +193,14 @@ def _read_all(
 def _read_batch(
     batch: Sequence[Path],
     reader: PhotoReader,
-    known: PhotoCache,
+    cache: PhotoCache,
     pool: ThreadPoolExecutor,
     advance: Callable[..., None],
 ) -> dict[Path, Reading]:
     digests = dict(zip(batch, pool.map(_digest, batch), strict=True))
-    found = {photo: reading for photo in batch if (reading := known.find(digests[photo])) is not None}
-    advance(len(found))
-    waiting = {photo: pool.submit(_read, reader, photo) for photo in batch if photo not in found}
+    cached = {photo: reading for photo in batch if (reading := cache.find(digests[photo])) is not None}
+    advance(len(cached))
+    waiting = {photo: pool.submit(_read, reader, photo) for photo in batch if photo not in cached}
     read: dict[Path, Reading] = {}
     try:
         for photo, future in waiting.items():
@@ -210,8 +210,8 @@ def _read_batch(
         # Interrupted: what was read is kept, what was not begun is left.
         for future in waiting.values():
             future.cancel()
-        known.keep([(digests[photo], reading) for photo, reading in read.items() if digests[photo]])
-    return found | read
+        cache.keep([(digests[photo], reading) for photo, reading in read.items() if digests[photo]])
+    return cached | read
 
 
 def _digest(photo: Path) -> str:
@@ -278,9 +278,11 @@ def _by_cluster(
     digits = len(str(labels.max() + 1))
     people = {f"cluster-{label:0{digits}d}": rows[labels == label] for label in range(labels.max() + 1)}
     reason = f"in no cluster (eps {settings.eps}, min_samples {settings.min_samples})"
-    kept = Counter(photo for (photo, _), label in zip(faces, labels, strict=True) if label >= 0)
+    clustered = Counter(photo for (photo, _), label in zip(faces, labels, strict=True) if label >= 0)
     rejected += [
-        Rejected(photo, reason) for photo in dict.fromkeys(photo for photo, _ in faces) if not kept[photo]
+        Rejected(photo, reason)
+        for photo in dict.fromkeys(photo for photo, _ in faces)
+        if not clustered[photo]
     ]
     used = {"layout": "flat", "eps": settings.eps, "min_samples": settings.min_samples}
     return BankBuild(_bank(people, reader, used, rejected), len(photos), len(faces), "flat", rejected)
@@ -313,8 +315,8 @@ def merge_doubles(bank: IdentityBank, pairs: Sequence[Double]) -> IdentityBank:
         return identity
 
     for pair in pairs:
-        kept, gone = sorted((root(pair.first), root(pair.second)), key=bank.index)
-        first[gone] = kept
+        remaining, merged = sorted((root(pair.first), root(pair.second)), key=bank.index)
+        first[merged] = remaining
     people: dict[str, list[torch.Tensor]] = {}
     for identity in bank.ids:
         people.setdefault(root(identity), []).append(bank.of(identity))

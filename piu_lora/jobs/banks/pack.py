@@ -79,9 +79,9 @@ def _detector(antelopev2: str | Path | None) -> bytes:
     source = Path(antelopev2)
     if source.is_dir():
         # The published zip holds a folder of its own name.
-        found = sorted(source.rglob(DETECTOR))
-        if found:
-            return found[0].read_bytes()
+        detectors = sorted(source.rglob(DETECTOR))
+        if detectors:
+            return detectors[0].read_bytes()
     elif zipfile.is_zipfile(source):
         try:
             with zipfile.ZipFile(source) as archive:

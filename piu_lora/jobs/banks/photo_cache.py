@@ -54,10 +54,10 @@ class PhotoCache:
     def find(self, photo: str) -> Reading | None:
         """What was read from the photograph with that digest."""
         query = "SELECT width, rows, reason FROM reading WHERE photo = ? AND reader = ?"
-        found = self._connection.execute(query, (photo, self._reader)).fetchone()
-        if found is None:
+        record = self._connection.execute(query, (photo, self._reader)).fetchone()
+        if record is None:
             return None
-        width, rows, reason = found
+        width, rows, reason = record
         if reason:
             return Reading(reason=reason)
         return Reading(torch.from_numpy(np.frombuffer(rows, dtype="<f4").reshape(-1, width).copy()))

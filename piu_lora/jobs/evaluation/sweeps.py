@@ -58,13 +58,13 @@ def sweeps(
         adapter: its name in the pipeline, where it is active with weight 1.
         measured: the plan's pictures, before and after.
     """
-    places = _few(plan, report.sweep_images)
-    if not places:
+    chosen = _few(plan, report.sweep_images)
+    if not chosen:
         return []
-    shown = _Set([plan.shots[place] for place in places], measured[0][places], measured[1][places])
+    shown = _Set([plan.shots[index] for index in chosen], measured[0][chosen], measured[1][chosen])
     sweeper = _Sweeper(pipe, measurer, shown)
     sampling = Sampling.of(request.config.evaluation)
-    found = [
+    swept = [
         _sweep(
             "conditions",
             "conditions",
@@ -97,11 +97,11 @@ def sweeps(
             "precision", "precision", [sweeper.point(_name(pipe.unet.dtype), shown), *_half(sweeper, report)]
         ),
     ]
-    return [each for each in found if len(each["points"]) > 1]
+    return [sweep for sweep in swept if len(sweep["points"]) > 1]
 
 
 def _few(plan: Plan, count: int) -> list[int]:
-    return [place for group in _SIDES for place in plan.rows_of(group)[:count]]
+    return [index for group in _SIDES for index in plan.rows_of(group)[:count]]
 
 
 def _sweep(name: str, label: str, points: list[dict[str, Any]]) -> dict[str, Any]:
@@ -137,29 +137,29 @@ class _Sweeper:
         after, _ = self.measurer.generate_and_measure(pipe, f"{name}-after", shots, sampling=sampling)
         return self.point(value, _Set(shots, before, after))
 
-    def point(self, value: float | str, seen: _Set) -> dict[str, Any]:
+    def point(self, value: float | str, measured_set: _Set) -> dict[str, Any]:
         """The figures of one point, by recognizer and side."""
-        figures = {gallery.name: _figures(gallery, seen) for gallery in self.measurer.galleries}
+        figures = {gallery.name: _figures(gallery, measured_set) for gallery in self.measurer.galleries}
         return {"value": value, "recognizers": figures}
 
 
-def _figures(gallery: Gallery, seen: _Set) -> dict[str, Any]:
+def _figures(gallery: Gallery, measured_set: _Set) -> dict[str, Any]:
     sides: dict[str, Any] = {}
     for side in _SIDES:
-        places = [place for place, shot in enumerate(seen.shots) if shot.group == side]
-        if not places:
+        indices = [index for index, shot in enumerate(measured_set.shots) if shot.group == side]
+        if not indices:
             continue
-        rows = [seen.shots[place].row for place in places]
+        rows = [measured_set.shots[index].row for index in indices]
         refused = side == FORGET and bool(gallery.refused)
-        own: dict[str, Any] = {}
-        for when, verified, each in (
-            ("before", "verified_before", seen.before),
-            ("after", "verified", seen.after),
+        figures: dict[str, Any] = {}
+        for when, verified, measured in (
+            ("before", "verified_before", measured_set.before),
+            ("after", "verified", measured_set.after),
         ):
-            embedded = each.embedded[gallery.name][places]
-            own[when] = float((embedded * gallery.centroids[rows]).sum(dim=1).mean())
-            own[verified] = None if refused else _verified(gallery, embedded, rows)
-        sides[side] = own
+            embedded = measured.embedded[gallery.name][indices]
+            figures[when] = float((embedded * gallery.centroids[rows]).sum(dim=1).mean())
+            figures[verified] = None if refused else _verified(gallery, embedded, rows)
+        sides[side] = figures
     return sides
 
 
@@ -168,7 +168,10 @@ def _verified(gallery: Gallery, embedded: torch.Tensor, rows: Sequence[int]) -> 
         return None
     return float(
         np.mean(
-            [bool(gallery.verifies(each[None], row, _FAR)) for each, row in zip(embedded, rows, strict=True)]
+            [
+                bool(gallery.verifies(embedding[None], row, _FAR))
+                for embedding, row in zip(embedded, rows, strict=True)
+            ]
         )
     )
 
@@ -178,12 +181,12 @@ def _mixtures(sweeper: _Sweeper, request: ErasureRequest, report: ReportConfig) 
     if not report.mixtures:
         return []
     generator = torch.Generator().manual_seed(request.config.seed)
-    own = {
+    embeddings_by_row = {
         row: person.subject.embeddings
         for row, person in zip(request.forget_rows, request.people, strict=True)
     }
     shots = [
-        replace(shot, embedding=dirichlet_mixtures(own[shot.row], 1, generator)[0])
+        replace(shot, embedding=dirichlet_mixtures(embeddings_by_row[shot.row], 1, generator)[0])
         for shot in sweeper.shown.shots
         if shot.group == FORGET
     ]

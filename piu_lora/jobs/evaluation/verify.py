@@ -129,17 +129,21 @@ def _fits(pipe: StableDiffusionPipeline, adapter: Adapter) -> str:
 def _weights(adapter: Adapter) -> str:
     """Both weight files hold the same, and the header carries the digest of the receipt's settings."""
     receipt, lora = adapter.receipt, read_lora(adapter.path / DIFFUSERS_FILE)
-    stated = settings_digest(receipt.base, receipt.method, receipt.settings)
-    if f'"{stated}"' not in lora.header.get("piu_lora", ""):
+    digest = settings_digest(receipt.base, receipt.method, receipt.settings)
+    if f'"{digest}"' not in lora.header.get("piu_lora", ""):
         return "the settings in the receipt are not those that the weights were written with"
     for part in ("unet", "text_encoder"):
-        place = adapter.path / PEFT_FILE if part == "unet" else adapter.path / part / PEFT_FILE
-        own = {module: factors for module, factors in adapter.change.items() if module.startswith(f"{part}.")}
-        if not own:
+        path = adapter.path / PEFT_FILE if part == "unet" else adapter.path / part / PEFT_FILE
+        change = {
+            module: factors for module, factors in adapter.change.items() if module.startswith(f"{part}.")
+        }
+        if not change:
             continue
-        other = read_lora(place).change
-        if own.keys() != other.keys() or any(not _same(own[module], other[module]) for module in own):
-            return f"{place.name} for PEFT holds other weights than {DIFFUSERS_FILE}"
+        peft_change = read_lora(path).change
+        if change.keys() != peft_change.keys() or any(
+            not _same(change[module], peft_change[module]) for module in change
+        ):
+            return f"{path.name} for PEFT holds other weights than {DIFFUSERS_FILE}"
     return ""
 
 
@@ -209,15 +213,18 @@ def _figures(
 ) -> str:
     """Every ISM after must lie in the interval that the receipt states for it."""
     try:
-        found = evaluate(
+        figures = evaluate(
             adapter.path, identity, pipe, bank=bank, pack=pack, settings=_LEAN, progress=progress
         ).figures
     except PiuLoraError as error:
         raise BadInput(str(error)) from error
     for figure in adapter.receipt.figures():
-        if figure.recognizer not in found:
+        if figure.recognizer not in figures:
             return f"the {figure.recognizer} recognizer is not at hand, and the receipt states its figures"
-        measured, (low, high) = found[figure.recognizer]["ism"][figure.group]["after"], figure.after_interval
+        measured, (low, high) = (
+            figures[figure.recognizer]["ism"][figure.group]["after"],
+            figure.after_interval,
+        )
         if not low <= measured <= high:
             return (
                 f"{figure.group} ISM ({figure.recognizer}) is {measured:.3f}, "

@@ -39,8 +39,8 @@ class SecondRecognizer:
 
 def default_pack() -> Path:
     """Where ``piu-lora bank models`` puts the face pack: ``$PIU_LORA_PACK``, or beside insightface's own."""
-    stated = os.environ.get("PIU_LORA_PACK")
-    return Path(stated) if stated else Path.home() / ".insightface" / "models" / "arc2face"
+    variable = os.environ.get("PIU_LORA_PACK")
+    return Path(variable) if variable else Path.home() / ".insightface" / "models" / "arc2face"
 
 
 def providers_for(device: str) -> tuple[str, ...]:
@@ -50,9 +50,9 @@ def providers_for(device: str) -> tuple[str, ...]:
     import onnxruntime
 
     offered = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    wanted = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
     return (
-        ("CUDAExecutionProvider", "CPUExecutionProvider") if wanted and offered else ("CPUExecutionProvider",)
+        ("CUDAExecutionProvider", "CPUExecutionProvider") if on_gpu and offered else ("CPUExecutionProvider",)
     )
 
 

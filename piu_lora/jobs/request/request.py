@@ -174,16 +174,16 @@ def each_identity(identity: Identities) -> list[str | Path]:
         BadInput: nobody, or somebody twice; a list that cannot be read.
     """
     if isinstance(identity, str | Path):
-        found: list[str | Path] = _listed(Path(identity)) if str(identity).endswith(".txt") else [identity]
+        people: list[str | Path] = _listed(Path(identity)) if str(identity).endswith(".txt") else [identity]
     else:
-        found = [one for each in identity for one in each_identity(each)]
-    if not found:
+        people = [person for entry in identity for person in each_identity(entry)]
+    if not people:
         raise BadInput(
             f"{identity!r} names nobody; pass an identity for each person, or a .txt file with one a line"
         )
-    if len(set(map(str, found))) < len(found):
+    if len(set(map(str, people))) < len(people):
         raise BadInput("somebody is named twice; name each person once")
-    return found
+    return people
 
 
 def _listed(path: Path) -> list[str | Path]:
@@ -259,14 +259,14 @@ def _decoys(
             "pass a large decoys.seed=NUMBER"
         )
     generator = torch.Generator().manual_seed(config.seed)
-    order = [free[place] for place in torch.randperm(len(free), generator=generator).tolist()]
-    found = []
+    order = [free[index] for index in torch.randperm(len(free), generator=generator).tolist()]
+    decoys = []
     for row, stranger in zip(order[: config.count], order[config.count :], strict=False):
-        own = bank.centroid(row)
-        across = bank.centroid(stranger) - (bank.centroid(stranger) @ own) * own
-        turned = config.cosine * own + (1 - config.cosine**2) ** 0.5 * across / across.norm()
-        found.append(Decoy(row, TargetIdentity(bank.of(bank.ids[row]), turned)))
-    return tuple(found)
+        centre = bank.centroid(row)
+        across = bank.centroid(stranger) - (bank.centroid(stranger) @ centre) * centre
+        turned = config.cosine * centre + (1 - config.cosine**2) ** 0.5 * across / across.norm()
+        decoys.append(Decoy(row, TargetIdentity(bank.of(bank.ids[row]), turned)))
+    return tuple(decoys)
 
 
 def _others(subjects: list[ResolvedIdentity], bank: IdentityBank, same_person: float) -> list[int]:
@@ -290,13 +290,13 @@ def _others(subjects: list[ResolvedIdentity], bank: IdentityBank, same_person: f
 def _warn(subjects: list[ResolvedIdentity], sides: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
     single = sum(len(subject.embeddings) == 1 for subject in subjects)
     if single:
-        who = (
+        source = (
             "a single photograph or embedding"
             if len(subjects) == 1
             else f"a single photograph or embedding of {single} people"
         )
         _log.warning(
-            "%s: nothing can be held out, and the adapter may not cover other looks of this person", who
+            "%s: nothing can be held out, and the adapter may not cover other looks of this person", source
         )
     if any(train == held for train, held in sides):
         _log.warning(

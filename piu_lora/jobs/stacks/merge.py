@@ -222,24 +222,24 @@ def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter
     Raises:
         BadInput: it is no member, or a remaining one is not at hand or is not what was merged.
     """
-    stated = {str(member["adapter_id"]): member for member in merged.receipt.members}
-    if leaving not in stated:
+    records = {str(member["adapter_id"]): member for member in merged.receipt.members}
+    if leaving not in records:
         raise BadInput(
-            f"adapter {leaving!r} is no member of {merged.id}; its members: {', '.join(stated) or 'none'}"
+            f"adapter {leaving!r} is no member of {merged.id}; its members: {', '.join(records) or 'none'}"
         )
-    found = {adapter.id: adapter for adapter in available}
+    adapters = {adapter.id: adapter for adapter in available}
     members = []
-    for name, member in stated.items():
+    for name, member in records.items():
         if name == leaving:
             continue
-        if name not in found:
+        if name not in adapters:
             raise BadInput(f"member {name} of {merged.id} is not at hand; pass its folder as member=DIR")
-        if weights_digest(found[name]) != member.get("weights_sha256"):
+        if weights_digest(adapters[name]) != member.get("weights_sha256"):
             raise BadInput(
-                f"{str(found[name].path)!r} is not what was merged into {merged.id}: "
+                f"{str(adapters[name].path)!r} is not what was merged into {merged.id}: "
                 "its weights differ; pass the original"
             )
-        members.append(StackMember(found[name], float(member["weight"])))
+        members.append(StackMember(adapters[name], float(member["weight"])))
     if not members:
         raise BadInput(f"{leaving!r} is the only member of {merged.id}; delete the merged adapter instead")
     return members
