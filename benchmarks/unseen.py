@@ -212,8 +212,8 @@ def table(document: dict[str, Any]) -> str:
         "photograph against centroid. Means over people with 95 % bootstrap intervals; nearest, random and "
         "anchor: ISM as a share of what it was.",
         "",
-        "| photographs | method | people | unseen verified before | after | unseen ISM | nearest ten | random "
-        "| anchor | seconds |",
+        "| photographs | method | people | unseen verified before | after | unseen ISM | nearest ten "
+        "| random | anchor | seconds |",
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for key, rows in document["rows"].items():
@@ -303,7 +303,7 @@ def several(world: World, solver: Gates | Closed, count: int, document: dict[str
     begun = time.perf_counter()
     change, facts = solver.change(asked)
     seconds = (time.perf_counter() - begun) / len(asked)
-    document["rows"][f"3 gate-encoder, {count} people in one adapter"] = [
+    document["rows"][f"3 gate-encoder, {len(asked)} people in one adapter"] = [
         {**measured(world, one, change), "seconds": seconds} for one in asked
     ]
     document["together"] = {"neurons": len(facts["gates"]), "energy": facts["gate_energy"]}

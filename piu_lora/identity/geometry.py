@@ -93,8 +93,8 @@ class Geometry:
     doubtful: float = 0.0
 
     def reach(self, photographs: int) -> Spread:
-        """The spread for k photographs: a measured k as it is, others linear in 1/k; beyond the largest k, that
-        one.
+        """The spread for k photographs: a measured k as it is, others linear in 1/k; beyond the largest k,
+        that one.
         """
         measured = sorted(self.cosines)
         if photographs in self.cosines or photographs >= measured[-1]:
@@ -143,8 +143,8 @@ def measure_geometry(
     several = [photos for photos in trusted if len(photos) > 1]
     if len(several) < 2:
         raise BadInput(
-            f"{len(several)} people of the bank have two photographs or more, and its geometry needs two such "
-            "people; give a larger bank"
+            f"{len(several)} people of the bank have two photographs or more, and its geometry needs two "
+            "such people; give a larger bank"
         )
     cosines = {}
     for k in photographs:

@@ -178,8 +178,8 @@ def golden_conditions(attention: str, people: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_golden_values_made_by_independent_arithmetic() -> None:
-    # The last bits belong to the machine's matrix product: at values of about 3, processors were seen to differ by
-    # 2.2e-6, nine of them.
+    # The last bits belong to the machine's matrix product: at values of about 3, processors were seen to
+    # differ by 2.2e-6, nine of them.
     torch.testing.assert_close(
         golden_conditions("eager", golden.people()), golden.golden(), atol=3e-6, rtol=0
     )
