@@ -180,6 +180,7 @@ def attack(original: Path, work: Path, pipe: StableDiffusionPipeline, seeds: ran
     return seen
 
 
+@pytest.mark.slow
 def test_some_mutated_folders(pipe: StableDiffusionPipeline, tmp_path: Path) -> None:
     write_random(pipe, tmp_path / "original", 1, encoder=True, every=5)
     seen = attack(tmp_path / "original", tmp_path / "work", pipe, range(150))

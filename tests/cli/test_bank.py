@@ -151,7 +151,7 @@ def test_build_refuses_what_it_cannot_do(photos: Path, tmp_path: Path, bank_file
     assert_refused(build(tmp_path / "nowhere", "--out", out), f"'{tmp_path / 'nowhere'}' is not a folder")
     assert_refused(build(photos, "--out", bank_file), f"'{bank_file}' exists already", "--force")
     assert_refused(build(photos, "--out", out, "--several", "some"), "'some'", "'largest', 'only', 'all'")
-    assert_refused(build(flattened(photos, tmp_path / "flat"), "--out", out, "--eps", "3"), "--eps 3 ")
+    assert_refused(build(flattened(photos, tmp_path / "flat"), "--out", out, "--eps", "3"), "--eps 3,")
     assert not out.exists()
 
 

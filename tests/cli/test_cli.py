@@ -217,7 +217,10 @@ def test_unwritable_output() -> None:
         ("anchor.rule=closest", ("'closest'", "proximity")),
         (
             "method=piuu",
-            ("'piuu'", "known: closed-both, closed-encoder, closed-kv, distil-both, distil-encoder, piu"),
+            (
+                "'piuu'",
+                "known: closed-both, closed-encoder, closed-kv, distil-both, distil-encoder, gate-encoder, piu",
+            ),
         ),
         ("anchor.tau=0.99", ("0 lie within 0.05", "anchor.on_empty=widen")),
     ],
@@ -268,6 +271,7 @@ def test_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
     line = command(
         "forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, "--set", "train.steps=10"

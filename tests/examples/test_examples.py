@@ -84,6 +84,7 @@ def test_stacking_and_merging(tmp_path: Path) -> None:
     assert (tmp_path / "merged" / "forget.json").exists()
 
 
+@pytest.mark.slow
 def test_evidence(tmp_path: Path) -> None:
     lean = [
         *SHORT[1:],

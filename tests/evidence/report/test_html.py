@@ -252,6 +252,7 @@ def small() -> dict[str, Any]:
     return made
 
 
+@pytest.mark.slow
 def test_whatever_may_be_null_is_shown_as_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     remembered(monkeypatch)
     tried = 0
