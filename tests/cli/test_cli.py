@@ -215,7 +215,14 @@ def test_unwritable_output() -> None:
         ("train.steps=many", ("train.steps = 'many'", "expected int")),
         ("train.steps", ("'train.steps'", "section.key=value")),
         ("anchor.rule=closest", ("'closest'", "proximity")),
-        ("method=piuu", ("'piuu'", "distil-both, distil-encoder, gate-encoder, piu")),
+        (
+            "method=piuu",
+            (
+                "'piuu'",
+                "known: closed-both, closed-encoder, closed-kv, ",
+                "distil-encoder, gate-encoder, piu",
+            ),
+        ),
         ("anchor.tau=0.99", ("0 lie within 0.05", "anchor.on_empty=widen")),
     ],
 )
