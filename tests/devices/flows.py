@@ -6,14 +6,13 @@ Prints a JSON line for each flow: its name, and the error it ended with. A proce
 device makes it the accelerator of all libraries there.
 """
 
-import dataclasses
 import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -39,7 +38,7 @@ from piu_lora.jobs.arena.round import Contender, Round
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import open_session
 from piu_lora.jobs.stacks.layer_statistics import RefitConfig
-from piu_lora.model import FAMILIES, find_family
+from piu_lora.model import find_family
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES, Rendering
 from tests.devices.elsewhere import AWAY, away
@@ -103,11 +102,9 @@ def flows(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         "wid": {"steps": 1, "batch": 2, "accumulation": 1, "rendering": few},
     }
     for name in BASELINES:
-        settings = {**find_family("mini").baselines[name], **quick[name]}
-        patched = dataclasses.replace(
-            FAMILIES["mini"], baselines=FAMILIES["mini"].baselines | {name: settings}
-        )
-        FAMILIES["mini"] = patched
+        # In place: the arena's pipeline knows its family already.
+        presets = cast(dict[str, Any], find_family("mini").baselines)
+        presets[name] = {**presets[name], **quick[name]}
         yield f"arena {name}", partial(lambda baseline: arena[0].play(Contender(baseline), 0), name)
 
     def embedded() -> None:
