@@ -153,8 +153,9 @@ def account(build: "BankBuild") -> list[str]:
 
 def _reader(pack: Path | None, several: str, device: str) -> Any:
     from piu_lora.config import FacesConfig, ForgetConfig
+    from piu_lora.folders import default_pack
     from piu_lora.identity import FaceReader
-    from piu_lora.jobs.request.readers import default_pack, providers_for
+    from piu_lora.jobs.request.readers import providers_for
 
     faces: FacesConfig = ForgetConfig().updated({"faces": {"several": several}}).faces
     # One thread for each session: photographs are read side by side.
@@ -219,9 +220,9 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Import the arrays that the PIU paper publishes into a bank."""
+    from piu_lora.folders import default_pack
     from piu_lora.identity import FaceReader, RecognizerId
     from piu_lora.jobs.banks.import_arrays import import_bank
-    from piu_lora.jobs.request.readers import default_pack
 
     made_by = (
         RecognizerId(recognizer, recognizer_sha256) if recognizer else FaceReader(pack or default_pack()).id

@@ -153,7 +153,7 @@ class Round:
         if contender.method == UNTOUCHED:
             after, made = self.before, _Made(0.0, None, 0, {})
         elif contender.method in BASELINES:
-            after, made = self._rival(contender)
+            after, made = self._baseline(contender)
         else:
             after, made = self._own(contender)
         return Cell(
@@ -174,12 +174,12 @@ class Round:
             after = self._pictures(self.session.pipe)
         return after, _Made(trial.cost.seconds, trial.cost.peak_bytes, trial.stored_bytes, trial.facts)
 
-    def _rival(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
+    def _baseline(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         baseline, pipe = find_baseline(contender.method), copy.copy(self.session.pipe)
         pipe.unet = copy.deepcopy(self.session.pipe.unet)
         settings = contender.rival_settings(self.family)
         with measure_cost(self.session.pipe.device) as cost:
-            baseline.run(pipe, self._rival_problem(), settings, self.request.config.seed)
+            baseline.run(pipe, self._baseline_problem(), settings, self.request.config.seed)
         after = self._pictures(pipe)
         changed = [
             parameter.numel()
@@ -190,7 +190,7 @@ class Round:
         ]
         return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
 
-    def _rival_problem(self) -> BaselineProblem:
+    def _baseline_problem(self) -> BaselineProblem:
         problem, bank = self.request.problem, self.request.bank
         if len(problem.targets) != 1:
             raise BadInput("the baselines forget one person at a time")

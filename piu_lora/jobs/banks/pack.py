@@ -8,9 +8,9 @@ from pathlib import Path
 
 from piu_lora.adapter import disk_errors
 from piu_lora.errors import BadInput
+from piu_lora.folders import default_pack
 from piu_lora.hub import HubFiles
 from piu_lora.identity import FaceReader, RecognizerId
-from piu_lora.jobs.request.readers import default_pack
 from piu_lora.model.families.arc2face import ARC2FACE
 
 __all__ = ["DETECTOR", "DETECTOR_SOURCE", "RECOGNIZER", "set_up_pack"]

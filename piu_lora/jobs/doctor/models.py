@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from piu_lora.folders import default_pack
 from piu_lora.jobs.doctor.finding import Finding, first_line, size
 from piu_lora.jobs.doctor.machine import room
 
@@ -74,8 +75,7 @@ def cache_findings(families: Iterable["BaseFamily"]) -> Iterator[Finding]:
 
 def pack_folder(pack: Path | None) -> Path:
     """Where the face pack is: the given folder, ``PIU_LORA_PACK``, or the usual place."""
-    variable = os.environ.get("PIU_LORA_PACK")
-    return pack or (Path(variable) if variable else Path.home() / ".insightface" / "models" / "arc2face")
+    return pack or default_pack()
 
 
 def pack_findings(pack: Path | None) -> Iterator[Finding]:

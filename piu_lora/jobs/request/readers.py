@@ -1,6 +1,5 @@
 """Which recognizers read photographs and generated faces for a base."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +8,11 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.config import FacesConfig
 from piu_lora.errors import BadInput
+from piu_lora.folders import default_pack
 from piu_lora.identity import FaceReader, IdentityBank, PhotoReader
 from piu_lora.model import family_of
 
-__all__ = ["SecondRecognizer", "default_pack", "open_second", "providers_for", "reader_for", "require_both"]
+__all__ = ["SecondRecognizer", "open_second", "providers_for", "reader_for", "require_both"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,6 @@ class SecondRecognizer:
                 "the second recognizer's bank holds other people than the bank; "
                 "build both from the same photographs"
             )
-
-
-def default_pack() -> Path:
-    """Where ``piu-lora bank models`` puts the face pack: ``$PIU_LORA_PACK``, or beside insightface's own."""
-    variable = os.environ.get("PIU_LORA_PACK")
-    return Path(variable) if variable else Path.home() / ".insightface" / "models" / "arc2face"
 
 
 def providers_for(device: str) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from piu_lora.errors import BadInput, EnvironmentProblem
+from piu_lora.folders import default_pack
 from piu_lora.identity import FaceReader
 from piu_lora.jobs.banks.pack import DETECTOR, DETECTOR_SOURCE, RECOGNIZER, set_up_pack
-from piu_lora.jobs.request.readers import default_pack
 from piu_lora.model.families.arc2face import ARC2FACE
 from tests.hub import LoopbackHub
 from tests.photos import PACK, needs_faces
