@@ -25,7 +25,7 @@ JOBS = {
 }  # fmt: skip
 DOORS = {
     "peft": {"model/lora.py"},
-    "accelerate": {"jobs/training/launched.py"},
+    "accelerate": {"jobs/training/launched.py", "model/offload.py"},
     "insightface": {"identity/faces.py"},
     "huggingface_hub": {
         "hub/cache.py",

@@ -4,15 +4,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter.folder import Adapter
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.model import attention_digest, describe, encoder_digest
+from piu_lora.model import adapter_layers, attention_digest, describe, encoder_digest, lossy_weights
+from piu_lora.model.attention import has_fused_projections
 from piu_lora.model.factors import COMPONENTS, component
 
-__all__ = ["check_weights", "component_model", "require_base"]
+__all__ = ["check_weights", "component_model", "require_base", "require_unfused"]
 
 _log = logging.getLogger("piu_lora")
 
@@ -47,6 +47,7 @@ def component_model(pipe: StableDiffusionPipeline, part: str) -> Any:
 def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     """Raise ``Incompatible`` unless the adapter was made for this base."""
     ref, base = adapter.receipt.base, describe(pipe)
+    require_unfused(pipe)
     _require_shapes(pipe, adapter)
     parts = {component(module) for module in adapter.change}
     wanted = {
@@ -59,17 +60,34 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     }
     for part in sorted(parts):
         what, digest = wanted[part]
-        if component_model(pipe, part).dtype == torch.bfloat16 or not digest:
-            # Weights loaded in bfloat16 have lost the digits that the digest is made of.
+        lossy = lossy_weights(component_model(pipe, part))
+        if lossy or not digest:
             _log.warning(
-                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16, "
-                "or the receipt has no digest",
+                "the %s of this base is not checked against the adapter's: %s",
                 what,
+                f"it was loaded in {lossy}, which loses digits" if lossy else "the receipt has no digest",
             )
         elif digests[part]() != digest:
             raise Incompatible(
                 f"the adapter was made for the base {ref.id!r} ({digest[:12]}); "
                 f"this base is {base.id!r}, with other {what} weights; load the adapter's base"
+            )
+
+
+def require_unfused(pipe: StableDiffusionPipeline) -> None:
+    """Raise ``Incompatible`` where an adapter would act in part only, or on top of another one for good."""
+    if has_fused_projections(component_model(pipe, "unet")):
+        raise Incompatible(
+            "the projections of this UNet are fused, and an adapter would change only some of them; "
+            "call pipe.unfuse_qkv_projections() first, and do not fuse them while an adapter is loaded"
+        )
+    for part in COMPONENTS:
+        model = component_model(pipe, part)
+        merged = {name for layer in adapter_layers(model).values() for name in layer.merged_adapters}
+        if merged:
+            raise Incompatible(
+                f"{', '.join(sorted(merged)[:3])} is fused into the {part} of this pipeline; "
+                "call pipe.unfuse_lora() first, or load the base anew"
             )
 
 

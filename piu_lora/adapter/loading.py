@@ -7,14 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.loaders.lora_base import set_adapters_for_text_encoder
+from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter.checks import check_weights, component_model, require_base
 from piu_lora.adapter.fetch import adapter_folder
 from piu_lora.adapter.folder import Adapter, diffusers_state, read_adapter
+from piu_lora.adapter.pipeline_state import capture, layer_weight_of, names_in, restore
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.model import adapter_layers, read_weights, write_weights
+from piu_lora.model.attention import has_fused_projections
 from piu_lora.model.factors import COMPONENTS, Change, component, padded
+from piu_lora.model.offload import is_offloaded, whole
 
 __all__ = [
     "active",
@@ -50,7 +53,8 @@ def load_adapter(
     together.
 
     Args:
-        pipe: a plain pipeline; adapters already loaded stay active beside the new one, with their weights.
+        pipe: a plain pipeline; adapters already loaded, of ours or of others, stay as they are beside the new
+            one: active or not, with their weights in every layer.
         adapter: a folder, a Hub id ``user/name[@revision]``, or an adapter already read.
         name: name in the pipeline; the adapter's opaque id by default.
         weight: what the change is multiplied by.
@@ -93,19 +97,19 @@ def load_adapters(
             f"{len(opened)} adapters, but {len(weights)} weights and {len(names)} names; pass one for each"
         )
     check_weights(weights, allow_negative=allow_negative)
-    before = active(pipe)
     _check_names(pipe, names)
     for adapter in opened:
         require_base(pipe, adapter)
+    before = capture(pipe)
     done: list[str] = []
     try:
         for adapter, name in zip(opened, names, strict=True):
             done.append(name)
             _load(pipe, adapter.change, name)
-        _activate(pipe, {**before, **dict(zip(names, weights, strict=True))})
+        restore(pipe, before, dict(zip(names, weights, strict=True)))
     except BaseException:
         unload(pipe, done)
-        _activate(pipe, before)
+        restore(pipe, before)
         raise
     return done
 
@@ -122,12 +126,7 @@ def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
 
 
 def _loaded(pipe: StableDiffusionPipeline) -> set[str]:
-    return set().union(*(_names(pipe, part) for part in COMPONENTS))
-
-
-def _names(pipe: StableDiffusionPipeline, part: str) -> list[str]:
-    """Adapters loaded into a component. diffusers' get_list_adapters overlooks a compiled one."""
-    return list(getattr(component_model(pipe, part), "peft_config", None) or {})
+    return set().union(*(names_in(pipe, part) for part in COMPONENTS))
 
 
 def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
@@ -135,17 +134,18 @@ def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
     # is needed.
     state = diffusers_state(_even(change) if component_model(pipe, "unet") in _SWAPPABLE else change)
     parts = {component(module) for module in change}
+    # diffusers would offload again by its own defaults, onto an accelerator.
+    owner = None if any(map(is_offloaded, pipe.components.values())) else pipe
     # By component: pipe.load_lora_weights complains of every component that an adapter leaves alone.
-    if "unet" in parts:
-        component_model(pipe, "unet").load_lora_adapter(
-            state, prefix="unet", adapter_name=name, _pipeline=pipe
-        )
-    if "text_encoder" in parts:
-        pipe.load_lora_into_text_encoder(
-            state, None, component_model(pipe, "text_encoder"), adapter_name=name, _pipeline=pipe
-        )
+    for part in sorted(parts):
+        model = component_model(pipe, part)
+        with whole(model):
+            if part == "unet":
+                model.load_lora_adapter(state, prefix="unet", adapter_name=name, _pipeline=owner)
+            else:
+                pipe.load_lora_into_text_encoder(state, None, model, adapter_name=name, _pipeline=owner)
     for part in parts:
-        if name not in _names(pipe, part):
+        if name not in names_in(pipe, part):
             raise Incompatible(
                 f"adapter {name!r} changed nothing in the {part} of this pipeline; "
                 "load the base that it was made for"
@@ -172,19 +172,17 @@ def _even(change: Change) -> Change:
     return {module: padded(factors, rank) for module, factors in change.items()}
 
 
-def _activate(pipe: StableDiffusionPipeline, weights: dict[str, float]) -> None:
-    # Not pipe.set_adapters: it overlooks a compiled component.
-    for part, activate in (("unet", _set_unet), ("text_encoder", set_adapters_for_text_encoder)):
-        if part_weights := {name: weights[name] for name in weights if name in _names(pipe, part)}:
-            activate(list(part_weights), component_model(pipe, part), list(part_weights.values()))
-        # diffusers leaves every active adapter trainable.
-        for name, parameter in component_model(pipe, part).named_parameters():
-            if ".lora_" in name:
-                parameter.requires_grad_(False)
-
-
-def _set_unet(names: list[str], unet: UNet2DConditionModel, weights: list[float]) -> None:
-    unet.set_adapters(names, weights)
+def _activate(pipe: StableDiffusionPipeline, weights: Mapping[str, float]) -> None:
+    # Not pipe.set_adapters: it overlooks a compiled component, and makes every active adapter trainable.
+    before = capture(pipe)
+    for part in COMPONENTS:
+        names = [name for name in weights if name in names_in(pipe, part)]
+        for layer in adapter_layers(component_model(pipe, part)).values():
+            layer.set_adapter(names)
+            layer.enable_adapters(True)
+            for name in names:
+                layer.set_scale(name, weights[name])
+        before.freeze(pipe, part)
 
 
 @contextmanager
@@ -192,10 +190,10 @@ def mounted(pipe: StableDiffusionPipeline, change: Change) -> Iterator[None]:
     """While open, a change that is in no folder yet is active, alone; the pipeline carries no adapter before
     and after.
     """
-    name = "mounted"
+    name, before = "mounted", capture(pipe)
     try:
         _load(pipe, change, name)
-        _activate(pipe, {name: 1.0})
+        restore(pipe, before, {name: 1.0})
         yield
     finally:
         unload(pipe, [name])
@@ -204,45 +202,55 @@ def mounted(pipe: StableDiffusionPipeline, change: Change) -> Iterator[None]:
 def unload(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
     """Take adapters out again; after the last one the pipeline is as it was, without wrappers."""
     present = [name for name in names if name in _loaded(pipe)]
-    if present:
-        pipe.delete_adapters(present)
-    if present and not _loaded(pipe):
+    if not present:
+        return
+    before = capture(pipe)
+    pipe.delete_adapters(present)
+    # PEFT makes another adapter active in the place of a deleted one.
+    restore(pipe, before)
+    if not _loaded(pipe):
         pipe.unload_lora_weights()
 
 
 def active(pipe: StableDiffusionPipeline) -> dict[str, float]:
-    """The active adapters and their weights, in the order of loading.
+    """The active adapters and their weights, in the order of loading; of one whose weight differs by layer,
+    that of its first layer.
 
     Empty while adapters are switched off.
     """
     weights: dict[str, float] = {}
+    _warn_of_fused(pipe)
     for part in COMPONENTS:
-        for module in component_model(pipe, part).modules():
-            for name in (
-                getattr(module, "active_adapters", ())
-                if hasattr(module, "lora_A") and not module.disable_adapters
-                else ()
-            ):
-                if name in module.scaling:
-                    weights.setdefault(name, module.scaling[name] * module.r[name] / module.lora_alpha[name])
-    order = [name for part in COMPONENTS for name in _names(pipe, part)]
+        for layer in adapter_layers(component_model(pipe, part)).values():
+            for name in () if layer.disable_adapters else layer.active_adapters:
+                if name in getattr(layer, "lora_alpha", {}):
+                    weights.setdefault(name, layer_weight_of(layer, name))
+    order = [name for part in COMPONENTS for name in names_in(pipe, part)]
     return {name: weights[name] for name in dict.fromkeys(order) if name in weights}
+
+
+def _warn_of_fused(pipe: StableDiffusionPipeline) -> None:
+    unet = component_model(pipe, "unet")
+    if adapter_layers(unet) and has_fused_projections(unet):
+        _log.warning(
+            "the projections of this UNet are fused: what adapters change in to_k and to_v has no effect; "
+            "call pipe.unfuse_qkv_projections()"
+        )
 
 
 @contextmanager
 def adapters_disabled(pipe: StableDiffusionPipeline) -> Iterator[None]:
-    """While open, the pipeline is its bare base, bit for bit; afterwards the same adapters are active with
-    the same weights.
+    """While open, the pipeline is its bare base, bit for bit; afterwards every adapter, of ours or of others,
+    is as it was.
     """
-    before = active(pipe)
-    if before:
-        pipe.disable_lora()
+    before = capture(pipe)
+    for part in COMPONENTS:
+        for layer in adapter_layers(component_model(pipe, part)).values():
+            layer.enable_adapters(False)
     try:
         yield
     finally:
-        if before:
-            pipe.enable_lora()
-            _activate(pipe, before)
+        restore(pipe, before)
 
 
 def prepare_hotswap(pipe: StableDiffusionPipeline, rank: int) -> None:
@@ -272,7 +280,7 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
         Incompatible: made for another base, or it changes the text encoder, which diffusers cannot swap.
     """
     opened = open_adapter(adapter)
-    if name not in _names(pipe, "unet"):
+    if name not in names_in(pipe, "unet"):
         raise BadInput(
             f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; "
             "use load_adapter first"
@@ -304,9 +312,15 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
             f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; "
             "call prepare_hotswap(pipe, rank) before the first load"
         )
-    before = active(pipe)
+    before, weights = capture(pipe), read_weights(component_model(pipe, "unet"), name)
+    weights = {key: value.clone() for key, value in weights.items()}
     state = diffusers_state(_even(opened.change))
-    component_model(pipe, "unet").load_lora_adapter(
-        state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe
-    )
-    _activate(pipe, before)
+    try:
+        component_model(pipe, "unet").load_lora_adapter(
+            state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe
+        )
+    except BaseException:
+        write_weights(component_model(pipe, "unet"), name, weights)
+        raise
+    finally:
+        restore(pipe, before)

@@ -124,6 +124,8 @@ def build(
     result = job.build_bank(
         photos, out, reader, reader.settings, settings, workers=workers, force=force, progress=bars
     )
+    from piu_lora.identity.photo_files import printable
+
     facts = {
         "path": str(out),
         "digest": result.bank.digest,
@@ -133,7 +135,8 @@ def build(
         "faces": result.faces,
         "layout": result.layout,
         "merged": result.merged,
-        "rejected": [{"photo": str(entry.photo), "reason": entry.reason} for entry in result.rejected],
+        "turned": [printable(photo) for photo in result.turned],
+        "rejected": [{"photo": printable(entry.photo), "reason": entry.reason} for entry in result.rejected],
         "doubles": [vars(pair) for pair in result.doubles],
     }
     print_result(facts, account(result), as_json)
@@ -141,11 +144,14 @@ def build(
 
 def account(build: "BankBuild") -> list[str]:
     """The build in lines for people: counts, every rejected photograph, every double."""
+    from piu_lora.identity.photo_files import printable
+
     bank, verb = build.bank, "merged" if build.merged else "double?"
     photographs = f"{build.photos} photographs ({build.faces} faces)"
     return [
         f"{len(bank)} identities, {len(bank.embeddings)} embeddings from {photographs}",
-        *(f"left out  {entry.photo}: {entry.reason}" for entry in build.rejected),
+        *(f"left out  {printable(entry.photo)}: {entry.reason}" for entry in build.rejected),
+        *(f"turned  {printable(photo)}: it was not upright" for photo in build.turned),
         *(f"{verb}  {pair.first} and {pair.second}: cosine {pair.cosine:.3f}" for pair in build.doubles),
         f"digest {bank.digest}",
     ]

@@ -123,14 +123,15 @@ def forget(
 
         # 5. Write the folder, complete or not at all; of several processes, the first one does.
         seconds = {"train": round(made - begun, 2), "evaluate": round(time.perf_counter() - made, 1)}
-        receipt = replace(_receipt(ref, request, evaluation, seconds), probe=probe, solution=solution.facts)
+        facts = {**solution.facts, **_turned(request)}
+        receipt = replace(_receipt(ref, request, evaluation, seconds), probe=probe, solution=facts)
         if workers.rank > 0:
             return ForgetResult(output.path, receipt, None)
         # An id of the bank goes before a path of that name, here as in the request: the entry must not name
         # another person.
         forgotten = Entry.joined(
             str(name) if person.subject.row is not None else identity_text(name)
-            for name, person in zip(each_identity(identity), request.people, strict=True)
+            for name, person in zip(each_identity(identity, request.bank), request.people, strict=True)
         )
         enter = _enter(ledger, forgotten, request.bank.digest)
         with (
@@ -166,6 +167,12 @@ def _check_base(session: Session, request: ErasureRequest) -> None:
         raise BadInput(
             f"the pipeline carries adapters already ({pipe.get_list_adapters()}); pass a base without any"
         )
+
+
+def _turned(request: ErasureRequest) -> dict[str, int]:
+    """Of photographs that were not upright, how many were turned."""
+    turned = sum(person.subject.turned for person in request.people)
+    return {"turned_photographs": turned} if turned else {}
 
 
 def _enter(ledger: Ledger | None, identity: str, bank_digest: str) -> Callable[[Entry], Entry]:

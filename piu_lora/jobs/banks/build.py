@@ -17,8 +17,9 @@ from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, PhotoReader, Rejected
 from piu_lora.identity.cluster import Calibration, Double, calibrate, cluster, doubles
 from piu_lora.identity.gather import settle
-from piu_lora.identity.pictures import UnusablePhoto, list_photos
+from piu_lora.identity.pictures import UnusablePhoto
 from piu_lora.jobs.banks.photo_cache import PhotoCache, Reading
+from piu_lora.jobs.banks.photo_folders import folders_of
 from piu_lora.progress import Progress, silent
 
 __all__ = ["BankBuild", "ClusterSettings", "build_bank", "calibrate_photos", "merge_doubles"]
@@ -57,6 +58,7 @@ class BankBuild:
     rejected: list[Rejected] = field(default_factory=list)
     doubles: list[Double] = field(default_factory=list)
     merged: bool = False
+    turned: list[Path] = field(default_factory=list)
 
 
 def build_bank(
@@ -88,7 +90,7 @@ def build_bank(
     """
     target = Path(out)
     refuse_existing(target, force=force)
-    folders = _folders(Path(photos))
+    folders, passed_over = folders_of(Path(photos))
     cache = target.with_name(f".{target.name}.photos")
     with disk_errors(f"the bank {str(target)!r}"):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +106,10 @@ def build_bank(
             else _by_folder(folders, readings, reader, settings)
         )
         build.bank.settings = {**build.bank.settings, **reader_settings}
+        build.rejected += passed_over
+        build.turned = [photo for photo, reading in readings.items() if reading.turned]
+        if build.turned:
+            build.bank.settings["turned_photographs"] = len(build.turned)
         build.doubles = doubles(build.bank, settings.double)
         if settings.merge and build.doubles:
             build.bank, build.merged = merge_doubles(build.bank, build.doubles), True
@@ -127,7 +133,7 @@ def calibrate_photos(
     Args:
         cache: what was read so far waits in this file if the work is interrupted; it is removed in the end.
     """
-    folders = _folders(Path(photos))
+    folders, _ = folders_of(Path(photos))
     with disk_errors(f"beside {str(cache.parent)!r}"):
         cache.parent.mkdir(parents=True, exist_ok=True)
         with PhotoCache.open(cache, [reader.id.sha256, reader_settings]) as known:
@@ -144,37 +150,6 @@ def calibrate_photos(
     proposal = calibrate(torch.stack(faces), None if "" in folders else torch.tensor(labels))
     cache.unlink(missing_ok=True)
     return proposal
-
-
-def _folders(root: Path) -> dict[str, list[Path]]:
-    """Photographs by identity; under the empty name for a flat folder."""
-    if not root.is_dir():
-        raise BadInput(f"{str(root)!r} is not a folder of photographs")
-    loose = list_photos(root)
-    groups = {
-        folder.name: _all_photos(folder)
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
-    for name, photographs in groups.items():
-        if not photographs:
-            _log.warning("the folder %r holds no photographs", name)
-    groups = {name: photographs for name, photographs in groups.items() if photographs}
-    if loose and groups:
-        raise BadInput(
-            f"{str(root)!r} holds photographs ({loose[0].name}) "
-            f"beside folders of photographs ({next(iter(groups))}); "
-            "give every identity a folder, or put all photographs into one"
-        )
-    if not loose and not groups:
-        raise BadInput(f"{str(root)!r} holds no photographs, neither in it nor in its folders")
-    return {"": loose} if loose else groups
-
-
-def _all_photos(folder: Path) -> list[Path]:
-    """The photographs of one identity, in sub-folders too."""
-    below = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [*list_photos(folder), *(photo for folder_below in below for photo in _all_photos(folder_below))]
 
 
 def _read_all(
@@ -224,7 +199,9 @@ def _digest(photo: Path) -> str:
 
 def _read(reader: PhotoReader, photo: Path) -> Reading:
     try:
-        return Reading(torch.stack([face.embedding for face in reader.read(photo)]))
+        faces = reader.read(photo)
+        turned = max(getattr(face, "turned", 0) for face in faces)
+        return Reading(torch.stack([face.embedding for face in faces]), turned=turned)
     except UnusablePhoto as error:
         return Reading(reason=error.reason)
 

@@ -106,6 +106,11 @@ def _read(folder: Path) -> _Arrays:
                 "pass the folder of the official data, or of the data set"
             )
     arrays = _Arrays(**{kind: _load(path) for kind, path in found.items() if path is not None})
+    if arrays.embeddings.dtype.kind != "f":
+        raise BadInput(
+            f"embeddings in {str(folder)!r} are {arrays.embeddings.dtype}, not real numbers: what is rounded "
+            "has lost its direction; save them as float32"
+        )
     if arrays.embeddings.ndim != 2 or arrays.labels.shape != arrays.embeddings.shape[:1]:
         raise BadInput(
             f"embeddings of shape {arrays.embeddings.shape} "

@@ -22,6 +22,7 @@ from piu_lora.identity import (
     ResolvedIdentity,
     centroid,
     choose_anchor,
+    read_list,
     resolve_identity,
     split_embeddings,
     split_identities,
@@ -151,7 +152,7 @@ def bank_for(
     """
     if isinstance(bank, IdentityBank):
         return bank
-    family = family_of(base) if bank is None else FAMILIES.get(str(bank))
+    family = family_of(base) if bank is None else FAMILIES.get(str(bank).lower())
     if family is not None and family.companions is not None:
         return family.companions.bank()
     if bank is None:
@@ -163,20 +164,21 @@ def _name(base: str | Path | StableDiffusionPipeline) -> str:
     return describe(base).id if isinstance(base, StableDiffusionPipeline) else str(base)
 
 
-def each_identity(identity: Identities) -> list[str | Path]:
+def each_identity(identity: Identities, bank: IdentityBank | None = None) -> list[str | Path]:
     """The people meant, one by one.
 
     Args:
-        identity: one, several, or a .txt file that names one a line (empty lines and those that begin with
-            ``#`` do not count).
+        identity: one, several, or a .txt file that names one a line (``read_list``).
+        bank: whose ids go before files of the same name beside a list.
 
     Raises:
         BadInput: nobody, or somebody twice; a list that cannot be read.
     """
     if isinstance(identity, str | Path):
-        people: list[str | Path] = _listed(Path(identity)) if str(identity).endswith(".txt") else [identity]
+        is_list = Path(identity).suffix.lower() == ".txt"
+        people: list[str | Path] = list(read_list(Path(identity), bank or ())) if is_list else [identity]
     else:
-        people = [person for entry in identity for person in each_identity(entry)]
+        people = [person for entry in identity for person in each_identity(entry, bank)]
     if not people:
         raise BadInput(
             f"{identity!r} names nobody; pass an identity for each person, or a .txt file with one a line"
@@ -184,17 +186,6 @@ def each_identity(identity: Identities) -> list[str | Path]:
     if len(set(map(str, people))) < len(people):
         raise BadInput("somebody is named twice; name each person once")
     return people
-
-
-def _listed(path: Path) -> list[str | Path]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"cannot read the list of people {str(path)!r}: {error}; "
-            "expected a text file with one identity a line"
-        ) from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def open_request(
@@ -212,7 +203,9 @@ def open_request(
     """
     if reader is not None:
         bank.recognizer.require(reader.id, "the bank", "the face reader")
-    subjects = [resolve_identity(each, bank, reader, config.faces.linked) for each in each_identity(identity)]
+    subjects = [
+        resolve_identity(each, bank, reader, config.faces.linked) for each in each_identity(identity, bank)
+    ]
     generator = torch.Generator().manual_seed(config.seed)
     others = _others(subjects, bank, config.split.same_person)
     first, *more = subjects
