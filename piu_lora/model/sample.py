@@ -34,7 +34,7 @@ def generate(
     Returns:
         (n, 3, h, w) float32 RGB in [0, 1], on the CPU.
     """
-    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
+    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings)
     empty = encode_empty(pipe.text_encoder, pipe.tokenizer)
     pictures = []
     for start in range(0, len(seeds), batch):
