@@ -97,8 +97,11 @@ def _opened(path: Path) -> Iterator[None]:
 
 
 def _array(path: Path, name: str) -> torch.Tensor:
-    # Mapped: a wrong shape or type of a huge file is found before it is read.
-    content = np.load(path, allow_pickle=False, mmap_mode="r")
+    try:
+        # Mapped: a wrong shape or type of a huge file is found before it is read.
+        content = np.load(path, allow_pickle=False, mmap_mode="r")
+    except ValueError:  # objects cannot be mapped; what is said of them is better without
+        content = np.load(path, allow_pickle=False)
     if isinstance(content, np.lib.npyio.NpzFile):
         with content:
             content = content[_choice(list(content.files), name, path)]
@@ -134,8 +137,10 @@ def _choice(names: list[str], name: str, path: Path) -> str:
         return name or names[0]
     if "embeddings" in names:
         return "embeddings"
-    held = f"{len(names)} arrays ({', '.join(sorted(names)[:6])})" if names else "no array"
-    raise BadInput(f"{str(path)!r} holds {held}; expected one of embeddings, or name it: {path.name}:NAME")
+    raise BadInput(
+        f"{str(path)!r} holds {len(names)} tensors; expected one of embeddings, or its name as "
+        f"{path.name}:NAME ({', '.join(sorted(names)[:6])})"
+    )
 
 
 def _of_usual_length(values: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ def read_list(path: Path, ids: Container[str] = ()) -> list[str]:
     Raises:
         BadInput: no such file, too large, or no text.
     """
-    lines = (_entry(line) for line in _text(path).splitlines())
+    lines = (_entry(line, path.parent) for line in _text(path).splitlines())
     return [_located(line, path.parent, ids) for line in lines if line]
 
 
@@ -53,12 +53,12 @@ def _encoding(content: bytes) -> str:
     return "utf-8-sig"
 
 
-def _entry(line: str) -> str:
+def _entry(line: str, folder: Path) -> str:
     """A line without comment, quotes and what cannot be seen."""
     line = line.strip(_INVISIBLE)
     if line.startswith("#"):
         return ""
-    if " #" in line and not Path(line).exists():
+    if " #" in line and not Path(line).exists() and not (folder / line).exists():
         line = line.partition(" #")[0].strip(_INVISIBLE)
     if len(line) > 1 and _QUOTES.get(line[0]) == line[-1]:
         line = line[1:-1].strip(_INVISIBLE)

@@ -140,6 +140,7 @@ def _reason(entry: Path) -> str:
 @cache
 def readable_formats() -> tuple[str, ...]:
     """The formats that Pillow reads by itself, and HEIF where pillow-heif is installed."""
+    Image.preinit()
     Image.init()
     try:
         from pillow_heif import register_heif_opener
@@ -147,7 +148,7 @@ def readable_formats() -> tuple[str, ...]:
         pass
     else:
         register_heif_opener()
-    return tuple(sorted(Image.OPEN.keys() - _NOT_READ))
+    return tuple(name for name in Image.ID if name not in _NOT_READ)  # the common ones first
 
 
 @cache

@@ -60,7 +60,7 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
         raise UnusablePhoto(path, "no permission to read it") from None
     except (FileNotFoundError, NotADirectoryError):
         raise UnusablePhoto(path, "no such file") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError) as error:
+    except Exception as error:  # whatever a decoder makes of a stranger's bytes
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnusablePhoto(
             path, "truncated" if "truncated" in cause.lower() else f"damaged ({cause})"

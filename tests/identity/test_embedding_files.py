@@ -82,7 +82,7 @@ def test_one_of_several_arrays_by_name(bank: IdentityBank, tmp_path: Path, kind:
     else:
         save_file({name: torch.from_numpy(rows) for name, rows in content.items()}, path)
     assert torch.equal(resolve_identity(f"{path}:mine", bank, None).embeddings, UNIT)
-    with pytest.raises(BadInput, match=rf"2 arrays \(labels, mine\).*e\.{kind}:NAME"):
+    with pytest.raises(BadInput, match=rf"2 tensors.*e\.{kind}:NAME \(labels, mine\)"):
         resolve_identity(path, bank, None)
     with pytest.raises(BadInput, match=r"holds no 'other', only labels, mine"):
         resolve_identity(f"{path}:other", bank, None)
@@ -113,7 +113,7 @@ def test_tensors_of_other_precision(bank: IdentityBank, tmp_path: Path, dtype: t
         ("e.pt", "a PyTorch file"),
         ("e.CSV", "a table"),
         ("e.pkl", "a pickle, which is never opened"),
-        ("e.mat", "MATLAB"),
+        ("e.mat", "a file of MATLAB or HDF5"),
         ("e.json", "a JSON file"),
     ],
 )
