@@ -18,6 +18,7 @@ import safetensors
 import torch
 
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.foreign import require_regular
 from piu_lora.identity.bank_header import FORMAT, BankHeader
 from piu_lora.identity.embedding import normalize
 from piu_lora.tensors import save_tensors
@@ -269,7 +270,7 @@ class IdentityBank:
             BadInput: missing, truncated or foreign file, NaN, zero vectors, duplicated ids.
         """
         try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
+            with safetensors.safe_open(str(require_regular(Path(path))), framework="pt") as file:
                 header = file.metadata() or {}
                 missing = {"embeddings", "labels", "ids"} - set(file.keys())
                 if header.get("format") != FORMAT or missing:

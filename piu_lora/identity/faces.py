@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from piu_lora.errors import BadInput, EnvironmentProblem
+from piu_lora.foreign import require_regular
 from piu_lora.identity.bank import RecognizerId
 from piu_lora.identity.pictures import UnusablePhoto, read_picture
 
@@ -224,7 +225,7 @@ def _models(pack: Path, wanted: str | None) -> tuple[Path, Path]:
     if not files:
         hint = f"it is nested: pass {str(nested[0].parent)!r}" if nested else _HELP
         raise EnvironmentProblem(f"the face pack {str(pack)!r} holds no .onnx file; {hint}")
-    kinds = {file: _kind(file) for file in files}
+    kinds = {file: _kind(require_regular(file)) for file in files}
     detectors = [file for file, kind in kinds.items() if kind == "detection"]
     recognizers = [file for file, kind in kinds.items() if kind == "recognition"]
     if not detectors or not recognizers:

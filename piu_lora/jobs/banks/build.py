@@ -14,6 +14,7 @@ import torch
 
 from piu_lora.adapter import claimed, disk_errors, refuse_existing
 from piu_lora.errors import BadInput
+from piu_lora.foreign import opened
 from piu_lora.identity import IdentityBank, PhotoReader, Rejected
 from piu_lora.identity.cluster import Calibration, Double, calibrate, cluster, doubles
 from piu_lora.identity.gather import settle
@@ -216,9 +217,9 @@ def _read_batch(
 
 def _digest(photo: Path) -> str:
     try:
-        with photo.open("rb") as file:
+        with opened(photo) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, BadInput):
         return ""  # the reader says why
 
 

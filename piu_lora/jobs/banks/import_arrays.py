@@ -12,6 +12,7 @@ import torch
 
 from piu_lora.adapter import disk_errors, refuse_existing
 from piu_lora.errors import BadInput
+from piu_lora.foreign import require_regular
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 
 __all__ = ["import_bank"]
@@ -130,7 +131,7 @@ def _check_rows(arrays: _Arrays, kept: npt.NDArray[Any]) -> None:
 
 def _load(path: Path) -> npt.NDArray[Any]:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(require_regular(path), allow_pickle=False)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise BadInput(
             f"{str(path)!r} cannot be read as a NumPy array: {error}; pickled arrays are never opened"

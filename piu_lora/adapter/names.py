@@ -1,0 +1,35 @@
+"""The files of an adapter folder, and no others: whatever a receipt from elsewhere lists has one of these
+names.
+"""
+
+import re
+
+from piu_lora.foreign import is_plain
+
+__all__ = [
+    "CARD_FILE",
+    "DIFFUSERS_FILE",
+    "PEFT_CONFIG",
+    "PEFT_FILE",
+    "RECEIPT_FILE",
+    "REPORT_FOLDER",
+    "is_adapter_file",
+]
+
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+PEFT_FILE = "adapter_model.safetensors"
+PEFT_CONFIG = "adapter_config.json"
+RECEIPT_FILE = "forget.json"
+CARD_FILE = "README.md"
+REPORT_FOLDER = "report"
+_FILES = {
+    CARD_FILE,
+    DIFFUSERS_FILE,
+    *(f"{folder}{name}" for folder in ("", "text_encoder/") for name in (PEFT_FILE, PEFT_CONFIG)),
+}
+_REPORT = re.compile(rf"{REPORT_FOLDER}/\w+\.(json|md|png)", re.ASCII)
+
+
+def is_adapter_file(name: str) -> bool:
+    """Whether a receipt may list a file of this name."""
+    return name in _FILES or (is_plain(name, 1) and _REPORT.fullmatch(name) is not None)
