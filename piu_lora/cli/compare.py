@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from piu_lora import interrupts
 from piu_lora.cli.options import Bank, Base, Device, Json, Pack, SecondBank, SecondPack, Settings
 from piu_lora.cli.output import Document, bars, print_result
-from piu_lora.cli.terminal import INTERRUPTED
 
 __all__ = ["command"]
 
@@ -81,8 +81,8 @@ def command(
             progress=bars,
         )
     except KeyboardInterrupt:
-        typer.echo("interrupted; repeat the command to go on", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        interrupts.advise("repeat the command to go on")
+        raise
     facts = {
         "rows": [asdict(row) for row in result.rows],
         "differences": [asdict(difference) for difference in result.differences],

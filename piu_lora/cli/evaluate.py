@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from piu_lora import interrupts
 from piu_lora.cli.options import (
     AdapterArgument,
     Bank,
@@ -25,7 +26,7 @@ from piu_lora.cli.options import (
 )
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import evaluation_parts
-from piu_lora.cli.terminal import INTERRUPTED, check_junit, judged
+from piu_lora.cli.terminal import check_junit, judged
 
 __all__ = ["command"]
 
@@ -103,10 +104,8 @@ def command(
             progress=bars,
         )
     except KeyboardInterrupt:
-        typer.echo(
-            f"interrupted; {'repeat the command to go on' if out else 'with --out, it would go on'}", err=True
-        )
-        raise typer.Exit(INTERRUPTED) from None
+        interrupts.advise("repeat the command to go on" if out else "with --out, it would go on")
+        raise
     print_result(
         assessment.document,
         [*evaluation_parts(assessment.figures), *(f"wrote {path}" for path in assessment.files)],

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from piu_lora import interrupts
 from piu_lora.cli.options import Bank, Base, Device, Force, Identities, Json, LedgerFile, Pack, Settings
 from piu_lora.cli.output import Part, bars, print_result
 from piu_lora.cli.tables import evaluation_parts
-from piu_lora.cli.terminal import INTERRUPTED, opened_ledger
+from piu_lora.cli.terminal import opened_ledger
 
 __all__ = ["command"]
 
@@ -67,9 +68,8 @@ def command(
                 progress=bars,
             )
     except KeyboardInterrupt:
-        if is_main():
-            typer.echo("interrupted; repeat the command with --resume to go on", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        interrupts.advise("repeat the command with --resume to go on")
+        raise
     if not is_main():
         return
     receipt = result.receipt
