@@ -8,12 +8,14 @@ from piu_lora.foreign import is_plain
 
 __all__ = [
     "CARD_FILE",
+    "CURVE_FILE",
     "DIFFUSERS_FILE",
     "PEFT_CONFIG",
     "PEFT_FILE",
     "RECEIPT_FILE",
     "REPORT_FOLDER",
     "is_adapter_file",
+    "shows_person",
 ]
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
@@ -28,6 +30,12 @@ _FILES = {
     *(f"{folder}{name}" for folder in ("", "text_encoder/") for name in (PEFT_FILE, PEFT_CONFIG)),
 }
 _REPORT = re.compile(rf"{REPORT_FOLDER}/\w+\.(json|md|png)", re.ASCII)
+CURVE_FILE = f"{REPORT_FOLDER}/loss.png"  # the only picture that shows nobody
+
+
+def shows_person(name: str) -> bool:
+    """Whether a file of an adapter folder is a picture for its owner alone."""
+    return name.startswith(f"{REPORT_FOLDER}/") and name.endswith(".png") and name != CURVE_FILE
 
 
 def is_adapter_file(name: str) -> bool:

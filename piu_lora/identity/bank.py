@@ -7,7 +7,6 @@ one id a label). Header: format, recognizer name and digest, and the settings th
 
 import difflib
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ from piu_lora.foreign import require_regular
 from piu_lora.identity.bank_header import FORMAT, BankHeader
 from piu_lora.identity.embedding import normalize
 from piu_lora.tensors import save_tensors
+from piu_lora.writing import PRIVATE, replacing
 
 __all__ = ["FORMAT", "BankRows", "IdentityBank", "RecognizerId"]
 
@@ -245,7 +245,7 @@ class IdentityBank:
         return digest.hexdigest()
 
     def save(self, path: Path | str) -> None:
-        """Write the bank to one safetensors file, by way of a temporary file in the same folder."""
+        """Write the bank to one safetensors file, for its owner alone: embeddings are biometric."""
         path = Path(path)
         tensors = {
             "embeddings": self.embeddings.contiguous(),
@@ -255,12 +255,8 @@ class IdentityBank:
         header = BankHeader(
             recognizer=self.recognizer.name, recognizer_sha256=self.recognizer.sha256, settings=self.settings
         )
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(path, mode=PRIVATE) as temporary:
             save_tensors(tensors, temporary, header.to_strings())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
