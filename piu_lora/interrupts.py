@@ -85,7 +85,12 @@ def leave() -> NoReturn:
     if os.environ.get("RANK", "0") == "0":
         word = "terminated" if _State.number == signal.SIGTERM else "interrupted"
         sys.stderr.write("; ".join(filter(None, (word, _State.advice))) + "\n")
-    raise SystemExit(128 + (_State.number or signal.SIGINT)) from None
+    if not _State.number:
+        raise SystemExit(128 + signal.SIGINT) from None
+    # At once: Python ends by SIGINT, whatever exit is asked for, when the exception passed through exec().
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(128 + _State.number)
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
@@ -105,11 +110,12 @@ def _stop_again(number: int, frame: FrameType | None) -> None:
     """
     _wait_for_it()
     error = sys.exception()
-    while error is not None:
+    for _ in range(100):  # contexts may form a circle
+        if error is None:
+            raise KeyboardInterrupt
         if isinstance(error, KeyboardInterrupt):
             return
         error = error.__context__
-    raise KeyboardInterrupt
 
 
 def _wait_for_it() -> None:
