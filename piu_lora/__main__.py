@@ -1,6 +1,6 @@
 """The ``piu-lora`` command, and ``python -m piu_lora``, which ``accelerate launch -m piu_lora`` needs."""
 
-from piu_lora import interrupts
+from piu_lora import interrupts, threads
 
 __all__ = ["main"]
 
@@ -8,6 +8,7 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point of the console script: listens to Ctrl-C before anything that takes time is imported."""
     interrupts.listen()
+    threads.wait_briefly()
     try:
         from piu_lora.cli.app import main as run_commands
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from piu_lora.jobs.doctor.finding import Finding, first_line, size
+from piu_lora.threads import usable
 
 __all__ = ["device_findings", "host_findings", "leftover_findings", "room", "torch_findings"]
 
@@ -51,8 +52,7 @@ def host_findings() -> Iterator[Finding]:
     """Threads that this process may use (a container often grants fewer than the machine has), and memory."""
     import psutil
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("Device", "cpu", "ok", f"{threads} threads")
+    yield Finding("Device", "cpu", "ok", f"{usable()} threads")
     memory = psutil.virtual_memory()
     yield Finding("Device", "memory", "ok", f"{size(memory.available)} free of {size(memory.total)}")
 
