@@ -28,6 +28,7 @@ __all__ = [
     "first_problem",
     "from_json",
     "parsed",
+    "refuse_constant",
 ]
 
 
@@ -104,18 +105,19 @@ def from_json(text: str | bytes) -> Any:
             integer of more digits than 64 bits hold.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
+        return json.loads(text, parse_constant=refuse_constant, parse_float=_finite, parse_int=_whole)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def _refuse(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """For ``json.loads(text, parse_constant=refuse_constant)``: NaN and infinity are no JSON."""
     raise ValueError(f"the value {name} is no number of JSON")
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
-    return value if math.isfinite(value) else _refuse(digits[:40])
+    return value if math.isfinite(value) else refuse_constant(digits[:40])
 
 
 def _whole(digits: str) -> int:

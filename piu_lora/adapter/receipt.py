@@ -22,7 +22,7 @@ from piu_lora.adapter.records import (
     Seconds,
     figures_of,
 )
-from piu_lora.documents import Text, first_problem, from_json
+from piu_lora.documents import Text, first_problem, from_json, refuse_constant
 from piu_lora.errors import BadInput
 
 __all__ = [
@@ -124,16 +124,17 @@ class Receipt:
                 bounds; the message quotes the value and where it stands.
         """
         try:
-            values = from_json(text)
+            values = json.loads(text, parse_constant=refuse_constant)
             if not isinstance(values, dict) or values.get("format") != FORMAT:
                 other = values.get("format") if isinstance(values, dict) else type(values).__name__
                 raise BadInput(f"{where} has format {str(other)[:60]!r}; this version reads {FORMAT!r}")
             receipt = TypeAdapter(cls).validate_python(values)
+            from_json(text)  # the numbers in values of any type; of the others, the field was named
         except BadInput:
             raise
         except ValidationError as error:
             reason = first_problem(error, "a receipt")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = str(error)[:200] or type(error).__name__
         else:
             receipt._check_names(where)

@@ -38,8 +38,9 @@ def generate(
     """
     conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
     empty = encode_empty(pipe.text_encoder, pipe.tokenizer)
-    family, pictures = stated_family(pipe.text_encoder), []
+    family = stated_family(pipe.text_encoder)
     threads = family.threads if family is not None and pipe.device.type == "cpu" else 0
+    pictures = []
     for start in range(0, len(seeds), batch):
         chunk = conditions[start : start + batch]
         noise = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
