@@ -4,6 +4,7 @@ nobody.
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from piu_lora.adapter.older_loaders import changing
 from piu_lora.adapter.receipt import BaseRef, Figure, Receipt
 from piu_lora.model import FAMILIES
 from piu_lora.model.factors import Change, component
@@ -50,7 +51,9 @@ load_adapter(pipe, "path/or/hub-id")
 ## Limits
 
 - An adapter can be left out: whoever holds the base without it generates the {forgotten} as before.
-  `piu-lora stack fuse` bakes it into the base before weights are handed to others.
+- With stock diffusers it is switched off, without a word, by any second LoRA, by `disable_lora()` and by
+  `set_adapters()`. `load_adapter` of piu-lora keeps it active; a public host fuses it into the base:
+  `piu-lora stack fuse`.
 - A negative adapter weight strengthens what the adapter removes. piu-lora refuses one unless told
   otherwise; other software does not.
 - Beside other adapters the changes add up: `piu-lora stack check` says how much they disturb each other.
@@ -78,6 +81,7 @@ def model_card(receipt: Receipt, change: Change) -> str:
 
 
 def _made(receipt: Receipt, change: Change) -> str:
+    change = changing(change)
     ranks = sorted({factors.rank for factors in change.values()})
     rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     facts = [f"Method `{receipt.method}`", f"{len(change)} layers", rank]

@@ -22,6 +22,7 @@ from piu_lora.adapter import (
     write_adapter,
 )
 from piu_lora.adapter.folder import file_digest
+from piu_lora.adapter.older_loaders import completed
 from piu_lora.adapter.records import AnchorRecord, EvaluationRecord
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
@@ -116,7 +117,7 @@ def forget(
         made = time.perf_counter()
 
         # 4. Score what will be stored, not what was computed: half precision.
-        stored = as_stored(solution.change)
+        stored = as_stored(completed(solution.change, pipe.text_encoder))
         with mounted(pipe, stored):
             evaluation = score(session, request) if evaluate and workers.rank == 0 else None
             probe = probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))

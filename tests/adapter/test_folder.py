@@ -10,9 +10,9 @@ from peft import PeftConfig, PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from piu_lora.adapter import load_adapter, read_adapter
+from piu_lora.adapter import load_adapter, read_adapter, unload
+from piu_lora.adapter.folder import PEFT_FOLDER, flat_names
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.model import detach
 from piu_lora.model.factors import state_of
 from tests.tiny import tiny_pipeline
 
@@ -49,7 +49,7 @@ def test_loaded_adapter_is_the_dense_change(pipe: StableDiffusionPipeline, adapt
     plain, wanted = forward(pipe), dense(pipe, adapter_folder)
     name = load_adapter(pipe, adapter_folder)
     loaded = forward(pipe)
-    detach(pipe.unet, name)
+    unload(pipe, [name])
     assert (wanted - plain).abs().max() > 1e-3
     assert torch.allclose(loaded, wanted, atol=1e-6)
     assert torch.equal(forward(pipe), plain)
@@ -58,30 +58,30 @@ def test_loaded_adapter_is_the_dense_change(pipe: StableDiffusionPipeline, adapt
 def test_stock_loader_and_ours_agree(pipe: StableDiffusionPipeline, adapter_folder: Path) -> None:
     name = load_adapter(pipe, adapter_folder)
     ours = forward(pipe)
-    detach(pipe.unet, name)
+    unload(pipe, [name])
     pipe.load_lora_weights(str(adapter_folder), adapter_name="stock")
     stock = forward(pipe)
-    detach(pipe.unet, "stock")
+    unload(pipe, ["stock"])
     assert torch.equal(ours, stock)
 
 
 def test_peft_pair_holds_the_same_weights(adapter_folder: Path) -> None:
-    unet = {key.removeprefix("unet."): value for key, value in load_file(adapter_folder / WEIGHTS).items()}
+    unet = flat_names(load_file(adapter_folder / WEIGHTS))
     peft = {
-        key.removeprefix("base_model.model."): value
-        for key, value in load_file(adapter_folder / "adapter_model.safetensors").items()
+        key.replace("base_model.model.", "unet."): value
+        for key, value in load_file(adapter_folder / PEFT_FOLDER / "adapter_model.safetensors").items()
     }
     assert unet.keys() == peft.keys()
     assert all(torch.equal(unet[key], peft[key]) for key in unet)
-    config = PeftConfig.from_pretrained(str(adapter_folder))
+    config = PeftConfig.from_pretrained(str(adapter_folder / PEFT_FOLDER))
     assert config.r == config.lora_alpha == 2
 
 
 def test_peft_loads_the_folder_and_agrees(pipe: StableDiffusionPipeline, adapter_folder: Path) -> None:
     name = load_adapter(pipe, adapter_folder)
     ours = forward(pipe)
-    detach(pipe.unet, name)
-    wrapped = PeftModel.from_pretrained(copy.deepcopy(pipe.unet), str(adapter_folder))
+    unload(pipe, [name])
+    wrapped = PeftModel.from_pretrained(copy.deepcopy(pipe.unet), str(adapter_folder / PEFT_FOLDER))
     generator = torch.Generator().manual_seed(1)
     latents, condition = (
         torch.randn(2, 4, 8, 8, generator=generator),
@@ -111,8 +111,8 @@ def test_loaded_adapter_is_frozen_and_joins_the_stack(
     assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
     with pytest.raises(BadInput, match="'first' is taken"):
         load_adapter(pipe, adapter_folder, name="first")
-    detach(pipe.unet, first)
-    detach(pipe.unet, second)
+    unload(pipe, [first])
+    unload(pipe, [second])
 
 
 def test_adapter_of_another_base_names_both(adapter_folder: Path, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_adapter_of_another_base_names_both(adapter_folder: Path, tmp_path: Path
     assert not other.get_list_adapters()
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, "adapter_model.safetensors", "README.md"])
+@pytest.mark.parametrize("name", [WEIGHTS, f"{PEFT_FOLDER}/adapter_model.safetensors", "README.md"])
 def test_truncated_file_is_refused(adapter_folder: Path, name: str) -> None:
     content = (adapter_folder / name).read_bytes()
     (adapter_folder / name).write_bytes(content[: len(content) // 2])

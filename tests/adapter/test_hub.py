@@ -350,7 +350,7 @@ def test_a_file_that_vanishes_while_it_is_pushed(
     real = HfApi.model_info
 
     def vanish(self: HfApi, repository: str) -> object:
-        (adapter_folder / "adapter_config.json").unlink(missing_ok=True)
+        (adapter_folder / "peft-checkpoint" / "adapter_config.json").unlink(missing_ok=True)
         return real(self, repository)
 
     monkeypatch.setattr(HfApi, "model_info", vanish)

@@ -230,10 +230,14 @@ def test_a_pull_that_fails_leaves_what_was_there(
     assert failed.code == 3
     assert not [path for path in tmp_path.iterdir() if "forgotten" in path.name]
     assert piu("pull", REPO).code == 0
-    before = {path.name: path.read_bytes() for path in (tmp_path / "forgotten").iterdir()}
+    before = _contents(tmp_path / "forgotten")
     writer.fail("", status=503, times=None)
     assert piu("pull", f"{REPO}@other", "--force").code == 3
-    assert {path.name: path.read_bytes() for path in (tmp_path / "forgotten").iterdir()} == before
+    assert _contents(tmp_path / "forgotten") == before
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 BOTH = """
