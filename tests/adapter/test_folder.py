@@ -10,8 +10,8 @@ from peft import PeftConfig, PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from piu_lora.adapter import load_adapter, read_adapter, unload
-from piu_lora.adapter.folder import PEFT_FOLDER, flat_names
+from piu_lora.adapter import load_adapter, read_adapter, read_lora, unload
+from piu_lora.adapter.folder import PEFT_FOLDER, file_digest, flat_names, peft_folder, read_header
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.model.factors import state_of
 from tests.tiny import tiny_pipeline
@@ -191,3 +191,22 @@ def test_published_copy_without_the_report_still_loads(adapter_folder: Path, tmp
     (adapter_folder / "forget.json").write_text(json.dumps(receipt))
     shutil.copytree(adapter_folder, tmp_path / "copy")
     assert state_of(read_adapter(tmp_path / "copy").change)
+
+
+def test_a_folder_with_both_files_side_by_side_is_read(adapter_folder: Path) -> None:
+    """As every release before peft-checkpoint wrote it, with the keys of that time."""
+    change = read_adapter(adapter_folder).change
+    for path in (adapter_folder / PEFT_FOLDER).iterdir():
+        path.rename(adapter_folder / path.name)
+    (adapter_folder / PEFT_FOLDER).rmdir()
+    header = {"lora_adapter_metadata": read_header(adapter_folder / WEIGHTS)["lora_adapter_metadata"]}
+    save_file(state_of(change), adapter_folder / WEIGHTS, header)
+    receipt = json.loads((adapter_folder / "forget.json").read_text())
+    receipt["files"] = {
+        path.name: file_digest(path) for path in adapter_folder.iterdir() if path.name != "forget.json"
+    }
+    (adapter_folder / "forget.json").write_text(json.dumps(receipt))
+    read = read_adapter(adapter_folder).change
+    assert read.keys() == change.keys()
+    assert all(torch.equal(read[module].up, change[module].up) for module in change)
+    assert read_lora(peft_folder(adapter_folder) / "adapter_model.safetensors").change.keys() == change.keys()
