@@ -4,7 +4,6 @@ nobody.
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from piu_lora.adapter.older_loaders import changing
 from piu_lora.adapter.receipt import BaseRef, Figure, Receipt
 from piu_lora.model import FAMILIES
 from piu_lora.model.factors import Change, component
@@ -81,7 +80,6 @@ def model_card(receipt: Receipt, change: Change) -> str:
 
 
 def _made(receipt: Receipt, change: Change) -> str:
-    change = changing(change)
     ranks = sorted({factors.rank for factors in change.values()})
     rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     facts = [f"Method `{receipt.method}`", f"{len(change)} layers", rank]

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,7 +15,7 @@ import safetensors
 import torch
 
 from piu_lora.adapter.card import model_card
-from piu_lora.adapter.older_loaders import evened, trimmed
+from piu_lora.adapter.older_loaders import evened, trimmed, without_zeros, zeros_of
 from piu_lora.adapter.receipt import FORMAT, Receipt, settings_digest
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Change, Factors, change_of, component, state_of
@@ -65,11 +65,16 @@ _ENDINGS = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter folder, read and checked."""
+    """An adapter folder, read and checked.
+
+    Attributes:
+        zeros: layers that stand in the file for older loaders alone, and are no part of ``change``.
+    """
 
     path: Path
     receipt: Receipt
     change: dict[str, Factors]
+    zeros: dict[str, Factors] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -88,7 +93,8 @@ def write_adapter(
 
     Args:
         folder: an existing folder, usually a staging one.
-        change: the factors by module.
+        change: the factors by module; layers of zeros, which older loaders look up, go into the file for
+            diffusers alone.
         dtype: of the stored factors.
         describe: is given the weights file once it stands, to write what belongs to the adapter and quotes
             its digest.
@@ -98,7 +104,7 @@ def write_adapter(
     """
     stored = {module: factors.to(dtype) for module, factors in sorted(change.items())}
     change_of(state_of(stored), "the new weights")
-    even = evened(stored)
+    even, stored = evened(stored), without_zeros(stored)
     header = diffusers_header(even)
     header["piu_lora"] = json.dumps(
         {"format": FORMAT, "settings_sha256": settings_digest(receipt.base, receipt.method, receipt.settings)}
@@ -226,7 +232,8 @@ def read_adapter(folder: Path | str) -> Adapter:
     state, header = read_tensors(folder / DIFFUSERS_FILE)
     change = change_of(flat_names(state), str(folder / DIFFUSERS_FILE))
     _check_header(header, change, folder / DIFFUSERS_FILE)
-    return Adapter(folder, receipt, trimmed(change))
+    change = trimmed(change)
+    return Adapter(folder, receipt, without_zeros(change), zeros_of(change))
 
 
 def _check_file(folder: Path, name: str, digest: str) -> None:

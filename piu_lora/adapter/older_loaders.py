@@ -12,27 +12,27 @@ import torch
 
 from piu_lora.model.factors import Change, Factors, component, padded
 
-__all__ = ["changing", "completed", "evened", "trimmed"]
+__all__ = ["evened", "trimmed", "without_zeros", "zeros_for", "zeros_of"]
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 _MLP = ("fc1", "fc2")
 
 
-def completed(change: Change, text_encoder: torch.nn.Module) -> dict[str, Factors]:
-    """The same change with a zero of rank 1 for every layer of the text encoder that older loaders look up.
+def zeros_for(change: Change, text_encoder: torch.nn.Module) -> dict[str, Factors]:
+    """A zero of rank 1 for every layer of the text encoder that older loaders look up and the change lacks.
 
     Args:
-        change: by module of the pipeline; one that leaves the text encoder alone is returned as it is.
+        change: by module of the pipeline; one that leaves the text encoder alone needs none.
         text_encoder: of the base.
     """
     changed = [module for module in change if component(module) == "text_encoder"]
     wanted = (*_ATTENTION, *(_MLP if any(module.endswith(_MLP) for module in changed) else ()))
-    zeros = {
+    return {
         f"text_encoder.{name}": Factors(torch.zeros(1, layer.in_features), torch.zeros(layer.out_features, 1))
         for name, layer in text_encoder.named_modules()
-        if changed and isinstance(layer, torch.nn.Linear) and name.endswith(wanted)
+        if changed and getattr(layer, "in_features", 0) and name.endswith(wanted)
+        if f"text_encoder.{name}" not in change
     }
-    return dict(sorted({**zeros, **change}.items()))
 
 
 def evened(change: Change) -> dict[str, Factors]:
@@ -43,9 +43,16 @@ def evened(change: Change) -> dict[str, Factors]:
     return {module: padded(factors, ranks[component(module)]) for module, factors in change.items()}
 
 
-def changing(change: Change) -> Change:
-    """The layers that are no zeros, for counts that people read; all of them where every one is."""
-    return {module: factors for module, factors in change.items() if factors.up.any()} or change
+def zeros_of(change: Change) -> dict[str, Factors]:
+    """The layers that are zeros through and through; none where every layer is."""
+    zeros = {m: factors for m, factors in change.items() if not (factors.down.any() or factors.up.any())}
+    return zeros if len(zeros) < len(change) else {}
+
+
+def without_zeros(change: Change) -> dict[str, Factors]:
+    """The layers that are more than a stand-in."""
+    zeros = zeros_of(change)
+    return {module: factors for module, factors in change.items() if module not in zeros}
 
 
 def trimmed(change: Mapping[str, Factors]) -> dict[str, Factors]:

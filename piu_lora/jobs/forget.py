@@ -22,7 +22,7 @@ from piu_lora.adapter import (
     write_adapter,
 )
 from piu_lora.adapter.folder import file_digest
-from piu_lora.adapter.older_loaders import completed
+from piu_lora.adapter.older_loaders import zeros_for
 from piu_lora.adapter.records import AnchorRecord, EvaluationRecord
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
@@ -117,7 +117,7 @@ def forget(
         made = time.perf_counter()
 
         # 4. Score what will be stored, not what was computed: half precision.
-        stored = as_stored(completed(solution.change, pipe.text_encoder))
+        stored = as_stored(solution.change)
         with mounted(pipe, stored):
             evaluation = score(session, request) if evaluate and workers.rank == 0 else None
             probe = probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))
@@ -142,7 +142,8 @@ def forget(
             if history:
                 loss_curves(history, folder / "report" / "loss.png")
             describe = partial(_write_report, session, request, receipt, evaluation) if evaluation else None
-            receipt = write_adapter(folder, stored, receipt, describe=describe)
+            whole = {**stored, **zeros_for(stored, pipe.text_encoder)}
+            receipt = write_adapter(folder, whole, receipt, describe=describe)
             confirm(receipt)
     return ForgetResult(output.path, receipt, evaluation)
 

@@ -18,6 +18,7 @@ from piu_lora.adapter import (
     unload,
 )
 from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_FILE, RECEIPT_FILE, peft_folder
+from piu_lora.adapter.older_loaders import without_zeros
 from piu_lora.adapter.receipt import settings_digest
 from piu_lora.errors import BadInput, PiuLoraError
 from piu_lora.evidence import compare_probe, measure_probe
@@ -140,7 +141,7 @@ def _weights(adapter: Adapter) -> str:
         }
         if not change:
             continue
-        peft_change = read_lora(path).change
+        peft_change = without_zeros(read_lora(path).change)
         if change.keys() != peft_change.keys() or any(
             not _same(change[module], peft_change[module]) for module in change
         ):
