@@ -77,7 +77,7 @@ def test_plain_loaders_take_what_was_uploaded(
     assert not torch.equal(found, bare)
     unet = pipe.unet
     try:
-        pipe.unet = PeftModel.from_pretrained(unet, REPO)
+        pipe.unet = PeftModel.from_pretrained(unet, REPO, subfolder="peft-checkpoint")
         assert (forward(pipe) - wanted).abs().max() < 1e-6
     finally:
         pipe.unet = pipe.unet.unload()
