@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from piu_lora.evidence.report import tables, wording
 from piu_lora.evidence.report.answers import MARKS, answers_of, mood_of, verdict_word
 from piu_lora.evidence.report.document import Report
-from piu_lora.evidence.report.palette import page_variables
 from piu_lora.evidence.report.sections import Audit, Evaluation, Recognizer
 from piu_lora.groups import GROUP_WORDS
+from piu_lora.palette import page_variables
 
 if TYPE_CHECKING:
     from jinja2 import Template
