@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import zipfile
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +31,7 @@ class Routes:
         self.router.get("/static/studio.js")(script)
         self.router.get("/face/{row}.webp")(self.face)
         self.router.post("/photographs")(self.photographs)
+        self.router.delete("/photographs")(self.no_photographs)
         self.router.get("/download/{key}.zip")(self.download)
         self.router.get("/report/{key}")(self.report)
 
@@ -50,6 +52,13 @@ class Routes:
     def photographs(self, request: Request, photographs: Annotated[list[UploadFile], File()]) -> JSONResponse:
         """Photographs that are sent."""
         return JSONResponse(_keep(self._visitor(request), photographs))
+
+    def no_photographs(self, request: Request) -> JSONResponse:
+        """All photographs that were sent go."""
+        visitor = self._visitor(request)
+        shutil.rmtree(visitor.folder / "photographs", ignore_errors=True)
+        visitor.photographs.clear()
+        return JSONResponse({"words": "all photographs removed", "refused": [], "kept": 0})
 
     def download(self, key: str, request: Request) -> Response:
         """What a job has made, as one file."""

@@ -1,6 +1,6 @@
 """Evidence: evaluate and audit an adapter, read the report in place, two reports side by side."""
 
-from typing import Any
+from typing import Any, Literal
 
 import gradio
 
@@ -63,17 +63,20 @@ class EvidencePage:
         choices = [("nothing", ""), *((name, key) for key, (name, _) in visitor.reports.items())]
         return gradio.update(choices=choices, value="", visible=len(keys) > 1)
 
-    def _evaluate(self, visitor: Visitor, key: str, person: str, depth: str) -> tuple[str, Work]:
-        adapter = chosen(key)[0]
-        who = (person or "").strip()
-        work = evidence_work(self._studio.bench, visitor, adapter, who, "evaluate", quick=depth == "quick")
-        return f"evaluate {visitor.adapter(adapter).name}", work
+    def _evaluate(self, visitor: Visitor, *values: str) -> tuple[str, Work]:
+        return self._begin(visitor, "evaluate", *values)
 
-    def _audit(self, visitor: Visitor, key: str, person: str, depth: str) -> tuple[str, Work]:
-        adapter = chosen(key)[0]
-        who = (person or "").strip()
-        work = evidence_work(self._studio.bench, visitor, adapter, who, "audit", quick=depth == "quick")
-        return f"audit {visitor.adapter(adapter).name}", work
+    def _audit(self, visitor: Visitor, *values: str) -> tuple[str, Work]:
+        return self._begin(visitor, "audit", *values)
+
+    def _begin(
+        self, visitor: Visitor, kind: Literal["evaluate", "audit"], key: str, person: str, depth: str
+    ) -> tuple[str, Work]:
+        adapter, who, bench = chosen(key)[0], (person or "").strip(), self._studio.bench
+        if who:
+            bench.bank.index(who)  # refuses whatever is no id of the bank
+        work = evidence_work(bench, visitor, adapter, who, kind, quick=depth == "quick")
+        return f"{kind} {visitor.adapter(adapter).name}", work
 
     def _compare(self, request: gradio.Request, key: str) -> str:
         if not key:

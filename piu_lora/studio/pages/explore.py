@@ -52,7 +52,7 @@ class ExplorePage:
                     draw = gradio.Button("Draw", variant="primary", elem_id="explore-draw", min_width=90)
                     walk = gradio.Button("Walk", elem_id="explore-walk", min_width=90)
                     over = gradio.Button("Map", elem_id="explore-map", min_width=90)
-            with gradio.Column(scale=6, min_width=300):
+            with gradio.Column(scale=6, min_width=300, elem_classes="area"):
                 self.area = Area(studio, "explore", self._shown)
         self.negative.change(
             lambda yes: gradio.update(minimum=-1 if yes else 0), self.negative, self.strength, **quiet_event()

@@ -28,18 +28,28 @@ class ForgetPage:
                 self.source = gradio.Radio(_SOURCES, value=_SOURCES[0], label="Whom to forget")
                 with gradio.Column(visible=True) as bank:
                     self.wall = Wall(studio, "forget")
-                    self.person = gradio.Textbox(label="Person", placeholder="an id of the bank", max_lines=1)
+                    self.person = gradio.Textbox(
+                        label="Person", placeholder="an id of the bank", max_lines=1, elem_id="forget-person"
+                    )
                 with gradio.Column(visible=False) as photographs:
                     gradio.HTML(render("drop"), apply_default_css=False)
-                self.method = gradio.Dropdown([FIRST_METHOD], value=FIRST_METHOD, label="Method")
+                self.method = gradio.Dropdown(
+                    [FIRST_METHOD], value=FIRST_METHOD, label="Method", elem_id="forget-method"
+                )
                 about = gradio.HTML("", apply_default_css=False, elem_classes="about")
                 with gradio.Accordion("More settings", open=False):
                     self.seed = gradio.Number(value=42, precision=0, minimum=0, label="Seed of every draw")
                     self.evaluate = gradio.Checkbox(
                         value=True, label="Measure it afterwards, for the verdict and the figures"
                     )
+                    self.settings = gradio.Textbox(
+                        label="Other settings",
+                        placeholder="anchor.rule=nearest train.steps=200",
+                        max_lines=1,
+                        visible=studio.files,  # some name files
+                    )
                 go = gradio.Button("Forget", variant="primary", elem_id="forget-go")
-            with gradio.Column(scale=6, min_width=300):
+            with gradio.Column(scale=6, min_width=300, elem_classes="area"):
                 self.area = Area(studio, "forget", self._shown)
         self.source.change(
             lambda source: [gradio.update(visible=source == name) for name in _SOURCES],
@@ -47,7 +57,7 @@ class ForgetPage:
         )  # fmt: skip
         self.method.change(self._label, self.method, about, **quiet_event())
         self.wall.component.click(_picked, outputs=self.person, **quiet_event())
-        inputs = [self.source, self.person, self.method, self.seed, self.evaluate]
+        inputs = [self.source, self.person, self.method, self.seed, self.evaluate, self.settings]
         go.click(self.area.started(self._begin), inputs, self.area.outputs, **quiet_event())
 
     @property
@@ -76,7 +86,14 @@ class ForgetPage:
         return "" if method is None else render("about", label=method.label, paper=method.paper)
 
     def _begin(
-        self, visitor: Visitor, source: str, person: str, method: str, seed: float | None, evaluate: bool
+        self,
+        visitor: Visitor,
+        source: str,
+        person: str,
+        method: str,
+        seed: float | None,
+        evaluate: bool,
+        settings: str,
     ) -> tuple[str, Work]:
         bench = self._studio.bench
         photographs = tuple(visitor.photographs) if source == _SOURCES[1] else ()
@@ -86,9 +103,9 @@ class ForgetPage:
         if source == _SOURCES[0]:
             if not name:
                 raise BadInput("nobody is chosen yet; pick somebody from the wall")
-            if bench.ready.is_set():
-                bench.bank.index(name)  # refuses an id that the bank does not hold
-        wish = Wish(name, photographs, method, int(seed or 0), bool(evaluate))
+            bench.bank.index(name)  # refuses whatever is no id of the bank
+        pairs = tuple((settings or "").split()) if self._studio.files else ()
+        wish = Wish(name, photographs, method, int(seed or 0), bool(evaluate), pairs)
         who = name or "the person in the photographs"
         return f"forget {who} with {method}", forget_work(bench, visitor, wish)
 

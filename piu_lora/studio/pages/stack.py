@@ -33,7 +33,7 @@ class StackPage:
                 with gradio.Row():
                     merge = gradio.Button("Merge", elem_id="stack-merge", min_width=110)
                     fuse = gradio.Button("Fuse into the base", elem_id="stack-fuse", min_width=110)
-            with gradio.Column(scale=7, min_width=300):
+            with gradio.Column(scale=7, min_width=300, elem_classes="area"):
                 self.area = Area(studio, "stack", self._shown)
         check.click(
             self.area.started(self._check), self.adapters.component, self.area.outputs, **quiet_event()

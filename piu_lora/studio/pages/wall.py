@@ -9,7 +9,7 @@ from piu_lora.studio.pages.base import Studio
 
 __all__ = ["Wall"]
 
-_SHOWN = 1024  # people on a wall; others are typed
+_SHOWN = 120  # people on a wall at once; an id that is typed brings up the others
 
 
 class Wall:
@@ -32,10 +32,8 @@ class Wall:
 
     def _html(self) -> str:
         bench = self._studio.bench
-        people = bench.people[:_SHOWN] if bench.ready.is_set() else []
-        return render(
-            "wall", name=self._name, people=people, total=len(bench.people), failure=bench.failure, chosen=""
-        )
+        people = bench.people if bench.ready.is_set() else []
+        return render("wall", name=self._name, people=people, shown=_SHOWN, failure=bench.failure)
 
 
 _PICK = """

@@ -7,12 +7,33 @@
     if (target.matches(".compare input[type=range]")) {
       target.closest(".compare").style.setProperty("--cut", target.value + "%");
     } else if (target.matches("[data-filter]")) {
-      const words = target.value.trim().toLowerCase();
-      const wall = document.getElementById(target.dataset.filter);
-      for (const tile of wall.querySelectorAll(".tile"))
-        tile.hidden = words !== "" && !tile.dataset.person.toLowerCase().includes(words);
+      fill(document.getElementById(target.dataset.filter), target.value.trim().toLowerCase());
     }
   });
+
+  // A wall shows so many people at once: the first ones, or those whose ids hold the words.
+  function fill(wall, words) {
+    const ids = wall.dataset.ids.split("\n");
+    const found = [...ids.keys()].filter((row) => ids[row].toLowerCase().includes(words));
+    const shown = found.slice(0, Number(wall.dataset.shown));
+    wall.replaceChildren(...shown.map((row) => {
+      const tile = document.createElement("button");
+      tile.type = "button";
+      tile.className = "tile";
+      tile.dataset.person = ids[row];
+      tile.setAttribute("aria-pressed", "false");
+      const face = new Image(72, 72);
+      face.loading = "lazy";
+      face.alt = "";
+      face.src = "studio/face/" + row + ".webp";
+      const name = document.createElement("span");
+      name.textContent = ids[row];
+      tile.append(face, name);
+      return tile;
+    }));
+    wall.parentElement.querySelector(".many").textContent =
+      found.length === 0 ? "nobody of the bank has such an id" : shown.length + " of " + found.length + " people";
+  }
 
   document.addEventListener("click", (event) => {
     const tile = event.target.closest(".tile[data-person]");
@@ -20,6 +41,15 @@
     for (const other of tile.parentElement.querySelectorAll("[aria-pressed=true]"))
       other.setAttribute("aria-pressed", "false");
     tile.setAttribute("aria-pressed", "true");
+  });
+
+  // What was asked for comes into view on a narrow page, where it stands below the form.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[id]");
+    const page = button && /^(forget|explore|stack|evidence)-(?!cancel)/.exec(button.id);
+    if (!page) return;
+    const progress = document.getElementById(page[1] + "-progress");
+    setTimeout(() => progress && progress.scrollIntoView({ block: "nearest" }), 600);
   });
 
   // A map's points say who they are, by pointer and by keyboard.
@@ -35,27 +65,32 @@
   document.addEventListener("pointerover", tell);
   document.addEventListener("focusin", tell);
 
-  async function send(box, files) {
+  async function ask(box, options) {
     const status = box.querySelector("[role=status]");
-    const form = new FormData();
-    for (const file of files) form.append("photographs", file);
-    status.textContent = "Sending " + files.length + (files.length === 1 ? " file…" : " files…");
     try {
-      const answer = await fetch("studio/photographs", { method: "POST", body: form });
+      const answer = await fetch("studio/photographs", options);
       const told = await answer.json();
       status.textContent = told.words;
-      const list = box.querySelector(".refused");
-      list.replaceChildren(...told.refused.map((words) => {
+      box.querySelector(".refused").replaceChildren(...told.refused.map((words) => {
         const line = document.createElement("li");
         line.textContent = words;
         return line;
       }));
-      box.querySelector(".kept").textContent = told.kept ? told.kept + (told.kept === 1 ? " photograph" : " photographs") : "";
-      box.dispatchEvent(new CustomEvent("photographs", { bubbles: true, detail: told }));
+      box.querySelector(".kept").textContent = told.kept ? told.kept + " at hand" : "";
+      box.querySelector("[data-remove]").hidden = !told.kept;
     } catch (error) {
       status.textContent = "The photographs did not arrive; is the studio still running?";
     }
   }
+  function send(box, files) {
+    const form = new FormData();
+    for (const file of files) form.append("photographs", file);
+    box.querySelector("[role=status]").textContent = "sending " + files.length;
+    return ask(box, { method: "POST", body: form });
+  }
+  document.addEventListener("click", (event) => {
+    if (event.target.matches(".drop [data-remove]")) ask(event.target.closest(".drop"), { method: "DELETE" });
+  });
   document.addEventListener("change", (event) => {
     if (event.target.matches(".drop input[type=file]") && event.target.files.length) {
       send(event.target.closest(".drop"), event.target.files);

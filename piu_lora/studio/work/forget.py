@@ -28,6 +28,7 @@ class Wish:
 
     Attributes:
         person: an id of the bank; empty where photographs say who is meant.
+        settings: ``section.key=value`` pairs over the preset of base and method.
     """
 
     person: str
@@ -35,6 +36,7 @@ class Wish:
     method: str
     seed: int = 42
     evaluate: bool = True
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ def forget_work(bench: Bench, visitor: Visitor, wish: Wish) -> Callable[[Job], N
 
         with job.progress("open the base", 1):
             session = bench.session(job.progress)
-        config = ForgetConfig.preset(session.family, wish.method).updated(
-            {"method": wish.method, "seed": wish.seed}
-        )
+        preset = ForgetConfig.preset(session.family, wish.method)
+        stated = {"method": wish.method, "seed": wish.seed}
+        config = preset.updated_from_pairs(list(wish.settings)).updated(stated)
         folder = visitor.new_folder("adapter")
         folder.mkdir(mode=0o700)
 
