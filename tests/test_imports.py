@@ -15,6 +15,7 @@ FLOORS = {
     "evidence": 3,
     "model": 2,
     "identity": 1,
+    "engine": 0,
     "hub": 0,
 }
 # Floors within jobs/: a request is opened below what answers it; whole jobs stand on top.
