@@ -41,8 +41,8 @@ def folders(tmp_path: Path, address: str) -> Iterator[Path]:
 @pytest.mark.slow
 def test_the_same_cells_whoever_runs_them(
     tmp_path: Path,
-    cluster: str,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    cluster: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone, processes, ray = (cells(folder) for folder in folders(tmp_path, cluster))
