@@ -19,9 +19,8 @@ def test_it_lists_what_the_project_needs() -> None:
 
 
 @pytest.mark.slow
-def test_it_starts_and_closes_what_lies_on_its_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.alone
+def test_it_starts_and_closes_what_lies_on_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="no Gradio here (pip install '.[studio]')")
     from tests.studio.browser import running
 

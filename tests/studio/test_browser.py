@@ -15,7 +15,8 @@ from PIL import Image
 
 from tests.studio.browser import AXE, BROWSER, SCHEMES, WIDTHS, Eye, Running, needed, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# One after the other, in one browser: each goes on from where the last one stopped.
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 TABS = {"Forget": ".take", "Explore": ".strip", "Stack": ".heat", "Evidence": "iframe.report"}
 FIRST_LOOK, INTERACTIVE = 120.0, 5.0  # seconds, on two quiet cores
 WAIT = 600_000

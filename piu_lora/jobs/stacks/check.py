@@ -140,7 +140,7 @@ def check_stack(
         require_base(session.pipe, member.adapter)
     generator = torch.Generator().manual_seed(seed)
     owners = [index for index, member in enumerate(members) if member.embeddings is not None]
-    embeddings, rows = _conditions(session.bank, members, people, generator)
+    embeddings, standing_by = _conditions(session.bank, members, people, generator)
     stack = _Stack(session.pipe, members, generator)
     stacks = stacks_of(len(members))
     table = stack.changes(stack.direct or stack.behind, embeddings, stacks)
@@ -156,7 +156,7 @@ def check_stack(
         deep = stack.changes(stack.behind, embeddings[:activations], stacks)
     ids = tuple(member.adapter.id for member in members)
     interference = Interference(stacks, table, deep)
-    return StackCheck(ids, interference, tuple(owners), others, limit, own_limit, rows)
+    return StackCheck(ids, interference, tuple(owners), others, limit, own_limit, standing_by)
 
 
 def bank_changes(
