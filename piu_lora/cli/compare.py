@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.groups import Opening, grouped
-from piu_lora.cli.options import Json, SecondBank, SecondPack, Settings
+from piu_lora.cli.options import EngineName, Json, SecondBank, SecondPack, Settings
 from piu_lora.cli.output import Document, bars, print_result
 from piu_lora.cli.terminal import INTERRUPTED
 
@@ -37,7 +37,16 @@ def command(
     second: SecondPack = None,
     second_bank: SecondBank = None,
     settings: Settings = [],
-    processes: Annotated[int, typer.Option(help="Number of processes that run at once.", min=1)] = 1,
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="Number of processes that run at once; with --engine ray, 0 is all of a cluster.", min=0
+        ),
+    ] = 1,
+    engine: EngineName = "processes",
+    address: Annotated[
+        str, typer.Option(help="Address of a running Ray cluster. By default Ray is started here.")
+    ] = "",
     against: Annotated[
         str | None,
         typer.Option(
@@ -72,6 +81,8 @@ def command(
             second_bank=second_bank,
             config=config,
             processes=processes,
+            engine=engine,
+            address=address,
             against=against,
             report_only=report_only,
             progress=bars,

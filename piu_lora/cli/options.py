@@ -13,6 +13,7 @@ __all__ = [
     "Base",
     "Device",
     "Dtype",
+    "EngineName",
     "Force",
     "Identities",
     "Json",
@@ -33,6 +34,10 @@ __all__ = [
 ]
 
 Precision = Literal["fp32", "bf16", "fp16"]
+EngineName = Annotated[
+    Literal["processes", "ray"],
+    typer.Option("--engine", help="Where the work runs: processes of this machine, or a Ray cluster."),
+]
 
 Base = Annotated[
     str,
