@@ -26,7 +26,7 @@ from piu_lora.adapter import BaseRef, Receipt, change_of, write_adapter
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import IdentityBank
 from piu_lora.model import attach, attention_digest, detach, read_weights
-from tests.hub import LoopbackHub
+from tests.hub import TOKEN, LoopbackHub
 from tests.tiny import FAST, tiny_bank, tiny_pipeline
 
 
@@ -99,6 +99,22 @@ def hub(hub_cache: Path) -> Iterator[LoopbackHub]:
     errors = list(HUB.errors)
     HUB.reset()
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+    """A hub, and a token that may write to it."""
+    hub.add_token(TOKEN, "tester", write=True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long uploads meant to wait before they tried again; they no longer do wait."""
+    pauses: list[float] = []
+    monkeypatch.setattr("piu_lora.hub.upload._pause", pauses.append)
+    return pauses
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 from piu_lora.adapter.records import CompressionRecord, LayerRecord
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Change, Factors, compressed, concatenated, distance
+from piu_lora.plugins import registered_as
 
 __all__ = [
     "MERGES",
@@ -80,9 +81,7 @@ def find_merge(name: str) -> MergeMethod:
     Raises:
         BadInput: there is none; the message lists the known ones.
     """
-    if name not in MERGES:
-        raise BadInput(f"unknown merge method {name!r}; known: {', '.join(sorted(MERGES))}")
-    return MERGES[name]
+    return registered_as(name, MERGES, "merge method")
 
 
 @_merge("sum", "the exact weighted sum of the members", needs_second_moments=False)

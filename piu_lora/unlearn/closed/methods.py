@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -158,13 +159,10 @@ def _facts(edits: Sequence[Edit]) -> dict[str, object]:
     }
 
 
-@closed_form(
-    "closed-kv",
-    "closed form on keys and values",
-    "after UCE, arXiv 2308.14761, token-wise",
-    settings=ClosedConfig,
-    defaults=_DEFAULTS,
-)
+_closed = partial(closed_form, settings=ClosedConfig, defaults=_DEFAULTS)
+
+
+@_closed("closed-kv", "closed form on keys and values", "after UCE, arXiv 2308.14761, token-wise")
 def closed_kv(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """``to_k`` and ``to_v`` read the forgotten person's condition as the anchor's: one edit of the condition,
     shared by all layers.
@@ -173,13 +171,7 @@ def closed_kv(problem: Problem, context: SolveContext, config: ForgetConfig) -> 
     return Solution(change, _facts([edit]))
 
 
-@closed_form(
-    "closed-encoder",
-    "closed form on the text encoder",
-    "after MEMIT, arXiv 2210.07229",
-    settings=ClosedConfig,
-    defaults=_DEFAULTS,
-)
+@_closed("closed-encoder", "closed form on the text encoder", "after MEMIT, arXiv 2210.07229")
 def closed_encoder(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """The encoder writes the anchor's condition where it reads the forgotten person's embedding."""
     modules = encoder_modules(context.pipe.text_encoder, config.section_of(ClosedConfig).layers)
@@ -187,13 +179,7 @@ def closed_encoder(problem: Problem, context: SolveContext, config: ForgetConfig
     return Solution({module: edit.factors for module, edit in edits.items()}, _facts(list(edits.values())))
 
 
-@closed_form(
-    "closed-both",
-    "closed form on text encoder, keys and values",
-    "MEMIT and UCE",
-    settings=ClosedConfig,
-    defaults=_DEFAULTS,
-)
+@_closed("closed-both", "closed form on text encoder, keys and values", "MEMIT and UCE")
 def closed_both(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """Both, so that neither the edited encoder nor the edited UNet alone still generates the person.
 
