@@ -13,6 +13,7 @@ from piu_lora.cli.options import (
     Device,
     Eps,
     Force,
+    Histograms,
     Json,
     Linked,
     MergeDoubles,
@@ -227,9 +228,7 @@ def import_(
 @app.command("show")
 def show(
     bank: Annotated[str, typer.Argument(help="Bank file, or mini for the embedded one.")] = "mini",
-    out: Annotated[
-        Path | None, typer.Option(help="Draw the cosines as histograms into this PNG file.")
-    ] = None,
+    out: Histograms = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

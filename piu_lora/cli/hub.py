@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, DryRun, Force, Json, LedgerFile, Pack, SearchedIdentity
+from piu_lora.cli.options import Bank, DryRun, Force, Json, LedgerFile, Pack, PulledFolder, SearchedIdentity
 from piu_lora.cli.output import Document, Part, print_result
 from piu_lora.cli.terminal import opened_ledger
 
@@ -65,9 +65,7 @@ def pull(
         str,
         typer.Argument(metavar="USER/REPO[@REVISION]", help="Adapter on the Hub, at a revision if given."),
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to create. By default named after the repository.")
-    ] = None,
+    out: PulledFolder = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

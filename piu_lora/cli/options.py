@@ -23,6 +23,7 @@ __all__ = [
     "Dtype",
     "Eps",
     "Force",
+    "Histograms",
     "Identities",
     "Json",
     "Junit",
@@ -38,6 +39,7 @@ __all__ = [
     "Pack",
     "PolicyFile",
     "Public",
+    "PulledFolder",
     "QualityModel",
     "Rank",
     "RecognizerName",
@@ -173,6 +175,9 @@ Calibrate = Annotated[
     typer.Option(help="Write no bank; propose a value for --eps and draw the cosines into this PNG file."),
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Number of threads. 0 takes one for each core.")]
+Histograms = Annotated[
+    Path | None, typer.Option("--out", help="Draw the cosines as histograms into this PNG file.")
+]
 RecognizerName = Annotated[
     str | None,
     typer.Option(help="File name of the recognizer that made the embeddings, when its pack is not at hand."),
@@ -239,7 +244,7 @@ OwnLimit = Annotated[
     ),
 ]
 
-# Of `push` and `verify`.
+# Of `push`, `pull` and `verify`.
 SearchedIdentity = Annotated[
     str | None,
     typer.Option(
@@ -252,4 +257,7 @@ DryRun = Annotated[
 CheckedIdentity = Annotated[
     str | None,
     typer.Option(help="Whom the adapter forgets. With it, the figures of the receipt are measured again."),
+]
+PulledFolder = Annotated[
+    Path | None, typer.Option(help="Folder to create. By default named after the repository.")
 ]
