@@ -111,7 +111,7 @@ def _refit(
         raise BadInput("the refit merge needs the members' identities; pass them, or use the sum")
     refitted: list[dict[str, Factors]] = [{} for _ in changes]
     for module in sorted({module for change in changes for module in change}):
-        moments_of_members = [each[module] for each in moments.own]
+        moments_of_members = [moments_by_module[module] for moments_by_module in moments.own]
         total = sum(moments_of_members) + moments.retain_weight * moments.retained[module]
         total = total + moments.ridge * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
         for change, moment, target in zip(changes, moments_of_members, refitted, strict=True):

@@ -116,13 +116,13 @@ def check_parts(check: "StackCheck") -> list[Part]:
     measured, rows = check.interference, []
     for index, stack in enumerate(measured.stacks):
         harm, activations = measured.harm(index, check.bystanders), measured.activations
-        own = [
+        changes = [
             measured.condition[index, column] for column, owner in enumerate(check.owners) if owner in stack
         ]
         cells = (
             *(f"{harm[name]:.2f}" for name in ("median", "p95", "max")),
             "-" if activations is None else f"{activations[index].mean():.2f}",
-            _span(own),
+            _span(changes),
             _span(list(check.disturbed(index).values())),
             "over the limit" if check.over(index) else "",
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 
+from piu_lora.documents import Document
 from piu_lora.errors import BadInput
 from piu_lora.evidence.figures import far_name
 from piu_lora.evidence.gallery import FARS
@@ -61,7 +62,7 @@ class EvaluationLimits(Settings, section="evaluation"):
     doubles: Limit = 0.0  # at most: identities of the bank that are likely the person under another id
 
 
-class Bound(Settings):
+class Bound(Document):
     """A limit on one of an attack's figures."""
 
     key: str = Field(description="attack.figure")

@@ -93,8 +93,8 @@ class _Denoiser(nn.Module):
         empty = encode_empty(self.text_encoder, tokenizer).expand_as(condition)
         dropped = torch.rand(count, generator=generator) < 0.1
         condition = torch.where(dropped[:, None, None], empty, condition)
-        place = (torch.arange(count) + torch.rand(count, generator=generator)) / count  # stratified
-        timesteps = (place * 1000).long().clamp_max(999)
+        quantile = (torch.arange(count) + torch.rand(count, generator=generator)) / count  # stratified
+        timesteps = (quantile * 1000).long().clamp_max(999)
         noise = torch.randn(latents.shape, generator=generator)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         with torch.autocast("cpu", torch.bfloat16):

@@ -133,7 +133,7 @@ class _Setting:
             lambda module, moments: self.solve(moments, self.retained[module]),
         )
 
-    def keys_and_values(self, kept: torch.Tensor | None = None) -> tuple[dict[str, Factors], Edit]:
+    def keys_and_values(self, preserved: torch.Tensor | None = None) -> tuple[dict[str, Factors], Edit]:
         """closed-kv's layers.
 
         Args:
@@ -141,8 +141,8 @@ class _Setting:
         """
         pairs = ((self.carried(mixtures), self.carried(anchor[None])) for mixtures, anchor in self.people)
         retained = self.retained[condition_module(self.pipe)]
-        if kept is not None:
-            rows = kept.flatten(0, -2).cpu().double()
+        if preserved is not None:
+            rows = preserved.flatten(0, -2).cpu().double()
             retained = retained + rows.T @ rows / len(rows)
         edit = self.solve(condition_second_moments(pairs, self.closed.eta), retained)
         modules = kv_modules((name for name, _ in self.pipe.unet.named_modules()), self.config.lora.blocks)
