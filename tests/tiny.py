@@ -13,10 +13,10 @@ FAMILY = register(BaseFamily("tiny", "tiny", WIDTH))
 RECOGNIZER = RecognizerId("tiny", "00" * 32)
 # Settings that make a run of a second.
 FAST = (
-    "train.steps=4",
+    "train.steps=2",
     "train.batch=2",
     "train.accumulation=2",
-    "train.checkpoint_every=2",
+    "train.checkpoint_every=1",
     "lora.rank=2",
     "anchor.rule=nearest",
     "train.lr=1e-3",

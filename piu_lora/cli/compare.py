@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.groups import Opening, grouped
-from piu_lora.cli.options import Against, Json, SecondBank, SecondPack, Settings, Variants, Vary
+from piu_lora.cli.options import Against, EngineName, Json, SecondBank, SecondPack, Settings, Variants, Vary
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import markdown_parts
 from piu_lora.cli.terminal import INTERRUPTED
@@ -29,7 +29,16 @@ def command(
     second: SecondPack = None,
     second_bank: SecondBank = None,
     settings: Settings = [],
-    processes: Annotated[int, typer.Option(help="Number of processes that run at once.", min=1)] = 1,
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="Number of processes that run at once; with --engine ray, 0 is all of a cluster.", min=0
+        ),
+    ] = 1,
+    engine: EngineName = "processes",
+    address: Annotated[
+        str, typer.Option(help="Address of a running Ray cluster. By default Ray is started here.")
+    ] = "",
     against: Against = None,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Run nothing, and report on what was run before.")
@@ -59,6 +68,8 @@ def command(
             second_bank=second_bank,
             config=config,
             processes=processes,
+            engine=engine,
+            address=address,
             against=against,
             report_only=report_only,
             progress=bars,

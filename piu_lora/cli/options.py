@@ -21,6 +21,7 @@ __all__ = [
     "Device",
     "DryRun",
     "Dtype",
+    "EngineName",
     "Eps",
     "Force",
     "Histograms",
@@ -60,6 +61,10 @@ __all__ = [
 ]
 
 Precision = Literal["fp32", "bf16", "fp16"]
+EngineName = Annotated[
+    Literal["processes", "ray"],
+    typer.Option("--engine", help="Where the work runs: processes of this machine, or a Ray cluster."),
+]
 
 Base = Annotated[
     str,

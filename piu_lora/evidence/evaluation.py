@@ -12,7 +12,7 @@ from piu_lora.evidence.gallery import FARS, Gallery
 from piu_lora.evidence.measure import Measured, measure
 from piu_lora.evidence.metrics import Array
 from piu_lora.evidence.plan import Plan
-from piu_lora.evidence.quality import kid_change
+from piu_lora.evidence.quality import kid_change, mean_kernel
 from piu_lora.evidence.statistics import paired
 from piu_lora.groups import FORGET, MORE, RETAINED
 
@@ -121,11 +121,11 @@ def quality_figures(
         # Unit rows are scaled so that the kernel sees the cosine: (cos + 1)^3.
         scale = float(photographs.shape[1]) ** 0.5
         features = [scale * measured.embedded[judge.name] for measured in (before, after)]
+        reference = (scale * photographs).numpy()
+        within = mean_kernel(reference)
         figures["kid"] = {"features": f"embeddings of the {judge.name} recognizer", "times": 1000} | {
             side: _thousandfold(
-                kid_change(
-                    *(rows[places].numpy() for rows in features), reference=(scale * photographs).numpy()
-                )
+                kid_change(*(rows[places].numpy() for rows in features), reference=reference, within=within)
             )
             for side, places in sides.items()
         }

@@ -37,13 +37,14 @@ def measure_probe(
         else tuple(config.sample_size)
     )
     latents = torch.randn(SAMPLES, config.in_channels, *size, generator=generator)
+    device = pipe.device  # asked once: diffusers walks through all modules to know it
     times = torch.linspace(0, pipe.scheduler.config.num_train_timesteps - 1, SAMPLES).long()
 
     def predicted() -> torch.Tensor:
         rows = []
         # One at a time: on the real shape a batch may not fit.
         for embedding, latent, time in zip(embeddings, latents, times, strict=True):
-            condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embedding[None].to(pipe.device))
+            condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embedding[None].to(device))
             rows.append(
                 pipe.unet(latent[None].to(condition), time.to(condition.device), condition)
                 .sample.double()

@@ -67,6 +67,7 @@ def forget(
     resume: bool = False,
     ledger: Ledger | None = None,
     progress: Progress = silent,
+    preview: Callable[[Session, ErasureRequest], None] | None = None,
 ) -> ForgetResult:
     """Make an adapter that turns each identity into its anchor and leaves everybody else alone.
 
@@ -88,6 +89,8 @@ def forget(
         resume: go on with an interrupted run of the same settings.
         ledger: keeps whom the adapter forgets; without one, nothing does.
         progress: told how far the job is.
+        preview: called once before scoring, while the new adapter is active in the session's pipeline, for a
+            first look.
 
     Raises:
         PiuLoraError: with what was wrong and what to do; then there is no adapter folder.
@@ -118,6 +121,8 @@ def forget(
         # 4. Score what will be stored, not what was computed: half precision.
         stored = as_stored(solution.change)
         with mounted(pipe, stored):
+            if preview is not None and workers.rank == 0:
+                preview(session, request)
             evaluation = score(session, request) if evaluate and workers.rank == 0 else None
             probe = probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))
 

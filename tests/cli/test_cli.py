@@ -28,7 +28,8 @@ from piu_lora.model import mini
 from tests.disks import small_disk
 from tests.tiny import tiny_bank
 
-QUICK = ["--set", "train.steps=2", "--set", "train.batch=2", "--no-evaluate"]
+SETTINGS = ("train.steps=2", "train.batch=2", "train.accumulation=1")
+QUICK = [*(part for pair in SETTINGS for part in ("--set", pair)), "--no-evaluate"]
 
 
 @dataclass
@@ -96,10 +97,12 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
     small = [
         part
         for key, value in (
-            ("train.steps", 3),
+            ("train.steps", 2),
+            ("train.batch", 2),
+            ("train.accumulation", 1),
             ("evaluation.forget_images", 2),
             ("evaluation.retain_images", 2),
-            ("evaluation.nearest", 2),
+            ("evaluation.nearest", 1),
             ("evaluation.anchor_images", 1),
             ("evaluation.steps", 2),
         )
@@ -130,6 +133,8 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
         out,
         "--images",
         2,
+        "--steps",
+        4,
         "--out",
         tmp_path / "grid.png",
     )

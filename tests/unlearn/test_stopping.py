@@ -239,6 +239,7 @@ def test_distils_figure_is_the_formula_in_separate_passes(pipe, bank, fast) -> N
     assert done == pytest.approx(float(((now - before)[:, 3:] * way).sum()), rel=1e-3)
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("method", ["piu", "distil-encoder"])
 def test_the_receipt_says_when_it_stopped(method: str, pipe, bank, fast: ForgetConfig, tmp_path) -> None:
     steps = {"steps": 30, "stop_at": 1e-9, "check_every": 2, "check_samples": 4, "cooldown": 1}
