@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.hub import LoopbackHub
+from tests.hub import TOKEN, LoopbackHub
 
 # Inside the fixtures at run time: the process that hands out the tests needs neither torch nor diffusers.
 if TYPE_CHECKING:
@@ -144,6 +144,22 @@ def hub(hub_cache: Path) -> Iterator[LoopbackHub]:
     errors = list(HUB.errors)
     HUB.reset()
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+    """A hub, and a token that may write to it."""
+    hub.add_token(TOKEN, "tester", write=True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long uploads meant to wait before they tried again; they no longer do wait."""
+    pauses: list[float] = []
+    monkeypatch.setattr("piu_lora.hub.upload._pause", pauses.append)
+    return pauses
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ nobody.
 from huggingface_hub import EvalResult, ModelCardData
 
 from piu_lora.adapter.receipt import BaseRef, Figure, Receipt
+from piu_lora.groups import group_label
 from piu_lora.model import FAMILIES
 from piu_lora.model.factors import Change, component
 
@@ -120,7 +121,7 @@ def _metadata(receipt: Receipt) -> ModelCardData:
             dataset_name="identity bank",
             metric_type=f"{figure.group}_ism",
             metric_value=round(figure.after, 4),
-            metric_name=f"{figure.group} ISM after ({figure.recognizer} recognizer), "
+            metric_name=f"{group_label(figure.group)} ISM after ({figure.recognizer} recognizer), "
             f"{_interval(figure.after_interval)}",
         )
         for figure in receipt.figures()
@@ -145,7 +146,7 @@ def _interval(pair: tuple[float, float]) -> str:
 def _table(figures: list[Figure]) -> str:
     """ISM of every group, before and after, by every recognizer."""
     rows = [
-        f"| {figure.recognizer} | {figure.group} | {figure.before:.3f} | {figure.after:.3f} "
+        f"| {figure.recognizer} | {group_label(figure.group)} | {figure.before:.3f} | {figure.after:.3f} "
         f"| {_ratio(figure)} |"
         for figure in figures
     ]

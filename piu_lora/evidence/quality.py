@@ -74,10 +74,10 @@ class _Mmd:
     """The sums of kernels that the estimate, and every estimate without one picture, are made of."""
 
     def __init__(self, features: Array, reference: Array, within: float) -> None:
-        own = _kernel(features, features)
-        np.fill_diagonal(own, 0)
+        kernel = _kernel(features, features)
+        np.fill_diagonal(kernel, 0)
         self.own, self.cross, self.count = (
-            own.sum(axis=1),
+            kernel.sum(axis=1),
             _kernel(features, reference).mean(axis=1),
             len(features),
         )

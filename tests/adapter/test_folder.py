@@ -14,19 +14,13 @@ from piu_lora.adapter import load_adapter, read_adapter, read_lora, unload
 from piu_lora.adapter.folder import PEFT_FOLDER, file_digest, flat_names, peft_folder, read_header
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.model.factors import state_of
-from tests.tiny import tiny_pipeline
+from tests.tiny import predicted_noise, tiny_pipeline
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 def forward(pipe: StableDiffusionPipeline) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    latents, condition = (
-        torch.randn(2, 4, 8, 8, generator=generator),
-        torch.randn(2, 8, 32, generator=generator),
-    )
-    with torch.no_grad():
-        return pipe.unet(latents, torch.tensor([10, 700]), condition).sample
+    return predicted_noise(pipe.unet, 1, (10, 700))
 
 
 def dense(pipe: StableDiffusionPipeline, folder: Path) -> torch.Tensor:

@@ -25,6 +25,7 @@ from piu_lora.cli.app import main
 from piu_lora.evidence.report import read_report
 from piu_lora.identity import IdentityBank
 from piu_lora.model import mini
+from tests.disks import small_disk
 from tests.tiny import tiny_bank
 
 SETTINGS = ("train.steps=2", "train.batch=2", "train.accumulation=1")
@@ -264,17 +265,9 @@ def test_truncated_adapter(adapter_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
 def test_full_disk(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], check=False
-    ).returncode:
-        pytest.skip("this machine mounts no tmpfs")
-    try:
+    with small_disk(tmp_path / "small", "200k") as small:
         assert_refused(forget(small / "out"), "disk is full", code=3)
         assert not [path for path in small.iterdir() if path.name != ".out.checkpoint"]
-    finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 @pytest.mark.slow

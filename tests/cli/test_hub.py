@@ -17,15 +17,12 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from piu_lora.adapter import Entry, Ledger, read_adapter
-from piu_lora.adapter.folder import file_digest
 from piu_lora.cli.app import main
 from piu_lora.cli.messages import OptionFormatter
 from piu_lora.identity import IdentityBank
-from tests.adapter.stacks import write_random
-from tests.hub import LoopbackHub
+from tests.adapter.stacks import sign, write_random
+from tests.hub import REPO, TOKEN, LoopbackHub
 
-TOKEN = "hf_averysecrettokenthatnobodymaysee"
-REPO = "tester/forgotten"
 PERSON = "person-007"
 
 
@@ -53,30 +50,17 @@ def piu(*arguments: object) -> Result:
 
 
 @pytest.fixture
-def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoopbackHub:
-    hub.add_token(TOKEN, "tester", write=True)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr("piu_lora.hub.upload._pause", lambda _: None)
+def writer(
+    writer: LoopbackHub, pauses: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> LoopbackHub:
     monkeypatch.chdir(tmp_path)
-    return hub
+    return writer
 
 
 @pytest.fixture
 def people(bank: IdentityBank, tmp_path: Path) -> Path:
     bank.save(tmp_path / "people.bank")
     return tmp_path / "people.bank"
-
-
-def sign(folder: Path) -> None:
-    """A receipt that fits what lies in the folder now."""
-    receipt = json.loads((folder / "forget.json").read_text())
-    names = [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "forget.json"
-    ]
-    receipt["files"] = {name: file_digest(folder / name) for name in names}
-    (folder / "forget.json").write_text(json.dumps(receipt))
 
 
 def add_to_card(folder: Path, text: str) -> None:

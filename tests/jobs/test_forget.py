@@ -1,7 +1,6 @@
 import hashlib
 import os
 import signal
-import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from piu_lora.errors import BadInput, Incompatible, TrainingFailed
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.model.factors import state_of
 from piu_lora.progress import silent
+from tests.disks import small_disk
 from tests.tiny import FAST
 
 WHO = "person-003"
@@ -215,15 +215,7 @@ def test_full_disk_leaves_no_adapter(
 ) -> None:
     from piu_lora.errors import EnvironmentProblem
 
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(small)], check=False
-    ).returncode:
-        pytest.skip("this machine mounts no tmpfs")
-    try:
+    with small_disk(tmp_path / "small", "32k") as small:
         with pytest.raises(EnvironmentProblem, match="disk is full"):
             forget(WHO, pipe, small / "out", bank=bank, config=fast, progress=silent)
         assert not (small / "out").exists()
-    finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=True)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from piu_lora.adapter import (
-    BaseRef,
     Change,
     LayerError,
     Ledger,
@@ -29,7 +28,8 @@ from piu_lora.adapter.older_loaders import without_zeros
 from piu_lora.adapter.records import MemberRecord
 from piu_lora.errors import BadInput
 from piu_lora.jobs.ledger import identities_of, registered
-from piu_lora.model import DTYPES, Precision, attention_digest, describe, encoder_digest, load_base
+from piu_lora.jobs.request.session import base_reference
+from piu_lora.model import DTYPES, Precision, load_base
 
 __all__ = ["Converted", "Reshaped", "convert_adapter", "extract_adapter", "resize_adapter"]
 
@@ -203,16 +203,8 @@ def extract_adapter(
     stored, errors = compress_change(
         extracted.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype]
     )
-    info = describe(pipe)
-    ref = BaseRef(
-        info.id,
-        info.family.name,
-        attention_digest(pipe.unet),
-        info.revision,
-        encoder_digest(pipe.text_encoder),
-    )
     receipt = Receipt(
-        ref,
+        base_reference(pipe),
         "extract",
         {"rank": rank, "tolerance": tolerance, "dtype": dtype},
         evaluation={"compression": compression_facts(errors), "left_out": extracted.left_out},
