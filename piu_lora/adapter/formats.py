@@ -16,6 +16,7 @@ from diffusers.utils import (
 from diffusers.utils.state_dict_utils import StateDictType
 
 from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, flat_names, read_tensors
+from piu_lora.adapter.older_loaders import trimmed
 from piu_lora.documents import from_json
 from piu_lora.errors import BadInput
 from piu_lora.foreign import read_text, require_regular
@@ -237,7 +238,7 @@ def _scaled(
         m: f if scales[m] == 1 else Factors(f.down, (f.up.float() * scales[m]).to(f.up.dtype))
         for m, f in change.items()
     }
-    return Lora(path, baked, kind, header, [module for module in change if scales[module] != 1])
+    return Lora(path, trimmed(baked), kind, header, [module for module in change if scales[module] != 1])
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ __all__ = [
     "DIFFUSERS_FILE",
     "PEFT_CONFIG",
     "PEFT_FILE",
+    "PEFT_FOLDER",
     "RECEIPT_FILE",
     "REPORT_FOLDER",
     "is_adapter_file",
@@ -21,13 +22,21 @@ __all__ = [
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
+# Older releases of diffusers take a folder or repository with one weights file only, and pass over a path
+# that says "checkpoint".
+PEFT_FOLDER = "peft-checkpoint"
 RECEIPT_FILE = "forget.json"
 CARD_FILE = "README.md"
 REPORT_FOLDER = "report"
 _FILES = {
     CARD_FILE,
     DIFFUSERS_FILE,
-    *(f"{folder}{name}" for folder in ("", "text_encoder/") for name in (PEFT_FILE, PEFT_CONFIG)),
+    *(
+        f"{folder}{part}{name}"
+        for folder in ("", f"{PEFT_FOLDER}/")
+        for part in ("", "text_encoder/")
+        for name in (PEFT_FILE, PEFT_CONFIG)
+    ),
 }
 _REPORT = re.compile(rf"{REPORT_FOLDER}/\w+\.(json|md|png)", re.ASCII)
 CURVE_FILE = f"{REPORT_FOLDER}/loss.png"  # the only picture that shows nobody
