@@ -4,15 +4,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter.folder import Adapter
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.model import adapter_layers, attention_digest, describe, encoder_digest, lossy_weights
-from piu_lora.model.attention import has_fused_projections
+from piu_lora.model import adapter_layers, attention_digest, describe, encoder_digest
 from piu_lora.model.factors import COMPONENTS, component
 
-__all__ = ["check_weights", "component_model", "require_base", "require_unfused"]
+__all__ = ["check_weights", "component_model", "require_base"]
 
 _log = logging.getLogger("piu_lora")
 
@@ -47,7 +47,7 @@ def component_model(pipe: StableDiffusionPipeline, part: str) -> Any:
 def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     """Raise ``Incompatible`` unless the adapter was made for this base."""
     ref, base = adapter.receipt.base, describe(pipe)
-    require_unfused(pipe)
+    _require_unmerged(pipe)
     _require_shapes(pipe, adapter)
     parts = {component(module) for module in adapter.change}
     wanted = {
@@ -60,12 +60,11 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     }
     for part in sorted(parts):
         what, digest = wanted[part]
-        lossy = lossy_weights(component_model(pipe, part))
-        if lossy or not digest:
+        if _has_lost_digits(component_model(pipe, part)) or not digest:
             _log.warning(
-                "the %s of this base is not checked against the adapter's: %s",
+                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16 or in "
+                "8 bits, or the receipt has no digest",
                 what,
-                f"it was loaded in {lossy}, which loses digits" if lossy else "the receipt has no digest",
             )
         elif digests[part]() != digest:
             raise Incompatible(
@@ -74,19 +73,18 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
             )
 
 
-def require_unfused(pipe: StableDiffusionPipeline) -> None:
-    """Raise ``Incompatible`` where an adapter would act in part only, or on top of another one for good."""
-    if has_fused_projections(component_model(pipe, "unet")):
-        raise Incompatible(
-            "the projections of this UNet are fused, and an adapter would change only some of them; "
-            "call pipe.unfuse_qkv_projections() first, and do not fuse them while an adapter is loaded"
-        )
+def _has_lost_digits(model: torch.nn.Module) -> bool:
+    """Whether weights are kept in fewer digits than the digest is made of: bfloat16, or 8 bits."""
+    return any(value.dtype == torch.bfloat16 or value.element_size() == 1 for value in model.parameters())
+
+
+def _require_unmerged(pipe: StableDiffusionPipeline) -> None:
+    """The digest would take the sum for another base."""
     for part in COMPONENTS:
-        model = component_model(pipe, part)
-        merged = {name for layer in adapter_layers(model).values() for name in layer.merged_adapters}
-        if merged:
+        layers = adapter_layers(component_model(pipe, part)).values()
+        if merged := sorted({name for layer in layers for name in layer.merged_adapters}):
             raise Incompatible(
-                f"{', '.join(sorted(merged)[:3])} is fused into the {part} of this pipeline; "
+                f"{', '.join(merged[:3])} is fused into the {part} of this pipeline; "
                 "call pipe.unfuse_lora() first, or load the base anew"
             )
 

@@ -1,6 +1,5 @@
 """From a retrained UNet back to what was changed in it."""
 
-import json
 import logging
 import pickle
 from collections.abc import Mapping
@@ -12,7 +11,9 @@ from diffusers import UNet2DConditionModel
 
 from piu_lora.adapter.folder import read_tensors
 from piu_lora.adapter.lora_keys import without_wrappers
+from piu_lora.documents import from_json
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.foreign import is_plain, read_text, require_regular
 from piu_lora.model.factors import Factors
 from piu_lora.model.layout import DIFFUSION
 from piu_lora.tensors import pointer_advice
@@ -66,18 +67,17 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values()))
+        names = sorted(set(from_json(read_text(index))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{str(index)!r} is no index of shards: {str(error)[:100]}; copy it again") from error
-    strange = [name for name in names if not isinstance(name, str) or Path(name).name != name]
-    if strange:
-        raise BadInput(f"{str(index)!r} names {str(strange[0])[:80]!r}, which is no file beside it")
+    if foreign := [name for name in names if not isinstance(name, str) or not is_plain(name)]:
+        raise BadInput(f"{str(index)!r} names {str(foreign[0])[:80]!r}, which is no file beside it")
     return [index.parent / name for name in names]
 
 
 def _unpickled(path: Path) -> Mapping[str, object]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(require_regular(path), map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise BadInput(
             pointer_advice(path)

@@ -1,6 +1,5 @@
 """LoRA files of other programs, read as a change with the scale baked into ``up``."""
 
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,8 +10,11 @@ import torch
 
 from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, read_tensors
 from piu_lora.adapter.lora_keys import LoraKey, other_kind, parse_key
+from piu_lora.adapter.older_loaders import trimmed
 from piu_lora.adapter.peft_settings import require_plain, scale_of
+from piu_lora.documents import from_json
 from piu_lora.errors import BadInput
+from piu_lora.foreign import read_text, require_regular
 from piu_lora.model.factors import COMPONENTS, Change, Factors, change_of, component
 from piu_lora.tensors import pointer_advice
 
@@ -109,7 +111,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         return read_tensors(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(require_regular(path), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise BadInput(
             pointer_advice(path)
@@ -195,7 +197,7 @@ def _settings_of_header(path: Path, header: Mapping[str, str]) -> dict[str, dict
 
 def _peft_config(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        config = _json((path.parent / PEFT_CONFIG).read_text(encoding="utf-8-sig"))
+        config = _json(read_text(path.parent / PEFT_CONFIG))
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{str(path)!r} is PEFT's, but {PEFT_CONFIG} beside it cannot be read; "
@@ -219,13 +221,13 @@ def _scaled(
         m: f if scales[m] == 1 else replace(f, up=(f.up.float() * scales[m]).to(f.up.dtype))
         for m, f in change.items()
     }
-    return Lora(path, baked, kind, header, [module for module in change if scales[module] != 1])
+    return Lora(path, trimmed(baked), kind, header, [module for module in change if scales[module] != 1])
 
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = from_json(text)
+    except ValueError as error:
         raise BadInput(
             f"settings of a LoRA file are no JSON: {str(error)[:100]}; make the file again"
         ) from error

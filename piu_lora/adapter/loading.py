@@ -12,7 +12,8 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter.checks import check_weights, component_model, require_base
 from piu_lora.adapter.fetch import adapter_folder
 from piu_lora.adapter.folder import Adapter, diffusers_state, read_adapter
-from piu_lora.adapter.pipeline_state import capture, layer_weight_of, names_in, restore
+from piu_lora.adapter.layers import activate, adapter_names, base_as_before, lora_layers, restore, states
+from piu_lora.adapter.pinning import Pinning, pin, pinned, pinning_mode, unpin
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.model import adapter_layers, read_weights, write_weights
 from piu_lora.model.attention import has_fused_projections
@@ -20,7 +21,6 @@ from piu_lora.model.factors import COMPONENTS, Change, component, padded
 from piu_lora.model.offload import is_offloaded, whole
 
 __all__ = [
-    "active",
     "adapters_disabled",
     "hotswap",
     "load_adapter",
@@ -48,17 +48,20 @@ def load_adapter(
     name: str | None = None,
     weight: float = 1.0,
     allow_negative: bool = False,
+    pinned: Pinning = True,
 ) -> str:
     """Load an adapter into a pipeline with diffusers' own loader, after checking that the two belong
-    together.
+    together, and keep it active whatever is loaded or switched off later.
 
     Args:
-        pipe: a plain pipeline; adapters already loaded, of ours or of others, stay as they are beside the new
-            one: active or not, with their weights in every layer.
+        pipe: a plain pipeline; adapters already loaded stay active beside the new one, with their weights.
         adapter: a folder, a Hub id ``user/name[@revision]``, or an adapter already read.
         name: name in the pipeline; the adapter's opaque id by default.
         weight: what the change is multiplied by.
         allow_negative: a weight below 0 strengthens what the adapter removes, so it is refused otherwise.
+        pinned: the adapter stays active through ``load_lora_weights``, ``set_adapters``, ``disable_lora``,
+            ``unload_lora_weights`` and ``delete_adapters`` of this pipeline, until ``unpin``; ``refuse``
+            makes a call that would have switched it off raise ``BadInput``; False leaves it to the host.
 
     Returns:
         The name.
@@ -68,7 +71,12 @@ def load_adapter(
         Incompatible: it was made for another base.
     """
     return load_adapters(
-        pipe, [adapter], [weight], names=None if name is None else [name], allow_negative=allow_negative
+        pipe,
+        [adapter],
+        [weight],
+        names=None if name is None else [name],
+        allow_negative=allow_negative,
+        pinned=pinned,
     )[0]
 
 
@@ -79,12 +87,13 @@ def load_adapters(
     *,
     names: Sequence[str] | None = None,
     allow_negative: bool = False,
+    pinned: Pinning = True,
 ) -> list[str]:
     """Load several adapters, all active together with those loaded before; either all of them or none.
 
     Args:
         weights: one for each adapter; 1 by default.
-        names: as for ``load_adapter``.
+        names, pinned: as for ``load_adapter``.
 
     Raises:
         BadInput, Incompatible: as for ``load_adapter``; then the pipeline is as before.
@@ -97,10 +106,11 @@ def load_adapters(
             f"{len(opened)} adapters, but {len(weights)} weights and {len(names)} names; pass one for each"
         )
     check_weights(weights, allow_negative=allow_negative)
+    before = states(pipe)
     _check_names(pipe, names)
+    _check_projections(pipe)
     for adapter in opened:
         require_base(pipe, adapter)
-    before = capture(pipe)
     done: list[str] = []
     try:
         for adapter, name in zip(opened, names, strict=True):
@@ -109,9 +119,19 @@ def load_adapters(
         restore(pipe, before, dict(zip(names, weights, strict=True)))
     except BaseException:
         unload(pipe, done)
-        restore(pipe, before)
+        restore(pipe, before, {})
         raise
+    if pinned:
+        pin(pipe, done, pinned)
     return done
+
+
+def _check_projections(pipe: StableDiffusionPipeline) -> None:
+    if has_fused_projections(component_model(pipe, "unet")):
+        raise Incompatible(
+            "the projections of this UNet's attention are fused, and would pass over the adapter; call "
+            "pipe.unfuse_qkv_projections() first"
+        )
 
 
 def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
@@ -126,7 +146,7 @@ def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
 
 
 def _loaded(pipe: StableDiffusionPipeline) -> set[str]:
-    return set().union(*(names_in(pipe, part) for part in COMPONENTS))
+    return set().union(*(adapter_names(pipe, part) for part in COMPONENTS))
 
 
 def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
@@ -139,14 +159,14 @@ def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
     # By component: pipe.load_lora_weights complains of every component that an adapter leaves alone.
     for part in sorted(parts):
         model = component_model(pipe, part)
-        with whole(model):
+        with base_as_before(pipe), whole(model):
             if part == "unet":
                 model.load_lora_adapter(state, prefix="unet", adapter_name=name, _pipeline=owner)
             else:
                 pipe.load_lora_into_text_encoder(state, None, model, adapter_name=name, _pipeline=owner)
             _keep_precise(model, change, part, name)
     for part in parts:
-        if name not in names_in(pipe, part):
+        if name not in adapter_names(pipe, part):
             raise Incompatible(
                 f"adapter {name!r} changed nothing in the {part} of this pipeline; "
                 "load the base that it was made for"
@@ -170,13 +190,19 @@ def set_weights(
 ) -> None:
     """Make the adapters named, and no others, active with these weights.
 
+    Pinned adapters that are named stay pinned, at the new weight; the others are let go of.
+
     Raises:
         BadInput: an adapter that is not loaded; weights as for ``load_adapters``.
     """
     check_weights(list(weights.values()), allow_negative=allow_negative)
     if unknown := sorted(weights.keys() - _loaded(pipe)):
         raise BadInput(f"adapter {unknown[0]!r} is not loaded; loaded: {sorted(_loaded(pipe)) or 'none'}")
-    _activate(pipe, dict(weights))
+    stay = [name for name in pinned(pipe) if name in weights]
+    mode = pinning_mode(pipe)
+    unpin(pipe)
+    activate(pipe, weights)
+    pin(pipe, stay, mode)
 
 
 def _even(change: Change) -> Change:
@@ -185,28 +211,15 @@ def _even(change: Change) -> Change:
     return {module: padded(factors, rank) for module, factors in change.items()}
 
 
-def _activate(pipe: StableDiffusionPipeline, weights: Mapping[str, float]) -> None:
-    # Not pipe.set_adapters: it overlooks a compiled component, and makes every active adapter trainable.
-    before = capture(pipe)
-    for part in COMPONENTS:
-        names = [name for name in weights if name in names_in(pipe, part)]
-        for layer in adapter_layers(component_model(pipe, part)).values():
-            layer.set_adapter(names)
-            layer.enable_adapters(True)
-            for name in names:
-                layer.set_scale(name, weights[name])
-        before.freeze(pipe, part)
-
-
 @contextmanager
 def mounted(pipe: StableDiffusionPipeline, change: Change) -> Iterator[None]:
     """While open, a change that is in no folder yet is active, alone; the pipeline carries no adapter before
     and after.
     """
-    name, before = "mounted", capture(pipe)
+    name = "mounted"
     try:
         _load(pipe, change, name)
-        restore(pipe, before, {name: 1.0})
+        activate(pipe, {name: 1.0})
         yield
     finally:
         unload(pipe, [name])
@@ -215,55 +228,30 @@ def mounted(pipe: StableDiffusionPipeline, change: Change) -> Iterator[None]:
 def unload(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
     """Take adapters out again; after the last one the pipeline is as it was, without wrappers."""
     present = [name for name in names if name in _loaded(pipe)]
+    unpin(pipe, present)
     if not present:
         return
-    before = capture(pipe)
+    before = states(pipe)
     pipe.delete_adapters(present)
-    # PEFT makes another adapter active in the place of a deleted one.
-    restore(pipe, before)
+    restore(pipe, before, {})
     if not _loaded(pipe):
         pipe.unload_lora_weights()
 
 
-def active(pipe: StableDiffusionPipeline) -> dict[str, float]:
-    """The active adapters and their weights, in the order of loading; of one whose weight differs by layer,
-    that of its first layer.
-
-    Empty while adapters are switched off.
-    """
-    weights: dict[str, float] = {}
-    _warn_of_fused(pipe)
-    for part in COMPONENTS:
-        for layer in adapter_layers(component_model(pipe, part)).values():
-            for name in () if layer.disable_adapters else layer.active_adapters:
-                if name in getattr(layer, "lora_alpha", {}):
-                    weights.setdefault(name, layer_weight_of(layer, name))
-    order = [name for part in COMPONENTS for name in names_in(pipe, part)]
-    return {name: weights[name] for name in dict.fromkeys(order) if name in weights}
-
-
-def _warn_of_fused(pipe: StableDiffusionPipeline) -> None:
-    unet = component_model(pipe, "unet")
-    if adapter_layers(unet) and has_fused_projections(unet):
-        _log.warning(
-            "the projections of this UNet are fused: what adapters change in to_k and to_v has no effect; "
-            "call pipe.unfuse_qkv_projections()"
-        )
-
-
 @contextmanager
 def adapters_disabled(pipe: StableDiffusionPipeline) -> Iterator[None]:
-    """While open, the pipeline is its bare base, bit for bit; afterwards every adapter, of ours or of others,
-    is as it was.
+    """While open, the pipeline is its bare base, bit for bit, pinned adapters or not; afterwards the same
+    adapters are active with the same weights.
     """
-    before = capture(pipe)
-    for part in COMPONENTS:
-        for layer in adapter_layers(component_model(pipe, part)).values():
-            layer.enable_adapters(False)
+    layers = [layer for part in COMPONENTS for layer in lora_layers(component_model(pipe, part))]
+    before = [layer.disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
     try:
         yield
     finally:
-        restore(pipe, before)
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
 
 
 def prepare_hotswap(pipe: StableDiffusionPipeline, rank: int) -> None:
@@ -293,7 +281,7 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
         Incompatible: made for another base, or it changes the text encoder, which diffusers cannot swap.
     """
     opened = open_adapter(adapter)
-    if name not in names_in(pipe, "unet"):
+    if name not in adapter_names(pipe, "unet"):
         raise BadInput(
             f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; "
             "use load_adapter first"
@@ -325,15 +313,13 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
             f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; "
             "call prepare_hotswap(pipe, rank) before the first load"
         )
-    before, weights = capture(pipe), read_weights(component_model(pipe, "unet"), name)
-    weights = {key: value.clone() for key, value in weights.items()}
+    before, unet = states(pipe), component_model(pipe, "unet")
+    weights = {key: value.clone() for key, value in read_weights(unet, name).items()}
     state = diffusers_state(_even(opened.change))
     try:
-        component_model(pipe, "unet").load_lora_adapter(
-            state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe
-        )
+        unet.load_lora_adapter(state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe)
     except BaseException:
-        write_weights(component_model(pipe, "unet"), name, weights)
+        write_weights(unet, name, weights)
         raise
     finally:
-        restore(pipe, before)
+        restore(pipe, before, {})

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from piu_lora.adapter.folder import diffusers_header, diffusers_state, nested_name
+from piu_lora.adapter.older_loaders import evened
 from piu_lora.model.factors import Change, Factors, component, padded, state_of
 from piu_lora.tensors import save_tensors
 
@@ -18,7 +19,8 @@ __all__ = ["save_diffusers", "save_kohya"]
 
 def save_diffusers(change: Change, path: Path) -> None:
     """A file for ``pipe.load_lora_weights``."""
-    save_tensors(diffusers_state(change), path, diffusers_header(change))
+    even = evened(change)
+    save_tensors(diffusers_state(even), path, diffusers_header(even))
 
 
 def save_kohya(change: Change, path: Path, *, title: str, resolution: int = 512) -> None:
@@ -33,11 +35,8 @@ def save_kohya(change: Change, path: Path, *, title: str, resolution: int = 512)
     state: dict[str, torch.Tensor] = {}
     for module, factors in change.items():
         wide, name = padded(factors, rank), _kohya_name(module)
-        factors_by_name = state_of({name: wide})
-        state |= {
-            f"{name}.lora_down.weight": factors_by_name[f"{name}.lora_A.weight"].contiguous(),
-            f"{name}.lora_up.weight": factors_by_name[f"{name}.lora_B.weight"].contiguous(),
-        }
+        down, up = state_of({name: wide}).values()
+        state |= {f"{name}.lora_down.weight": down.contiguous(), f"{name}.lora_up.weight": up.contiguous()}
         state[f"{name}.alpha"] = torch.tensor(float(rank), dtype=factors.up.dtype)
     save_tensors(state, path, _kohya_header(state, rank, title, resolution))
 

@@ -12,6 +12,7 @@ import safetensors
 import torch
 
 from piu_lora.errors import BadInput
+from piu_lora.foreign import require_regular
 from piu_lora.identity.embedding import normalize
 from piu_lora.tensors import pointer_advice
 
@@ -63,6 +64,7 @@ def read_embeddings(path: Path, width: int, name: str = "") -> torch.Tensor:
         BadInput: unreadable, no real numbers, NaN, another shape.
     """
     with _opened(path):
+        require_regular(path)
         values = _tensor(path, name) if path.suffix.lower() == ".safetensors" else _array(path, name)
     if values.ndim == 1:
         values = values[None]

@@ -23,6 +23,7 @@ from piu_lora.identity.face_pack import check_providers, models_of
 from piu_lora.identity.photo_files import printable
 from piu_lora.identity.pictures import UnusablePhoto, read_picture
 from piu_lora.identity.second_look import SURE, TURNS, Detection, best_turn, lies, tiles, without_doubles
+from piu_lora.threads import without_spinning
 
 __all__ = ["Face", "FaceReader", "Several"]
 
@@ -71,7 +72,7 @@ class FaceReader:
         recognizer: file name of the recognizer to use, where the pack holds several.
         providers: onnxruntime execution providers, first choice first.
         several: what to do with a photograph of several faces: take the largest, refuse it, or take all.
-        threads: of a session; 0 leaves it to onnxruntime.
+        threads: of a session; 0 takes as many as torch has.
 
     Raises:
         EnvironmentProblem: there is no such pack, or it lacks a model.
@@ -279,9 +280,7 @@ def _session_options(threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = threads
-    return options
+    return without_spinning(options, threads)
 
 
 def _sha256(path: Path) -> str:

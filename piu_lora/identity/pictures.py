@@ -8,6 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from piu_lora.errors import BadInput
+from piu_lora.foreign import require_regular
 from piu_lora.identity.photo_files import PHOTO_SUFFIXES, is_heif, list_photos, readable_formats
 
 __all__ = ["PHOTO_SUFFIXES", "UnusablePhoto", "list_photos", "read_picture"]
@@ -43,15 +44,15 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
     # matter. Not in a catch_warnings block: several threads read at once, and it would leave their filters
     # behind.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UnusablePhoto(path, "not a regular file")
     try:
-        with Image.open(path, formats=readable_formats()) as picture:
+        with Image.open(require_regular(path), formats=readable_formats()) as picture:
             # A JPEG is decoded at a fraction of its size, which is all that is needed of a huge one.
             picture.draft(None, (longest, longest))
             upright = _rgb(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         raise UnusablePhoto(path, "more pixels than can be opened safely") from None
+    except BadInput:
+        raise UnusablePhoto(path, _no_file(path)) from None
     except UnidentifiedImageError:
         raise UnusablePhoto(path, _no_picture(path)) from None
     except IsADirectoryError:
@@ -71,6 +72,10 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
     if min(upright.size) < _SMALLEST:
         raise UnusablePhoto(path, f"too small or too narrow ({whole[0]} x {whole[1]} pixels)")
     return np.asarray(upright, dtype=np.uint8)
+
+
+def _no_file(path: Path) -> str:
+    return "a folder, not a picture" if path.is_dir() else "no regular file"
 
 
 def _no_picture(path: Path) -> str:
@@ -96,5 +101,5 @@ def _from_deep_grey(picture: Image.Image) -> Image.Image:
     """
     values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
     ranges = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0)
-    full = next((each for each in ranges if values.max() <= each), values.max())
+    full = next((top for top in ranges if values.max() <= top), values.max())
     return Image.fromarray((values.clip(0, full) * (255.0 / full)).round().astype(np.uint8)).convert("RGB")

@@ -19,7 +19,7 @@ from piu_lora.model.condition import (
     prompt_of,
 )
 from piu_lora.model.describe import BaseInfo, declare_family, describe, family_of
-from piu_lora.model.digest import attention_digest, encoder_digest, lossy_weights
+from piu_lora.model.digest import attention_digest, encoder_digest
 from piu_lora.model.family import (
     FAMILIES,
     BaseFamily,
@@ -80,7 +80,6 @@ __all__ = [
     "layer_inputs",
     "layer_weight",
     "load_base",
-    "lossy_weights",
     "parked",
     "prompt_of",
     "read_weights",

@@ -1,4 +1,4 @@
-"""The attention of a UNet: which kernel to train with, and whether its projections are fused."""
+"""Which attention kernel to train with."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +23,12 @@ def training_attention(unet: UNet2DConditionModel) -> Iterator[None]:
     if unet.device.type != "cpu" or unet.config.sample_size > _SMALL:
         yield
         return
-    own = unet.attn_processors
+    processors = unet.attn_processors
     unet.set_attn_processor(AttnProcessor())
     try:
         yield
     finally:
-        unet.set_attn_processor(own)
+        unet.set_attn_processor(processors)
 
 
 def has_fused_projections(unet: UNet2DConditionModel) -> bool:

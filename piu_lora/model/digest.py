@@ -9,11 +9,10 @@ from transformers import CLIPTextModel
 
 from piu_lora.model.lora import base_parameters
 
-__all__ = ["attention_digest", "encoder_digest", "lossy_weights"]
+__all__ = ["attention_digest", "encoder_digest"]
 
 # What IP-Adapters and other attention processors bring, and what fuse_qkv_projections adds.
 _FOREIGN = (".processor.", ".to_qkv.", ".to_kv.", ".to_added_qkv.")
-_EXACT = (torch.float16, torch.float32, torch.float64)
 
 
 def attention_digest(unet: UNet2DConditionModel) -> str:
@@ -31,14 +30,6 @@ def encoder_digest(text_encoder: CLIPTextModel) -> str:
     later.
     """
     return _digest((name.removeprefix("text_model."), value) for name, value in _own(text_encoder))
-
-
-def lossy_weights(model: torch.nn.Module) -> str:
-    """The types of weights that have lost the digits a digest is made of (bfloat16, eight bits); empty where
-    there are none.
-    """
-    kinds = {value.dtype for value in model.parameters() if value.ndim == 2} - set(_EXACT)
-    return ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
 
 
 def _own(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -104,7 +104,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
         "gone.jpg": "a link to nothing",
         "pipe.jpg": "not a regular file",
     }
-    with pytest.raises(UnusablePhoto, match="not a regular file"):
+    with pytest.raises(UnusablePhoto, match="no regular file"):
         read_picture(tmp_path / "pipe.jpg")
 
 
