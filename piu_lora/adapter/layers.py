@@ -6,7 +6,7 @@ for an adapter: what others have set, block by block, stays as it is.
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -124,7 +124,9 @@ def _set_scale(layer: Any, name: str, scale: float) -> None:
 
 def activate(pipe: StableDiffusionPipeline, weights: Mapping[str, float]) -> None:
     """Make these adapters, and no others, active with these weights."""
-    nothing = {key: LayerState((), {}, disabled=False) for key in states(pipe)}
+    nothing = {
+        key: replace(state, active=(), scaling={}, disabled=False) for key, state in states(pipe).items()
+    }
     restore(pipe, nothing, weights)
 
 
@@ -150,12 +152,16 @@ def _base_weights(pipe: StableDiffusionPipeline) -> Iterator[tuple[str, tuple[to
 
 
 def set_active(
-    layer: Any, names: list[str], *, disabled: bool = False, trainable: Collection[str] = ()
+    layer: Any, names: list[str], *, disabled: bool = False, trainable: Collection[str] | None = None
 ) -> None:
-    """Make adapters of one layer active, past what a pinned layer lets others do; only those named are
-    trainable after.
+    """Make adapters of one layer active, past what a pinned layer lets others do.
+
+    Args:
+        trainable: the adapters that are trainable after, and no others; by default as they were.
     """
     layer._active_adapter, layer._disable_adapters = names, disabled
+    if trainable is None:
+        return
     for factors in (layer.lora_A, layer.lora_B):
         for name, factor in factors.items():
             factor.requires_grad_(name in trainable)
