@@ -164,7 +164,7 @@ def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
                 model.load_lora_adapter(state, prefix="unet", adapter_name=name, _pipeline=owner)
             else:
                 pipe.load_lora_into_text_encoder(state, None, model, adapter_name=name, _pipeline=owner)
-            _keep_precise(model, change, part, name)
+            _settle(model, change, part, name)
     for part in parts:
         if name not in adapter_names(pipe, part):
             raise Incompatible(
@@ -173,14 +173,17 @@ def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
             )
 
 
-def _keep_precise(model: torch.nn.Module, change: Change, part: str, name: str) -> None:
-    """PEFT casts factors to the type of the base's weights, and eight bits are too few for them."""
+def _settle(model: torch.nn.Module, change: Change, part: str, name: str) -> None:
+    """PEFT leaves factors trainable, and casts them to the type of the base's weights: eight bits are too few
+    for them.
+    """
     for path, layer in adapter_layers(model).items():
         factors = change.get(f"{part}.{path}")
         if factors is None or name not in layer.lora_A:
             continue
         factors = padded(factors, len(layer.lora_A[name].weight))
         for module, value in ((layer.lora_A[name], factors.down), (layer.lora_B[name], factors.up)):
+            module.requires_grad_(False)
             if module.weight.element_size() == 1:
                 module.weight.data = value.float().to(module.weight.device)
 
