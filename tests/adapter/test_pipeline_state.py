@@ -152,7 +152,7 @@ def test_an_adapter_that_was_inactive_stays_inactive(
     styled: StableDiffusionPipeline, folders: list[Path]
 ) -> None:
     """PEFT makes another adapter active where the active one is deleted."""
-    first = load_adapter(styled, folders[1])
+    first = load_adapter(styled, folders[1], pinned=False)
     styled.set_adapters([first], [1.0])
     noise = forward(styled)
     second = load_adapter(styled, folders[0])
@@ -168,7 +168,7 @@ def test_an_adapter_that_was_switched_off_stays_off(
     styled: StableDiffusionPipeline, folders: list[Path]
 ) -> None:
     styled.disable_lora()
-    name = load_adapter(styled, folders[1])
+    name = load_adapter(styled, folders[1], pinned=False)
     assert active(styled) == {name: 1.0}
     noise = forward(styled)
     styled.enable_lora()
