@@ -51,7 +51,7 @@ def python_of(name: str, fallback: Path) -> Path:
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if entry.suffix != ".pth" and not entry.name.lower().startswith((*_OWN, "__pycache__")):
             (target / entry.name).symlink_to(entry)
-    install = ["install", "-q", "--no-deps", *RELEASES[name]]
+    install = ["install", "-q", "--no-deps", "--no-compile", *RELEASES[name]]
     command = [sys.executable, "-m", "pip", "--python", str(python), *install]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
