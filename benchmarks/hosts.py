@@ -10,7 +10,7 @@ LoRA is small and random: it stands for one that changes the style.
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,10 +172,10 @@ class Judge:
         return float((cosines >= self.threshold).float().mean())
 
 
-def measure(methods: list[str], images: int, out: Path | None) -> dict[str, Any]:
+def measure(methods: list[str], images: int, people: Sequence[int], out: Path | None) -> dict[str, Any]:
     """Fill the cells, writing each as it comes; cells of a run before are kept."""
     pipe, judge = load_base("mini"), Judge(images)
-    result: dict[str, Any] = {"images": images, "people": len(PEOPLE), "cells": {}}
+    result: dict[str, Any] = {"images": images, "people": len(people), "cells": {}}
     if out and out.exists():
         result = json.loads(out.read_text())
     cells = result["cells"]
@@ -187,13 +187,13 @@ def measure(methods: list[str], images: int, out: Path | None) -> dict[str, Any]
 
     for host, draw in DRAWS.items():
         if host not in cells.get("untouched", {}):
-            keep("untouched", host, [judge(pipe, row, draw) for row in (*PEOPLE, CONTROL)])
+            keep("untouched", host, [judge(pipe, row, draw) for row in (*people, CONTROL)])
     with TemporaryDirectory() as scratch:
         second_lora(pipe, lora := Path(scratch) / "second.safetensors")
         for method in (method for method in methods if method not in cells):
             config = ForgetConfig.preset(family_of("mini")).updated_from_pairs((f"method={method}",))
             shares: dict[str, list[list[float]]] = {}
-            for row in PEOPLE:
+            for row in people:
                 adapter = Path(scratch) / f"{method}-{row}"
                 forget(f"mini-{row:04d}", pipe, adapter, config=config, evaluate=False)
                 for host, pair in _hosts(pipe, adapter, lora, judge, row):
@@ -251,9 +251,12 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--people", type=int, default=len(PEOPLE))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    result = measure(arguments.methods.split(","), arguments.images, arguments.out)
+    result = measure(
+        arguments.methods.split(","), arguments.images, PEOPLE[: arguments.people], arguments.out
+    )
     publish(table(result), result, arguments.out, arguments.out and arguments.out.with_suffix(".md"))
 
 
