@@ -254,9 +254,8 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=len(PEOPLE))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    result = measure(
-        arguments.methods.split(","), arguments.images, PEOPLE[: arguments.people], arguments.out
-    )
+    methods, people = arguments.methods.split(","), PEOPLE[: arguments.people]
+    result = measure(methods, arguments.images, people, arguments.out)
     publish(table(result), result, arguments.out, arguments.out and arguments.out.with_suffix(".md"))
 
 
