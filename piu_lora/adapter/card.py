@@ -51,7 +51,9 @@ load_adapter(pipe, "path/or/hub-id")
 ## Limits
 
 - An adapter can be left out: whoever holds the base without it generates the {forgotten} as before.
-  `piu-lora stack fuse` bakes it into the base before weights are handed to others.
+- With stock diffusers it is switched off, without a word, by any second LoRA, by `disable_lora()` and by
+  `set_adapters()`. `load_adapter` of piu-lora keeps it active; a public host fuses it into the base:
+  `piu-lora stack fuse`.
 - A negative adapter weight strengthens what the adapter removes. piu-lora refuses one unless told
   otherwise; other software does not.
 - Beside other adapters the changes add up: `piu-lora stack check` says how much they disturb each other.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -231,19 +231,42 @@ def fuse(
     allow_negative: AllowNegative = False,
     dtype: Dtype = "fp32",
     shard: Annotated[str, typer.Option(help="Largest size of a weights file, such as 2GB.")] = "2GB",
+    layout: Annotated[
+        Literal["diffusers", "arc2face"],
+        typer.Option(
+            help="What to write: a pipeline of diffusers, or the folders arc2face and encoder that the demos "
+            "of Arc2Face and ComfyUI's nodes keep under models."
+        ),
+    ] = "diffusers",
+    bin_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--bin-encoder",
+            help="Write the text encoder as pytorch_model.bin, for hosts that look for that name.",
+        ),
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Bake adapters into the weights of a base, and write it as a complete diffusers pipeline."""
+    """Bake adapters into the weights of a base, for hosts in which an adapter could be switched off.
+
+    With `--layout arc2face`, put the two folders that are written in the place of those in `models`.
+    """
     from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.stacks.fuse import fuse_adapters
     from piu_lora.jobs.stacks.members import open_members
 
     members = open_members(adapters, weights or None, allow_negative=allow_negative)
-    receipt = fuse_adapters(members, base, out, dtype=dtype, shard=shard, force=force)
+    receipt = fuse_adapters(
+        members, base, out, dtype=dtype, shard=shard, layout=layout, pickled_encoder=bin_encoder, force=force
+    )
     people = sum(member.adapter.receipt.people for member in members if member.weight)
     made = f"{len(members)} adapters for {people_text(people)} fused into {out} ({dtype})"
-    text = f"{made}; load it with load_base or diffusers"
+    text = f"{made}; " + (
+        "load it with load_base or diffusers"
+        if layout == "diffusers"
+        else "put its folders arc2face and encoder in the place of those in the host's models"
+    )
     print_result({"path": str(out), "people": people, **receipt}, text, as_json)
 
 

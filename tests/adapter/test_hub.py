@@ -62,7 +62,7 @@ def test_plain_loaders_take_what_was_uploaded(
     assert not torch.equal(found, bare)
     unet = pipe.unet
     try:
-        pipe.unet = PeftModel.from_pretrained(unet, REPO)
+        pipe.unet = PeftModel.from_pretrained(unet, REPO, subfolder="peft-checkpoint")
         assert (forward(pipe) - wanted).abs().max() < 1e-6
     finally:
         pipe.unet = pipe.unet.unload()
@@ -335,7 +335,7 @@ def test_a_file_that_vanishes_while_it_is_pushed(
     real = HfApi.model_info
 
     def vanish(self: HfApi, repository: str) -> object:
-        (adapter_folder / "adapter_config.json").unlink(missing_ok=True)
+        (adapter_folder / "peft-checkpoint" / "adapter_config.json").unlink(missing_ok=True)
         return real(self, repository)
 
     monkeypatch.setattr(HfApi, "model_info", vanish)

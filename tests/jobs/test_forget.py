@@ -10,10 +10,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora import ForgetResult, forget, load_adapter, read_adapter
+from piu_lora.adapter import unload
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible, TrainingFailed
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
-from piu_lora.model import detach
 from piu_lora.model.factors import state_of
 from piu_lora.progress import silent
 from tests.disks import small_disk
@@ -43,7 +43,7 @@ def test_adapter_loads_and_the_pipeline_comes_back_clean(
         "retain_held_out": 3,
     }
     name = load_adapter(pipe, result.path)
-    detach(pipe.unet, name)
+    unload(pipe, [name])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
