@@ -68,8 +68,11 @@ class Reporting:
     def check(self) -> None:
         """Raise ``BadInput`` before anything runs where the verdict could not be written afterwards."""
         from piu_lora.errors import BadInput
+        from piu_lora.writing import check_target
 
         path: Path | None = self.junit
+        if path is not None:
+            check_target(path)
         if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
             raise BadInput(f"junit = {str(path)!r} cannot be written: name a file in a folder that is there")
 

@@ -166,7 +166,7 @@ def test_receipt_cannot_point_outside(adapter_folder: Path, tmp_path: Path) -> N
     receipt = json.loads((adapter_folder / "forget.json").read_text())
     receipt["files"]["../secret"] = "00"
     (adapter_folder / "forget.json").write_text(json.dumps(receipt))
-    with pytest.raises(BadInput, match=r"lacks '\.\./secret'"):
+    with pytest.raises(BadInput, match=r"lists '\.\./secret', which is no file of its folder"):
         read_adapter(adapter_folder)
 
 

@@ -304,6 +304,41 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_sigterm_is_like_ctrl_c(tmp_path: Path) -> None:
+    """What a scheduler sends: the checkpoint stays, the lock goes, and the last line says how to go on."""
+    long = ["--set", "train.steps=200", "--set", "train.checkpoint_every=2"]
+    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, *long)
+    run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.time() + 120
+    while not (tmp_path / ".out.checkpoint").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    run.terminate()
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 143, errors
+    assert errors.splitlines()[-1] == "terminated; repeat the command with --resume to go on"
+    assert [path.name for path in tmp_path.iterdir()] == [".out.checkpoint"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_generate_stops_at_any_moment(tmp_path: Path, number: signal.Signals) -> None:
+    line = command("generate", "--identity", "mini-0007", "--images", "64", "--out", tmp_path / "out.png")
+    for moment in (2.0, 3.0, 5.0, 8.0, 12.0):
+        run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        time.sleep(moment)
+        run.send_signal(number)
+        sent = time.monotonic()
+        _, errors = run.communicate(timeout=120)
+        if (tmp_path / "out.png").exists():
+            break
+        assert run.returncode == 128 + number, errors
+        assert time.monotonic() - sent < 20
+        assert errors.splitlines()[-1] == ("interrupted" if number == signal.SIGINT else "terminated")
+        assert "Traceback" not in errors
+        assert not list(tmp_path.iterdir())
+
+
 def test_bank_show_and_export(tmp_path: Path) -> None:
     facts = json.loads(piu("bank", "show", "--json").stdout)
     assert facts["identities"] >= 1000
