@@ -23,6 +23,7 @@ from piu_lora.model.condition import (
     TokenSample,
     encode_embeddings,
     encode_empty,
+    encode_tokens,
     identity_position,
     prompt_of,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "empty_inputs",
     "encode_embeddings",
     "encode_empty",
+    "encode_tokens",
     "encoder_adapter",
     "encoder_adapters_disabled",
     "encoder_digest",

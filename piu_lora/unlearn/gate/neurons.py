@@ -1,12 +1,29 @@
 """Which neurons of an MLP become gates: those that matter least to everybody, each for one person only."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from piu_lora.errors import BadInput
 
-__all__ = ["chosen_neurons", "neuron_energy", "neuron_names", "neuron_numbers"]
+__all__ = ["Handout", "chosen_neurons", "handed_out", "neuron_energy", "neuron_names", "neuron_numbers"]
+
+_PAIR = 2  # neurons that decide
+
+
+@dataclass(frozen=True)
+class Handout:
+    """The neurons of one person.
+
+    Attributes:
+        deciding, writing: numbers in their layers.
+        rank: of the deciding ones among all, by pairs, the least important first; nobody else has it.
+    """
+
+    deciding: tuple[int, ...]
+    writing: tuple[int, ...]
+    rank: int
 
 
 def neuron_energy(squares: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -33,9 +50,39 @@ def chosen_neurons(energy: torch.Tensor, count: int, occupied: Iterable[int] = (
     if len(free) < count:
         raise BadInput(
             f"{count} gate neurons are needed, and {len(free)} of the layer's {len(energy)} are free; "
-            "name fewer people, lower gate.pairs, or use another gate.layer"
+            "name fewer people, lower gate.rank, or use another layer"
         )
     return free[:count]
+
+
+def handed_out(
+    energies: tuple[torch.Tensor, torch.Tensor],
+    layers: tuple[int, int],
+    people: int,
+    writing: int,
+    occupied: Sequence[str],
+) -> list[Handout]:
+    """Neurons for each of so many people, of the deciding and of the writing layer.
+
+    Args:
+        energies: of either layer's neurons.
+        layers: their numbers.
+        writing: how many each person gets of the writing layer.
+        occupied: ``layer.neuron`` names of those that are taken.
+    """
+    early, late = (
+        chosen_neurons(energy, each * people, neuron_numbers(occupied, layer))
+        for energy, layer, each in zip(energies, layers, (_PAIR, writing), strict=True)
+    )
+    order = energies[0].argsort(stable=True).tolist()
+    return [
+        Handout(
+            tuple(early[_PAIR * person : _PAIR * (person + 1)]),
+            tuple(late[writing * person : writing * (person + 1)]),
+            order.index(early[_PAIR * person]) // _PAIR,
+        )
+        for person in range(people)
+    ]
 
 
 def neuron_names(layer: int, neurons: Sequence[int]) -> list[str]:
