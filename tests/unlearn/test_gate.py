@@ -25,7 +25,14 @@ from piu_lora.unlearn.closed.encoder import edited
 from piu_lora.unlearn.gate.band import chosen_band
 from piu_lora.unlearn.gate.encoder import GateEncoder
 from piu_lora.unlearn.gate.marks import separating
-from piu_lora.unlearn.gate.neurons import chosen_neurons, handed_out, neuron_energy, neuron_numbers
+from piu_lora.unlearn.gate.neurons import (
+    chosen_neurons,
+    handed_out,
+    neuron_energy,
+    neuron_numbers,
+    shared_gates,
+    taken_gates,
+)
 from piu_lora.unlearn.gate.ramp import ramp, rewired
 from piu_lora.unlearn.gate.readout import SiteMoments, System
 from piu_lora.unlearn.gate.templates import Templates
@@ -337,3 +344,24 @@ def test_other_prompts_are_gated(
         after = under(problem.targets[0].forget[:1])
     left = (after - anchor).flatten(1).norm(dim=1) / (person - anchor).flatten(1).norm(dim=1)
     assert float(left.mean()) < 0.7
+
+
+def test_both_leaves_neither_part_of_the_base_unedited(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig
+) -> None:
+    config = fast.updated({"method": "gate-both", **EASY})
+    problem, context = context_of(pipe, bank, config, [WHO])
+    alone = solve(problem, context, config)
+    method = find_method("gate-both").solve
+    assert method is not None
+    both = method(problem, context, config)
+    assert both.facts["gates"] == alone.facts["gates"]
+    for module, factors in alone.change.items():
+        assert torch.equal(both.change[module].dense(), factors.dense())
+    assert {module.partition(".")[0] for module in both.change} == {"unet", "text_encoder"}
+
+
+def test_which_neurons_receipts_have_taken() -> None:
+    solutions = [{"gates": ["0.3", "2.7"]}, {}, {"gates": ["2.7", "0.5"]}]
+    assert taken_gates(solutions) == ["0.3", "0.5", "2.7"]
+    assert shared_gates(solutions) == {"2.7": [0, 2]}

@@ -12,7 +12,7 @@ from piu_lora.unlearn.gate.settings import GateConfig
 __all__ = ["Band", "Outlook", "chosen_band"]
 
 _WIDTH, _NARROWEST = 0.10, 0.06  # of the ramp; steeper ones cost precision
-_SPARE = 0.10  # between the band and the person's reach; half of what is beyond it goes to the others
+_SPARE = 0.15  # between the band and the person's reach; half of what is beyond it goes to the others
 _SAME_PERSON = 0.05  # above the cosine that one impostor in 100,000 reaches, an embedding is the person's own
 _MOST_GIVEN_UP = 0.1  # share of the person's photographs, for the sake of a look-alike
 

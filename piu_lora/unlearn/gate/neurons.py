@@ -1,13 +1,24 @@
 """Which neurons of an MLP become gates: those that matter least to everybody, each for one person only."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from piu_lora.errors import BadInput
 
-__all__ = ["Handout", "chosen_neurons", "handed_out", "neuron_energy", "neuron_names", "neuron_numbers"]
+__all__ = [
+    "Handout",
+    "chosen_neurons",
+    "gate_layers",
+    "handed_out",
+    "neuron_energy",
+    "neuron_names",
+    "neuron_numbers",
+    "shared_gates",
+    "taken_gates",
+]
 
 _PAIR = 2  # neurons that decide
 
@@ -106,3 +117,30 @@ def neuron_numbers(names: Iterable[str], layer: int) -> list[int]:
         if int(of_layer) == layer:
             numbers.append(int(neuron))
     return numbers
+
+
+def gate_layers(names: Iterable[str]) -> dict[int, list[int]]:
+    """The neurons of ``layer.neuron`` names, by layer."""
+    layers: dict[int, list[int]] = {}
+    for name in names:
+        layer, _, neuron = name.partition(".")
+        layers.setdefault(int(layer), []).append(int(neuron))
+    return layers
+
+
+def taken_gates(solutions: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The neurons that adapters have taken, ``layer.neuron``, each once: what ``gate.occupied`` takes.
+
+    Args:
+        solutions: of their receipts.
+    """
+    return sorted({name for solution in solutions for name in solution.get("gates", ())})
+
+
+def shared_gates(solutions: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Neurons that several adapters have taken, and the places of these adapters in ``solutions``."""
+    owners: dict[str, list[int]] = {}
+    for place, solution in enumerate(solutions):
+        for name in solution.get("gates", ()):
+            owners.setdefault(name, []).append(place)
+    return {name: places for name, places in owners.items() if len(places) > 1}
