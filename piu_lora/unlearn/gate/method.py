@@ -197,7 +197,8 @@ def _marked(
     before = some_of(marked.inputs[~behind], _ROWS // 4, generator)
     others = [ground.everybody.shut]
     if len(below):
-        under = encoder.streams(layer, below, encoder.templates.drawn(len(below), generator), early)
+        met = below.repeat(_MET, 1) if encoder.config.templates else below
+        under = encoder.streams(layer, met, encoder.templates.drawn(len(met), generator), early)
         others.append(some_of(under.inputs.flatten(0, 1), _ROWS // 2, generator))
     return Marked(marked.inputs[behind][chosen], wanted[behind][chosen], before), torch.cat(others)
 
