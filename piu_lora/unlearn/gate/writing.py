@@ -63,7 +63,7 @@ def written(marked: Marked, others: torch.Tensor, one: torch.Tensor, rank: int, 
     aside = (shut.double() @ readouts).amax(dim=1).clamp_min(0.0)
     steep = max(
         float((2 * _RANGE + _CLEAR) / 2 / on.clamp_min(0.05).quantile(0.01)),
-        float(((aside + _CLEAR) / (-off).clamp_min(0.05)).quantile(0.999)),
+        float(((aside + _CLEAR) / (-off).clamp_min(0.05)).max()),
     )
     gate = min(steep, _STEEPEST) * mark
     rows = torch.cat([readouts.T + gate, gate[None]])
