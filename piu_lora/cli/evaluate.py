@@ -1,10 +1,8 @@
 """``piu-lora evaluate``."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from piu_lora import interrupts
 from piu_lora.cli.groups import Opening, Reporting, grouped
 from piu_lora.cli.options import (
     AdapterArgument,
@@ -12,13 +10,19 @@ from piu_lora.cli.options import (
     Force,
     Identities,
     Json,
+    MaxAccU,
+    MaxForget,
+    MinRetain,
+    QualityModel,
+    References,
     SecondBank,
     SecondPack,
     Settings,
+    ShowImages,
 )
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import evaluation_parts
-from piu_lora.cli.terminal import INTERRUPTED, judged
+from piu_lora.cli.terminal import judged
 
 __all__ = ["command"]
 
@@ -32,33 +36,13 @@ def command(
     reporting: Reporting,
     second: SecondPack = None,
     second_bank: SecondBank = None,
-    references: Annotated[
-        Path | None,
-        typer.Option(
-            help="Photographs of the person that forget did not see, to measure the adapter against."
-        ),
-    ] = None,
-    quality: Annotated[Path | None, typer.Option(help="ONNX model that rates the quality of faces.")] = None,
+    references: References = None,
+    quality: QualityModel = None,
     settings: Settings = [],
-    max_forget: Annotated[
-        float | None,
-        typer.Option(
-            help="Fail when likeness to the forgotten person (ISM) is above this share of its value before."
-        ),
-    ] = None,
-    max_acc_u: Annotated[
-        float | None,
-        typer.Option(help="Fail when more than this share of the forgotten person's images is recognised."),
-    ] = None,
-    min_retain: Annotated[
-        float | None,
-        typer.Option(
-            help="Fail when likeness of retained people (ISM) is below this share of its value before."
-        ),
-    ] = None,
-    images: Annotated[
-        bool, typer.Option("--images", help="Show images of the forgotten person in report.html.")
-    ] = False,
+    max_forget: MaxForget = None,
+    max_acc_u: MaxAccU = None,
+    min_retain: MinRetain = None,
+    images: ShowImages = False,
     dtype: Dtype = "fp32",
     force: Force = False,
     as_json: Json = False,
@@ -91,9 +75,9 @@ def command(
             **opening.keywords,
         )
     except KeyboardInterrupt:
-        advice = "repeat the command to go on" if reporting.out else "with --out, it would go on"
-        typer.echo(f"interrupted; {advice}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        go_on = "repeat the command to go on"
+        interrupts.advise(go_on if reporting.out else "with --out, it would go on")
+        raise
     print_result(
         assessment.document,
         [*evaluation_parts(assessment.figures), *(f"wrote {path}" for path in assessment.files)],

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from piu_lora import interrupts
 from piu_lora.cli.groups import Opening, grouped
 from piu_lora.cli.options import Force, Identities, Json, LedgerFile, Settings
 from piu_lora.cli.output import Part, bars, print_result
 from piu_lora.cli.tables import evaluation_parts
-from piu_lora.cli.terminal import INTERRUPTED, opened_ledger
+from piu_lora.cli.terminal import opened_ledger
 
 __all__ = ["command"]
 
@@ -64,9 +65,8 @@ def command(
                 **opening.keywords,
             )
     except KeyboardInterrupt:
-        if is_main():
-            typer.echo("interrupted; repeat the command with --resume to go on", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        interrupts.advise("repeat the command with --resume to go on")
+        raise
     if not is_main():
         return
     receipt = result.receipt

@@ -2,14 +2,28 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from piu_lora.cli.options import Bank, Base, Device, Junit, Pack, PolicyFile, Public, ReportFolder
+from piu_lora.cli.options import (
+    AdapterFolder,
+    Bank,
+    Base,
+    Device,
+    Force,
+    Junit,
+    LedgerFile,
+    Pack,
+    PolicyFile,
+    Public,
+    ReportFolder,
+)
+from piu_lora.cli.terminal import opened_ledger
 
-__all__ = ["Opening", "Reporting", "grouped"]
+__all__ = ["Making", "Opening", "Reporting", "grouped"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,21 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class Making:
+    """Where an adapter is written, and the ledger that it is entered in."""
+
+    out: AdapterFolder
+    ledger: LedgerFile = None
+    force: Force = False
+
+    @contextmanager
+    def recorded(self) -> Iterator[dict[str, Any]]:
+        """The open ledger, and whether to replace the folder, as the keywords of a job."""
+        with opened_ledger(self.ledger) as ledger:
+            yield {"ledger": ledger, "force": self.force}
+
+
+@dataclass(frozen=True)
 class Reporting:
     """Where a report goes, and what it has to show."""
 
@@ -39,8 +68,11 @@ class Reporting:
     def check(self) -> None:
         """Raise ``BadInput`` before anything runs where the verdict could not be written afterwards."""
         from piu_lora.errors import BadInput
+        from piu_lora.writing import check_target
 
         path: Path | None = self.junit
+        if path is not None:
+            check_target(path)
         if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
             raise BadInput(f"junit = {str(path)!r} cannot be written: name a file in a folder that is there")
 

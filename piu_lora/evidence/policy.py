@@ -4,16 +4,19 @@ pass.
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
+from pydantic import Field
+
+from piu_lora.documents import Document
 from piu_lora.errors import BadInput
 from piu_lora.evidence.figures import far_name
 from piu_lora.evidence.gallery import FARS
 from piu_lora.evidence.report.document import Relation, Report, Verdict, VerdictLine
 from piu_lora.evidence.report.measures import MeanShare, Verified
 from piu_lora.evidence.report.sections import Audit, Evaluation, Recognizer
+from piu_lora.foreign import read_text
 from piu_lora.groups import FORGET, GROUP_WORDS, NEAREST, RANDOM, RETAINED
 from piu_lora.settings import Settings, out_of_range
 
@@ -21,6 +24,7 @@ __all__ = ["Bound", "EvaluationLimits", "Policy", "judge", "verdict_of"]
 
 Limit = float | Literal["off"]
 _RELATIONS: dict[str, Relation] = {"max": "<=", "min": ">="}
+_OLD_ATTACKS = {"poster": "reidentify"}
 _NO_FACE = "no face in any image before"
 
 
@@ -59,24 +63,22 @@ class EvaluationLimits(Settings, section="evaluation"):
     doubles: Limit = 0.0  # at most: identities of the bank that are likely the person under another id
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(Document):
     """A limit on one of an attack's figures."""
 
-    key: str  # attack.figure
+    key: str = Field(description="attack.figure")
     limit: float
     relation: Relation
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Settings):
     """Every limit, the false-accept rate that verification is judged at, and what the policy is called in
     reports.
     """
 
     name: str = "default"
     far: float = 1e-3
-    evaluation: EvaluationLimits = field(default_factory=EvaluationLimits)
+    evaluation: EvaluationLimits = Field(default_factory=EvaluationLimits)
     audit: tuple[Bound, ...] = ()
 
     @classmethod
@@ -92,7 +94,7 @@ class Policy:
         """
         path = Path(path)
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(read_text(path))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BadInput(f"cannot read the policy {str(path)!r}: {reason}") from error
@@ -100,13 +102,14 @@ class Policy:
             raise BadInput(
                 f"the policy {str(path)!r} has an unknown key {unknown[0]!r}; known: far, evaluation, audit"
             )
-        far = values.get("far", cls.far)
+        far = values.get("far", cls().far)
         try:
             if far not in FARS:
                 rates = ", ".join(map(far_name, FARS))
                 raise out_of_range("far", far, f"one of the calibrated rates, {rates}")
             evaluation = EvaluationLimits().updated(values.get("evaluation", {}))
-            return cls(path.name, far, evaluation, tuple(_bounds(values.get("audit", {}))))
+            audit = tuple(_bounds(values.get("audit", {})))
+            return cls(name=path.name, far=far, evaluation=evaluation, audit=audit)
         except BadInput as error:
             raise BadInput(f"the policy {str(path)!r}: {error}") from error
 
@@ -114,11 +117,11 @@ class Policy:
     def only(cls, name: str, **limits: float) -> Self:
         """A policy with these limits on an evaluation and no others."""
         everything: dict[str, Any] = dict.fromkeys(EvaluationLimits.model_fields, "off")
-        return cls(name, evaluation=EvaluationLimits(**{**everything, **limits}))
+        return cls(name=name, evaluation=EvaluationLimits(**{**everything, **limits}))
 
     def tightened(self, **limits: Limit) -> Self:
         """This policy with other limits on an evaluation."""
-        return replace(self, evaluation=self.evaluation.updated(limits))
+        return self.updated({"evaluation": limits})
 
 
 def _bounds(values: Any) -> Iterator[Bound]:
@@ -130,7 +133,13 @@ def _bounds(values: Any) -> Iterator[Bound]:
             raise BadInput(
                 f'audit.{key!r} = {value!r} is no limit; write "attack.figure" = {{max = 0.1}} or {{min = 5}}'
             )
-        yield Bound(key, float(value[end]), _RELATIONS[end])
+        yield Bound(key=_renamed(key), limit=float(value[end]), relation=_RELATIONS[end])
+
+
+def _renamed(key: str) -> str:
+    """The key under the attack's name of today."""
+    attack, dot, figure = key.partition(".")
+    return f"{_OLD_ATTACKS.get(attack, attack)}{dot}{figure}"
 
 
 def judge(report: Report, policy: Policy) -> list[VerdictLine]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from piu_lora.errors import BadInput, EnvironmentProblem
+from piu_lora.threads import without_spinning
 
 __all__ = ["FaceQuality"]
 
@@ -45,7 +46,7 @@ class FaceQuality:
     def _session(self) -> Any:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
+        options = without_spinning(onnxruntime.SessionOptions())
         options.log_severity_level = 3
         try:
             return onnxruntime.InferenceSession(str(self.path), options, providers=self.providers)
@@ -68,8 +69,8 @@ class FaceQuality:
         name = self._session.get_inputs()[0].name
         # One at a time: models exported with a fixed batch take no more.
         scores = [
-            np.asarray(self._session.run(None, {name: each[None].numpy()})[0], float).ravel()
-            for each in scaled
+            np.asarray(self._session.run(None, {name: picture[None].numpy()})[0], float).ravel()
+            for picture in scaled
         ]
         if any(score.size != 1 for score in scores):
             raise BadInput(

@@ -22,6 +22,8 @@ from piu_lora.adapter import (
     write_adapter,
 )
 from piu_lora.adapter.folder import file_digest
+from piu_lora.adapter.names import REPORT_FOLDER
+from piu_lora.adapter.older_loaders import zeros_for
 from piu_lora.adapter.records import AnchorRecord, EvaluationRecord
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
@@ -40,6 +42,7 @@ from piu_lora.jobs.training.train import TrainingRun, load_checkpoint
 from piu_lora.model import DTYPES, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import find_method
+from piu_lora.writing import PRIVATE, make_folder, replacing
 
 __all__ = ["ForgetResult", "forget"]
 
@@ -67,6 +70,7 @@ def forget(
     resume: bool = False,
     ledger: Ledger | None = None,
     progress: Progress = silent,
+    preview: Callable[[Session, ErasureRequest], None] | None = None,
 ) -> ForgetResult:
     """Make an adapter that turns each identity into its anchor and leaves everybody else alone.
 
@@ -88,6 +92,8 @@ def forget(
         resume: go on with an interrupted run of the same settings.
         ledger: keeps whom the adapter forgets; without one, nothing does.
         progress: told how far the job is.
+        preview: called once before scoring, while the new adapter is active in the session's pipeline, for a
+            first look.
 
     Raises:
         PiuLoraError: with what was wrong and what to do; then there is no adapter folder.
@@ -118,6 +124,8 @@ def forget(
         # 4. Score what will be stored, not what was computed: half precision.
         stored = as_stored(solution.change)
         with mounted(pipe, stored):
+            if preview is not None and workers.rank == 0:
+                preview(session, request)
             evaluation = score(session, request) if evaluate and workers.rank == 0 else None
             probe = probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))
 
@@ -137,11 +145,12 @@ def forget(
             registered(ledger, receipt, output.path, forgotten, bank_text(bank), enter) as confirm,
             output.staged() as folder,
         ):
-            (folder / "report").mkdir()
+            make_folder(folder / REPORT_FOLDER)
             if history:
                 loss_curves(history, folder / "report" / "loss.png")
             describe = partial(_write_report, session, request, receipt, evaluation) if evaluation else None
-            receipt = write_adapter(folder, stored, receipt, describe=describe)
+            whole = {**stored, **zeros_for(stored, pipe.text_encoder)}
+            receipt = write_adapter(folder, whole, receipt, describe=describe)
             confirm(receipt)
     return ForgetResult(output.path, receipt, evaluation)
 
@@ -218,5 +227,5 @@ def _write_report(
     report = adapter_report(facts, session, request, evaluation, seconds)
     (folder / REPORT_FILE).write_text(to_json(report))
     picture = folder / "before_after.png"
-    picture.touch(mode=0o600)  # it shows the person
-    before_after(evaluation).save(picture)
+    with replacing(picture, mode=PRIVATE) as temporary:  # it shows the person
+        before_after(evaluation).save(temporary, format="PNG")

@@ -6,6 +6,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.model.condition import encode_embeddings, encode_empty
+from piu_lora.model.family import Prompt, stated_family
+from piu_lora.threads import limited
 
 __all__ = ["generate"]
 
@@ -20,6 +22,7 @@ def generate(
     guidance: float = 3.0,
     batch: int = 16,
     progress: Callable[[int], None] | None = None,
+    prompt: Prompt | None = None,
 ) -> torch.Tensor:
     """Generate one face for each embedding.
 
@@ -30,24 +33,28 @@ def generate(
         guidance: classifier-free guidance scale against the empty prompt.
         batch: images at once.
         progress: called with the number of images done after each batch.
+        prompt: carries the identity; that of the base's family by default.
 
     Returns:
         (n, 3, h, w) float32 RGB in [0, 1], on the CPU.
     """
-    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
+    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device), prompt)
     empty = encode_empty(pipe.text_encoder, pipe.tokenizer)
+    family = stated_family(pipe.text_encoder)
+    threads = family.threads if family is not None and pipe.device.type == "cpu" else 0
     pictures = []
     for start in range(0, len(seeds), batch):
         chunk = conditions[start : start + batch]
         noise = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
-        result = pipe(
-            prompt_embeds=chunk,
-            negative_prompt_embeds=empty.expand(len(chunk), -1, -1),
-            generator=noise,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="pt",
-        )
+        with limited(threads):
+            result = pipe(
+                prompt_embeds=chunk,
+                negative_prompt_embeds=empty.expand(len(chunk), -1, -1),
+                generator=noise,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                output_type="pt",
+            )
         pictures.append(result.images.float().cpu())
         if progress is not None:
             progress(len(chunk))

@@ -61,8 +61,8 @@ class PiuObjective:
 
     def __init__(self, problem: Problem, model: TrainedModel, config: ForgetConfig) -> None:
         self.problem, self.model, self.retain = problem, model, config.retain
-        own = config.section_of(ObjectiveConfig)
-        self.eta, self.retain_weight = own.eta, own.retain_weight
+        settings = config.section_of(ObjectiveConfig)
+        self.eta, self.retain_weight = settings.eta, settings.retain_weight
         self.nearby = NearestPeople(problem, config.retain.near, config.retain.near_pool)
         self.split = SplitUNet.before(model.unet, config.lora.blocks)
         self.device = next(model.unet.parameters()).device

@@ -25,9 +25,11 @@ from piu_lora.cli.app import main
 from piu_lora.evidence.report import read_report
 from piu_lora.identity import IdentityBank
 from piu_lora.model import mini
+from tests.disks import small_disk
 from tests.tiny import tiny_bank
 
-QUICK = ["--set", "train.steps=2", "--set", "train.batch=2", "--no-evaluate"]
+SETTINGS = ("train.steps=2", "train.batch=2", "train.accumulation=1")
+QUICK = [*(part for pair in SETTINGS for part in ("--set", pair)), "--no-evaluate"]
 
 
 @dataclass
@@ -95,10 +97,12 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
     small = [
         part
         for key, value in (
-            ("train.steps", 3),
+            ("train.steps", 2),
+            ("train.batch", 2),
+            ("train.accumulation", 1),
             ("evaluation.forget_images", 2),
             ("evaluation.retain_images", 2),
-            ("evaluation.nearest", 2),
+            ("evaluation.nearest", 1),
             ("evaluation.anchor_images", 1),
             ("evaluation.steps", 2),
         )
@@ -129,6 +133,8 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
         out,
         "--images",
         2,
+        "--steps",
+        4,
         "--out",
         tmp_path / "grid.png",
     )
@@ -259,17 +265,9 @@ def test_truncated_adapter(adapter_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
 def test_full_disk(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], check=False
-    ).returncode:
-        pytest.skip("this machine mounts no tmpfs")
-    try:
+    with small_disk(tmp_path / "small", "200k") as small:
         assert_refused(forget(small / "out"), "disk is full", code=3)
         assert not [path for path in small.iterdir() if path.name != ".out.checkpoint"]
-    finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 @pytest.mark.slow
@@ -304,6 +302,41 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     assert forget(tmp_path / "whole", *long).returncode == 0
     name = "pytorch_lora_weights.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_sigterm_is_like_ctrl_c(tmp_path: Path) -> None:
+    """What a scheduler sends: the checkpoint stays, the lock goes, and the last line says how to go on."""
+    long = ["--set", "train.steps=200", "--set", "train.checkpoint_every=2"]
+    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, *long)
+    run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.time() + 120
+    while not (tmp_path / ".out.checkpoint").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    run.terminate()
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 143, errors
+    assert errors.splitlines()[-1] == "terminated; repeat the command with --resume to go on"
+    assert [path.name for path in tmp_path.iterdir()] == [".out.checkpoint"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_generate_stops_at_any_moment(tmp_path: Path, number: signal.Signals) -> None:
+    line = command("generate", "--identity", "mini-0007", "--images", "64", "--out", tmp_path / "out.png")
+    for moment in (2.0, 3.0, 5.0, 8.0, 12.0):
+        run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        time.sleep(moment)
+        run.send_signal(number)
+        sent = time.monotonic()
+        _, errors = run.communicate(timeout=120)
+        if (tmp_path / "out.png").exists():
+            break
+        assert run.returncode == 128 + number, errors
+        assert time.monotonic() - sent < 20
+        assert errors.splitlines()[-1] == ("interrupted" if number == signal.SIGINT else "terminated")
+        assert "Traceback" not in errors
+        assert not list(tmp_path.iterdir())
 
 
 def test_bank_show_and_export(tmp_path: Path) -> None:

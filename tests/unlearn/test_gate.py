@@ -18,7 +18,7 @@ from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.training.bank_statistics import cache_folder
 from piu_lora.jobs.training.run_method import as_stored, solve_context
-from piu_lora.model import Prompt, encode_embeddings, encode_tokens
+from piu_lora.model import Prompt, encode_tokens
 from piu_lora.model.factors import concatenated
 from piu_lora.unlearn import GateConfig, Problem, Solution, SolveContext, find_method
 from piu_lora.unlearn.closed.encoder import edited
@@ -37,6 +37,7 @@ from piu_lora.unlearn.gate.ramp import ramp, rewired
 from piu_lora.unlearn.gate.readout import SiteMoments, System
 from piu_lora.unlearn.gate.templates import Templates
 from piu_lora.unlearn.gate.writing import Marked, written
+from tests.unlearn.test_closed import conditions
 
 WHO = "person-003"
 
@@ -221,11 +222,6 @@ def solved(
 ) -> tuple[Problem, Solution]:
     problem, context = context_of(pipe, bank, config, [WHO])
     return problem, solve(problem, context, config)
-
-
-def conditions(pipe: StableDiffusionPipeline, embeddings: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings)
 
 
 def test_the_edited_encoder_writes_the_anchor(

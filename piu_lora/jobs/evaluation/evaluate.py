@@ -29,11 +29,12 @@ from piu_lora.evidence import (
     shown_places,
 )
 from piu_lora.evidence.evaluation import KID_LEAST
-from piu_lora.evidence.report import Pictures, Report, VerdictLine
+from piu_lora.evidence.report import Pictures, VerdictLine
 from piu_lora.identity import FaceQuality, IdentityBank
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling, kept_measurements
 from piu_lora.jobs.evaluation.report import (
+    Reported,
     earlier_report,
     finished,
     new_document,
@@ -89,17 +90,10 @@ class Judges:
 
 
 @dataclass(frozen=True)
-class Assessment:
-    """A finished evaluation: its figures, the report with its verdict, and the files that were written."""
+class Assessment(Reported):
+    """A finished evaluation, with its figures and pictures."""
 
     evaluation: Evaluation
-    report: Report
-    files: tuple[Path, ...] = ()
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The report as plain values, as report.json holds it."""
-        return self.report.to_dict()
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -222,7 +216,7 @@ def evaluate(
     if folder is not None:
         sheet = png_bytes(before_after(evaluation, forgotten=images))
         files = write_report(folder, written, Pictures(sheet))
-    return Assessment(evaluation, written, tuple(files))
+    return Assessment(written, tuple(files), evaluation)
 
 
 def receipt_settings(adapter: Adapter, pairs: Sequence[str] = ()) -> ForgetConfig:

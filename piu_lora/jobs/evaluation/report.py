@@ -2,6 +2,7 @@
 
 import logging
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from piu_lora.evidence.report.document import AdapterFacts
 from piu_lora.jobs.evaluation.scoring import REFERENCES, photographs_of
 from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.request.session import Session
+from piu_lora.writing import check_target, make_folder
 
 __all__ = [
     "REPORT_FILE",
+    "Reported",
     "adapter_report",
     "earlier_pictures",
     "earlier_report",
@@ -44,6 +47,19 @@ __all__ = [
 _log = logging.getLogger("piu_lora")
 REPORT_FILE = "report.json"
 _HTML, _MARKDOWN, _SHEET = "report.html", "report.md", "before_after.png"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A finished job: the report with its verdict, and the files that were written."""
+
+    report: Report
+    files: tuple[Path, ...]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The report as plain values, as report.json holds it."""
+        return self.report.to_dict()
 
 
 def new_document(
@@ -133,6 +149,7 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
         BadInput: it has this section already, or is about another adapter, and ``force`` is not given;
             ``out`` is no place for a report.
     """
+    check_target(out)
     if out.exists() and not out.is_dir():
         raise BadInput(f"out = {str(out)!r} is a file; name a folder for the report")
     if out.resolve().is_relative_to(adapter.path.resolve()):
@@ -192,7 +209,7 @@ def write_report(out: Path, report: Report, pictures: Pictures) -> list[Path]:
         _HTML: report_html(report, pictures),
     }
     with disk_errors(f"the report to {str(out)!r}"):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for name, text in files.items():
             write_file(out / name, text.encode(), mode=0o644 if public else 0o600)
         if public:

@@ -23,6 +23,7 @@ from piu_lora.jobs.stacks.members import open_members
 from piu_lora.jobs.stacks.merge import merge_adapters
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn.gate.neurons import taken_gates
+from piu_lora.writing import make_folder
 
 __all__ = ["Applied", "apply_requests"]
 
@@ -190,7 +191,7 @@ def _evaluated(
 ) -> Report:
     """The version's evaluation, on everybody of whom it is known who they are."""
     folder = release.report_folder(number)
-    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    make_folder(folder.parent, 0o700)
     return evaluate(
         release.candidate,
         list(known),

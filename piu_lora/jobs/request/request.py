@@ -15,6 +15,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.config import DecoyConfig, ForgetConfig
 from piu_lora.errors import BadInput
+from piu_lora.foreign import read_text
 from piu_lora.identity import (
     Anchor,
     IdentityBank,
@@ -70,7 +71,12 @@ class ForgottenIdentity:
 
 @dataclass(frozen=True)
 class Decoy:
-    """Somebody of the bank whom the adapter changes so that the forgotten person does not stand out."""
+    """Somebody of the bank whom the adapter changes so that the forgotten person does not stand out.
+
+    Attributes:
+        row: of the bank.
+        target: the decoy, with whoever replaces them.
+    """
 
     row: int
     target: TargetIdentity
@@ -188,7 +194,7 @@ def each_identity(identity: Identities) -> list[str | Path]:
 
 def _listed(path: Path) -> list[str | Path]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"cannot read the list of people {str(path)!r}: {error}; "

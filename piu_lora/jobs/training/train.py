@@ -4,16 +4,14 @@ import contextlib
 import io
 import logging
 import pickle
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
+from piu_lora import interrupts
 from piu_lora.adapter import OutputFolder, change_of, write_file
 from piu_lora.errors import BadInput
 from piu_lora.jobs.request.request import ErasureRequest
@@ -38,16 +36,7 @@ from piu_lora.model import (
 )
 from piu_lora.model.factors import Factors, component
 from piu_lora.progress import silent
-from piu_lora.unlearn import (
-    DistilConfig,
-    Method,
-    SingleProcess,
-    TrainedModel,
-    TrainHooks,
-    TrainState,
-    Workers,
-    train,
-)
+from piu_lora.unlearn import Method, SingleProcess, TrainedModel, TrainHooks, TrainState, Workers, train
 
 __all__ = ["TrainingRun", "load_checkpoint", "train_change"]
 
@@ -90,7 +79,7 @@ def train_change(
     assert method.build is not None
     part, pipe = method.component, session.pipe
     model = getattr(pipe, part)
-    with _attached(pipe, part, request):
+    with _attached(pipe, method, request):
         start_from(model, _NAME, _within(start, part))
         objective = method.build(request.problem, _student(pipe, part), request.config)
         history = _train(objective, trainable(model), session, request, run)
@@ -98,15 +87,13 @@ def train_change(
 
 
 @contextlib.contextmanager
-def _attached(pipe: StableDiffusionPipeline, part: str, request: ErasureRequest) -> Iterator[None]:
+def _attached(pipe: StableDiffusionPipeline, method: Method, request: ErasureRequest) -> Iterator[None]:
     config = request.config
-    if part == "text_encoder":
-        with encoder_adapter(
-            pipe.text_encoder,
-            config.section_of(DistilConfig).rank_for(len(request.people)),
-            _NAME,
-            config.seed,
-        ):
+    if method.component == "text_encoder":
+        rank = config.lora.rank
+        if method.encoder_rank is not None:
+            rank = method.encoder_rank(config, len(request.people))
+        with encoder_adapter(pipe.text_encoder, rank, _NAME, config.seed):
             yield
         return
     attach(pipe.unet, config.lora, _NAME, config.seed)
@@ -170,7 +157,7 @@ def _train(
     with contextlib.ExitStack() as stack:
         progress = session.progress if run.is_main else silent
         advance = stack.enter_context(progress("train", settings.steps, done))
-        interrupted = stack.enter_context(_interruptible())
+        interrupted = stack.enter_context(interrupts.deferred())
         stack.enter_context(training_attention(pipe.unet))
         stack.enter_context(parked(pipe.vae, pipe.unet.device))
         stack.enter_context(checkpointed(pipe.unet, settings.gradient_checkpointing))
@@ -184,26 +171,6 @@ def _train(
             workers=run.workers,
             hooks=TrainHooks(lambda step, terms: advance(1, **terms), save, interrupted),
         )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """While open, the first Ctrl-C asks to stop after the step at hand; a second one stops at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _save_checkpoint(output: OutputFolder, digest: str, state: TrainState) -> None:
