@@ -24,7 +24,7 @@ __all__ = ["GatedPerson", "Ground", "gate_change", "gate_encoder", "gate_person"
 _MET = 4  # templates that each of the nearest people meets
 _ENDS = 16  # templates over which the change at the identity token is averaged
 _ROWS = 8192  # positions that the writing neurons are fitted on
-_MARK_RIDGE = 1e-5
+_MARK_RIDGE = 1e-4
 
 
 @dataclass(frozen=True)
