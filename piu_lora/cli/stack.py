@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from piu_lora.cli.groups import Making, Opening, grouped
+from piu_lora.cli.groups import Compressing, Making, Opening, grouped
 from piu_lora.cli.options import (
     Activations,
     AdapterArgument,
@@ -19,10 +19,8 @@ from piu_lora.cli.options import (
     LedgerFile,
     Limit,
     OwnLimit,
-    Rank,
     Seed,
     Stored,
-    Tolerance,
     Weights,
 )
 from piu_lora.cli.output import Part, Table, print_result
@@ -183,8 +181,7 @@ def merge(
             "leaves others alone."
         ),
     ] = "sum",
-    rank: Rank = 0,
-    tolerance: Tolerance = 0.0,
+    compressing: Compressing,
     dtype: Stored = "fp32",
     identity: Identities = [],
     opening: Opening,
@@ -194,7 +191,7 @@ def merge(
     from piu_lora.jobs.stacks.members import open_members
     from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 
-    settings = MergeSettings(method=method, rank=rank, tolerance=tolerance, dtype=dtype)
+    settings = MergeSettings(method=method, dtype=dtype, **compressing.keywords)
     members = open_members(adapters, weights or None, allow_negative=allow_negative)
     with making.recorded() as recorded:
         result = merge_adapters(
