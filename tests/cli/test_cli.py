@@ -227,7 +227,7 @@ def test_unwritable_output() -> None:
             (
                 "'piuu'",
                 "known: closed-both, closed-encoder, closed-kv, ",
-                "distil-encoder, gate-encoder, piu",
+                "distil-encoder, gate-both, gate-encoder, piu",
             ),
         ),
         ("anchor.tau=0.99", ("0 lie within 0.05", "anchor.on_empty=widen")),
