@@ -7,7 +7,6 @@ one id a label). Header: format, recognizer name and digest, and the settings th
 
 import difflib
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,9 +17,11 @@ import safetensors
 import torch
 
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.foreign import require_regular
 from piu_lora.identity.bank_header import FORMAT, BankHeader
 from piu_lora.identity.embedding import normalize
 from piu_lora.tensors import save_tensors
+from piu_lora.writing import PRIVATE, replacing
 
 __all__ = ["FORMAT", "BankRows", "IdentityBank", "RecognizerId"]
 
@@ -244,7 +245,7 @@ class IdentityBank:
         return digest.hexdigest()
 
     def save(self, path: Path | str) -> None:
-        """Write the bank to one safetensors file, by way of a temporary file in the same folder."""
+        """Write the bank to one safetensors file, for its owner alone: embeddings are biometric."""
         path = Path(path)
         tensors = {
             "embeddings": self.embeddings.contiguous(),
@@ -254,12 +255,8 @@ class IdentityBank:
         header = BankHeader(
             recognizer=self.recognizer.name, recognizer_sha256=self.recognizer.sha256, settings=self.settings
         )
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(path, mode=PRIVATE) as temporary:
             save_tensors(tensors, temporary, header.to_strings())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -269,7 +266,7 @@ class IdentityBank:
             BadInput: missing, truncated or foreign file, NaN, zero vectors, duplicated ids.
         """
         try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
+            with safetensors.safe_open(str(require_regular(Path(path))), framework="pt") as file:
                 header = file.metadata() or {}
                 missing = {"embeddings", "labels", "ids"} - set(file.keys())
                 if header.get("format") != FORMAT or missing:

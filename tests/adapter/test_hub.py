@@ -62,7 +62,7 @@ def test_plain_loaders_take_what_was_uploaded(
     assert not torch.equal(found, bare)
     unet = pipe.unet
     try:
-        pipe.unet = PeftModel.from_pretrained(unet, REPO)
+        pipe.unet = PeftModel.from_pretrained(unet, REPO, subfolder="peft-checkpoint")
         assert (forward(pipe) - wanted).abs().max() < 1e-6
     finally:
         pipe.unet = pipe.unet.unload()
@@ -282,8 +282,12 @@ def test_a_receipt_that_is_none(hub: LoopbackHub, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../../../victim", "/etc/hostname", "report/../../x", "C:\\x", "..\\x", "a\0b", "x" * 300, ""]
-)
+    "name",
+    [
+        "../../../../victim", "/etc/hostname", "report/../../x", "C:\\x", "..\\x", "a\0b", "x" * 300, "",
+        ".git/config", "~/x", "CON/x", "README.md\n", "report//x.png", "%2e%2e", "/".join("d" * 300),
+    ],
+)  # fmt: skip
 def test_a_receipt_never_leads_out_of_its_folder(
     hub: LoopbackHub, adapter_folder: Path, tmp_path: Path, name: str
 ) -> None:
@@ -335,7 +339,7 @@ def test_a_file_that_vanishes_while_it_is_pushed(
     real = HfApi.model_info
 
     def vanish(self: HfApi, repository: str) -> object:
-        (adapter_folder / "adapter_config.json").unlink(missing_ok=True)
+        (adapter_folder / "peft-checkpoint" / "adapter_config.json").unlink(missing_ok=True)
         return real(self, repository)
 
     monkeypatch.setattr(HfApi, "model_info", vanish)

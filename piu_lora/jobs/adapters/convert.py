@@ -12,7 +12,6 @@ from piu_lora.adapter import (
     adapter_folder,
     compress_change,
     compression_facts,
-    disk_errors,
     library_versions,
     open_adapter,
     read_lora,
@@ -24,11 +23,13 @@ from piu_lora.adapter import (
     write_peft,
 )
 from piu_lora.adapter.extract import Extracted, extract_change, read_checkpoint
+from piu_lora.adapter.older_loaders import without_zeros
 from piu_lora.adapter.records import MemberRecord
 from piu_lora.errors import BadInput
 from piu_lora.jobs.ledger import identities_of, registered
 from piu_lora.jobs.request.session import base_reference
 from piu_lora.model import DTYPES, Precision, load_base
+from piu_lora.writing import replacing
 
 __all__ = ["Converted", "Reshaped", "convert_adapter", "extract_adapter", "resize_adapter"]
 
@@ -79,27 +80,22 @@ def convert_adapter(
             OutputFolder(target, force=force, mark="adapter_config.json").claimed() as output,
             output.staged() as folder,
         ):
-            write_peft(folder, stored, _base_of(folder_or_file))
+            write_peft(folder, without_zeros(stored), _base_of(folder_or_file))
     elif to in ("diffusers", "kohya"):
         _write_single(stored, to, target, _title(folder_or_file))
     else:
         raise BadInput(f"unknown format {to!r}; known: diffusers, kohya, peft")
-    return Converted(target, to, len(stored), _casting_error(lora.change, stored))
+    return Converted(target, to, len(without_zeros(stored)), _casting_error(lora.change, stored))
 
 
 def _write_single(change: Change, to: str, target: Path, title: str) -> None:
     if target.suffix != ".safetensors":
         raise BadInput(f"out = {str(target)!r} does not end in .safetensors, and that is what is written")
-    temporary = target.with_name(f".{target.name}.partial")
-    with disk_errors(repr(str(target))):
-        try:
-            if to == "kohya":
-                save_kohya(change, temporary, title=title)
-            else:
-                save_diffusers(change, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(target) as temporary:
+        if to == "kohya":
+            save_kohya(change, temporary, title=title)
+        else:
+            save_diffusers(change, temporary)
 
 
 def _title(source: Path) -> str:
@@ -164,7 +160,8 @@ def resize_adapter(
         versions=library_versions(),
     ).for_people(adapter.receipt.people)
     (identity,) = identities_of(ledger, [adapter.id])
-    return _write(out, stored, receipt, errors, dtype, ledger, identity, force=force)
+    whole = {**adapter.zeros, **stored}
+    return _write(out, whole, receipt, errors, dtype, ledger, identity, force=force)
 
 
 def extract_adapter(

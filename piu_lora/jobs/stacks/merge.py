@@ -150,7 +150,8 @@ def merge_adapters(
         with registered(ledger, receipt, output.path, confirm=enter) as confirm, output.staged() as folder:
             if session is not None:
                 receipt = replace(receipt, probe=_probe(session, Adapter(folder, receipt, stored)))
-            receipt = write_adapter(folder, stored, receipt, dtype)
+            zeros = {name: zero for member in members for name, zero in member.adapter.zeros.items()}
+            receipt = write_adapter(folder, {**zeros, **stored}, receipt, dtype)
             confirm(receipt)
     return Merged(output.path, receipt, errors)
 

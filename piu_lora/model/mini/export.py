@@ -12,6 +12,7 @@ from piu_lora.model.mini.dataset import BANK_SEED, people, portraits
 from piu_lora.model.mini.generator import load_generator
 from piu_lora.model.mini.recognizers import RECOGNIZERS, export_onnx, load_recognizer
 from piu_lora.model.mini.untrained import assembled
+from piu_lora.model.older_versions import nest_encoder, write_vocabulary
 
 __all__ = [
     "BANK_IDENTITIES",
@@ -53,6 +54,8 @@ def export_base(work: Path, weights: Path) -> None:
     staging = weights / ".base.tmp"
     shutil.rmtree(staging, ignore_errors=True)
     pipe.save_pretrained(staging)
+    nest_encoder(staging / "text_encoder")
+    write_vocabulary(staging / "tokenizer")
     # Stored in fp16 to be small, loaded in fp32 to be exact: transformers takes the dtype from here,
     # diffusers its own default.
     config = staging / "text_encoder" / "config.json"

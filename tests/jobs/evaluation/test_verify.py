@@ -65,8 +65,11 @@ def test_changed_settings(made: Path, pipe: StableDiffusionPipeline) -> None:
 
 
 def test_other_weights_for_peft(made: Path, pipe: StableDiffusionPipeline) -> None:
-    state = load_file(made / "adapter_model.safetensors")
-    save_file({key: value * 2 for key, value in state.items()}, made / "adapter_model.safetensors")
+    state = load_file(made / "peft-checkpoint" / "adapter_model.safetensors")
+    save_file(
+        {key: value * 2 for key, value in state.items()},
+        made / "peft-checkpoint" / "adapter_model.safetensors",
+    )
     sign(made)
     name, differs = failure(made, pipe)
     assert (name, "for PEFT" in differs) == ("weights", True)
