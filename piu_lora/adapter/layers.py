@@ -101,10 +101,11 @@ def restore(
         before: as ``states`` gave it; adapters that are gone are left out.
         added: weights by adapter.
     """
+    present = {name for part in COMPONENTS for name in adapter_names(pipe, part)}
     for layer in _all_layers(pipe):
         state = before.get(id(layer), LayerState((), {}, disabled=False))
         more = [name for name in added if name in layer.lora_A]
-        stays = [name for name in state.active if name in layer.lora_A and name not in added]
+        stays = [name for name in state.active if name in present and name not in added]
         if state.disabled and added:
             stays = []  # in all layers: switched on again by its owner, it must not come back in some only
         for name, scale in state.scaling.items():

@@ -25,7 +25,6 @@ from piu_lora.model import (
     encode_embeddings,
     encode_empty,
     encoder_adapter,
-    encoder_adapters_disabled,
     identity_position,
     parked,
     prompt_of,
@@ -124,15 +123,10 @@ def _student(pipe: StableDiffusionPipeline, part: str) -> TrainedModel:
     def encode(embeddings: torch.Tensor) -> torch.Tensor:
         return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings)
 
-    disabled = (
-        (lambda: encoder_adapters_disabled(pipe.text_encoder))
-        if part == "text_encoder"
-        else (lambda: adapters_disabled(pipe.unet))
-    )
     return TrainedModel(
         pipe.unet,
         encode,
-        disabled,
+        lambda: adapters_disabled(getattr(pipe, part)),
         schedule.add_noise,
         schedule.config.num_train_timesteps,
         lambda: encode_empty(pipe.text_encoder, pipe.tokenizer),
