@@ -10,9 +10,12 @@ import torch
 
 from piu_lora.errors import BadInput
 from piu_lora.identity.bank import IdentityBank
+from piu_lora.identity.constants import value_of
 from piu_lora.identity.embedding import normalize
 from piu_lora.identity.gather import PhotoReader, gather
 from piu_lora.identity.pictures import PHOTO_SUFFIXES, list_photos
+from piu_lora.identity.profiles import bank_geometry
+from piu_lora.settings import Auto
 
 __all__ = ["ResolvedIdentity", "resolve_identity"]
 
@@ -33,14 +36,14 @@ class ResolvedIdentity:
 
 
 def resolve_identity(
-    identity: str | Path, bank: IdentityBank, reader: PhotoReader | None, linked: float = 0.3
+    identity: str | Path, bank: IdentityBank, reader: PhotoReader | None, linked: float | Auto = "auto"
 ) -> ResolvedIdentity:
     """Find out who is meant.
 
     Args:
         identity: an id of ``bank``, else a path.
         reader: embeds photographs; its recognizer must be the bank's.
-        linked: cosine at which two photographs show one person.
+        linked: cosine at which two photographs show one person; ``auto`` follows from the bank's geometry.
 
     Raises:
         BadInput: nobody found, unreadable file, NaN, wrong width.
@@ -62,6 +65,7 @@ def resolve_identity(
             "(`piu-lora bank models` makes one), or a .npy file of embeddings"
         )
     bank.recognizer.require(reader.id, "the bank", "the face pack")
+    linked = value_of("faces.linked", linked, lambda: bank_geometry(bank)) if len(photos) > 1 else 0.0
     gathered = gather(reader, photos, linked)
     return ResolvedIdentity(gathered.embeddings, photos=gathered.photos)
 

@@ -187,6 +187,7 @@ def _receipt(
         "retain_train": len(request.retained.train),
         "retain_held_out": len(request.retained.held_out),
         **({"people": len(request.people)} if len(request.people) > 1 else {}),
+        **({"under_another_id": len(request.left_out)} if request.left_out else {}),
     }
     cosine = sum(person.anchor.cosine for person in request.people) / len(request.people)
     anchor: AnchorRecord = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}

@@ -31,6 +31,7 @@ from piu_lora.evidence import (
 from piu_lora.evidence.evaluation import KID_LEAST
 from piu_lora.evidence.report import Pictures, Report, VerdictLine
 from piu_lora.identity import FaceQuality, IdentityBank
+from piu_lora.identity.constants import value_of
 from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling, kept_measurements
 from piu_lora.jobs.evaluation.report import (
@@ -283,7 +284,8 @@ def _doubles(request: ErasureRequest, gallery: Gallery) -> dict[str, Any]:
     """Identities of the bank whose centroid is as close to a forgotten person's as the same person's would
     be.
     """
-    limit, forgotten = request.config.split.same_person, request.forget_rows
+    limit = value_of("split.same_person", request.config.split.same_person)
+    forgotten = request.forget_rows
     cosines = gallery.centroids[: len(request.bank)] @ gallery.centroids[forgotten].T
     cosines[[row for row in forgotten if row < len(request.bank)]] = -2
     return {"count": int((cosines.amax(dim=1) >= limit).sum()), "cosine": limit}

@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import dirichlet_mixtures, synthetic_neighbours
+from piu_lora.identity.constants import Asked, value_of
 from piu_lora.model import (
     TokenSample,
     add_second_moments,
@@ -66,12 +67,15 @@ class _Setting:
             )
             for target in problem.targets
         ]
+        asked = Asked(problem.fewest_photographs)
         chosen = torch.randint(len(problem.retain), (closed.near,), generator=generator)
         near = synthetic_neighbours(
             problem.centres[shares(len(people), closed.near, generator)],
             problem.retain[chosen],
-            config.retain.neighbour_low,
-            config.retain.neighbour_high,
+            *(
+                value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, asked)
+                for name in ("neighbour_low", "neighbour_high")
+            ),
             generator,
         )
         retained = context.retained(
