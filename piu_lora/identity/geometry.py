@@ -207,11 +207,11 @@ class Geometry:
             str(values["name"]),
             {int(k): Spread.from_dict(spread) for k, spread in values["cosines"].items()},
             {float(far): float(value) for far, value in values["far"].items()},
-            within and within.draw(DIRECTIONS, torch.Generator().manual_seed(0)),
+            None if within is None else within.draw(DIRECTIONS, torch.Generator().manual_seed(0)),
             int(values["people"]),
             int(values["photographs"]),
             float(values["doubtful"]),
-            impostors and Impostors(**{name: float(value) for name, value in impostors.items()}),
+            Impostors(**{name: float(value) for name, value in impostors.items()}) if impostors else None,
             within,
         )
 
