@@ -112,8 +112,8 @@ def one_stack(
     with loaded(base, [member.adapter.path for member in members]) as pipe:
         note("summed", pipe, check(members))
     for way, settings in (
-        ("refit", MergeSettings("refit", dtype="fp16")),
-        ("refit, tolerance 0.01", MergeSettings("refit", 0, 0.01, "fp16")),
+        ("refit", MergeSettings(method="refit", dtype="fp16")),
+        ("refit, tolerance 0.01", MergeSettings(method="refit", tolerance=0.01, dtype="fp16")),
     ):
         begun = time.perf_counter()
         merged = merge_adapters(members, work / "merged", settings, base=base, force=True)

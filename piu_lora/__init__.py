@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from piu_lora.jobs.evaluation.evaluate import Assessment, Judges, evaluate
     from piu_lora.jobs.evaluation.verify import verify_adapter
     from piu_lora.jobs.forget import ForgetResult, forget
+    from piu_lora.jobs.releases.apply import apply_requests
+    from piu_lora.jobs.releases.release import create_release, open_release
+    from piu_lora.jobs.releases.requests import add_requests, withdraw_request
     from piu_lora.jobs.stacks.check import check_stack
     from piu_lora.jobs.stacks.fuse import fuse_adapters
     from piu_lora.jobs.stacks.members import open_members, with_people
@@ -47,10 +50,13 @@ __all__ = [
     "__version__",
     "active",
     "adapters_disabled",
+    "add_requests",
+    "apply_requests",
     "audit",
     "check_stack",
     "compare",
     "convert_adapter",
+    "create_release",
     "declare_family",
     "encode_embeddings",
     "evaluate",
@@ -65,6 +71,7 @@ __all__ = [
     "load_base",
     "merge_adapters",
     "open_members",
+    "open_release",
     "prepare_hotswap",
     "pull",
     "push",
@@ -72,6 +79,7 @@ __all__ = [
     "resize_adapter",
     "verify_adapter",
     "with_people",
+    "withdraw_request",
 ]
 
 _HOMES = {
@@ -96,6 +104,9 @@ _HOMES = {
         "piu_lora.jobs.adapters.convert": ("convert_adapter", "extract_adapter", "resize_adapter"),
         "piu_lora.jobs.evaluation.evaluate": ("Assessment", "Judges", "evaluate"),
         "piu_lora.jobs.forget": ("ForgetResult", "forget"),
+        "piu_lora.jobs.releases.apply": ("apply_requests",),
+        "piu_lora.jobs.releases.release": ("create_release", "open_release"),
+        "piu_lora.jobs.releases.requests": ("add_requests", "withdraw_request"),
         "piu_lora.jobs.stacks.fuse": ("fuse_adapters",),
         "piu_lora.jobs.stacks.members": ("open_members", "with_people"),
         "piu_lora.jobs.stacks.merge": ("MergeSettings", "merge_adapters"),

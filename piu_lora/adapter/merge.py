@@ -45,7 +45,7 @@ class MergeMethod:
     """A way to merge.
 
     Attributes:
-        needs_moments: whether it must know what the layers see, and therefore whom the members forget.
+        needs_second_moments: whether it must know what the layers see, and therefore whom the members forget.
     """
 
     name: str

@@ -14,6 +14,7 @@ from piu_lora.cli import (
     hub,
     inspect,
     ledger,
+    release,
     stack,
     verify,
 )
@@ -47,6 +48,7 @@ app.command("doctor")(doctor.command)
 app.add_typer(bank.app, name="bank")
 app.add_typer(stack.app, name="stack")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(release.app, name="release")
 
 
 @app.callback(invoke_without_command=True)

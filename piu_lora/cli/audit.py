@@ -4,36 +4,22 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import (
-    AdapterArgument,
-    Bank,
-    Base,
-    Device,
-    Dtype,
-    Force,
-    Identities,
-    Json,
-    Junit,
-    Pack,
-    PolicyFile,
-    Public,
-    ReportFolder,
-    Settings,
-)
+from piu_lora.cli.groups import Opening, Reporting, grouped
+from piu_lora.cli.options import AdapterArgument, Dtype, Force, Identities, Json, Settings
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import audit_parts
-from piu_lora.cli.terminal import check_junit, judged
+from piu_lora.cli.terminal import judged
 
 __all__ = ["command"]
 
 
+@grouped
 def command(
+    *,
     adapter: AdapterArgument,
     identity: Identities,
-    out: ReportFolder = None,
-    base: Base = "mini",
-    bank: Bank = None,
-    pack: Pack = None,
+    opening: Opening,
+    reporting: Reporting,
     attacks: Annotated[
         str | None,
         typer.Option(
@@ -48,10 +34,6 @@ def command(
         ),
     ] = "default",
     settings: Settings = [],
-    policy: PolicyFile = None,
-    junit: Junit = None,
-    public: Public = False,
-    device: Device = "auto",
     dtype: Dtype = "fp32",
     force: Force = False,
     as_json: Json = False,
@@ -64,34 +46,31 @@ def command(
     from piu_lora.evidence import Policy
     from piu_lora.jobs.auditing.audit import audit
 
-    chosen = Policy.load(policy) if policy else Policy()
-    if policy is not None and not chosen.audit:
+    policy = Policy.load(reporting.policy) if reporting.policy else Policy()
+    if reporting.policy is not None and not policy.audit:
         raise BadInput(
-            f"the policy {str(policy)!r} has no limits on an audit; "
+            f"the policy {str(reporting.policy)!r} has no limits on an audit; "
             'add [audit] and lines such as "cone.radius" = {min = 0.3}'
         )
     names = None if attacks is None else [name.strip() for name in attacks.split(",")]
-    check_junit(junit)
+    reporting.check()
     audited = audit(
         adapter,
         identity,
-        base,
-        out,
-        bank=bank,
-        pack=pack,
+        out=reporting.out,
         attacks=names,
         budget=budget,
         settings=settings,
-        policy=chosen,
-        public=public,
-        device=device,
+        policy=policy,
+        public=reporting.public,
         dtype=dtype,
         force=force,
         progress=bars,
+        **opening.keywords,
     )
     print_result(
         audited.document,
         [*audit_parts(audited.section), *(f"wrote {path}" for path in audited.files)],
         as_json,
     )
-    judged(audited.report, junit, binding=policy is not None)
+    judged(audited.report, reporting.junit, binding=reporting.policy is not None)

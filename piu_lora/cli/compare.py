@@ -5,14 +5,17 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, Base, Device, Json, Pack, SecondBank, SecondPack, Settings
+from piu_lora.cli.groups import Opening, grouped
+from piu_lora.cli.options import Json, SecondBank, SecondPack, Settings
 from piu_lora.cli.output import Document, bars, print_result
 from piu_lora.cli.terminal import INTERRUPTED
 
 __all__ = ["command"]
 
 
+@grouped
 def command(
+    *,
     out: Annotated[Path, typer.Option(help="Folder of the comparison. One that exists is continued.")],
     methods: Annotated[
         str, typer.Option(help="Methods to compare, separated by commas. By default all.")
@@ -30,14 +33,11 @@ def command(
         list[str],
         typer.Option("--variant", help="Add a contender: 'METHOD section.key=VALUE ...'. Repeatable."),
     ] = [],
-    base: Base = "mini",
-    bank: Bank = None,
-    pack: Pack = None,
+    opening: Opening,
     second: SecondPack = None,
     second_bank: SecondBank = None,
     settings: Settings = [],
     processes: Annotated[int, typer.Option(help="Number of processes that run at once.", min=1)] = 1,
-    device: Device = "auto",
     against: Annotated[
         str | None,
         typer.Option(
@@ -57,7 +57,7 @@ def command(
     from piu_lora.jobs.arena.round import known_methods
     from piu_lora.model import family_of
 
-    family = family_of(base)
+    family = family_of(opening.base)
     config = shared_settings(family).updated_from_pairs(settings)
     chosen = [name.strip() for name in methods.split(",")] if methods else known_methods(family)
     try:
@@ -68,17 +68,14 @@ def command(
             seeds=seeds,
             vary=vary,
             variants=variants,
-            base=base,
-            bank=bank,
-            pack=pack,
             second=second,
             second_bank=second_bank,
             config=config,
             processes=processes,
-            device=device,
             against=against,
             report_only=report_only,
             progress=bars,
+            **opening.keywords,
         )
     except KeyboardInterrupt:
         typer.echo("interrupted; repeat the command to go on", err=True)

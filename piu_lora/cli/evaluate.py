@@ -5,38 +5,31 @@ from typing import Annotated, Any
 
 import typer
 
+from piu_lora.cli.groups import Opening, Reporting, grouped
 from piu_lora.cli.options import (
     AdapterArgument,
-    Bank,
-    Base,
-    Device,
     Dtype,
     Force,
     Identities,
     Json,
-    Junit,
-    Pack,
-    PolicyFile,
-    Public,
-    ReportFolder,
     SecondBank,
     SecondPack,
     Settings,
 )
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import evaluation_parts
-from piu_lora.cli.terminal import INTERRUPTED, check_junit, judged
+from piu_lora.cli.terminal import INTERRUPTED, judged
 
 __all__ = ["command"]
 
 
+@grouped
 def command(
+    *,
     adapter: AdapterArgument,
     identity: Identities,
-    out: ReportFolder = None,
-    base: Base = "mini",
-    bank: Bank = None,
-    pack: Pack = None,
+    opening: Opening,
+    reporting: Reporting,
     second: SecondPack = None,
     second_bank: SecondBank = None,
     references: Annotated[
@@ -47,7 +40,6 @@ def command(
     ] = None,
     quality: Annotated[Path | None, typer.Option(help="ONNX model that rates the quality of faces.")] = None,
     settings: Settings = [],
-    policy: PolicyFile = None,
     max_forget: Annotated[
         float | None,
         typer.Option(
@@ -64,12 +56,9 @@ def command(
             help="Fail when likeness of retained people (ISM) is below this share of its value before."
         ),
     ] = None,
-    junit: Junit = None,
     images: Annotated[
         bool, typer.Option("--images", help="Show images of the forgotten person in report.html.")
     ] = False,
-    public: Public = False,
-    device: Device = "auto",
     dtype: Dtype = "fp32",
     force: Force = False,
     as_json: Json = False,
@@ -82,37 +71,35 @@ def command(
     from piu_lora.jobs.evaluation.evaluate import Judges, evaluate
 
     limits = _limits(max_forget, max_acc_u, min_retain)
-    chosen = Policy.load(policy) if policy else Policy.only("command line", **limits) if limits else Policy()
-    check_junit(junit)
+    policy = Policy.only("command line", **limits) if limits else Policy()
+    if reporting.policy is not None:
+        policy = Policy.load(reporting.policy)
+    reporting.check()
     try:
         assessment = evaluate(
             adapter,
             identity,
-            base,
-            out,
-            bank=bank,
-            pack=pack,
+            out=reporting.out,
             judges=Judges(second, second_bank, references, quality),
             settings=settings,
-            policy=chosen.tightened(**limits),
+            policy=policy.tightened(**limits),
             images=images,
-            public=public,
-            device=device,
+            public=reporting.public,
             dtype=dtype,
             force=force,
             progress=bars,
+            **opening.keywords,
         )
     except KeyboardInterrupt:
-        typer.echo(
-            f"interrupted; {'repeat the command to go on' if out else 'with --out, it would go on'}", err=True
-        )
+        advice = "repeat the command to go on" if reporting.out else "with --out, it would go on"
+        typer.echo(f"interrupted; {advice}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     print_result(
         assessment.document,
         [*evaluation_parts(assessment.figures), *(f"wrote {path}" for path in assessment.files)],
         as_json,
     )
-    judged(assessment.report, junit, binding=policy is not None or bool(limits))
+    judged(assessment.report, reporting.junit, binding=reporting.policy is not None or bool(limits))
 
 
 def _limits(max_forget: float | None, max_acc_u: float | None, min_retain: float | None) -> dict[str, Any]:

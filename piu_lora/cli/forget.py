@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, Base, Device, Force, Identities, Json, LedgerFile, Pack, Settings
+from piu_lora.cli.groups import Opening, grouped
+from piu_lora.cli.options import Force, Identities, Json, LedgerFile, Settings
 from piu_lora.cli.output import Part, bars, print_result
 from piu_lora.cli.tables import evaluation_parts
 from piu_lora.cli.terminal import INTERRUPTED, opened_ledger
@@ -13,17 +14,16 @@ from piu_lora.cli.terminal import INTERRUPTED, opened_ledger
 __all__ = ["command"]
 
 
+@grouped
 def command(
+    *,
     identity: Identities,
     out: Annotated[Path, typer.Option(help="Adapter folder to create.")],
-    base: Base = "mini",
-    bank: Bank = None,
-    pack: Pack = None,
+    opening: Opening,
     method: Annotated[str | None, typer.Option(help="Method of forgetting. By default piu.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     settings: Settings = [],
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
-    device: Device = "auto",
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate/--no-evaluate", help="Generate images before and after, and measure them."),
@@ -48,23 +48,20 @@ def command(
         return chosen.updated_from_pairs(settings).updated(stated)
 
     # The method may be set anywhere, and has defaults of its own.
-    chosen = over(ForgetConfig.preset(family_of(base), over(ForgetConfig()).method))
+    chosen = over(ForgetConfig.preset(family_of(opening.base), over(ForgetConfig()).method))
     try:
         # Of several processes, the first one writes.
         with opened_ledger(ledger if is_main() else "none") as entries:
             result = forget(
                 identity,
-                base,
-                out,
-                bank=bank,
-                pack=pack,
+                out=out,
                 config=chosen,
-                device=device,
                 evaluate=evaluate,
                 force=force,
                 resume=resume,
                 ledger=entries,
                 progress=bars,
+                **opening.keywords,
             )
     except KeyboardInterrupt:
         if is_main():

@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import AllowNegative, Bank, Base, Device, Dtype, Force, Json, Pack, Seed, Weights
+from piu_lora.cli.groups import Opening, grouped
+from piu_lora.cli.options import AllowNegative, Dtype, Force, Json, Seed, Weights
 from piu_lora.cli.output import bars, print_result
 
 __all__ = ["command"]
 
 
+@grouped
 def command(
+    *,
     identity: Annotated[
         list[str],
         typer.Option(
@@ -20,9 +23,7 @@ def command(
         ),
     ],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
-    base: Base = "mini",
-    bank: Bank = None,
-    pack: Pack = None,
+    opening: Opening,
     adapters: Annotated[
         list[str],
         typer.Option(
@@ -39,7 +40,6 @@ def command(
         float | None, typer.Option(min=1, help="Guidance scale. By default that of the base.")
     ] = None,
     seed: Seed = 0,
-    device: Device = "auto",
     dtype: Dtype = "fp32",
     force: Force = False,
     as_json: Json = False,
@@ -48,7 +48,7 @@ def command(
     from piu_lora.jobs.evaluation.generate import GridSettings, generate_grid
     from piu_lora.jobs.request.session import open_session
 
-    session = open_session(base, bank, pack, device=device, dtype=dtype, progress=bars)
+    session = open_session(**opening.keywords, dtype=dtype, progress=bars)
     generate_grid(
         session,
         identity,

@@ -37,7 +37,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Base = Annotated[
     str,
     typer.Option(
-        help="The face generator: mini (comes with the package), arc2face, a folder, or a Hub id[@revision]."
+        help="The face generator: mini (comes with the package), arc2face, a folder, or a Hub id (@REVISION)."
     ),
 ]
 Bank = Annotated[
@@ -106,7 +106,7 @@ Settings = Annotated[
         "--set", help="Set one value as section.key=value, for example train.steps=200. Repeatable."
     ),
 ]
-AdapterArgument = Annotated[str, typer.Argument(help="Adapter folder, or Hub id USER/REPO[@revision].")]
+AdapterArgument = Annotated[str, typer.Argument(help="Adapter folder, or Hub id USER/REPO (@REVISION).")]
 AdapterFolder = Annotated[Path, typer.Option("--out", help="Adapter folder to create.")]
 Weights = Annotated[
     list[float],

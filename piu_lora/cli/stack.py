@@ -6,18 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from piu_lora.cli.groups import Opening, grouped
 from piu_lora.cli.options import (
     AdapterArgument,
     AdapterFolder,
     AllowNegative,
-    Bank,
-    Base,
-    Device,
     Dtype,
     Force,
     Json,
     LedgerFile,
-    Pack,
     Rank,
     Seed,
     Stored,
@@ -49,13 +46,13 @@ Identities = Annotated[
 
 
 @app.command("check")
+@grouped
 def check(
+    *,
     adapters: Adapters,
     weights: Weights = [],
     identity: Identities = [],
-    base: Base = "mini",
-    bank: Bank = None,
-    pack: Pack = None,
+    opening: Opening,
     people: Annotated[int, typer.Option(min=1, help="Number of bystanders to sample from the bank.")] = 64,
     activations: Annotated[
         int,
@@ -82,7 +79,6 @@ def check(
     ] = None,
     seed: Seed = 0,
     ledger: LedgerFile = None,
-    device: Device = "auto",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -99,17 +95,17 @@ def check(
     # An audit may look at negative weights; nothing is generated.
     members = open_members(adapters, weights or None, allow_negative=True)
     with opened_ledger(ledger) as entries:
-        members = with_people(members, known_identities(members, identity, entries), base, bank, pack, device)
+        names = known_identities(members, identity, entries)
     checked = check_stack(
-        members,
-        base,
-        bank,
+        with_people(members, names, **opening.keywords),
+        opening.base,
+        opening.bank,
         people=people,
         activations=activations,
         limit=limit,
         own_limit=own_limit,
         seed=seed,
-        device=device,
+        device=opening.device,
     )
     if out is not None:
         write_file(out, check_picture(checked))
@@ -172,7 +168,9 @@ def _span(values: Sequence[float]) -> str:
 
 
 @app.command("merge")
+@grouped
 def merge(
+    *,
     adapters: Adapters,
     out: AdapterFolder,
     weights: Weights = [],
@@ -188,34 +186,28 @@ def merge(
     tolerance: Tolerance = 0.0,
     dtype: Stored = "fp32",
     identity: Identities = [],
-    base: Base = "mini",
-    bank: Bank = None,
-    pack: Pack = None,
+    opening: Opening,
     ledger: LedgerFile = None,
-    device: Device = "auto",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Merge several adapters into one."""
-    from piu_lora.adapter import find_merge
-    from piu_lora.jobs.stacks.members import known_identities, open_members, with_people
+    from piu_lora.jobs.stacks.members import open_members
     from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 
-    settings = MergeSettings(method, rank, tolerance, dtype)
+    settings = MergeSettings(method=method, rank=rank, tolerance=tolerance, dtype=dtype)
     members = open_members(adapters, weights or None, allow_negative=allow_negative)
     with opened_ledger(ledger) as entries:
-        if find_merge(method).needs_second_moments:
-            members = with_people(
-                members, known_identities(members, identity, entries), base, bank, pack, device
-            )
         result = merge_adapters(
-            members, out, settings, base=base, bank=bank, device=device, force=force, ledger=entries
+            members, out, settings, identities=identity, force=force, ledger=entries, **opening.keywords
         )
     _print_merged(result, as_json)
 
 
 @app.command("withdraw")
+@grouped
 def withdraw(
+    *,
     merged: AdapterArgument,
     leaving: Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="Id of the adapter to take out.")],
     out: AdapterFolder,
@@ -227,11 +219,8 @@ def withdraw(
         ),
     ] = [],
     identity: Identities = [],
-    base: Base = "mini",
-    bank: Bank = None,
-    pack: Pack = None,
+    opening: Opening,
     ledger: LedgerFile = None,
-    device: Device = "auto",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -239,29 +228,11 @@ def withdraw(
 
     For somebody who withdraws the request to be forgotten.
     """
-    from piu_lora.adapter import find_merge, open_adapter
-    from piu_lora.jobs.ledger import folders_of
-    from piu_lora.jobs.stacks.members import known_identities, with_people
-    from piu_lora.jobs.stacks.merge import merge_adapters, remaining_members, settings_of
+    from piu_lora.jobs.stacks.merge import withdraw_member
 
-    opened = open_adapter(merged)
-    settings = settings_of(opened)
     with opened_ledger(ledger) as entries:
-        available = member or folders_of(entries, opened.receipt)
-        stay = remaining_members(opened, leaving, [open_adapter(folder) for folder in available])
-        if find_merge(settings.method).needs_second_moments:
-            stay = with_people(stay, known_identities(stay, identity, entries), base, bank, pack, device)
-        result = merge_adapters(
-            stay,
-            out,
-            settings,
-            base=base,
-            bank=bank,
-            device=device,
-            force=force,
-            ledger=entries,
-            instead_of=opened.id,
-            withdrawn=leaving,
+        result = withdraw_member(
+            merged, leaving, out, member, identities=identity, force=force, ledger=entries, **opening.keywords
         )
     _print_merged(result, as_json)
 
@@ -269,7 +240,7 @@ def withdraw(
 @app.command("fuse")
 def fuse(
     base: Annotated[
-        str, typer.Argument(help="The face generator: mini, arc2face, a folder, or a Hub id[@revision].")
+        str, typer.Argument(help="The face generator: mini, arc2face, a folder, or a Hub id (@REVISION).")
     ],
     adapters: Adapters,
     out: AdapterFolder,

@@ -17,7 +17,7 @@ from piu_lora.errors import PiuLoraError
 if TYPE_CHECKING:
     from piu_lora.evidence.report import Report
 
-__all__ = ["INTERRUPTED", "check_junit", "judged", "opened_ledger", "run"]
+__all__ = ["INTERRUPTED", "judged", "opened_ledger", "run"]
 
 INTERRUPTED = 130
 
@@ -32,14 +32,6 @@ def opened_ledger(name: str | None) -> Iterator[Any]:
 
     with Ledger(name) as ledger:
         yield ledger
-
-
-def check_junit(path: Path | None) -> None:
-    """Raise ``BadInput`` before anything runs where the verdict could not be written afterwards."""
-    from piu_lora.errors import BadInput
-
-    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
-        raise BadInput(f"junit = {str(path)!r} cannot be written: name a file in a folder that is there")
 
 
 def judged(report: "Report", junit: Path | None, *, binding: bool) -> None:

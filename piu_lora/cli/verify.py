@@ -4,25 +4,25 @@ from typing import Annotated
 
 import typer
 
+from piu_lora.cli.groups import Opening, grouped
 from piu_lora.cli.messages import translated
-from piu_lora.cli.options import AdapterArgument, Bank, Base, Device, Json, Pack
+from piu_lora.cli.options import AdapterArgument, Json
 from piu_lora.cli.output import Table, bars, print_result
 
 __all__ = ["command"]
 
 
+@grouped
 def command(
+    *,
     adapter: AdapterArgument,
-    base: Base = "mini",
+    opening: Opening,
     identity: Annotated[
         str | None,
         typer.Option(
             help="Whom the adapter forgets. With it, the figures of the receipt are measured again."
         ),
     ] = None,
-    bank: Bank = None,
-    pack: Pack = None,
-    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Check an adapter against its receipt: files, weights, base, effect and figures.
@@ -32,9 +32,7 @@ def command(
     from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.evaluation.verify import verify_adapter
 
-    verdict = verify_adapter(
-        adapter, base, identity=identity, bank=bank, pack=pack, device=device, progress=bars
-    )
+    verdict = verify_adapter(adapter, identity=identity, progress=bars, **opening.keywords)
     rows = [
         (
             check.name,

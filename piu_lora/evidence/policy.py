@@ -116,7 +116,7 @@ class Policy:
         everything: dict[str, Any] = dict.fromkeys(EvaluationLimits.model_fields, "off")
         return cls(name, evaluation=EvaluationLimits(**{**everything, **limits}))
 
-    def tightened(self, **limits: float) -> Self:
+    def tightened(self, **limits: Limit) -> Self:
         """This policy with other limits on an evaluation."""
         return replace(self, evaluation=self.evaluation.updated(limits))
 

@@ -2,7 +2,7 @@
 
 from piu_lora.hub.cache import cache_folder, cached_file, forget_file, token_present
 from piu_lora.hub.download import HubFiles
-from piu_lora.hub.upload import Uploaded, upload_files
+from piu_lora.hub.upload import Uploaded, tag_commit, upload_files
 
 __all__ = [
     "HubFiles",
@@ -10,6 +10,7 @@ __all__ = [
     "cache_folder",
     "cached_file",
     "forget_file",
+    "tag_commit",
     "token_present",
     "upload_files",
 ]

@@ -15,7 +15,7 @@ from piu_lora.errors import BadInput, EnvironmentProblem, PiuLoraError
 from piu_lora.hub.cache import token_present
 from piu_lora.hub.errors import http_status, may_pass, upload_error, without_token
 
-__all__ = ["Uploaded", "upload_files"]
+__all__ = ["Uploaded", "tag_commit", "upload_files"]
 
 _log = logging.getLogger("piu_lora")
 _PAUSES = (1.0, 4.0)  # seconds between the attempts of what the client itself does not repeat
@@ -59,6 +59,16 @@ def upload_files(
         repository, lambda: api.create_commit(repository, _additions(folder, files), commit_message=message)
     )
     return Uploaded(f"{api.endpoint}/{repository}", commit.oid, commit.oid != before)
+
+
+def tag_commit(repository: str, tag: str, commit: str) -> None:
+    """Give a commit a name that ``user/name@tag`` asks for; one that is there already stays as it is.
+
+    Raises:
+        EnvironmentProblem: no permission, no network, the Hub fails.
+    """
+    api = HfApi()
+    _patiently(repository, lambda: api.create_tag(repository, tag=tag, revision=commit, exist_ok=True))
 
 
 def _require_token() -> None:

@@ -265,6 +265,8 @@ class Method:
     Attributes:
         component: what an objective trains.
         complete: what is added, in closed form, to a trained change.
+        additive: whether adapters that were made one by one add up: beside the others, each does to its
+            person what it does alone.
     """
 
     name: str
@@ -274,6 +276,7 @@ class Method:
     solve: Solve | None = None
     component: Literal["unet", "text_encoder"] = "unet"
     complete: Complete | None = None
+    additive: bool = False
 
 
 METHODS: dict[str, Method] = {}
@@ -316,12 +319,17 @@ def closed_form(
     *,
     settings: type[Settings] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    additive: bool = False,
 ) -> Callable[[Solve], Solve]:
-    """Add a method that needs no training to the registry; the arguments are those of ``register``."""
+    """Add a method that needs no training to the registry; the arguments are those of ``register``.
+
+    Args:
+        additive: as in ``Method``.
+    """
 
     def decorate(solve: Solve) -> Solve:
         ForgetConfig.register_method(name, settings, defaults)
-        METHODS[name] = Method(name, label, paper, solve=solve)
+        METHODS[name] = Method(name, label, paper, solve=solve, additive=additive)
         return solve
 
     return decorate

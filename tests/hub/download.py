@@ -56,7 +56,11 @@ def refs(handler: HubHandler, repo_id: str) -> None:
         {"name": name, "ref": f"refs/heads/{name}", "targetCommit": oid}
         for name, oid in repository.refs.items()
     ]
-    handler.reply({"branches": branches, "tags": [], "converts": [], "pullRequests": []})
+    tags = [
+        {"name": name, "ref": f"refs/tags/{name}", "targetCommit": oid}
+        for name, oid in repository.tags.items()
+    ]
+    handler.reply({"branches": branches, "tags": tags, "converts": [], "pullRequests": []})
 
 
 @route("GET", f"/api/models/{REPO}/auth-check")

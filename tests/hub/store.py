@@ -50,6 +50,7 @@ class Repository:
     granted: set[str] = field(default_factory=set)
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
     objects: dict[str, Blob] = field(default_factory=dict)
 
     def admits(self, token: Token | None) -> bool:
@@ -58,10 +59,10 @@ class Repository:
         )
 
     def resolve(self, revision: str) -> Commit:
-        """The commit of a branch, of a full id or of an unambiguous beginning of one."""
-        name = revision.removeprefix("refs/heads/")
-        if name in self.refs:
-            return self.commits[self.refs[name]]
+        """The commit of a branch, of a tag, of a full id or of an unambiguous beginning of one."""
+        name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        if oid := self.refs.get(name) or self.tags.get(name):
+            return self.commits[oid]
         found = [
             oid
             for oid in self.commits

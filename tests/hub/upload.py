@@ -62,6 +62,16 @@ def delete(handler: HubHandler) -> None:
     handler.reply({})
 
 
+@route("POST", f"/api/models/{REPO}/tag/{REV}")
+def tag(handler: HubHandler, repo_id: str, revision: str) -> None:
+    repository = handler.hub.store.writable(repo_id, handler.token)
+    name = handler.json_body()["tag"]
+    if name in repository.tags:
+        raise HubError(409, f"Tag {name} already exists")
+    repository.tags[name] = repository.resolve(revision).oid
+    handler.reply({})
+
+
 @route("POST", "/api/validate-yaml")
 def validate_yaml(handler: HubHandler) -> None:
     """Only the shape is looked at: the Hub parses the YAML, which the standard library cannot."""

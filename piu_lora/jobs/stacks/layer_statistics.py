@@ -3,10 +3,10 @@ interference check stand on.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from diffusers import StableDiffusionPipeline
+from pydantic import Field
 
 from piu_lora.adapter import SecondMoments, load_adapter, unload
 from piu_lora.errors import BadInput
@@ -14,26 +14,21 @@ from piu_lora.identity import IdentityBank, centroid, dirichlet_mixtures, synthe
 from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.stacks.members import StackMember
 from piu_lora.model import TokenSample, empty_inputs, layer_inputs, prompt_of, second_moments
+from piu_lora.settings import Count, Positive, Settings
 
 __all__ = ["RefitConfig", "bystanders", "measure_second_moments"]
 
 
-@dataclass(frozen=True)
-class RefitConfig:
-    """How merging by refit samples and weighs.
+class RefitConfig(Settings, section="refit"):
+    """How merging by refit samples and weighs."""
 
-    Attributes:
-        own: conditions of each member's person, Dirichlet mixtures of the embeddings.
-        retained: people of the bank.
-        neighbours: synthetic neighbours of each member's person, at cosine 0.3 to 0.7.
-        retain_weight, ridge: as in ``Moments``.
-    """
-
-    own: int = 64
-    retained: int = 512
-    neighbours: int = 64
-    retain_weight: float = 3.0
-    ridge: float = 1e-4
+    own: Count = Field(64, description="conditions of each member's person, Dirichlet mixtures")
+    retained: Count = Field(512, description="people of the bank")
+    neighbours: int = Field(
+        64, ge=0, description="synthetic neighbours of each member's person, at cosine 0.3 to 0.7"
+    )
+    retain_weight: Positive = Field(3.0, description="weight of everybody else's conditions")
+    ridge: Positive = Field(1e-4, description="added to the diagonal, as a share of its mean")
     seed: int = 0
 
 

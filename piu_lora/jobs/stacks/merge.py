@@ -1,9 +1,11 @@
 """One adapter out of several, and a merged one without one of its members."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field, field_validator
 
 from piu_lora.adapter import (
     Adapter,
@@ -18,6 +20,7 @@ from piu_lora.adapter import (
     find_merge,
     library_versions,
     load_adapter,
+    open_adapter,
     require_base,
     unload,
     weights_digest,
@@ -27,45 +30,44 @@ from piu_lora.adapter.records import MemberRecord
 from piu_lora.errors import BadInput
 from piu_lora.evidence import measure_probe, probe_facts
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.ledger import registered
+from piu_lora.jobs.ledger import folders_of, registered
 from piu_lora.jobs.request.request import bank_for
 from piu_lora.jobs.request.session import Base, Session
 from piu_lora.jobs.stacks.layer_statistics import RefitConfig, measure_second_moments
-from piu_lora.jobs.stacks.members import StackMember, require_distinct, require_one_base
+from piu_lora.jobs.stacks.members import (
+    StackMember,
+    known_identities,
+    require_distinct,
+    require_one_base,
+    with_people,
+)
 from piu_lora.model import DTYPES, Precision
+from piu_lora.settings import Settings
 
-__all__ = ["MergeSettings", "Merged", "merge_adapters", "remaining_members", "settings_of"]
+__all__ = ["MergeSettings", "Merged", "merge_adapters", "remaining_members", "settings_of", "withdraw_member"]
 
 
-@dataclass(frozen=True)
-class MergeSettings:
-    """How to merge.
+class MergeSettings(Settings):
+    """How to merge."""
 
-    Attributes:
-        method: ``sum``, exact and in no need of a base; or ``refit``, which needs base, bank and the members'
-            people.
-        rank, tolerance: of the recompression of every layer, as in ``compressed``; 0 keeps all.
-        dtype: of the stored factors.
-        refit: how ``refit`` samples and weighs.
-    """
+    method: str = Field(
+        "sum", description="sum: exact, needs no base; refit: needs base, bank and the members' people"
+    )
+    rank: int = Field(0, ge=0, description="highest rank of a recompressed layer; 0 sets no limit")
+    tolerance: float = Field(
+        0.0, ge=0, lt=1, description="singular values below this share of a layer's largest are dropped"
+    )
+    dtype: Precision = Field("fp32", description="precision of the stored factors")
+    refit: RefitConfig = Field(default_factory=RefitConfig, description="how refit samples and weighs")
 
-    method: str = "sum"
-    rank: int = 0
-    tolerance: float = 0.0
-    dtype: Precision = "fp32"
-    refit: RefitConfig = field(default_factory=RefitConfig)
-
-    def __post_init__(self) -> None:
-        find_merge(self.method)
-        if self.rank < 0 or not 0 <= self.tolerance < 1:
-            raise BadInput(
-                f"rank = {self.rank!r}, tolerance = {self.tolerance!r}: "
-                "expected rank >= 1 and 0 <= tolerance < 1"
-            )
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return find_merge(name).name
 
     def to_dict(self) -> dict[str, Any]:
         """For the receipt; the settings of ``refit`` only where they were used."""
-        values = asdict(self)
+        values = super().to_dict()
         if not find_merge(self.method).needs_second_moments:
             del values["refit"]
         return values
@@ -92,6 +94,8 @@ def merge_adapters(
     *,
     base: Base | None = None,
     bank: IdentityBank | str | Path | None = None,
+    pack: str | Path | None = None,
+    identities: Sequence[str] = (),
     device: str = "auto",
     force: bool = False,
     ledger: Ledger | None = None,
@@ -101,9 +105,11 @@ def merge_adapters(
     """Make one adapter of several.
 
     Args:
-        members: the adapters with their weights, and for ``refit`` with the people they forget.
+        members: the adapters with their weights.
         out: the adapter folder to create.
-        base, bank: only for ``refit``; a pipeline is given back as it was.
+        base, bank, pack: only for ``refit``; a pipeline is given back as it was.
+        identities: only for ``refit``: whom each member forgets, as for ``with_people``; where the members
+            do not carry their people, from the ledger by default.
         ledger: the members are marked as merged in it.
         instead_of, withdrawn: ids of the merged adapter that this one replaces, and of the member that left.
 
@@ -118,6 +124,10 @@ def merge_adapters(
         raise BadInput(
             "every weight is 0, so the merged adapter would be empty; give one of them another weight"
         )
+    refit = find_merge(settings.method).needs_second_moments
+    if refit and base is not None and (identities or all(member.embeddings is None for member in members)):
+        names = known_identities(members, identities, ledger)
+        members = with_people(members, names, base, bank, pack, device)
     with OutputFolder(out, force=force).claimed() as output:
         session = _session(members, settings, base, bank, device)
         moments = None if session is None else measure_second_moments(session, members, settings.refit)
@@ -205,8 +215,8 @@ def settings_of(merged: Adapter) -> MergeSettings:
     if not merged.receipt.members or "method" not in values:
         raise BadInput(f"adapter {merged.id} was not merged from others; nobody can be taken out of it")
     try:
-        return MergeSettings(**{**values, "refit": RefitConfig(**values.get("refit", {}))})
-    except TypeError as error:
+        return MergeSettings().updated(values)
+    except BadInput as error:
         raise BadInput(
             f"the receipt of adapter {merged.id} holds settings of another version: {error}"
         ) from error
@@ -243,3 +253,48 @@ def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter
     if not members:
         raise BadInput(f"{leaving!r} is the only member of {merged.id}; delete the merged adapter instead")
     return members
+
+
+def withdraw_member(
+    merged: str | Path | Adapter,
+    leaving: str,
+    out: str | Path,
+    available: Sequence[str | Path] = (),
+    *,
+    base: Base | None = None,
+    bank: IdentityBank | str | Path | None = None,
+    pack: str | Path | None = None,
+    identities: Sequence[str] = (),
+    device: str = "auto",
+    force: bool = False,
+    ledger: Ledger | None = None,
+) -> Merged:
+    """Merge the members of a merged adapter anew without one of them, as they were merged before.
+
+    Args:
+        merged: the merged adapter's folder, or its Hub id.
+        leaving: id of the member that goes.
+        out: the adapter folder to create.
+        available: folders or Hub ids of the members that stay; from the ledger by default.
+        base, bank, pack, identities: as for ``merge_adapters``, of the members that stay.
+
+    Raises:
+        BadInput: ``merged`` was not merged from others, ``leaving`` is none of them, or one is not at hand.
+    """
+    whole = open_adapter(merged)
+    settings = settings_of(whole)
+    folders = available or folders_of(ledger, whole.receipt)
+    return merge_adapters(
+        remaining_members(whole, leaving, [open_adapter(folder) for folder in folders]),
+        out,
+        settings,
+        base=base,
+        bank=bank,
+        pack=pack,
+        identities=identities,
+        device=device,
+        force=force,
+        ledger=ledger,
+        instead_of=whole.id,
+        withdrawn=leaving,
+    )

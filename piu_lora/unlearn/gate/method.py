@@ -34,6 +34,7 @@ class GatedPerson:
     "this project",
     settings=GateConfig,
     defaults={"anchor": {"rule": "synthetic"}},
+    additive=True,
 )
 def gate_encoder(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """Neurons of the text encoder become a step: nothing for everybody else, the anchor's stream for the

@@ -6,7 +6,7 @@ import torch
 
 from piu_lora.errors import BadInput
 
-__all__ = ["chosen_neurons", "neuron_energy", "neuron_names", "neuron_numbers"]
+__all__ = ["chosen_neurons", "gate_layers", "neuron_energy", "neuron_names", "neuron_numbers"]
 
 
 def neuron_energy(squares: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -59,3 +59,12 @@ def neuron_numbers(names: Iterable[str], layer: int) -> list[int]:
         if int(of_layer) == layer:
             numbers.append(int(neuron))
     return numbers
+
+
+def gate_layers(names: Iterable[str]) -> dict[int, list[int]]:
+    """The neurons of ``layer.neuron`` names, by layer."""
+    layers: dict[int, list[int]] = {}
+    for name in names:
+        layer, _, neuron = name.partition(".")
+        layers.setdefault(int(layer), []).append(int(neuron))
+    return layers

@@ -172,7 +172,7 @@ def test_refit_keeps_each_member_to_its_own_person(
     bare = forward(pipe)
     summed = merge_adapters(people, tmp_path / "sum")
     refit = merge_adapters(
-        people, tmp_path / "refit", MergeSettings("refit", refit=QUICK), base=pipe, bank=bank
+        people, tmp_path / "refit", MergeSettings(method="refit", refit=QUICK), base=pipe, bank=bank
     )
     moments = measure_second_moments(Session(pipe, bank), people, QUICK)
 
@@ -193,7 +193,9 @@ def test_refit_is_deterministic(pipe: StableDiffusionPipeline, bank: IdentityBan
     adapters = [write_random(pipe, tmp_path / str(seed), seed) for seed in (1, 2)]
     people = with_people(open_members(adapters), ["person-001", "person-002"], pipe, bank)
     made = [
-        merge_adapters(people, tmp_path / name, MergeSettings("refit", refit=QUICK), base=pipe, bank=bank)
+        merge_adapters(
+            people, tmp_path / name, MergeSettings(method="refit", refit=QUICK), base=pipe, bank=bank
+        )
         for name in "xy"
     ]
     assert (
@@ -205,7 +207,7 @@ def test_refit_is_deterministic(pipe: StableDiffusionPipeline, bank: IdentityBan
 def test_refit_needs_base_and_people(
     pipe: StableDiffusionPipeline, bank: IdentityBank, three: list[Adapter], tmp_path: Path
 ) -> None:
-    settings = MergeSettings("refit", refit=QUICK)
+    settings = MergeSettings(method="refit", refit=QUICK)
     with pytest.raises(BadInput, match="pass base=BASE"):
         merge_adapters(members(three, [1.0] * 3), tmp_path / "m", settings)
     with pytest.raises(BadInput, match=r"whom adapter .* forgets is not known"):
@@ -228,7 +230,7 @@ def test_what_cannot_be_merged(three: list[Adapter], tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"-1\.0 is below 0"):
         open_members(three, [1.0, 1.0, -1.0])
     with pytest.raises(BadInput, match="known: refit, sum"):
-        MergeSettings("ties")
+        MergeSettings(method="ties")
     with pytest.raises(BadInput, match="tolerance = 2"):
         MergeSettings(tolerance=2)
     assert not (tmp_path / "m").exists()

@@ -1,0 +1,67 @@
+"""Groups of options that commands share: a dataclass whose fields become options."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from piu_lora.cli.options import Bank, Base, Device, Junit, Pack, PolicyFile, Public, ReportFolder
+
+__all__ = ["Opening", "Reporting", "grouped"]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Which base to open, with which bank and face pack, and where."""
+
+    base: Base = "mini"
+    bank: Bank = None
+    pack: Pack = None
+    device: Device = "auto"
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The options as the keywords of a job."""
+        return {"base": self.base, "bank": self.bank, "pack": self.pack, "device": self.device}
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """Where a report goes, and what it has to show."""
+
+    out: ReportFolder = None
+    policy: PolicyFile = None
+    junit: Junit = None
+    public: Public = False
+
+    def check(self) -> None:
+        """Raise ``BadInput`` before anything runs where the verdict could not be written afterwards."""
+        from piu_lora.errors import BadInput
+
+        path: Path | None = self.junit
+        if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+            raise BadInput(f"junit = {str(path)!r} cannot be written: name a file in a folder that is there")
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command of Typer that may take groups: a parameter of a dataclass type stands for all its fields."""
+    signature = inspect.signature(command, eval_str=True)
+    annotations: dict[str, Any] = {name: entry.annotation for name, entry in signature.parameters.items()}
+    groups: dict[str, Any] = {name: kind for name, kind in annotations.items() if is_dataclass(kind)}
+    options: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        group = groups.get(parameter.name)
+        options += inspect.signature(group, eval_str=True).parameters.values() if group else [parameter]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run

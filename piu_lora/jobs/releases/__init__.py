@@ -1,0 +1,1 @@
+"""Releases: one adapter for everybody who asked to be forgotten, version after version."""
