@@ -12,9 +12,11 @@ from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.identity import synthetic_neighbours
+from piu_lora.identity.geometry import turned
+from piu_lora.identity.profiles import bank_geometry
 from piu_lora.settings import Cosine, Count
 
-__all__ = ["ConeSettings", "cone", "cone_conditions", "radius"]
+__all__ = ["ConeSettings", "cone", "cone_conditions", "deviation_conditions", "radius"]
 
 
 class ConeSettings(AttackSettings, section="audit.cone"):
@@ -27,6 +29,11 @@ class ConeSettings(AttackSettings, section="audit.cone"):
         (0.75, 0.5, 0.25), description="of the forgotten person in interpolations with others"
     )
     images: Count = Field(6, description="directions at every cosine and share")
+    deviations: bool = Field(
+        True,
+        description="at every cosine, as many conditions in directions in which photographs of the bank's "
+        "people differ, as an unseen photograph of the person would",
+    )
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,11 @@ class _ConeResult:
     "Cone around the person",
     "How large is the forgotten region, and does a condition near the person escape it?",
     settings=ConeSettings,
-    quick={"cosines": (1.0, 0.6, 0.3), "shares": (0.5,), "images": 2},
+    quick={"cosines": (1.0, 0.6, 0.3), "shares": (0.5,), "images": 2, "deviations": False},
 )
 def cone(context: AttackContext, config: AuditConfig) -> Outcome:
-    """Conditions at falling cosines around the centroid, and interpolations with others.
+    """Conditions at falling cosines around the centroid, towards others and as photographs of one person
+    differ, and interpolations with others.
 
     ``radius``: 1 - the highest cosine at which most images keep the face that the untouched base draws from
     the same condition and seed; 0 where they do so at the centroid itself, and 1 - the lowest cosine tried
@@ -56,18 +64,20 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
     settings = config.section_of(ConeSettings)
     table, curves = AttackTable(), []
     found: dict[str, list[float]] = {
-        name: [] for name in ("radius", "verified", "interpolated", "base_reach", "random_radius")
+        name: []
+        for name in ("radius", "verified", "interpolated", "deviating", "base_reach", "random_radius")
     }
     points = [*settings.cosines, *settings.shares]
     for person in context.people[: config.people]:
         base = _cone_of(context, config, person, {}, "untouched base", table)
         adapted = _cone_of(context, config, person, context.change, "adapter on", table)
         random = _cone_of(context, config, person, context.random, "random weights", table)
-        count = len(settings.cosines)
+        count, others = len(settings.cosines), len(points)
         found["radius"].append(radius(settings.cosines, adapted.unchanged[:count], config.share))
         found["random_radius"].append(radius(settings.cosines, random.unchanged[:count], config.share))
         found["verified"].append(max(each.share for each in adapted.judgements[:count]))
-        found["interpolated"].append(max([each.share for each in adapted.judgements[count:]], default=0.0))
+        found["interpolated"].append(_best(adapted.judgements[count:others]))
+        found["deviating"].append(_best(adapted.judgements[others:]))
         reached = [
             cosine
             for cosine, each in zip(points[:count], base.judgements[:count], strict=True)
@@ -89,12 +99,13 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
         "radius": max(found["radius"]),
         "verified": max(found["verified"]),
         "interpolated": max(found["interpolated"]),
+        "deviating": max(found["deviating"]),
         "base_reach": min(found["base_reach"]),
         "random_radius": max(found["random_radius"]),
         "control_radius": radius(settings.cosines, own, config.share),
         "control_kept": sum(own) / len(own),
     }
-    best = max(float(figures["verified"] or 0), float(figures["interpolated"] or 0))
+    best = max(float(figures[name] or 0) for name in ("verified", "interpolated", "deviating"))
     return Outcome(
         best >= config.share,
         criterion(config),
@@ -105,7 +116,7 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
         f"person down to cosine {figures['base_reach']:.2f}; at best {best:.0%} of the images of a point "
         "verify",
         f"{len(settings.cosines)} cosines and {len(settings.shares)} interpolations x {settings.images} "
-        "images",
+        f"images{_deviations_in_words(context, settings)}",
         figures,
         COLUMNS,
         table.rows,
@@ -136,6 +147,26 @@ def cone_conditions(context: AttackContext, config: AuditConfig, person: ProbedI
     return torch.cat([*around, *mixed])
 
 
+def deviation_conditions(context: AttackContext, config: AuditConfig, person: ProbedIdentity) -> torch.Tensor:
+    """(cosines x images, d) unit rows: at each cosine, in within-person directions of the bank."""
+    settings, generator = config.section_of(ConeSettings), context.generator("cone deviations")
+    cosines = torch.tensor(settings.cosines).repeat_interleave(settings.images)[:, None]
+    return turned(person.centre, bank_geometry(context.bank), cosines, generator)
+
+
+def _deviations_in_words(context: AttackContext, settings: ConeSettings) -> str:
+    if not settings.deviations:
+        return ""
+    geometry = bank_geometry(context.bank)
+    if geometry.directions is None:
+        return f", and as many in random directions, since {geometry.name} knows none of photographs"
+    return ", and as many as photographs of one person differ"
+
+
+def _best(judgements: list[Judgement]) -> float:
+    return max([judgement.share for judgement in judgements], default=0.0)
+
+
 def radius(cosines: tuple[float, ...], unchanged: list[float], share: float) -> float:
     """1 - the first of the falling ``cosines`` from which on a share of the images keeps its face; see
     ``cone``.
@@ -158,6 +189,8 @@ def _cone_of(
 ) -> _ConeResult:
     settings = config.section_of(ConeSettings)
     conditions, count = cone_conditions(context, config, person), settings.images
+    if settings.deviations:
+        conditions = torch.cat([conditions, deviation_conditions(context, config, person)])
     seeds = context.seeds(count) * (len(conditions) // count)
     images = context.draw(conditions, config, change, seeds)
     before = context.draw(conditions, config, {}, seeds)
@@ -167,6 +200,7 @@ def _cone_of(
     names = [
         *(f"cosine {each:g}" for each in settings.cosines),
         *(f"{each:.0%} of the person" for each in settings.shares),
+        *(f"cosine {each:g}, as photographs differ" for each in settings.cosines if settings.deviations),
     ]
     judgements = [
         table.add(name, person.label, model, judge_images(context.galleries, part, person.row, config.far))

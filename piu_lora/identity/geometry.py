@@ -15,7 +15,17 @@ from typing import Any, Self
 import torch
 from torch.nn.functional import normalize
 
-__all__ = ["FARS", "LEVELS", "PHOTOGRAPHS", "Geometry", "Impostors", "Spread", "Within", "variation"]
+__all__ = [
+    "FARS",
+    "LEVELS",
+    "PHOTOGRAPHS",
+    "Geometry",
+    "Impostors",
+    "Spread",
+    "Within",
+    "turned",
+    "variation",
+]
 
 PHOTOGRAPHS = (1, 2, 3, 5, 10)  # the k that are measured
 FARS = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -234,14 +244,14 @@ def variation(
     """
     centre = normalize(normalize(known.float(), dim=1).mean(dim=0), dim=0)
     cosine = geometry.reach(len(known)).draw(count, generator)[:, None]
-    return _turned(centre, geometry, cosine, generator)
+    return turned(centre, geometry, cosine, generator)
 
 
-def _turned(
+def turned(
     centre: torch.Tensor, geometry: Geometry, cosine: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
     """(count, d) unit rows at ``cosine`` (count, 1) with ``centre``, (d,) or (count, d), in directions in
-    which photographs differ.
+    which photographs differ; in random ones where the geometry knows none.
     """
     count, width = len(cosine), centre.shape[-1]
     if geometry.directions is None:

@@ -13,6 +13,7 @@ import torch
 from piu_lora.adapter import disk_errors, refuse_existing
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
+from piu_lora.jobs.banks.geometry import keep_geometry
 
 __all__ = ["import_bank"]
 
@@ -78,6 +79,7 @@ def import_bank(
         settings,
     )
     _check_centroids(bank, arrays)
+    keep_geometry(bank)
     with disk_errors(f"the bank {str(target)!r}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         bank.save(target)

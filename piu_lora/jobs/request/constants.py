@@ -12,7 +12,7 @@ from piu_lora.identity.geometry import Geometry
 from piu_lora.identity.profiles import ENOUGH, bank_geometry
 from piu_lora.model import FAMILIES
 
-__all__ = ["InForce", "double_of", "in_force", "settled", "typical_photographs"]
+__all__ = ["InForce", "double_of", "in_force", "preset_of", "settled", "typical_photographs"]
 
 _log = logging.getLogger("piu_lora")
 
@@ -67,7 +67,7 @@ def in_force(bank: IdentityBank, config: ForgetConfig | None = None, photographs
         config: with values set by hand; by default the preset of the family whose recognizer made the bank.
         photographs: known of the person.
     """
-    preset = _preset_of(bank)
+    preset = preset_of(bank)
     config, geometry = config or preset, bank_geometry(bank)
     asked = Asked(photographs, len(bank))
     return [*_of_requests(config, preset, geometry, asked), double_of(bank)]
@@ -104,7 +104,7 @@ def _origin(geometry: Geometry) -> Literal["from the bank", "from the profile"]:
     return "from the bank" if geometry.name == "measured" else "from the profile"
 
 
-def _preset_of(bank: IdentityBank) -> ForgetConfig:
+def preset_of(bank: IdentityBank) -> ForgetConfig:
     """Of the family whose recognizer made the bank; the common settings where there is none."""
     families = (family for family in FAMILIES.values() if family.recognizer == bank.recognizer.name)
     family = next(families, None)
