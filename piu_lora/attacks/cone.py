@@ -63,10 +63,8 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
     """
     settings = config.section_of(ConeSettings)
     table, curves = AttackTable(), []
-    found: dict[str, list[float]] = {
-        name: []
-        for name in ("radius", "verified", "interpolated", "deviating", "base_reach", "random_radius")
-    }
+    names = ("radius", "verified", "interpolated", "deviating", "base_reach", "random_radius")
+    found: dict[str, list[float]] = {name: [] for name in names}
     points = [*settings.cosines, *settings.shares]
     for person in context.people[: config.people]:
         base = _cone_of(context, config, person, {}, "untouched base", table)

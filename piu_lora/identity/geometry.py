@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import normalize
 
 __all__ = [
+    "DIRECTIONS",
     "FARS",
     "LEVELS",
     "PHOTOGRAPHS",
@@ -23,6 +24,7 @@ __all__ = [
     "Impostors",
     "Spread",
     "Within",
+    "imagined_people",
     "turned",
     "variation",
 ]
@@ -30,7 +32,7 @@ __all__ = [
 PHOTOGRAPHS = (1, 2, 3, 5, 10)  # the k that are measured
 FARS = (1e-2, 1e-3, 1e-4, 1e-5)
 LEVELS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
-DIRECTIONS = 512
+DIRECTIONS = 512  # unit deviations, each blended from several people's or drawn from the covariance
 _NORMAL = NormalDist()
 # Some people stand in a bank under two ids and pass for impostors; they spoil rates below this one.
 _TRUSTED_FAR = 1e-4
@@ -245,6 +247,32 @@ def variation(
     centre = normalize(normalize(known.float(), dim=1).mean(dim=0), dim=0)
     cosine = geometry.reach(len(known)).draw(count, generator)[:, None]
     return turned(centre, geometry, cosine, generator)
+
+
+def imagined_people(
+    known: torch.Tensor, geometry: Geometry, people: int, photographs: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Who the person might be, and photographs of whoever that is: draws from what k photographs leave open.
+
+    The true centroid lies at ``r_k = reach(k) / sqrt(reach(1))`` from that of the known photographs, since
+    two photographs of one person meet at ``r_1^2``. It is turned by that much along a within-person
+    deviation; its photographs lie around it as photographs lie around a centroid of many.
+
+    Args:
+        known: (k, d) unit embeddings of one person.
+
+    Returns:
+        (people, d) centroids and (people, photographs, d) unit rows.
+    """
+    centre = normalize(normalize(known.float(), dim=1).mean(dim=0), dim=0)
+    one, several = geometry.reach(1).mean, geometry.reach(len(known)).mean
+    cosine = torch.full((people, 1), min(several / one**0.5, 1.0))
+    centres = turned(centre, geometry, cosine, generator)
+    most = geometry.reach(max(geometry.cosines))
+    # Of the largest k that was measured; of endlessly many photographs it would be a little more.
+    cosines = most.draw(people * photographs, generator)[:, None]
+    rows = turned(centres.repeat_interleave(photographs, dim=0), geometry, cosines, generator)
+    return centres, rows.unflatten(0, (people, photographs))
 
 
 def turned(
