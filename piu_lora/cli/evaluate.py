@@ -15,9 +15,10 @@ from piu_lora.cli.options import (
     SecondBank,
     SecondPack,
     Settings,
+    Unseen,
 )
 from piu_lora.cli.output import bars, print_result
-from piu_lora.cli.tables import evaluation_parts
+from piu_lora.cli.tables import evaluation_parts, expected_parts
 from piu_lora.cli.terminal import INTERRUPTED, judged
 
 __all__ = ["command"]
@@ -38,6 +39,7 @@ def command(
             help="Photographs of the person that forget did not see, to measure the adapter against."
         ),
     ] = None,
+    unseen: Unseen = None,
     quality: Annotated[Path | None, typer.Option(help="ONNX model that rates the quality of faces.")] = None,
     settings: Settings = [],
     max_forget: Annotated[
@@ -80,7 +82,7 @@ def command(
             adapter,
             identity,
             out=reporting.out,
-            judges=Judges(second, second_bank, references, quality),
+            judges=Judges(second, second_bank, references, quality, unseen),
             settings=settings,
             policy=policy.tightened(**limits),
             images=images,
@@ -96,7 +98,11 @@ def command(
         raise typer.Exit(INTERRUPTED) from None
     print_result(
         assessment.document,
-        [*evaluation_parts(assessment.figures), *(f"wrote {path}" for path in assessment.files)],
+        [
+            *evaluation_parts(assessment.figures),
+            *expected_parts((assessment.document.get("evaluation") or {}).get("expected")),
+            *(f"wrote {path}" for path in assessment.files),
+        ],
         as_json,
     )
     judged(assessment.report, reporting.junit, binding=reporting.policy is not None or bool(limits))

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.groups import Opening, grouped
-from piu_lora.cli.options import Force, Identities, Json, LedgerFile, Settings
+from piu_lora.cli.options import Force, Identities, Json, LedgerFile, Settings, Unseen
 from piu_lora.cli.output import Part, bars, print_result
-from piu_lora.cli.tables import evaluation_parts
+from piu_lora.cli.tables import evaluation_parts, expected_parts
 from piu_lora.cli.terminal import INTERRUPTED, opened_ledger
 
 __all__ = ["command"]
@@ -28,6 +28,7 @@ def command(
         bool,
         typer.Option("--evaluate/--no-evaluate", help="Generate images before and after, and measure them."),
     ] = True,
+    unseen: Unseen = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     ledger: LedgerFile = None,
     force: Force = False,
@@ -57,6 +58,7 @@ def command(
                 out=out,
                 config=chosen,
                 evaluate=evaluate,
+                unseen=unseen,
                 force=force,
                 resume=resume,
                 ledger=entries,
@@ -78,6 +80,7 @@ def command(
         lines += [
             "",
             *evaluation_parts(result.evaluation.figures),
+            *expected_parts(result.evaluation.expected),
             "",
             f"look at {result.path / 'report' / 'before_after.png'}",
         ]

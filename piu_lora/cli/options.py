@@ -29,6 +29,7 @@ __all__ = [
     "Settings",
     "Stored",
     "Tolerance",
+    "Unseen",
     "Weights",
 ]
 
@@ -123,3 +124,10 @@ Tolerance = Annotated[
     float, typer.Option(min=0, help="Drop singular values below this share of a layer's largest one.")
 ]
 Stored = Annotated[Precision, typer.Option("--dtype", help="Precision of the stored factors.")]
+Unseen = Annotated[
+    Path | None,
+    typer.Option(
+        help="Further photographs of the person, which forgetting does not see: measured as a group of their "
+        "own."
+    ),
+]
