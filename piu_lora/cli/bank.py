@@ -78,8 +78,8 @@ def build(
     eps: Annotated[
         float | None,
         typer.Option(
-            help="Photographs only: cosine distance within a cluster (eps of DBSCAN). By default as "
-            "--calibrate proposes."
+            help="Photographs only: cosine distance within a cluster (eps of DBSCAN). By default "
+            "their number and spread decide; --calibrate proposes another."
         ),
     ] = None,
     min_samples: Annotated[

@@ -108,4 +108,4 @@ def value_of(
     Args:
         geometry: asked for ``auto`` only; by default the profile, for callers who know no bank.
     """
-    return round(CONSTANTS[name].rule(geometry(), asked), 3) if isinstance(value, str) else value
+    return round(CONSTANTS[name].rule(geometry(), asked), 2) if isinstance(value, str) else value

@@ -41,10 +41,10 @@ def test_rates_that_people_under_two_ids_spoil_do_not_count() -> None:
 
 @pytest.mark.parametrize("people", [20, 1000, 100_000])
 def test_about_one_stranger_passes_for_the_person(people: int) -> None:
-    cosine = value_of("split.same_person", "auto", measured, Asked(1, people))
+    cosine = CONSTANTS["split.same_person"].rule(NORMAL, Asked(1, people))
     expected = people * (1 - NormalDist(0, SD).cdf(cosine))
-    assert expected <= 1.1
-    assert expected == pytest.approx(min(people * 1e-3, 1), rel=0.1)
+    assert expected == pytest.approx(min(people * 1e-3, 1), rel=1e-3)
+    assert value_of("split.same_person", "auto", measured, Asked(1, people)) == round(cosine, 2)
 
 
 def test_false_doubles_are_rare_and_real_ones_are_found() -> None:
@@ -62,11 +62,11 @@ def test_neighbours_keep_out_of_the_cone() -> None:
         for section in ("retain", "distil"):
             low = value_of(f"{section}.neighbour_low", "auto", asked=asked)
             high = value_of(f"{section}.neighbour_high", "auto", asked=asked)
-            assert low < high <= GENERIC.reach(photographs).quantile(0.02) + 1e-3
+            assert low < high <= GENERIC.reach(photographs).quantile(0.02) + 5e-3
 
 
 def test_a_decoy_no_longer_verifies_as_before() -> None:
-    assert value_of("decoys.cosine", "auto") == pytest.approx(GENERIC.far[1e-3], abs=1e-3)
+    assert value_of("decoys.cosine", "auto") == pytest.approx(GENERIC.far[1e-3], abs=5e-3)
 
 
 @pytest.mark.parametrize("name", CONSTANTS)

@@ -15,7 +15,15 @@ import torch
 from piu_lora.adapter import claimed, disk_errors, refuse_existing
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank, PhotoReader, Rejected
-from piu_lora.identity.cluster import Calibration, Double, calibrate, cluster, doubles, merge_doubles
+from piu_lora.identity.cluster import (
+    Calibration,
+    Double,
+    calibrate,
+    cluster,
+    doubles,
+    merge_doubles,
+    similarities,
+)
 from piu_lora.identity.constants import double_cosine, value_of
 from piu_lora.identity.gather import settle
 from piu_lora.identity.pictures import UnusablePhoto, list_photos
@@ -28,6 +36,7 @@ from piu_lora.progress import Progress, silent
 __all__ = ["BankBuild", "ClusterSettings", "build_bank", "calibrate_photos", "merge_doubles"]
 
 _log = logging.getLogger("piu_lora")
+_ENOUGH_FACES, _MOSTLY_STRANGERS = 50, 0.2  # faces, and their median cosine
 _BATCH = 32  # photographs between two commits of the cache
 Found = list[tuple[Path, torch.Tensor]]
 
@@ -37,8 +46,8 @@ class ClusterSettings:
     """Who counts as one person.
 
     Attributes:
-        eps, min_samples: DBSCAN over cosine distance, for a flat folder; without eps, the photographs propose
-            one, as ``calibrate`` does.
+        eps, min_samples: DBSCAN over cosine distance, for a flat folder; without eps, the number of
+            photographs and their spread decide.
         linked: cosine at which two photographs in one identity's folder show the same person; by default by
             the geometry of all folders.
         double: centroids of two identities this close are reported as doubles; by default by the geometry of
@@ -308,13 +317,17 @@ def _linked(groups: Sequence[Found]) -> float:
 
 
 def _eps(rows: torch.Tensor) -> float:
-    """What the faces propose; where no two look like one person, what the profile says of so many."""
-    try:
-        return calibrate(rows).eps
-    except BadInput:
-        eps = round(1 - double_cosine(GENERIC, max(len(rows), 2)), 3)
-        _log.warning("no two of these faces look like one person: eps %g is of %r", eps, GENERIC.name)
-        return eps
+    """One pair of strangers in twenty folders of so many photographs is taken for one person, by the profile;
+    its cosines are stretched to the spread of these faces where there are enough, most of them strangers.
+    """
+    cosine = double_cosine(GENERIC, max(len(rows), 2))
+    if len(rows) >= _ENOUGH_FACES and GENERIC.impostors is not None:
+        cosines = similarities(rows, torch.arange(len(rows)))[1]
+        middle = cosines.median()
+        spread = float((cosines - middle).abs().median()) * 1.4826  # of a normal distribution
+        if middle < _MOSTLY_STRANGERS:
+            cosine = float(middle) + cosine * spread / GENERIC.impostors.sd
+    return round(1 - min(cosine, 0.95), 2)
 
 
 def _bank(

@@ -92,7 +92,7 @@ def double_of(bank: IdentityBank) -> InForce:
     geometry = bank_geometry(bank)
     value = double_cosine(geometry, len(bank), typical_photographs(bank))
     why = "one bank in twenty of this size has a pair of strangers who reach it"
-    return InForce("double", round(value, 3), _origin(geometry), why)
+    return InForce("double", round(value, 2), _origin(geometry), why)
 
 
 def typical_photographs(bank: IdentityBank) -> int:

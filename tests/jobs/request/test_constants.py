@@ -7,11 +7,11 @@ import torch
 from torch.nn.functional import normalize
 
 from piu_lora.config import ForgetConfig
-from piu_lora.identity import IdentityBank
+from piu_lora.identity import IdentityBank, RecognizerId
 from piu_lora.identity.constants import CONSTANTS
 from piu_lora.jobs.request.constants import in_force, settled
 from piu_lora.jobs.request.request import open_request
-from piu_lora.model import mini
+from piu_lora.model import find_family
 from tests.tiny import RECOGNIZER
 
 WIDTH = 64
@@ -49,8 +49,8 @@ def test_where_values_are_from() -> None:
 
 
 def test_the_embedded_bases_family_pins_its_published_values() -> None:
-    bank = mini.conditioning_bank()
-    bank.geometry = people_geometry()  # spares measuring a thousand people
+    bank = people()
+    bank.recognizer = RecognizerId(find_family("mini").recognizer, "")
     rows = {row.name: (row.value, row.origin) for row in in_force(bank)}
     published = {
         "faces.linked": 0.6, "split.same_person": 0.85, "anchor.margin": 0.05, "anchor.band": 0.05,
@@ -59,12 +59,6 @@ def test_the_embedded_bases_family_pins_its_published_values() -> None:
     }  # fmt: skip
     for name, value in published.items():
         assert rows[name] == (value, "the family's preset")
-
-
-def people_geometry():  # type: ignore[no-untyped-def]
-    from piu_lora.identity.profiles import GENERIC
-
-    return GENERIC
 
 
 @pytest.mark.parametrize("ids", [1, 2])
