@@ -1,5 +1,5 @@
-"""Photographs that are hard on purpose: strong pose and light, blur, other hair, glasses on or off, a face that
-is partly covered.
+"""Photographs that are hard on purpose: strong pose and light, blur, other hair, glasses on or off, a face
+that is partly covered.
 
 The embedded base's people are cones of 20 degrees, real ones of 50. Between the photographs of this module
 people are about as wide as real ones, so that what happens to photographs which nobody gave can be seen

@@ -68,14 +68,16 @@ class _Setting:
             for target in problem.targets
         ]
         asked = Asked(problem.fewest_photographs)
+        low, high = (
+            value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, asked)
+            for name in ("neighbour_low", "neighbour_high")
+        )
         chosen = torch.randint(len(problem.retain), (closed.near,), generator=generator)
         near = synthetic_neighbours(
             problem.centres[shares(len(people), closed.near, generator)],
             problem.retain[chosen],
-            *(
-                value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, asked)
-                for name in ("neighbour_low", "neighbour_high")
-            ),
+            low,
+            high,
             generator,
         )
         retained = context.retained(
