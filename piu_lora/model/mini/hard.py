@@ -16,16 +16,16 @@ from piu_lora.model.mini.render import IDENTITY, NUISANCE, render, sample_nuisan
 
 __all__ = ["HARD_ROWS", "HARD_SHOTS", "hard_bank", "hard_portraits"]
 
-HARD_SHOTS = 24
+HARD_SHOTS = 16
 _BANK_PEOPLE = 1024
 # Rows of the embedded bank whom no default was chosen on, evenly spread.
-HARD_ROWS = tuple(range(21, 1024, 42))
+HARD_ROWS = tuple(range(21, 1024, 84))
 _SEED = 5
 # Unit numbers may leave [0, 1]: a head turned farther than any photograph of the bank shows it.
-_FARTHER = {"yaw": 0.35, "pitch": 0.3, "roll": 0.8, "light_x": 0.3, "light_strength": 0.9, "exposure": 1.0}
+_FARTHER = {"yaw": 0.2, "pitch": 0.15, "roll": 0.5, "light_x": 0.2, "light_strength": 0.5, "exposure": 0.5}
 _HAIR = ("hair_colour", "hair_length", "hair_volume", "hair_curl", "hair_part", "fringe")
 _BLUR = 3.0  # in units of the usual range
-_CHANCE = {"hair": 0.5, "glasses": 0.35, "beard": 0.25, "blur": 0.3, "cover": 0.4}
+_CHANCE = {"hair": 0.3, "glasses": 0.2, "beard": 0.15, "blur": 0.2, "cover": 0.15}
 
 
 def hard_portraits(row: int, count: int = HARD_SHOTS, seed: int = _SEED) -> torch.Tensor:
