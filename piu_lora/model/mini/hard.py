@@ -11,15 +11,17 @@ from pathlib import Path
 import torch
 
 from piu_lora.identity import IdentityBank, Recognizer, normalize
+from piu_lora.identity.profiles import bank_geometry
+from piu_lora.model.mini import TUNED_ON
 from piu_lora.model.mini.dataset import BANK_SEED, people
 from piu_lora.model.mini.render import IDENTITY, NUISANCE, render, sample_nuisance
 
-__all__ = ["HARD_ROWS", "HARD_SHOTS", "hard_bank", "hard_portraits"]
+__all__ = ["HARD_ROWS", "HARD_SHOTS", "hard_portraits", "save_hard_banks"]
 
-HARD_SHOTS = 16
+HARD_SHOTS = 8
 _BANK_PEOPLE = 1024
-# Rows of the embedded bank whom no default was chosen on, evenly spread.
-HARD_ROWS = tuple(range(21, 1024, 84))
+# Rows of the embedded bank whom no default was chosen on, evenly spread; enough for a geometry of their own.
+HARD_ROWS = tuple(row for row in range(21, 1024, 16) if row not in TUNED_ON)[:56]
 _SEED = 5
 # Unit numbers may leave [0, 1]: a head turned farther than any photograph of the bank shows it.
 _FARTHER = {"yaw": 0.2, "pitch": 0.15, "roll": 0.5, "light_x": 0.2, "light_strength": 0.5, "exposure": 0.5}
@@ -45,20 +47,19 @@ def hard_portraits(row: int, count: int = HARD_SHOTS, seed: int = _SEED) -> torc
     return _covered(pictures, generator)
 
 
-def hard_bank(recognizer: Recognizer) -> IdentityBank:
-    """``HARD_SHOTS`` hard photographs of every person of ``HARD_ROWS``, by either recognizer."""
+def save_hard_banks(weights: Path) -> None:
+    """Write ``bank_hard.safetensors`` and ``bank_hard_evaluating.safetensors``: ``HARD_SHOTS`` hard
+    photographs of every person of ``HARD_ROWS``, by both recognizers, with their geometry.
+    """
     faces = torch.cat([hard_portraits(row) for row in HARD_ROWS]).float() / 255
     labels = torch.arange(len(HARD_ROWS), dtype=torch.int32).repeat_interleave(HARD_SHOTS)
     settings = {"renderer_seed": BANK_SEED, "shots": HARD_SHOTS, "size": faces.shape[-1], "hard": _SEED}
     ids = [f"mini-{row:04d}" for row in HARD_ROWS]
-    embeddings = normalize(recognizer.embed(faces)).half()
-    return IdentityBank(embeddings, labels, ids, recognizer.id, settings)
-
-
-def save_hard_banks(weights: Path) -> None:
-    """Write ``bank_hard.safetensors`` and ``bank_hard_evaluating.safetensors``."""
     for name, ending in (("conditioning", ""), ("evaluating", "_evaluating")):
-        bank = hard_bank(Recognizer(weights / f"{name}.onnx", f"mini-{name}"))
+        recognizer = Recognizer(weights / f"{name}.onnx", f"mini-{name}")
+        embeddings = normalize(recognizer.embed(faces)).half()
+        bank = IdentityBank(embeddings, labels, ids, recognizer.id, settings)
+        bank.geometry = bank_geometry(bank)
         bank.save(weights / f"bank_hard{ending}.safetensors")
 
 
