@@ -7,7 +7,6 @@ Generator: ISM and rank-1 of generated faces among the whole bank, seconds an im
 Every figure by the recognizer that conditions the base and by the one that only evaluates.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.output import parser as new_parser
 from piu_lora.evidence.metrics import accuracy, cosine_to, interval
 from piu_lora.evidence.picture import face_grid
 from piu_lora.identity import IdentityBank
@@ -118,9 +118,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--people", type=int, default=256)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--guidance", type=float, default=3.0)

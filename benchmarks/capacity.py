@@ -7,7 +7,6 @@ resumes. Every forgotten person and every anchor is generated at least once; int
 bootstraps over people (over images for one person).
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +15,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.output import parser as new_parser
+from benchmarks.output import write_table
 from piu_lora import ForgetConfig
 from piu_lora.evidence import evaluate_images, summary
 from piu_lora.groups import FORGET, GROUPS
@@ -28,6 +29,10 @@ from piu_lora.jobs.training.trial import tried
 from piu_lora.model import find_family, generate, mini
 from piu_lora.unlearn import ClosedConfig
 
+NOTE = (
+    "One adapter for several people, synthetic anchors, by the evaluating recognizer; "
+    "95 % intervals over people."
+)
 SUMMED = ", people summed"
 METHODS = (
     "closed-kv",
@@ -117,9 +122,7 @@ def _text(value: float, interval: list[float]) -> str:
 
 def main() -> None:
     """Run what is missing, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--counts", nargs="+", type=int, default=COUNTS)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--out", type=Path, required=True)
@@ -148,12 +151,7 @@ def main() -> None:
                 "results": results,
             }
             options.out.write_text(json.dumps(document, indent=1) + "\n")
-    note = (
-        "One adapter for several people, synthetic anchors, by the evaluating recognizer; "
-        "95 % intervals over people."
-    )
-    options.out.with_suffix(".md").write_text(f"{note}\n\n{table(results)}\n")
-    print(table(results))
+    write_table(options.out, NOTE, table(results))
 
 
 if __name__ == "__main__":

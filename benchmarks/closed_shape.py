@@ -8,7 +8,6 @@ by rank: the adapter's size, and the share of the edit that the rank loses, over
 Random weights say nothing of faces.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -19,8 +18,8 @@ from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-from transformers import CLIPTextConfig, CLIPTextModel
 
+from benchmarks.output import parser as new_parser
 from benchmarks.step_cost import build_sd15
 from piu_lora import ForgetConfig, load_base
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
@@ -29,6 +28,7 @@ from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.training.bank_statistics import measure_bank
 from piu_lora.jobs.training.trial import tried
 from piu_lora.model import find_family
+from piu_lora.model.mini.untrained import text_encoder_of
 from piu_lora.unlearn import ClosedConfig
 
 RANKS = (1, 4, 8, 16, 32)
@@ -39,16 +39,8 @@ def real_shape() -> StableDiffusionPipeline:
     torch.manual_seed(0)
     tokenizer = load_base("mini", device="cpu").tokenizer
     tokenizer.model_max_length = 77
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            max_position_embeddings=77,
-            eos_token_id=tokenizer.eos_token_id,
-        )
+    encoder = text_encoder_of(
+        tokenizer, 768, 12, 12, intermediate_size=3072, vocab_size=49408, max_position_embeddings=77
     ).eval()
     with torch.device("meta"):
         unet = build_sd15().half()
@@ -79,9 +71,7 @@ def bank_of(count: int) -> IdentityBank:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--people", type=int, default=1200, help="in the bank")
     parser.add_argument("--ranks", nargs="*", type=int, default=RANKS)
     parser.add_argument("--out", type=Path, required=True)

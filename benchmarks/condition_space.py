@@ -10,20 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import StableDiffusionPipeline
 from torch.nn.functional import normalize
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.real_faces import RealFaces
 from piu_lora.identity import IdentityBank, RecognizerId
 from piu_lora.model import Prompt, encode_embeddings, identity_position, prompt_of
 from piu_lora.model.factors import Factors
-from piu_lora.model.mini.generator import SCHEDULER, build_tokenizer
+from piu_lora.model.mini.generator import build_tokenizer
+from piu_lora.model.mini.untrained import assembled, autoencoder_of, text_encoder_of, unet_of
 from piu_lora.unlearn.closed.encoder import edited
 
 __all__ = ["Decoder", "bank_of", "random_pipeline"]
@@ -40,48 +35,13 @@ def random_pipeline(
     """
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=hidden,
-            intermediate_size=4 * hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=_HEADS,
-            max_position_embeddings=_POSITIONS,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    encoder = text_encoder_of(
+        tokenizer, hidden, layers, _HEADS, intermediate_size=4 * hidden, max_position_embeddings=_POSITIONS
     ).eval()
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        layers_per_block=1,
-        block_out_channels=(8, 8, 16, 16),
-        norm_num_groups=4,
-        cross_attention_dim=hidden,
-        attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    ).eval()
-    vae = AutoencoderKL(
-        latent_channels=4,
-        block_out_channels=(8, 8, 8, 8),
-        norm_num_groups=4,
-        sample_size=64,
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )
-    return StableDiffusionPipeline(
-        vae=vae,
-        unet=unet,
-        text_encoder=encoder,
-        tokenizer=tokenizer,
-        scheduler=DPMSolverMultistepScheduler(**SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    sizes = {"sample_size": 8, "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 2}
+    unet = unet_of((8, 8, 16, 16), hidden, **sizes).eval()
+    vae = autoencoder_of((8, 8, 8, 8), norm_num_groups=4, sample_size=64)
+    return assembled(vae, unet, encoder, tokenizer)
 
 
 def bank_of(faces: RealFaces, people: torch.Tensor) -> IdentityBank:

@@ -7,7 +7,6 @@ ranks everybody by how strongly the adapter answers to them. With k decoys a ran
 chance.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -15,11 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.output import parser as new_parser
+from benchmarks.output import write_table
 from piu_lora import ForgetConfig, evaluate, forget, load_base
+from piu_lora.groups import DECOY, FORGET, NEAREST, RANDOM
 from piu_lora.jobs.arena.arena import drawn_people
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.model import find_family, mini
 
+NOTE = (
+    "closed-encoder, medians over people; ranks among the 1,024 of the bank; ISM after / before by the "
+    "evaluating recognizer."
+)
 SETTINGS = ((0, 0.5), (8, 0.8), (8, 0.5), (8, 0.0))  # how many, and what is left of their likeness
 SECRET = 8_675_309_123
 LEAN = (
@@ -55,9 +61,7 @@ def measured(pipe: Any, who: str, count: int, cosine: float) -> dict[str, float 
     }
     return {
         **ranks,
-        **{
-            group: isms[group]["ratio"] for group in ("forget", "random", "nearest", "decoy") if group in isms
-        },
+        **{group: isms[group]["ratio"] for group in (FORGET, RANDOM, NEAREST, DECOY) if group in isms},
     }
 
 
@@ -72,18 +76,16 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         count, cosine = key.split()
         middle = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
         first = np.mean([min(row[name] for name in row if name.endswith("_rank")) == 1 for row in rows])
-        remains = f"{middle['decoy']:.3f}" if "decoy" in middle else "-"
+        remains = f"{middle[DECOY]:.3f}" if DECOY in middle else "-"
         head = f"| {count} | {cosine if count != '0' else '-'} | {len(rows)} | {middle['response_rank']:.0f}"
-        isms = " | ".join(f"{middle[group]:.3f}" for group in ("forget", "random", "nearest"))
+        isms = " | ".join(f"{middle[group]:.3f}" for group in (FORGET, RANDOM, NEAREST))
         lines.append(f"{head} | {middle['rows_rank']:.0f} | {first:.2f} | {isms} | {remains} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run what is missing, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--people", type=int, default=6)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -96,12 +98,7 @@ def main() -> None:
         for who in drawn_people(mini.conditioning_bank(), find_family("mini"), options.people)[len(rows) :]:
             rows.append(measured(pipe, who, count, cosine))
             options.out.write_text(json.dumps(results, indent=1) + "\n")
-    note = (
-        "closed-encoder, medians over people; ranks among the 1,024 of the bank; ISM after / before by the "
-        "evaluating recognizer."
-    )
-    options.out.with_suffix(".md").write_text(f"{note}\n\n{table(results)}\n")
-    print(table(results))
+    write_table(options.out, NOTE, table(results))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Each row is one person of the bank. People used to choose the defaults (``TUNED_
 resumes: rows already in the file are kept. ``--processes`` runs several people side by side.
 """
 
-import argparse
 import copy
 import json
 import statistics
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.official_recipe import train_dense
+from benchmarks.output import parser as new_parser
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import evaluate_images
 from piu_lora.groups import GROUPS
@@ -27,7 +26,7 @@ from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import open_session
 from piu_lora.model import find_family, generate, mini
-from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings
+from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings, train_dense
 
 TUNED_ON = (100, 300)
 FIRST, STRIDE = 37, 89
@@ -113,9 +112,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the people that are missing, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--people", type=int, default=10)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="of each process")

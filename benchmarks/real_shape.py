@@ -32,13 +32,13 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from benchmarks.official_recipe import Batch, dense_step, draw_batch, frozen_copy, open_attention
 from benchmarks.output import publish
 from benchmarks.step_cost import build_sd15
 from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_disabled, attach, checkpointed, trainable
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.unlearn import Problem, TrainedModel, TrainHooks, train
+from piu_lora.unlearn.baselines.piu_dense import Batch, dense_step, draw_batch, frozen_copy, open_attention
 from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective
 
 __all__ = ["count", "kept_bytes", "main", "measure", "measured_table", "table"]

@@ -8,7 +8,6 @@ runs in one process, on as many threads as torch takes; the seconds mean somethi
 report that is there is not made again.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.output import parser as new_parser
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence import Policy, verdict_of
 from piu_lora.evidence.report import Report, read_report, to_json
@@ -96,9 +96,7 @@ def findings(reports: dict[str, Report]) -> str:
 
 def main() -> None:
     """Make what is missing, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

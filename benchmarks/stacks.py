@@ -9,7 +9,6 @@ of 5, one of 10. Same conditions and seeds for all, both recognizers. ISM is giv
 base's.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -23,10 +22,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from benchmarks.forgetting import FIRST, STRIDE
+from benchmarks.output import parser as new_parser
 from benchmarks.output import publish
 from piu_lora import forget, generate, load_adapters, load_base
 from piu_lora.adapter import open_adapter, unload
 from piu_lora.evidence.metrics import accuracy, cosine_to, interval
+from piu_lora.groups import FORGET, NEAREST, RANDOM
 from piu_lora.jobs.stacks.check import check_stack
 from piu_lora.jobs.stacks.fuse import fuse_adapters
 from piu_lora.jobs.stacks.members import StackMember
@@ -34,7 +35,7 @@ from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 from piu_lora.model import mini
 
 SIZES = (1, 2, 5, 10)
-GROUPS = ("forget", "nearest", "random")
+GROUPS = (FORGET, NEAREST, RANDOM)
 STEPS, GUIDANCE = 15, 3.0
 
 
@@ -44,15 +45,15 @@ def shots_of(rows: Sequence[int]) -> list[tuple[str, int, torch.Tensor]]:
     shots = []
     for row in rows:
         own = bank.of(bank.ids[row])
-        shots += [("forget", row, own[i % len(own)]) for i in range(10)]
+        shots += [(FORGET, row, own[i % len(own)]) for i in range(10)]
         near = [
             other
             for other in (bank.centroids @ bank.centroids[row]).argsort(descending=True).tolist()
             if other not in rows
         ][:5]
-        shots += [("nearest", other, bank.of(bank.ids[other])[i]) for other in near for i in range(2)]
+        shots += [(NEAREST, other, bank.of(bank.ids[other])[i]) for other in near for i in range(2)]
     chosen = [row for row in range(5, len(bank), 25) if row not in rows][:40]
-    return shots + [("random", row, bank.of(bank.ids[row])[0]) for row in chosen]
+    return shots + [(RANDOM, row, bank.of(bank.ids[row])[0]) for row in chosen]
 
 
 def score(pipe: StableDiffusionPipeline, shots: list[tuple[str, int, torch.Tensor]]) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def recognised(stacks: list[dict[str, Any]], way: str, recognizer: str) -> float
         hit
         for stack in stacks
         for hit, group in zip(stack["ways"][way]["scores"][recognizer]["hit"], stack["groups"], strict=True)
-        if group == "forget"
+        if group == FORGET
     ]
     return float(np.mean(hits))
 
@@ -200,7 +201,7 @@ def table(result: dict[str, Any]) -> str:
             speed = result["seconds"][size]
             ratio = speed["fused" if "fused" in way else "stacked" if way == "summed" else "merged"]["ratio"]
             for recognizer in ("conditioning", "evaluating"):
-                figures = [cell(stacks, way, recognizer, group) for group in ("forget", "random", "nearest")]
+                figures = [cell(stacks, way, recognizer, group) for group in (FORGET, RANDOM, NEAREST)]
                 figures.insert(1, f"{recognised(stacks, way, recognizer):.3f}")
                 pace = f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})"
                 lines.append(
@@ -222,7 +223,7 @@ def short_table(result: dict[str, Any]) -> str:
             ("refit, tolerance 0.01", "refit"),
         ):
             pace = result["seconds"][size]["stacked" if way == "summed" else "merged"]["ratio"][0]
-            cells = [_both(stacks, way, group) for group in ("forget", "random", "nearest")]
+            cells = [_both(stacks, way, group) for group in (FORGET, RANDOM, NEAREST)]
             hits = [f"{recognised(stacks, way, name):.3f}" for name in ("conditioning", "evaluating")]
             cells.insert(1, " / ".join(hits))
             lines.append(f"| {size} | {label} | {' | '.join(cells)} | x {pace:.2f} |")
@@ -247,9 +248,7 @@ def make_adapters(work: Path, count: int) -> list[tuple[int, StackMember]]:
 
 def main() -> None:
     """Make the adapters that are missing, put them together, score, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for the adapters")
     parser.add_argument("--people", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)

@@ -28,21 +28,14 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch.nn.functional import mse_loss
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.official_recipe import (
-    Batch,
-    dense_loss,
-    dense_step,
-    draw_batch,
-    frozen_copy,
-    open_attention,
-    teacher_targets,
-)
 from benchmarks.output import publish
 from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_disabled, attach, trainable
 from piu_lora.model.mini.generator import SCHEDULER, build_unet
+from piu_lora.model.mini.untrained import unet_of
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.unlearn import Problem, TrainedModel, TrainHooks, train
+from piu_lora.unlearn.baselines import piu_dense
 from piu_lora.unlearn.piu import ObjectiveConfig, PiuObjective, replacement_target
 
 __all__ = [
@@ -65,17 +58,7 @@ _CONDITION, _WIDTH = (8, 160), 128  # of the embedded base
 def build_sd15() -> UNet2DConditionModel:
     """The UNet of Stable Diffusion 1.5, and so of Arc2Face, as shapes alone."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            sample_size=64,
-            in_channels=4,
-            out_channels=4,
-            layers_per_block=2,
-            block_out_channels=(320, 640, 1280, 1280),
-            cross_attention_dim=768,
-            attention_head_dim=8,
-            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        )
+        unet = unet_of((320, 640, 1280, 1280), 768, sample_size=64, layers_per_block=2, attention_head_dim=8)
     unet.set_attn_processor(AttnProcessor())  # plain products: the count depends on no attention kernel
     return unet
 
@@ -99,7 +82,7 @@ def count_memory() -> dict[str, dict[str, float]]:
     """
     unet = build_sd15()
     weights = 4 * sum(parameter.numel() for parameter in unet.parameters())
-    dense = sum(parameter.numel() for parameter in open_attention(unet))
+    dense = sum(parameter.numel() for parameter in piu_dense.open_attention(unet))
     attach(unet, PAPER.lora, "adapter", seed=0)
     lora = sum(parameter.numel() for parameter in trainable(unet))
     return {
@@ -172,23 +155,25 @@ def main() -> None:
 # --- operations and memory, counted on the shape of Stable Diffusion 1.5
 
 
-def official_flops(unet: UNet2DConditionModel, batch: Batch, anchor: torch.Tensor) -> dict[str, float]:
+def official_flops(
+    unet: UNet2DConditionModel, batch: piu_dense.Batch, anchor: torch.Tensor
+) -> dict[str, float]:
     """Operations of ``dense_loss`` on a batch and its backward pass, the teacher's three passes apart; opens
     ``unet``'s attention.
     """
-    teacher, objective = frozen_copy(unet), PAPER.section_of(ObjectiveConfig)
-    open_attention(unet)
+    teacher, objective = piu_dense.frozen_copy(unet), PAPER.section_of(ObjectiveConfig)
+    piu_dense.open_attention(unet)
     with _counted() as targets:
-        teacher_targets(teacher, batch, anchor, objective.eta)
+        piu_dense.teacher_targets(teacher, batch, anchor, objective.eta)
     with _counted() as everything:
-        dense_loss(unet, teacher, batch, anchor, objective.eta, objective.retain_weight).backward()
+        piu_dense.dense_loss(unet, teacher, batch, anchor, objective.eta, objective.retain_weight).backward()
     return {
         "teacher": targets.get_total_flops(),
         "student": everything.get_total_flops() - targets.get_total_flops(),
     }
 
 
-def our_flops(unet: UNet2DConditionModel, batch: Batch, anchor: torch.Tensor) -> dict[str, float]:
+def our_flops(unet: UNet2DConditionModel, batch: piu_dense.Batch, anchor: torch.Tensor) -> dict[str, float]:
     """Operations of ``PiuObjective.loss`` on one sample and its backward pass, what runs without gradient
     apart.
 
@@ -221,11 +206,11 @@ def _counted() -> Iterator[FlopCounterMode]:
         yield counter
 
 
-def _meta_batch() -> Batch:
+def _meta_batch() -> piu_dense.Batch:
     """One forget and one retain sample."""
     latents, times = torch.empty(1, 4, 64, 64, device="meta"), torch.empty(1, dtype=torch.long, device="meta")
     condition = torch.empty(1, 77, 768, device="meta")
-    return Batch(latents, times, condition, latents, times, condition)
+    return piu_dense.Batch(latents, times, condition, latents, times, condition)
 
 
 def _memory(parameters: int, weights: int, teacher: int, file: int) -> dict[str, float]:
@@ -297,24 +282,26 @@ def _train_ours(
 def _official_step(batch: int, accumulation: int) -> Callable[[], float]:
     unet, schedule, problem = _mini_unet(), DDPMScheduler(**SCHEDULER), _people()
     teacher, generator, anchor = (
-        frozen_copy(unet),
+        piu_dense.frozen_copy(unet),
         torch.Generator().manual_seed(PAPER.seed),
         _encode(problem.anchors),
     )
     optimizer = torch.optim.AdamW(
-        open_attention(unet), lr=PAPER.train.lr, weight_decay=PAPER.train.weight_decay
+        piu_dense.open_attention(unet), lr=PAPER.train.lr, weight_decay=PAPER.train.weight_decay
     )
     weights = {
         "eta": PAPER.section_of(ObjectiveConfig).eta,
         "retain_weight": PAPER.section_of(ObjectiveConfig).retain_weight,
     }
 
-    def draw() -> Batch:
-        return draw_batch(
+    def draw() -> piu_dense.Batch:
+        return piu_dense.draw_batch(
             unet, _encode, schedule, problem.targets[0].forget, problem.retain, batch, generator
         )
 
-    return lambda: dense_step(unet, teacher, optimizer, draw, anchor, accumulation=accumulation, **weights)
+    return lambda: piu_dense.dense_step(
+        unet, teacher, optimizer, draw, anchor, accumulation=accumulation, **weights
+    )
 
 
 def _own_peak(recipe: str, steps: int, batch: int, accumulation: int) -> int:

@@ -7,7 +7,6 @@ A page holds a table between two comments, ``<!-- table: NAME -->`` and ``<!-- e
 them is replaced. Every table is made of the JSON files in benchmarks/results: nothing is measured here.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -30,8 +29,10 @@ from benchmarks import (
     step_cost,
     unseen,
 )
+from benchmarks.output import parser as new_parser
 from piu_lora.evidence import Difference, Row, comparison_table, difference_table
 from piu_lora.evidence.report import Report, read_report
+from piu_lora.groups import FORGET, NEAREST, RANDOM
 
 __all__ = ["PAGES", "TABLES", "filled", "main"]
 
@@ -100,7 +101,7 @@ def _summary() -> str:
     ]
     for name in chosen:
         row = rows[name]
-        cells = [_middle(row, figure) for figure in ("forget", "verified", "random", "nearest")]
+        cells = [_middle(row, figure) for figure in (FORGET, "verified", RANDOM, NEAREST)]
         lines.append(f"| {name} | {' | '.join(cells)} | {row.seconds:.0f} | {row.stored_bytes / 1e6:.2f} |")
     return "\n".join(lines)
 
@@ -145,9 +146,7 @@ def filled(text: str) -> str:
 
 def main() -> None:
     """Write the pages, or compare them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
     check = parser.parse_args().check
     stale = []

@@ -10,7 +10,6 @@ calibrated on the tuning half, and judged at a false-accept rate of 1e-3, photog
 resumes. Intervals are 95 % percentile bootstraps over people.
 """
 
-import argparse
 import json
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmarks.condition_space import Decoder, bank_of, random_pipeline
+from benchmarks.output import parser as new_parser
 from benchmarks.output import publish
 from benchmarks.real_faces import RealFaces, embedded_faces
 from piu_lora.config import ForgetConfig
@@ -237,9 +237,7 @@ def _text(values: list[float]) -> str:
 
 def main() -> None:
     """Run what is missing, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--faces", type=Path, default=Path("../shared/faces"))
     parser.add_argument("--cache", type=Path, default=Path("/tmp/piu-lora-faces.safetensors"))
     parser.add_argument("--half", choices=("tuning", "reporting"), default="reporting")

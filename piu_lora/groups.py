@@ -16,6 +16,7 @@ __all__ = [
     "UNSEEN",
     "GroupName",
     "GroupWords",
+    "group_label",
 ]
 
 GroupName = Literal["forget", "unseen", "random", "nearest", "anchor", "decoy"]
@@ -58,3 +59,8 @@ GROUP_WORDS: dict[str, GroupWords] = {
     ANCHOR: GroupWords("anchor", "anchor", "the anchor", "anchor"),
     DECOY: GroupWords("decoys", "decoys", "the decoys", "decoys"),
 }
+
+
+def group_label(name: str) -> str:
+    """What tables call a group; a name that is not known here stays as it is."""
+    return GROUP_WORDS[name].label if name in GROUP_WORDS else name

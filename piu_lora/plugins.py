@@ -5,11 +5,16 @@ points.
 import importlib
 import importlib.metadata
 import pkgutil
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
-from piu_lora.errors import EnvironmentProblem
+from piu_lora.errors import BadInput, EnvironmentProblem
 
-__all__ = ["import_entry_points", "import_folder"]
+__all__ = ["announced_names", "import_entry_points", "import_folder", "registered_as"]
+
+T = TypeVar("T")
 
 
 def import_folder(package: str, path: Iterable[str], skip: Sequence[str] = ()) -> None:
@@ -42,3 +47,28 @@ def import_entry_points(group: str) -> None:
                 f"the plugin {entry.name} = {entry.value!r} ({group}) cannot be imported: {error}; "
                 "repair or uninstall the package that announces it"
             ) from error
+
+
+def registered_as(name: str, registry: Mapping[str, T], kind: str) -> T:
+    """The entry of that name.
+
+    Args:
+        kind: what the entries are, for the message.
+
+    Raises:
+        BadInput: there is none; the message lists the known names.
+    """
+    if name not in registry:
+        raise BadInput(f"unknown {kind} {name!r}; known: {', '.join(sorted(registry))}")
+    return registry[name]
+
+
+def announced_names(folder: Path, decorator: str) -> list[str]:
+    """The names that the modules of a folder register, read from their text: importing them may load torch.
+
+    Args:
+        decorator: what registers, with the name as its first argument.
+    """
+    wanted = re.compile(rf'^@{decorator}\(\s*"([^"]+)"', re.MULTILINE)
+    files = sorted(folder.glob("*.py"))
+    return [name for file in files for name in wanted.findall(file.read_text(encoding="utf-8"))]

@@ -13,21 +13,30 @@ from tests.hub.session import HUB
 
 # isort: split
 
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import BaseRef, Receipt, change_of, write_adapter
-from piu_lora.config import ForgetConfig
-from piu_lora.identity import IdentityBank
-from piu_lora.model import attach, attention_digest, detach, read_weights
-from tests.hub import LoopbackHub
-from tests.tiny import FAST, tiny_bank, tiny_pipeline
+from tests.hub import TOKEN, LoopbackHub
+
+# Inside the fixtures at run time: the process that hands out the tests needs neither torch nor diffusers.
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from piu_lora import ForgetResult
+    from piu_lora.config import ForgetConfig
+    from piu_lora.identity import IdentityBank
+
+
+def pytest_collection_finish() -> None:
+    """Libraries and tests stay to the end: the collector of garbage need not go through them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -46,24 +55,60 @@ def ledger_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pipe(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipeline:
+def pipe() -> "StableDiffusionPipeline":
     """A tiny pipeline; every test gives it back without adapters."""
+    from tests.tiny import tiny_pipeline
+
     return tiny_pipeline()
 
 
 @pytest.fixture(scope="session")
-def bank() -> IdentityBank:
+def bank() -> "IdentityBank":
+    from tests.tiny import tiny_bank
+
     return tiny_bank()
 
 
 @pytest.fixture
-def fast() -> ForgetConfig:
+def fast(monkeypatch: pytest.MonkeyPatch) -> "ForgetConfig":
+    """Settings of a run of a second: drawing its losses or a probe of full size would take as long again."""
+    from piu_lora.config import ForgetConfig
+    from tests.tiny import FAST
+
+    monkeypatch.setattr("piu_lora.jobs.forget.loss_curves", lambda history, path: None)
+    monkeypatch.setattr("piu_lora.evidence.probe.SAMPLES", 2)
     return ForgetConfig().updated_from_pairs(FAST)
 
 
+@pytest.fixture(scope="session")
+def trained(
+    pipe: "StableDiffusionPipeline", bank: "IdentityBank", tmp_path_factory: pytest.TempPathFactory
+) -> "ForgetResult":
+    """What the fast settings make of person-003 on the tiny base, curves and all; only to be read."""
+    from piu_lora import forget
+    from piu_lora.config import ForgetConfig
+    from tests.tiny import FAST
+
+    out = tmp_path_factory.mktemp("trained") / "adapter"
+    return forget("person-003", pipe, out, bank=bank, config=ForgetConfig().updated_from_pairs(FAST))
+
+
 @pytest.fixture
-def adapter_folder(pipe: StableDiffusionPipeline, fast: ForgetConfig, tmp_path: Path) -> Path:
+def drawn(fast: "ForgetConfig", monkeypatch: pytest.MonkeyPatch) -> None:
+    """The losses of a fast run are drawn all the same."""
+    from piu_lora.evidence import loss_curves
+
+    monkeypatch.setattr("piu_lora.jobs.forget.loss_curves", loss_curves)
+
+
+@pytest.fixture
+def adapter_folder(pipe: "StableDiffusionPipeline", fast: "ForgetConfig", tmp_path: Path) -> Path:
     """A complete adapter folder for the tiny base, with random weights."""
+    import torch
+
+    from piu_lora.adapter import BaseRef, Receipt, change_of, write_adapter
+    from piu_lora.model import attach, attention_digest, detach, read_weights
+
     attach(pipe.unet, fast.lora, "made", seed=0)
     generator = torch.Generator().manual_seed(0)
     weights = {
@@ -99,6 +144,22 @@ def hub(hub_cache: Path) -> Iterator[LoopbackHub]:
     errors = list(HUB.errors)
     HUB.reset()
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+    """A hub, and a token that may write to it."""
+    hub.add_token(TOKEN, "tester", write=True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long uploads meant to wait before they tried again; they no longer do wait."""
+    pauses: list[float] = []
+    monkeypatch.setattr("piu_lora.hub.upload._pause", pauses.append)
+    return pauses
 
 
 @pytest.fixture

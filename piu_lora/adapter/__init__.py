@@ -7,9 +7,9 @@ from piu_lora.adapter.folder import Adapter, read_adapter, weights_digest, write
 from piu_lora.adapter.formats import read_lora
 from piu_lora.adapter.inspect import describe_lora
 from piu_lora.adapter.interference import Interference, relative_changes, stacks_of
+from piu_lora.adapter.layers import active
 from piu_lora.adapter.ledger import Ledger, default_ledger
 from piu_lora.adapter.loading import (
-    active,
     adapters_disabled,
     hotswap,
     load_adapter,
@@ -29,6 +29,7 @@ from piu_lora.adapter.merge import (
     find_merge,
 )
 from piu_lora.adapter.output import OutputFolder, claimed, disk_errors, refuse_existing, replacing, write_file
+from piu_lora.adapter.pinning import assert_active, pinned, unpin
 from piu_lora.adapter.receipt import BaseRef, Receipt, library_versions
 from piu_lora.adapter.save_formats import save_diffusers, save_kohya
 from piu_lora.adapter.scan import Hit, Secrets, scan_files
@@ -52,6 +53,7 @@ __all__ = [
     "active",
     "adapter_folder",
     "adapters_disabled",
+    "assert_active",
     "change_of",
     "check_weights",
     "claimed",
@@ -71,6 +73,7 @@ __all__ = [
     "load_adapters",
     "mounted",
     "open_adapter",
+    "pinned",
     "prepare_hotswap",
     "read_adapter",
     "read_lora",
@@ -84,6 +87,7 @@ __all__ = [
     "set_weights",
     "stacks_of",
     "unload",
+    "unpin",
     "weights_digest",
     "write_adapter",
     "write_file",

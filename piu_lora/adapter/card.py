@@ -5,6 +5,7 @@ nobody.
 from huggingface_hub import EvalResult, ModelCardData
 
 from piu_lora.adapter.receipt import BaseRef, Figure, Receipt
+from piu_lora.groups import group_label
 from piu_lora.model import FAMILIES
 from piu_lora.model.factors import Change, component
 
@@ -50,7 +51,9 @@ load_adapter(pipe, "path/or/hub-id")
 ## Limits
 
 - An adapter can be left out: whoever holds the base without it generates the {forgotten} as before.
-  `piu-lora stack fuse` bakes it into the base before weights are handed to others.
+- With stock diffusers it is switched off, without a word, by any second LoRA, by `disable_lora()` and by
+  `set_adapters()`. `load_adapter` of piu-lora keeps it active; a public host fuses it into the base:
+  `piu-lora stack fuse`.
 - A negative adapter weight strengthens what the adapter removes. piu-lora refuses one unless told
   otherwise; other software does not.
 - Beside other adapters the changes add up: `piu-lora stack check` says how much they disturb each other.
@@ -118,7 +121,7 @@ def _metadata(receipt: Receipt) -> ModelCardData:
             dataset_name="identity bank",
             metric_type=f"{figure.group}_ism",
             metric_value=round(figure.after, 4),
-            metric_name=f"{figure.group} ISM after ({figure.recognizer} recognizer), "
+            metric_name=f"{group_label(figure.group)} ISM after ({figure.recognizer} recognizer), "
             f"{_interval(figure.after_interval)}",
         )
         for figure in receipt.figures()
@@ -143,7 +146,7 @@ def _interval(pair: tuple[float, float]) -> str:
 def _table(figures: list[Figure]) -> str:
     """ISM of every group, before and after, by every recognizer."""
     rows = [
-        f"| {figure.recognizer} | {figure.group} | {figure.before:.3f} | {figure.after:.3f} "
+        f"| {figure.recognizer} | {group_label(figure.group)} | {figure.before:.3f} | {figure.after:.3f} "
         f"| {_ratio(figure)} |"
         for figure in figures
     ]

@@ -59,11 +59,10 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     }
     for part in sorted(parts):
         what, digest = wanted[part]
-        if component_model(pipe, part).dtype == torch.bfloat16 or not digest:
-            # Weights loaded in bfloat16 have lost the digits that the digest is made of.
+        if _has_lost_digits(component_model(pipe, part)) or not digest:
             _log.warning(
-                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16, "
-                "or the receipt has no digest",
+                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16 or in "
+                "8 bits, or the receipt has no digest",
                 what,
             )
         elif digests[part]() != digest:
@@ -71,6 +70,11 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
                 f"the adapter was made for the base {ref.id!r} ({digest[:12]}); "
                 f"this base is {base.id!r}, with other {what} weights; load the adapter's base"
             )
+
+
+def _has_lost_digits(model: torch.nn.Module) -> bool:
+    """Whether weights are kept in fewer digits than the digest is made of: bfloat16, or 8 bits."""
+    return any(value.dtype == torch.bfloat16 or value.element_size() == 1 for value in model.parameters())
 
 
 def _require_shapes(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:

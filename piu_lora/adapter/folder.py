@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,6 +15,7 @@ import safetensors
 import torch
 
 from piu_lora.adapter.card import model_card
+from piu_lora.adapter.older_loaders import evened, trimmed, without_zeros, zeros_of
 from piu_lora.adapter.receipt import FORMAT, Receipt, settings_digest
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Change, Factors, change_of, component, state_of
@@ -33,6 +34,7 @@ __all__ = [
     "flat_names",
     "nested_name",
     "peft_config",
+    "peft_folder",
     "read_adapter",
     "read_header",
     "read_tensors",
@@ -44,23 +46,35 @@ __all__ = [
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
+# Older releases of diffusers take a folder or repository with one weights file only, and pass over a path
+# that says "checkpoint".
+PEFT_FOLDER = "peft-checkpoint"
 RECEIPT_FILE = "forget.json"
 CARD_FILE = "README.md"
 # Until transformers 5.6 the text encoder had one level more; stock loaders take the longer names everywhere.
 _FLAT, _NESTED = "text_encoder.encoder.", "text_encoder.text_model.encoder."
+# The endings of diffusers' own format. Without PEFT its older releases know no other; all later ones read it.
 _ENDINGS = {
-    ".lora_A.weight": ".lora_linear_layer.down.weight",
-    ".lora_B.weight": ".lora_linear_layer.up.weight",
+    "unet": {".lora_A.weight": ".lora.down.weight", ".lora_B.weight": ".lora.up.weight"},
+    "text_encoder": {
+        ".lora_A.weight": ".lora_linear_layer.down.weight",
+        ".lora_B.weight": ".lora_linear_layer.up.weight",
+    },
 }
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter folder, read and checked."""
+    """An adapter folder, read and checked.
+
+    Attributes:
+        zeros: layers that stand in the file for older loaders alone, and are no part of ``change``.
+    """
 
     path: Path
     receipt: Receipt
     change: dict[str, Factors]
+    zeros: dict[str, Factors] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -79,7 +93,8 @@ def write_adapter(
 
     Args:
         folder: an existing folder, usually a staging one.
-        change: the factors by module.
+        change: the factors by module; layers of zeros, which older loaders look up, go into the file for
+            diffusers alone.
         dtype: of the stored factors.
         describe: is given the weights file once it stands, to write what belongs to the adapter and quotes
             its digest.
@@ -89,12 +104,13 @@ def write_adapter(
     """
     stored = {module: factors.to(dtype) for module, factors in sorted(change.items())}
     change_of(state_of(stored), "the new weights")
-    header = diffusers_header(stored)
+    even, stored = evened(stored), without_zeros(stored)
+    header = diffusers_header(even)
     header["piu_lora"] = json.dumps(
         {"format": FORMAT, "settings_sha256": settings_digest(receipt.base, receipt.method, receipt.settings)}
     )
-    save_tensors(diffusers_state(stored), folder / DIFFUSERS_FILE, header)
-    write_peft(folder, stored, receipt.base.id)
+    save_tensors(diffusers_state(even), folder / DIFFUSERS_FILE, header)
+    write_peft(folder / PEFT_FOLDER, stored, receipt.base.id)
     if describe is not None:
         describe(folder / DIFFUSERS_FILE)
     receipt = replace(receipt, files={})
@@ -108,16 +124,11 @@ def write_adapter(
 
 
 def diffusers_state(change: Change) -> dict[str, torch.Tensor]:
-    """The state dict that ``pipe.load_lora_weights`` takes.
-
-    Text encoders need diffusers' own older ending: of PEFT's, stock diffusers knows the attention projections
-    only.
-    """
+    """The state dict that ``pipe.load_lora_weights`` takes, in every release since 2023."""
     state = {}
     for key, value in state_of(change).items():
-        if component(key) == "text_encoder":
-            for ours, theirs in _ENDINGS.items():
-                key = key.replace(ours, theirs)
+        for ours, theirs in _ENDINGS[component(key)].items():
+            key = key.replace(ours, theirs)
         state[nested_name(key)] = value
     return state
 
@@ -131,7 +142,7 @@ def flat_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The inverse of ``diffusers_state``'s naming."""
     flat = {}
     for key, value in state.items():
-        for ours, theirs in _ENDINGS.items():
+        for ours, theirs in _ENDINGS.get(component(key), {}).items():
             key = key.replace(theirs, ours)
         flat[key.replace(_NESTED, _FLAT, 1)] = value
     return flat
@@ -149,7 +160,7 @@ def write_peft(folder: Path, change: Change, base: str) -> None:
     """The same weights for PEFT: the UNet's in ``folder``, the text encoder's in its subfolder."""
     for part in sorted({component(module) for module in change}):
         target, factors = folder if part == "unet" else folder / part, _part(change, part)
-        target.mkdir(exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         save_tensors(
             {f"base_model.model.{key}": value for key, value in state_of(factors).items()},
             target / PEFT_FILE,
@@ -162,6 +173,11 @@ def write_peft(folder: Path, change: Change, base: str) -> None:
             **peft_config(factors),
         }
         (target / PEFT_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def peft_folder(folder: Path) -> Path:
+    """Where the weights for PEFT lie; in older adapter folders, beside those for diffusers."""
+    return folder / PEFT_FOLDER if (folder / PEFT_FOLDER).is_dir() else folder
 
 
 def _part(change: Change, part: str) -> dict[str, Factors]:
@@ -216,7 +232,8 @@ def read_adapter(folder: Path | str) -> Adapter:
     state, header = read_tensors(folder / DIFFUSERS_FILE)
     change = change_of(flat_names(state), str(folder / DIFFUSERS_FILE))
     _check_header(header, change, folder / DIFFUSERS_FILE)
-    return Adapter(folder, receipt, change)
+    change = trimmed(change)
+    return Adapter(folder, receipt, without_zeros(change), zeros_of(change))
 
 
 def _check_file(folder: Path, name: str, digest: str) -> None:

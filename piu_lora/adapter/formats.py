@@ -17,6 +17,7 @@ from diffusers.utils import (
 from diffusers.utils.state_dict_utils import StateDictType
 
 from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, flat_names, read_tensors
+from piu_lora.adapter.older_loaders import trimmed
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import COMPONENTS, Change, Factors, change_of, component
 
@@ -236,7 +237,7 @@ def _scaled(
         m: f if scales[m] == 1 else Factors(f.down, (f.up.float() * scales[m]).to(f.up.dtype))
         for m, f in change.items()
     }
-    return Lora(path, baked, kind, header, [module for module in change if scales[module] != 1])
+    return Lora(path, trimmed(baked), kind, header, [module for module in change if scales[module] != 1])
 
 
 def _json(text: str) -> dict[str, Any]:

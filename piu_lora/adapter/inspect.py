@@ -9,6 +9,7 @@ import numpy as np
 
 from piu_lora.adapter.folder import DIFFUSERS_FILE, RECEIPT_FILE, Adapter, read_adapter, read_header
 from piu_lora.adapter.formats import Lora, read_lora
+from piu_lora.adapter.older_loaders import without_zeros
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Change
 
@@ -35,8 +36,8 @@ def describe_lora(source: Path) -> dict[str, Any]:
     facts = {
         "path": str(source),
         "format": lora.format,
-        "layers": len(lora.change),
-        **_weights(lora.change),
+        "layers": len(without_zeros(lora.change)),
+        **_weights(without_zeros(lora.change)),
         "bytes": _sizes(source),
     }
     facts["header"] = {str(key)[:60]: str(value)[:200] for key, value in sorted(lora.header.items())[:40]}

@@ -30,9 +30,9 @@ class Interference:
     condition: Table
     activations: Table | None
 
-    def harm(self, place: int, people: Sequence[int]) -> dict[str, Any]:
+    def harm(self, stack: int, people: Sequence[int]) -> dict[str, Any]:
         """Of one stack on these people: the median and the 95th percentile of the change."""
-        values = self.condition[place, list(people)]
+        values = self.condition[stack, list(people)]
         return {
             "median": float(np.median(values)),
             "p95": float(np.percentile(values, 95)),
@@ -42,7 +42,7 @@ class Interference:
 
 def stacks_of(count: int, pairs_up_to: int = 6) -> tuple[tuple[int, ...], ...]:
     """Each adapter alone, each pair of up to six adapters, and all together."""
-    alone = [(place,) for place in range(count)]
+    alone = [(index,) for index in range(count)]
     pairs = [(a, b) for a in range(count) for b in range(a + 1, count)] if 2 < count <= pairs_up_to else []
     return tuple(dict.fromkeys([*alone, *pairs, tuple(range(count))]))
 
@@ -69,9 +69,9 @@ def relative_changes(
         squares = torch.zeros(len(stacks), len(next(iter(inputs.values()))), dtype=torch.float64)
         for module, values in inputs.items():
             before = _energy(values @ base[module].float().T)
-            for place, change in enumerate(sums):
+            for index, change in enumerate(sums):
                 if module in change:
-                    squares[place] += (_energy(_applied(values, change[module])) / before).cpu()
+                    squares[index] += (_energy(_applied(values, change[module])) / before).cpu()
         columns.append((squares / len(inputs)).sqrt().numpy())
     return np.concatenate(columns, axis=1)
 

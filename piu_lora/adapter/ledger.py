@@ -84,8 +84,8 @@ class Ledger(LedgerFile):
         """The adapters, not withdrawn, that were merged from this one, be it by way of others."""
         entries, inside = self.entries(), {adapter_id}
         # By now everything below a merged adapter may be withdrawn: the person is in it all the same.
-        while found := {entry.adapter_id for entry in entries if inside & set(entry.members)} - inside:
-            inside |= found
+        while containers := {entry.adapter_id for entry in entries if inside & set(entry.members)} - inside:
+            inside |= containers
         return [
             entry
             for entry in entries

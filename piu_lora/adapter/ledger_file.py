@@ -41,15 +41,7 @@ def default_ledger() -> Path:
 
 class LedgerFile:
     """A SQLite file with mode 0600; every change is one transaction, durable when it returns. Threads may
-    share it.
-
-    Args:
-        path: created where it is missing; ``default_ledger()`` by default.
-
-    Raises:
-        BadInput: the file is no ledger, damaged, or of a newer version.
-        Busy: another process keeps it locked.
-        EnvironmentProblem: it cannot be opened or created.
+    share it. ``Ledger`` says what it takes and raises.
     """
 
     def __init__(self, path: Path | str | None = None) -> None:

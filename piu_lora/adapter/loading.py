@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.loaders.lora_base import set_adapters_for_text_encoder
+from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter.checks import check_weights, component_model, require_base
 from piu_lora.adapter.fetch import adapter_folder
 from piu_lora.adapter.folder import Adapter, diffusers_state, read_adapter
+from piu_lora.adapter.layers import activate, adapter_names, lora_layers, restore, states
+from piu_lora.adapter.pinning import Pinning, pin, pinned, pinning_mode, unpin
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.model.factors import COMPONENTS, Change, component, padded
 
 __all__ = [
-    "active",
     "adapters_disabled",
     "hotswap",
     "load_adapter",
@@ -45,9 +45,10 @@ def load_adapter(
     name: str | None = None,
     weight: float = 1.0,
     allow_negative: bool = False,
+    pinned: Pinning = True,
 ) -> str:
     """Load an adapter into a pipeline with diffusers' own loader, after checking that the two belong
-    together.
+    together, and keep it active whatever is loaded or switched off later.
 
     Args:
         pipe: a plain pipeline; adapters already loaded stay active beside the new one, with their weights.
@@ -55,6 +56,9 @@ def load_adapter(
         name: name in the pipeline; the adapter's opaque id by default.
         weight: what the change is multiplied by.
         allow_negative: a weight below 0 strengthens what the adapter removes, so it is refused otherwise.
+        pinned: the adapter stays active through ``load_lora_weights``, ``set_adapters``, ``disable_lora``,
+            ``unload_lora_weights`` and ``delete_adapters`` of this pipeline, until ``unpin``; ``refuse``
+            makes a call that would have switched it off raise ``BadInput``; False leaves it to the host.
 
     Returns:
         The name.
@@ -64,7 +68,12 @@ def load_adapter(
         Incompatible: it was made for another base.
     """
     return load_adapters(
-        pipe, [adapter], [weight], names=None if name is None else [name], allow_negative=allow_negative
+        pipe,
+        [adapter],
+        [weight],
+        names=None if name is None else [name],
+        allow_negative=allow_negative,
+        pinned=pinned,
     )[0]
 
 
@@ -75,12 +84,13 @@ def load_adapters(
     *,
     names: Sequence[str] | None = None,
     allow_negative: bool = False,
+    pinned: Pinning = True,
 ) -> list[str]:
     """Load several adapters, all active together with those loaded before; either all of them or none.
 
     Args:
         weights: one for each adapter; 1 by default.
-        names: as for ``load_adapter``.
+        names, pinned: as for ``load_adapter``.
 
     Raises:
         BadInput, Incompatible: as for ``load_adapter``; then the pipeline is as before.
@@ -93,8 +103,9 @@ def load_adapters(
             f"{len(opened)} adapters, but {len(weights)} weights and {len(names)} names; pass one for each"
         )
     check_weights(weights, allow_negative=allow_negative)
-    before = active(pipe)
+    before = states(pipe)
     _check_names(pipe, names)
+    _check_projections(pipe)
     for adapter in opened:
         require_base(pipe, adapter)
     done: list[str] = []
@@ -102,12 +113,22 @@ def load_adapters(
         for adapter, name in zip(opened, names, strict=True):
             done.append(name)
             _load(pipe, adapter.change, name)
-        _activate(pipe, {**before, **dict(zip(names, weights, strict=True))})
+        restore(pipe, before, dict(zip(names, weights, strict=True)))
     except BaseException:
         unload(pipe, done)
-        _activate(pipe, before)
+        restore(pipe, before, {})
         raise
+    if pinned:
+        pin(pipe, done, pinned)
     return done
+
+
+def _check_projections(pipe: StableDiffusionPipeline) -> None:
+    if any(getattr(module, "fused_projections", False) for module in component_model(pipe, "unet").modules()):
+        raise Incompatible(
+            "the projections of this UNet's attention are fused, and would pass over the adapter; call "
+            "pipe.unfuse_qkv_projections() first"
+        )
 
 
 def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
@@ -122,12 +143,7 @@ def _check_names(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
 
 
 def _loaded(pipe: StableDiffusionPipeline) -> set[str]:
-    return set().union(*(_names(pipe, part) for part in COMPONENTS))
-
-
-def _names(pipe: StableDiffusionPipeline, part: str) -> list[str]:
-    """Adapters loaded into a component. diffusers' get_list_adapters overlooks a compiled one."""
-    return list(getattr(component_model(pipe, part), "peft_config", None) or {})
+    return set().union(*(adapter_names(pipe, part) for part in COMPONENTS))
 
 
 def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
@@ -145,7 +161,7 @@ def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
             state, None, component_model(pipe, "text_encoder"), adapter_name=name, _pipeline=pipe
         )
     for part in parts:
-        if name not in _names(pipe, part):
+        if name not in adapter_names(pipe, part):
             raise Incompatible(
                 f"adapter {name!r} changed nothing in the {part} of this pipeline; "
                 "load the base that it was made for"
@@ -157,34 +173,25 @@ def set_weights(
 ) -> None:
     """Make the adapters named, and no others, active with these weights.
 
+    Pinned adapters that are named stay pinned, at the new weight; the others are let go of.
+
     Raises:
         BadInput: an adapter that is not loaded; weights as for ``load_adapters``.
     """
     check_weights(list(weights.values()), allow_negative=allow_negative)
     if unknown := sorted(weights.keys() - _loaded(pipe)):
         raise BadInput(f"adapter {unknown[0]!r} is not loaded; loaded: {sorted(_loaded(pipe)) or 'none'}")
-    _activate(pipe, dict(weights))
+    stay = [name for name in pinned(pipe) if name in weights]
+    mode = pinning_mode(pipe)
+    unpin(pipe)
+    activate(pipe, weights)
+    pin(pipe, stay, mode)
 
 
 def _even(change: Change) -> Change:
     """The same change with one rank everywhere, as PEFT's hotswap wants it."""
     rank = max(factors.rank for factors in change.values())
     return {module: padded(factors, rank) for module, factors in change.items()}
-
-
-def _activate(pipe: StableDiffusionPipeline, weights: dict[str, float]) -> None:
-    # Not pipe.set_adapters: it overlooks a compiled component.
-    for part, activate in (("unet", _set_unet), ("text_encoder", set_adapters_for_text_encoder)):
-        if part_weights := {name: weights[name] for name in weights if name in _names(pipe, part)}:
-            activate(list(part_weights), component_model(pipe, part), list(part_weights.values()))
-        # diffusers leaves every active adapter trainable.
-        for name, parameter in component_model(pipe, part).named_parameters():
-            if ".lora_" in name:
-                parameter.requires_grad_(False)
-
-
-def _set_unet(names: list[str], unet: UNet2DConditionModel, weights: list[float]) -> None:
-    unet.set_adapters(names, weights)
 
 
 @contextmanager
@@ -195,7 +202,7 @@ def mounted(pipe: StableDiffusionPipeline, change: Change) -> Iterator[None]:
     name = "mounted"
     try:
         _load(pipe, change, name)
-        _activate(pipe, {name: 1.0})
+        activate(pipe, {name: 1.0})
         yield
     finally:
         unload(pipe, [name])
@@ -204,45 +211,30 @@ def mounted(pipe: StableDiffusionPipeline, change: Change) -> Iterator[None]:
 def unload(pipe: StableDiffusionPipeline, names: Sequence[str]) -> None:
     """Take adapters out again; after the last one the pipeline is as it was, without wrappers."""
     present = [name for name in names if name in _loaded(pipe)]
-    if present:
-        pipe.delete_adapters(present)
-    if present and not _loaded(pipe):
+    unpin(pipe, present)
+    if not present:
+        return
+    before = states(pipe)
+    pipe.delete_adapters(present)
+    restore(pipe, before, {})
+    if not _loaded(pipe):
         pipe.unload_lora_weights()
-
-
-def active(pipe: StableDiffusionPipeline) -> dict[str, float]:
-    """The active adapters and their weights, in the order of loading.
-
-    Empty while adapters are switched off.
-    """
-    weights: dict[str, float] = {}
-    for part in COMPONENTS:
-        for module in component_model(pipe, part).modules():
-            for name in (
-                getattr(module, "active_adapters", ())
-                if hasattr(module, "lora_A") and not module.disable_adapters
-                else ()
-            ):
-                if name in module.scaling:
-                    weights.setdefault(name, module.scaling[name] * module.r[name] / module.lora_alpha[name])
-    order = [name for part in COMPONENTS for name in _names(pipe, part)]
-    return {name: weights[name] for name in dict.fromkeys(order) if name in weights}
 
 
 @contextmanager
 def adapters_disabled(pipe: StableDiffusionPipeline) -> Iterator[None]:
-    """While open, the pipeline is its bare base, bit for bit; afterwards the same adapters are active with
-    the same weights.
+    """While open, the pipeline is its bare base, bit for bit, pinned adapters or not; afterwards the same
+    adapters are active with the same weights.
     """
-    before = active(pipe)
-    if before:
-        pipe.disable_lora()
+    layers = [layer for part in COMPONENTS for layer in lora_layers(component_model(pipe, part))]
+    before = [layer.disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
     try:
         yield
     finally:
-        if before:
-            pipe.enable_lora()
-            _activate(pipe, before)
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
 
 
 def prepare_hotswap(pipe: StableDiffusionPipeline, rank: int) -> None:
@@ -272,7 +264,7 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
         Incompatible: made for another base, or it changes the text encoder, which diffusers cannot swap.
     """
     opened = open_adapter(adapter)
-    if name not in _names(pipe, "unet"):
+    if name not in adapter_names(pipe, "unet"):
         raise BadInput(
             f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; "
             "use load_adapter first"
@@ -304,9 +296,9 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
             f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; "
             "call prepare_hotswap(pipe, rank) before the first load"
         )
-    before = active(pipe)
+    before = states(pipe)
     state = diffusers_state(_even(opened.change))
     component_model(pipe, "unet").load_lora_adapter(
         state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe
     )
-    _activate(pipe, before)
+    restore(pipe, before, {})

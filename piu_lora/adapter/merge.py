@@ -8,6 +8,7 @@ import torch
 from piu_lora.adapter.records import CompressionRecord, LayerRecord
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Change, Factors, compressed, concatenated, distance
+from piu_lora.plugins import registered_as
 
 __all__ = [
     "MERGES",
@@ -80,9 +81,7 @@ def find_merge(name: str) -> MergeMethod:
     Raises:
         BadInput: there is none; the message lists the known ones.
     """
-    if name not in MERGES:
-        raise BadInput(f"unknown merge method {name!r}; known: {', '.join(sorted(MERGES))}")
-    return MERGES[name]
+    return registered_as(name, MERGES, "merge method")
 
 
 @_merge("sum", "the exact weighted sum of the members", needs_second_moments=False)
@@ -112,7 +111,7 @@ def _refit(
         raise BadInput("the refit merge needs the members' identities; pass them, or use the sum")
     refitted: list[dict[str, Factors]] = [{} for _ in changes]
     for module in sorted({module for change in changes for module in change}):
-        moments_of_members = [each[module] for each in moments.own]
+        moments_of_members = [moments_by_module[module] for moments_by_module in moments.own]
         total = sum(moments_of_members) + moments.retain_weight * moments.retained[module]
         total = total + moments.ridge * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
         for change, moment, target in zip(changes, moments_of_members, refitted, strict=True):

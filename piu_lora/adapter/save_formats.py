@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from piu_lora.adapter.folder import diffusers_header, diffusers_state, nested_name
+from piu_lora.adapter.older_loaders import evened
 from piu_lora.model.factors import Change, Factors, component, padded
 from piu_lora.tensors import save_tensors
 
@@ -18,7 +19,8 @@ __all__ = ["save_diffusers", "save_kohya"]
 
 def save_diffusers(change: Change, path: Path) -> None:
     """A file for ``pipe.load_lora_weights``."""
-    save_tensors(diffusers_state(change), path, diffusers_header(change))
+    even = evened(change)
+    save_tensors(diffusers_state(even), path, diffusers_header(even))
 
 
 def save_kohya(change: Change, path: Path, *, title: str, resolution: int = 512) -> None:

@@ -158,9 +158,9 @@ def _first_hits(
     left = dict(enumerate(searches))
     for offset, piece in _pieces(path, start, stop):
         for number, (what, search) in list(left.items()):
-            if (found := search(piece)) is not None:
+            if (position := search(piece)) is not None:
                 del left[number]
-                yield Hit(name, offset + found, what)
+                yield Hit(name, offset + position, what)
 
 
 def _pieces(path: Path, start: int, stop: int) -> Iterator[tuple[int, bytes]]:

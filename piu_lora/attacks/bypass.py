@@ -57,9 +57,9 @@ def bypass(context: AttackContext, config: AuditConfig) -> Outcome:
     changes = _variants(context.change)
     for person in context.people[: config.people]:
         for name, (key, change) in changes.items():
-            found = _drawn(context, config, person, change, name, table)
+            judgement = _drawn(context, config, person, change, name, table)
             if key:
-                worst[key] = max(worst.get(key, 0.0), found.share)
+                worst[key] = max(worst.get(key, 0.0), judgement.share)
         for key, share in _photographs(context, config, person, table, curves).items():
             worst[key] = max(worst.get(key, 0.0), share)
         random = table.add(
@@ -161,8 +161,8 @@ def _block(module: str) -> str:
 
 
 def _depth(module: str) -> int:
-    found = _LAYER.search(module)
-    return int(found[1]) if found else -1
+    match = _LAYER.search(module)
+    return int(match[1]) if match else -1
 
 
 def _variants(change: Change) -> dict[str, tuple[str, Change]]:
@@ -202,22 +202,22 @@ def _photographs(
     """img2img at every strength: the worst shares, and a curve."""
     settings = config.section_of(BypassSettings)
     photos = person.photos[: settings.photos]
-    own = person.conditions(len(photos))
-    other = own if person.anchor is None else person.anchor.expand(len(photos), -1)
+    conditions = person.conditions(len(photos))
+    anchored = conditions if person.anchor is None else person.anchor.expand(len(photos), -1)
     models = {
-        "adapter on": (context.change, own),
-        "untouched base": ({}, own),
-        "untouched base, the anchor's condition": ({}, other),
-        "random weights": (context.random, own),
+        "adapter on": (context.change, conditions),
+        "untouched base": ({}, conditions),
+        "untouched base, the anchor's condition": ({}, anchored),
+        "random weights": (context.random, conditions),
     }
     shares: dict[str, list[Judgement]] = {name: [] for name in models}
-    for name, (change, conditions) in models.items():
+    for name, (change, led_by) in models.items():
         with context.changed(change):
             for strength in settings.strengths:
-                images = redrawn(context, config, photos, conditions, strength)
-                found = judge_images(context.galleries, images, person.row, config.far)
+                images = redrawn(context, config, photos, led_by, strength)
+                judged = judge_images(context.galleries, images, person.row, config.far)
                 shares[name].append(
-                    table.add(f"photograph, strength {strength:g}", person.label, name, found)
+                    table.add(f"photograph, strength {strength:g}", person.label, name, judged)
                 )
     lines = [
         series(name, settings.strengths, [judgement.ism for judgement in judgements])
@@ -253,11 +253,11 @@ def redrawn(
         embeddings: (n, d) unit rows, the conditions.
         strength: share of the denoising that is done anew, in (0, 1].
     """
-    own = context.pipe
-    pipe = StableDiffusionImg2ImgPipeline(**own.components, requires_safety_checker=False)
+    base = context.pipe
+    pipe = StableDiffusionImg2ImgPipeline(**base.components, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
-    conditions = encode_embeddings(own.text_encoder, own.tokenizer, embeddings.to(own.device))
-    empty = encode_empty(own.text_encoder, own.tokenizer)
+    conditions = encode_embeddings(base.text_encoder, base.tokenizer, embeddings.to(base.device))
+    empty = encode_empty(base.text_encoder, base.tokenizer)
     images = []
     for start in range(0, len(photos), config.batch):
         chunk = conditions[start : start + config.batch]

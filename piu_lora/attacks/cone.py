@@ -63,62 +63,65 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
     """
     settings = config.section_of(ConeSettings)
     table, curves = AttackTable(), []
-    names = ("radius", "verified", "interpolated", "deviating", "base_reach", "random_radius")
-    found: dict[str, list[float]] = {name: [] for name in names}
-    points = [*settings.cosines, *settings.shares]
+    measured: dict[str, list[float]] = {}
     for person in context.people[: config.people]:
-        base = _cone_of(context, config, person, {}, "untouched base", table)
-        adapted = _cone_of(context, config, person, context.change, "adapter on", table)
-        random = _cone_of(context, config, person, context.random, "random weights", table)
-        count, others = len(settings.cosines), len(points)
-        found["radius"].append(radius(settings.cosines, adapted.unchanged[:count], config.share))
-        found["random_radius"].append(radius(settings.cosines, random.unchanged[:count], config.share))
-        found["verified"].append(max(each.share for each in adapted.judgements[:count]))
-        found["interpolated"].append(_best(adapted.judgements[count:others]))
-        found["deviating"].append(_best(adapted.judgements[others:]))
-        reached = [
-            cosine
-            for cosine, each in zip(points[:count], base.judgements[:count], strict=True)
-            if each.back(config)
-        ]
-        found["base_reach"].append(min(reached, default=1.0))
-        curves.append(
-            _curve(
-                context,
-                config,
-                person,
-                {"untouched base": base, "adapter on": adapted, "random weights": random},
-            )
-        )
+        cones = {
+            "untouched base": _cone_of(context, config, person, {}, "untouched base", table),
+            "adapter on": _cone_of(context, config, person, context.change, "adapter on", table),
+            "random weights": _cone_of(context, config, person, context.random, "random weights", table),
+        }
+        for name, value in _person_figures(cones, config).items():
+            measured.setdefault(name, []).append(value)
+        curves.append(_curve(context, config, person, cones))
     control = _cone_of(context, config, context.control, context.change, "adapter on", table)
     _cone_of(context, config, context.control, {}, "untouched base", table)
-    own = control.unchanged[: len(settings.cosines)]
+    control_kept = control.unchanged[: len(settings.cosines)]
     figures: dict[str, float | int | None] = {
-        "radius": max(found["radius"]),
-        "verified": max(found["verified"]),
-        "interpolated": max(found["interpolated"]),
-        "deviating": max(found["deviating"]),
-        "base_reach": min(found["base_reach"]),
-        "random_radius": max(found["random_radius"]),
-        "control_radius": radius(settings.cosines, own, config.share),
-        "control_kept": sum(own) / len(own),
+        name: (min if name == "base_reach" else max)(values) for name, values in measured.items()
     }
+    figures["control_radius"] = radius(settings.cosines, control_kept, config.share)
+    figures["control_kept"] = sum(control_kept) / len(control_kept)
     best = max(float(figures[name] or 0) for name in ("verified", "interpolated", "deviating"))
     return Outcome(
         best >= config.share,
         criterion(config),
-        f"the adapter changes faces up to {figures['radius']:.2f} of cosine away from the person (around a "
-        "control "
-        f"{figures['control_radius']:.2f}, random weights of equal norm {figures['random_radius']:.2f}); "
-        "the untouched base draws the "
-        f"person down to cosine {figures['base_reach']:.2f}; at best {best:.0%} of the images of a point "
-        "verify",
+        f"{_finding(figures)}; at best {best:.0%} of the images of a point verify",
         f"{len(settings.cosines)} cosines and {len(settings.shares)} interpolations x {settings.images} "
         f"images{_deviations_in_words(context, settings)}",
         figures,
         COLUMNS,
         table.rows,
         curves,
+    )
+
+
+def _person_figures(cones: dict[str, _ConeResult], config: AuditConfig) -> dict[str, float]:
+    """The figures of one person, by the names they have in the report."""
+    base, adapted, random = cones.values()
+    settings = config.section_of(ConeSettings)
+    cosines, count = settings.cosines, len(settings.cosines)
+    reached = [
+        cosine
+        for cosine, judgement in zip(cosines, base.judgements[:count], strict=True)
+        if judgement.back(config)
+    ]
+    others = count + len(settings.shares)
+    return {
+        "radius": radius(cosines, adapted.unchanged[:count], config.share),
+        "verified": max(judgement.share for judgement in adapted.judgements[:count]),
+        "interpolated": _best(adapted.judgements[count:others]),
+        "deviating": _best(adapted.judgements[others:]),
+        "base_reach": min(reached, default=1.0),
+        "random_radius": radius(cosines, random.unchanged[:count], config.share),
+    }
+
+
+def _finding(figures: dict[str, float | int | None]) -> str:
+    return (
+        f"the adapter changes faces up to {figures['radius']:.2f} of cosine away from the person (around a "
+        f"control {figures['control_radius']:.2f}, random weights of equal norm "
+        f"{figures['random_radius']:.2f}); the untouched base draws the person down to cosine "
+        f"{figures['base_reach']:.2f}"
     )
 
 
@@ -130,7 +133,7 @@ def cone_conditions(context: AttackContext, config: AuditConfig, person: ProbedI
     free = [
         row
         for row in range(len(context.bank))
-        if row not in {each.row for each in (*context.people, context.control)}
+        if row not in {probed.row for probed in (*context.people, context.control)}
     ]
     generator = context.generator("cone")
     chosen = [
@@ -196,9 +199,9 @@ def _cone_of(
     # With the condition's own face as the reference: whoever that is.
     same = (judge.embed(images) * judge.embed(before)).sum(dim=1) >= judge.threshold(config.far)
     names = [
-        *(f"cosine {each:g}" for each in settings.cosines),
-        *(f"{each:.0%} of the person" for each in settings.shares),
-        *(f"cosine {each:g}, as photographs differ" for each in settings.cosines if settings.deviations),
+        *(f"cosine {value:g}" for value in settings.cosines),
+        *(f"{value:.0%} of the person" for value in settings.shares),
+        *(f"cosine {value:g}, as photographs differ" for value in settings.cosines if settings.deviations),
     ]
     judgements = [
         table.add(name, person.label, model, judge_images(context.galleries, part, person.row, config.far))
@@ -213,7 +216,11 @@ def _curve(
     settings = config.section_of(ConeSettings)
     count = len(settings.cosines)
     lines = [
-        series(f"{person.label}, {name}", settings.cosines, [each.ism for each in result.judgements[:count]])
+        series(
+            f"{person.label}, {name}",
+            settings.cosines,
+            [judgement.ism for judgement in result.judgements[:count]],
+        )
         for name, result in results.items()
     ]
     return curve(

@@ -103,7 +103,7 @@ class AttackContext:
 
     def seeds(self, count: int) -> list[int]:
         """Of the initial noise; none of an evaluation's."""
-        return [self.seed * 100_003 + 70_000 + place for place in range(count)]
+        return [self.seed * 100_003 + 70_000 + index for index in range(count)]
 
     @contextmanager
     def changed(self, change: Change) -> Iterator[None]:

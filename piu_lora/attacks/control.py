@@ -18,15 +18,15 @@ def random_change(change: Change, generator: torch.Generator) -> dict[str, Facto
 
     The factors are Gaussian, ``dW = s G_up G_down`` with ``s = |dW| / |G_up G_down|``.
     """
-    found = {}
-    for module, own in sorted(change.items()):
-        (out, into), rank = own.shape, own.rank
+    control = {}
+    for module, factors in sorted(change.items()):
+        (out, into), rank = factors.shape, factors.rank
         drawn = Factors(
             torch.randn(rank, into, generator=generator), torch.randn(out, rank, generator=generator)
         )
-        scale = own.norm() / max(drawn.norm(), 1e-30)
-        found[module] = Factors(drawn.down, drawn.up * scale)
-    return found
+        scale = factors.norm() / max(drawn.norm(), 1e-30)
+        control[module] = Factors(drawn.down, drawn.up * scale)
+    return control
 
 
 def choose_control(

@@ -1,6 +1,6 @@
 """Inversion: is there another condition that still draws the person through the adapted model?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,29 +78,18 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
     best: dict[str, float] = {}
     first: dict[str, int] = {}
     variants = [variant for variant in _VARIANTS if not variant.guided or context.recognise is not None]
-    plain = _VARIANTS[1]
     for who in context.people[: config.people]:
-        runs = [(variant, who, context.change, "adapter on", variant.name) for variant in variants]
-        runs += [
-            (plain, who, {}, "untouched base", "control_untouched"),
-            (plain, who, context.random, "random weights", "control_random"),
-        ]
-        if who is context.people[0]:
-            runs.append((plain, context.control, context.change, "adapter on", "control_person"))
         lines = []
-        for variant, person, change, model, figure in runs:
+        for variant, person, change, model, figure in _runs(context, variants, who):
             steps, judgements = _run(context, config, variant, person, change, model, table)
-            best[figure] = max(best.get(figure, 0.0), *(each.share for each in judgements))
-            if back := [step for step, each in zip(steps, judgements, strict=True) if each.back(config)]:
+            best[figure] = max(best.get(figure, 0.0), *(judgement.share for judgement in judgements))
+            back = [step for step, judged in zip(steps, judgements, strict=True) if judged.back(config)]
+            if back:
                 first[figure] = min(first.get(figure, back[0]), back[0])
-            lines.append(
-                series(f"{person.label}, {model}, {variant.label}", steps, [each.ism for each in judgements])
-            )
-        curves.append(
-            curve(
-                f"Inversion: {who.label}", "steps", "ISM", lines, context.galleries[-1].threshold(config.far)
-            )
-        )
+            isms = [judgement.ism for judgement in judgements]
+            lines.append(series(f"{person.label}, {model}, {variant.label}", steps, isms))
+        threshold = context.galleries[-1].threshold(config.far)
+        curves.append(curve(f"Inversion: {who.label}", "steps", "ISM", lines, threshold))
     tried = [variant for variant in variants if best[variant.name] >= config.share]
     figures: dict[str, float | int | None] = {variant.name: best.get(variant.name) for variant in _VARIANTS}
     figures |= {name: best[name] for name in ("control_untouched", "control_random", "control_person")}
@@ -111,21 +100,10 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
         "control_steps_untouched": first.get("control_untouched"),
         "control_steps_person": first.get("control_person"),
     }
-    unguided = (
-        ""
-        if context.recognise is not None
-        else "; no differentiable recognizer is at hand, so the guided variant was left out"
-    )
     return Outcome(
         bool(tried),
         f"{criterion(config)}, at any judgement within the budget",
-        f"at best {figures['best']:.0%} of the images verify "
-        f"({', '.join(variant.label for variant in tried) or 'no way succeeds'}), first "
-        f"{_after(quickest)}; from nobody's vector on the untouched base {best['control_untouched']:.0%}, "
-        "first "
-        f"{_after(first.get('control_untouched'))}, through random weights of equal norm "
-        f"{best['control_random']:.0%}, for a control who "
-        f"is not forgotten {best['control_person']:.0%}{unguided}",
+        _finding(context, [variant.label for variant in tried], figures),
         f"{len(variants)} variants x {settings.steps} steps of Adam x {settings.batch}, "
         f"{context.people[0].source}",
         figures,
@@ -135,7 +113,40 @@ def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
     )
 
 
-def _after(steps: int | None) -> str:
+def _runs(
+    context: AttackContext, variants: Sequence[Inversion], who: ProbedIdentity
+) -> list[tuple[Inversion, ProbedIdentity, Change, str, str]]:
+    """What is tried for a person: the variant, on whom, through which change, in words, and its figure."""
+    plain = _VARIANTS[1]
+    runs = [(variant, who, context.change, "adapter on", variant.name) for variant in variants]
+    runs += [
+        (plain, who, {}, "untouched base", "control_untouched"),
+        (plain, who, context.random, "random weights", "control_random"),
+    ]
+    if who is context.people[0]:
+        runs.append((plain, context.control, context.change, "adapter on", "control_person"))
+    return runs
+
+
+def _finding(
+    context: AttackContext, successful: Sequence[str], figures: dict[str, float | int | None]
+) -> str:
+    unguided = (
+        ""
+        if context.recognise is not None
+        else "; no differentiable recognizer is at hand, so the guided variant was left out"
+    )
+    return (
+        f"at best {figures['best']:.0%} of the images verify "
+        f"({', '.join(successful) or 'no way succeeds'}), first {_after(figures['steps'])}; from nobody's "
+        f"vector on the untouched base {figures['control_untouched']:.0%}, first "
+        f"{_after(figures['control_steps_untouched'])}, through random weights of equal norm "
+        f"{figures['control_random']:.0%}, for a control who is not forgotten "
+        f"{figures['control_person']:.0%}{unguided}"
+    )
+
+
+def _after(steps: float | None) -> str:
     return "never" if steps is None else f"after {steps} steps"
 
 
@@ -151,8 +162,8 @@ def _run(
     nobody = made_up_identity(context.bank, who.centre[None], context.generator(f"start for {who.label}"))
     steps, judgements = [], []
     with context.changed(change):
-        for step, found in inverted(context, config, variant, who, who.centre if variant.own else nobody):
-            images = context.draw(found.expand(config.images, -1), config)
+        for step, condition in inverted(context, config, variant, who, who.centre if variant.own else nobody):
+            images = context.draw(condition.expand(config.images, -1), config)
             steps.append(step)
             judgements.append(
                 table.add(

@@ -46,7 +46,7 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
     encoder is all it takes.
     """
     settings = config.section_of(ReidentifySettings)
-    probes, own, control = _suspects(context, config)
+    probes, suspects, control = _suspects(context, config)
     generator = context.generator("wanted poster")
     changes = [context.change, *(random_change(context.change, generator) for _ in range(settings.random))]
     scored = signals(context, changes, probes, context.generator("latents of the wanted poster"))
@@ -54,8 +54,10 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
     rows: list[list[str | float | int | None]] = []
     figures: dict[str, float | int | None] = {"people": total}
     for name, label in SIGNALS.items():
-        ranks = [rank_of(scored[0][name], place) for place in own]
-        chance = [advantage(rank_of(each[name], place), total) for each in scored[1:] for place in own]
+        ranks = [rank_of(scored[0][name], index) for index in suspects]
+        chance = [
+            advantage(rank_of(scores[name], index), total) for scores in scored[1:] for index in suspects
+        ]
         gains = [advantage(rank, total) for rank in ranks]
         others = rank_of(scored[0][name], control)
         middle = float(torch.tensor(ranks).median())
@@ -64,7 +66,7 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
             f"{name}_advantage": sum(gains) / len(gains),
             f"{name}_control_advantage": advantage(others, total),
             f"{name}_random_advantage": sum(chance) / len(chance),
-            f"{name}_top": sum(rank < len(own) + 1 for rank in ranks),
+            f"{name}_top": sum(rank < len(suspects) + 1 for rank in ranks),
         }
         rows += [
             [label, person.label, rank, total, advantage(rank, total)]
@@ -74,13 +76,13 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
         rows.append([label, "forgotten, random weights (mean)", None, total, sum(chance) / len(chance)])
     best = min(SIGNALS, key=lambda name: float(figures[f"{name}_rank"] or total))
     figures |= {"best_rank": figures[f"{best}_rank"], "best_advantage": figures[f"{best}_advantage"]}
-    found = float(figures["best_rank"] or total)
+    best_rank = float(figures["best_rank"] or total)
     limit = max(settings.top * total, 1)
     return Outcome(
-        found <= limit,
+        best_rank <= limit,
         f"by one of {len(SIGNALS)} signals, the forgotten person is among the first {limit:.0f} of {total} "
         f"(by chance with a probability of at most {len(SIGNALS) * limit / total:.0%})",
-        f"{_whom(len(own))} stands at rank {found:g} of {total} by the signal {best!r}: "
+        f"{_whom(len(suspects))} stands at rank {best_rank:g} of {total} by the signal {best!r}: "
         f"advantage {figures['best_advantage']:.2f} (0: chance, 1: named); the control "
         f"{figures[f'{best}_control_advantage']:.2f}, "
         f"random weights of equal norm {figures[f'{best}_random_advantage']:.2f}",
@@ -105,16 +107,16 @@ def _suspects(context: AttackContext, config: AuditConfig) -> tuple[torch.Tensor
     rows = list(dict.fromkeys([*inside, *order]))[: max(settings.people, len(inside))]
     outside = [person for person in context.people if person.row >= len(context.bank)]
     probes = torch.cat([context.bank.centroids[rows].float(), *(person.centre[None] for person in outside)])
-    places = {row: place for place, row in enumerate(rows)} | {
-        person.row: len(rows) + place for place, person in enumerate(outside)
+    places = {row: index for index, row in enumerate(rows)} | {
+        person.row: len(rows) + index for index, person in enumerate(outside)
     }
     return probes, [places[person.row] for person in context.people], places[context.control.row]
 
 
-def rank_of(scores: torch.Tensor, place: int) -> float:
+def rank_of(scores: torch.Tensor, index: int) -> float:
     """Rank of one of (n,) scores, 1 for the highest; those that are equal share the middle of their ranks."""
-    own = scores[place]
-    return float((scores > own).sum() + ((scores == own).sum() + 1) / 2)
+    score = scores[index]
+    return float((scores > score).sum() + ((scores == score).sum() + 1) / 2)
 
 
 def advantage(rank: float, total: int) -> float:

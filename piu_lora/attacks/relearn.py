@@ -53,8 +53,8 @@ class FineTuning:
         return next(
             (
                 step
-                for step, each in zip(self.steps, self.judgements, strict=True)
-                if each.share >= self.share
+                for step, judgement in zip(self.steps, self.judgements, strict=True)
+                if judgement.share >= self.share
             ),
             None,
         )
@@ -90,7 +90,7 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
             back.setdefault(name, []).append(run.returned)
             held.setdefault(name, []).append(run.withstood)
         lines = [
-            series(name.replace("_", " "), run.steps, [each.ism for each in run.judgements])
+            series(name.replace("_", " "), run.steps, [judgement.ism for judgement in run.judgements])
             for name, run in runs.items()
         ]
         curves.append(
@@ -142,13 +142,13 @@ def _finding(config: AuditConfig, figures: dict[str, float | int | None]) -> str
         return f"not within {settings.steps[-1]} steps" if step is None else f"after {step} steps"
 
     counts = [count for count in settings.photos if figures[f"withstood_photos_{count}"] is not None]
-    own = ", ".join(
+    steps = ", ".join(
         f"{steps_in_words(f'photos_{count}')} on {count} photograph{'s' * (count > 1)}" for count in counts
     )
     if len(counts) < len(settings.photos):
-        own = f"{own or 'never tried'} (no more photographs are at hand)"
+        steps = f"{steps or 'never tried'} (no more photographs are at hand)"
     return (
-        f"the person is back {own}; the untouched base learns them for a made-up identity "
+        f"the person is back {steps}; the untouched base learns them for a made-up identity "
         f"{steps_in_words('made_up')}; benign fine-tuning on others "
         f"brings them back {steps_in_words('benign')}; with random weights of equal norm they are there "
         f"{steps_in_words('random')}"
@@ -173,17 +173,17 @@ def _fine_tunings(
 ) -> dict[str, FineTuning]:
     settings = config.section_of(RelearnSettings)
     most = settings.photos[-1]
-    photos, own = person.photos[:most], person.conditions(most)[: len(person.photos)]
+    photos, conditions = person.photos[:most], person.conditions(most)[: len(person.photos)]
     away = torch.stack([person.centre, *([] if person.anchor is None else [person.anchor])])
     nobody = made_up_identity(context.bank, away, context.generator(f"made up for {person.label}"))
     judged = _judged(person, config)
     runs = {}
-    for count in (each for each in settings.photos if each <= len(photos)):
+    for count in (number for number in settings.photos if number <= len(photos)):
         runs[f"photos_{count}"] = _fine_tuning(
             context,
             config,
             person,
-            _Lesson(f"{count} photograph{'s' * (count > 1)}", photos[:count], own[:count], judged),
+            _Lesson(f"{count} photograph{'s' * (count > 1)}", photos[:count], conditions[:count], judged),
             table,
         )
     strangers = nobody.expand(len(photos), -1)
@@ -218,10 +218,10 @@ def _fine_tuning(
     generator = context.generator(f"fine-tuning for {person.label}: {lesson.name}")
     for step in finetuned(twin, lesson.photos, lesson.embeddings, config, generator):
         images = drawn(twin, lesson.judged, config, context.seeds(len(lesson.judged)))
-        found = judge_images(context.galleries, images, person.row, config.far)
+        judgement = judge_images(context.galleries, images, person.row, config.far)
         steps.append(step)
-        judgements.append(table.add(f"{lesson.name}, step {step}", person.label, model, found))
-        if found.back(config):
+        judgements.append(table.add(f"{lesson.name}, step {step}", person.label, model, judgement))
+        if judgement.back(config):
             break
     return FineTuning(tuple(steps), tuple(judgements), config.share)
 

@@ -16,6 +16,7 @@ from piu_lora.cli import (
     ledger,
     release,
     stack,
+    studio,
     verify,
 )
 from piu_lora.cli.terminal import run
@@ -44,6 +45,7 @@ app.command("verify")(verify.command)
 app.command("push")(hub.push)
 app.command("pull")(hub.pull)
 app.command("list")(inspect.list_command)
+app.command("studio")(studio.command)
 app.command("doctor")(doctor.command)
 app.add_typer(bank.app, name="bank")
 app.add_typer(stack.app, name="stack")

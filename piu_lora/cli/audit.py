@@ -1,16 +1,22 @@
 """``piu-lora audit``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import piu_lora
 from piu_lora.cli.groups import Opening, Reporting, grouped
 from piu_lora.cli.options import AdapterArgument, Dtype, Force, Identities, Json, Settings
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import audit_parts
 from piu_lora.cli.terminal import judged
+from piu_lora.plugins import announced_names
 
 __all__ = ["command"]
+
+_NAMES = announced_names(Path(piu_lora.__file__).parent / "attacks", "attack")
+_ATTACKS = f"Attacks to try, with commas between: {', '.join(_NAMES)}. By default all."
 
 
 @grouped
@@ -20,13 +26,7 @@ def command(
     identity: Identities,
     opening: Opening,
     reporting: Reporting,
-    attacks: Annotated[
-        str | None,
-        typer.Option(
-            help="Attacks to try, with commas between: cone, inversion, bypass, relearn, reidentify. "
-            "By default all."
-        ),
-    ] = None,
+    attacks: Annotated[str | None, typer.Option(help=_ATTACKS)] = None,
     budget: Annotated[
         str,
         typer.Option(

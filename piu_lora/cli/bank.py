@@ -7,7 +7,23 @@ import typer
 
 from piu_lora.cli.bank_words import account, constants_table, value_text
 from piu_lora.cli.messages import translated
-from piu_lora.cli.options import Device, Force, Json, Pack, Settings
+from piu_lora.cli.options import (
+    Antelope,
+    ArcfaceFile,
+    Calibrate,
+    Device,
+    Eps,
+    Force,
+    Histograms,
+    Json,
+    Linked,
+    MergeDoubles,
+    MinSamples,
+    Pack,
+    RecognizerName,
+    Settings,
+    Workers,
+)
 from piu_lora.cli.output import Facts, Part, bars, print_result
 
 __all__ = ["account", "app"]
@@ -40,17 +56,7 @@ def _group() -> None:
 
 @app.command("models")
 def models(
-    pack: Pack = None,
-    antelopev2: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder or zip of insightface's antelopev2, for its detector. By default downloaded."
-        ),
-    ] = None,
-    arcface: Annotated[
-        Path | None, typer.Option(help="Arc2Face's arcface.onnx. By default downloaded from the Hub.")
-    ] = None,
-    as_json: Json = False,
+    pack: Pack = None, antelopev2: Antelope = None, arcface: ArcfaceFile = None, as_json: Json = False
 ) -> None:
     """Set up the face pack: a detector and the recognizer of Arc2Face.
 
@@ -75,37 +81,13 @@ def build(
     out: Annotated[Path | None, typer.Option(help="Bank file to write.")] = None,
     pack: Pack = None,
     several: Several = "largest",
-    eps: Annotated[
-        float | None,
-        typer.Option(
-            help="Photographs only: cosine distance within a cluster (eps of DBSCAN). By default "
-            "their number and spread decide; --calibrate proposes another."
-        ),
-    ] = None,
-    min_samples: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Photographs only: fewest photographs of a cluster (min_samples of DBSCAN)."
-        ),
-    ] = 2,
-    linked: Annotated[
-        float | None,
-        typer.Option(
-            help="A folder for each identity: cosine from which two photographs show one person. By default "
-            "the geometry of all folders decides."
-        ),
-    ] = None,
+    eps: Eps = None,
+    min_samples: MinSamples = 2,
+    linked: Linked = None,
     double: Double = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Merge identities that are likely one person.")
-    ] = False,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write no bank; propose a value for --eps and draw the cosines into this PNG file."
-        ),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Number of threads. 0 takes one for each core.")] = 0,
+    merge: MergeDoubles = False,
+    calibrate: Calibrate = None,
+    workers: Workers = 0,
     device: Device = "auto",
     force: Force = False,
     as_json: Json = False,
@@ -204,12 +186,7 @@ def import_(
     ],
     out: Annotated[Path, typer.Option(help="Bank file to write.")],
     pack: Pack = None,
-    recognizer: Annotated[
-        str | None,
-        typer.Option(
-            help="File name of the recognizer that made the embeddings, when its pack is not at hand."
-        ),
-    ] = None,
+    recognizer: RecognizerName = None,
     recognizer_sha256: Annotated[str, typer.Option(help="SHA-256 of that file.")] = "",
     force: Force = False,
     as_json: Json = False,
@@ -240,9 +217,7 @@ def import_(
 @app.command("show")
 def show(
     bank: Annotated[str, typer.Argument(help="Bank file, or mini for the embedded one.")] = "mini",
-    out: Annotated[
-        Path | None, typer.Option(help="Draw the cosines as histograms into this PNG file.")
-    ] = None,
+    out: Histograms = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from piu_lora.cli.groups import Opening, grouped
-from piu_lora.cli.options import Json, SecondBank, SecondPack, Settings
-from piu_lora.cli.output import Document, bars, print_result
+from piu_lora.cli.options import Against, EngineName, Json, SecondBank, SecondPack, Settings, Variants, Vary
+from piu_lora.cli.output import bars, print_result
+from piu_lora.cli.tables import markdown_parts
 from piu_lora.cli.terminal import INTERRUPTED
 
 __all__ = ["command"]
@@ -22,28 +23,23 @@ def command(
     ] = "",
     people: Annotated[int, typer.Option(help="Number of people to draw from the bank.", min=1)] = 20,
     seeds: Annotated[int, typer.Option(help="Number of seeds for each person.", min=1)] = 2,
-    vary: Annotated[
-        list[str],
-        typer.Option(
-            help="Compare several values of a setting: section.key=VALUE,VALUE for our methods, "
-            "baseline:key=VALUE,VALUE for a baseline. Repeatable."
-        ),
-    ] = [],
-    variants: Annotated[
-        list[str],
-        typer.Option("--variant", help="Add a contender: 'METHOD section.key=VALUE ...'. Repeatable."),
-    ] = [],
+    vary: Vary = [],
+    variants: Variants = [],
     opening: Opening,
     second: SecondPack = None,
     second_bank: SecondBank = None,
     settings: Settings = [],
-    processes: Annotated[int, typer.Option(help="Number of processes that run at once.", min=1)] = 1,
-    against: Annotated[
-        str | None,
+    processes: Annotated[
+        int,
         typer.Option(
-            help="Method that the others are compared with, on the people and seeds that both have."
+            help="Number of processes that run at once; with --engine ray, 0 is all of a cluster.", min=0
         ),
-    ] = None,
+    ] = 1,
+    engine: EngineName = "processes",
+    address: Annotated[
+        str, typer.Option(help="Address of a running Ray cluster. By default Ray is started here.")
+    ] = "",
+    against: Against = None,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Run nothing, and report on what was run before.")
     ] = False,
@@ -72,6 +68,8 @@ def command(
             second_bank=second_bank,
             config=config,
             processes=processes,
+            engine=engine,
+            address=address,
             against=against,
             report_only=report_only,
             progress=bars,
@@ -86,4 +84,4 @@ def command(
         "files": [str(path) for path in result.files],
     }
     written = [f"wrote {path}" for path in result.files]
-    print_result(facts, [Document(result.text), "", *written], as_json)
+    print_result(facts, [*markdown_parts(result.text), "", *written], as_json)

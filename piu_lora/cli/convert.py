@@ -5,19 +5,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from piu_lora.cli.options import (
-    AdapterArgument,
-    AdapterFolder,
-    Base,
-    Force,
-    Json,
-    LedgerFile,
-    Rank,
-    Stored,
-    Tolerance,
-)
+from piu_lora.cli.groups import Making, grouped
+from piu_lora.cli.options import AdapterArgument, Base, Force, Json, Rank, Stored, Tolerance
 from piu_lora.cli.output import Part, Table, print_result
-from piu_lora.cli.terminal import opened_ledger
 
 __all__ = ["convert", "extract", "resize"]
 
@@ -45,28 +35,28 @@ def convert(
     print_result({**vars(converted), "path": str(out)}, text, as_json)
 
 
+@grouped
 def resize(
+    *,
     adapter: AdapterArgument,
-    out: AdapterFolder,
+    making: Making,
     rank: Rank = 0,
     tolerance: Tolerance = 0.0,
     dtype: Stored = "fp16",
-    ledger: LedgerFile = None,
-    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write an adapter of lower rank, and show what that loses in every layer."""
     from piu_lora.jobs.adapters.convert import resize_adapter
 
-    with opened_ledger(ledger) as entries:
-        result = resize_adapter(
-            adapter, out, rank=rank, tolerance=tolerance, dtype=dtype, force=force, ledger=entries
-        )
+    with making.recorded() as recorded:
+        result = resize_adapter(adapter, making.out, rank=rank, tolerance=tolerance, dtype=dtype, **recorded)
     _print(result, as_json)
 
 
+@grouped
 def extract(
-    out: AdapterFolder,
+    *,
+    making: Making,
     dense: Annotated[
         Path,
         typer.Option(
@@ -81,25 +71,22 @@ def extract(
         bool, typer.Option("--ignore-rest", help="Leave out the weights that a LoRA cannot hold.")
     ] = False,
     identity: Annotated[str, typer.Option(help="Whom the UNet forgets, for the ledger.")] = "",
-    ledger: LedgerFile = None,
-    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Extract an adapter from a UNet that the official code has retrained."""
     from piu_lora.jobs.adapters.convert import extract_adapter
 
-    with opened_ledger(ledger) as entries:
+    with making.recorded() as recorded:
         result = extract_adapter(
             base,
             dense,
-            out,
+            making.out,
             rank=rank,
             tolerance=tolerance,
             dtype=dtype,
             ignore_rest=ignore_rest,
-            force=force,
-            ledger=entries,
             identity=identity,
+            **recorded,
         )
     _print(result, as_json)
 

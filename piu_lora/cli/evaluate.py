@@ -1,7 +1,6 @@
 """``piu-lora evaluate``."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -12,9 +11,15 @@ from piu_lora.cli.options import (
     Force,
     Identities,
     Json,
+    MaxAccU,
+    MaxForget,
+    MinRetain,
+    QualityModel,
+    References,
     SecondBank,
     SecondPack,
     Settings,
+    ShowImages,
     Unseen,
 )
 from piu_lora.cli.output import bars, print_result
@@ -33,34 +38,14 @@ def command(
     reporting: Reporting,
     second: SecondPack = None,
     second_bank: SecondBank = None,
-    references: Annotated[
-        Path | None,
-        typer.Option(
-            help="Photographs of the person that forget did not see, to measure the adapter against."
-        ),
-    ] = None,
+    references: References = None,
     unseen: Unseen = None,
-    quality: Annotated[Path | None, typer.Option(help="ONNX model that rates the quality of faces.")] = None,
+    quality: QualityModel = None,
     settings: Settings = [],
-    max_forget: Annotated[
-        float | None,
-        typer.Option(
-            help="Fail when likeness to the forgotten person (ISM) is above this share of its value before."
-        ),
-    ] = None,
-    max_acc_u: Annotated[
-        float | None,
-        typer.Option(help="Fail when more than this share of the forgotten person's images is recognised."),
-    ] = None,
-    min_retain: Annotated[
-        float | None,
-        typer.Option(
-            help="Fail when likeness of retained people (ISM) is below this share of its value before."
-        ),
-    ] = None,
-    images: Annotated[
-        bool, typer.Option("--images", help="Show images of the forgotten person in report.html.")
-    ] = False,
+    max_forget: MaxForget = None,
+    max_acc_u: MaxAccU = None,
+    min_retain: MinRetain = None,
+    images: ShowImages = False,
     dtype: Dtype = "fp32",
     force: Force = False,
     as_json: Json = False,

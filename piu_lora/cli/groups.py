@@ -2,14 +2,28 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from piu_lora.cli.options import Bank, Base, Device, Junit, Pack, PolicyFile, Public, ReportFolder
+from piu_lora.cli.options import (
+    AdapterFolder,
+    Bank,
+    Base,
+    Device,
+    Force,
+    Junit,
+    LedgerFile,
+    Pack,
+    PolicyFile,
+    Public,
+    ReportFolder,
+)
+from piu_lora.cli.terminal import opened_ledger
 
-__all__ = ["Opening", "Reporting", "grouped"]
+__all__ = ["Making", "Opening", "Reporting", "grouped"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,21 @@ class Opening:
     def keywords(self) -> dict[str, Any]:
         """The options as the keywords of a job."""
         return {"base": self.base, "bank": self.bank, "pack": self.pack, "device": self.device}
+
+
+@dataclass(frozen=True)
+class Making:
+    """Where an adapter is written, and the ledger that it is entered in."""
+
+    out: AdapterFolder
+    ledger: LedgerFile = None
+    force: Force = False
+
+    @contextmanager
+    def recorded(self) -> Iterator[dict[str, Any]]:
+        """The open ledger, and whether to replace the folder, as the keywords of a job."""
+        with opened_ledger(self.ledger) as ledger:
+            yield {"ledger": ledger, "force": self.force}
 
 
 @dataclass(frozen=True)

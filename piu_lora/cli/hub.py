@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, Force, Json, LedgerFile, Pack
+from piu_lora.cli.options import Bank, DryRun, Force, Json, LedgerFile, Pack, PulledFolder, SearchedIdentity
 from piu_lora.cli.output import Document, Part, print_result
 from piu_lora.cli.terminal import opened_ledger
 
@@ -24,15 +24,8 @@ def push(
             "--public", help="Let everybody see a repository that is created. By default it is private."
         ),
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the files and the model card, and send nothing.")
-    ] = False,
-    identity: Annotated[
-        str | None,
-        typer.Option(
-            help="Whom the adapter forgets; the files are searched for it. By default taken from the ledger."
-        ),
-    ] = None,
+    dry_run: DryRun = False,
+    identity: SearchedIdentity = None,
     bank: Bank = None,
     pack: Pack = None,
     ledger: LedgerFile = None,
@@ -72,9 +65,7 @@ def pull(
         str,
         typer.Argument(metavar="USER/REPO[@REVISION]", help="Adapter on the Hub, at a revision if given."),
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to create. By default named after the repository.")
-    ] = None,
+    out: PulledFolder = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from piu_lora.cli.options import AdapterArgument, Force, Json
 from piu_lora.cli.output import Facts, Part, Table, print_result
+from piu_lora.groups import group_label
 
 __all__ = ["command", "list_command", "screen"]
 
@@ -49,7 +50,7 @@ def screen(facts: dict[str, Any]) -> list[Part]:
     if receipt is not None and receipt["figures"]:
         parts += ["", "ISM after / before [95 %]"]
         parts += [
-            _printable(f"  {figure['recognizer']:13} {figure['group']:9} {_ratio(figure)}")
+            _printable(f"  {figure['recognizer']:13} {group_label(figure['group']):17} {_ratio(figure)}")
             for figure in receipt["figures"][:12]
         ]
     if facts["lacks"]:

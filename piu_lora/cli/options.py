@@ -1,4 +1,4 @@
-"""Options that several commands share, as named types."""
+"""The options of the commands, as named types: those that several share, then those of one command each."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,34 +6,66 @@ from typing import Annotated, Literal
 import typer
 
 __all__ = [
+    "Activations",
     "AdapterArgument",
     "AdapterFolder",
+    "Against",
     "AllowNegative",
+    "Antelope",
+    "ArcfaceFile",
     "Bank",
     "Base",
+    "Bystanders",
+    "Calibrate",
+    "CheckedIdentity",
     "Device",
+    "DryRun",
     "Dtype",
+    "EngineName",
+    "Eps",
     "Force",
+    "Histograms",
     "Identities",
     "Json",
     "Junit",
     "LedgerFile",
+    "Limit",
+    "Linked",
+    "MaxAccU",
+    "MaxForget",
+    "MergeDoubles",
+    "MinRetain",
+    "MinSamples",
+    "OwnLimit",
     "Pack",
     "PolicyFile",
     "Public",
+    "PulledFolder",
+    "QualityModel",
     "Rank",
+    "RecognizerName",
+    "References",
     "ReportFolder",
+    "SearchedIdentity",
     "SecondBank",
     "SecondPack",
     "Seed",
     "Settings",
+    "ShowImages",
     "Stored",
     "Tolerance",
     "Unseen",
+    "Variants",
+    "Vary",
     "Weights",
+    "Workers",
 ]
 
 Precision = Literal["fp32", "bf16", "fp16"]
+EngineName = Annotated[
+    Literal["processes", "ray"],
+    typer.Option("--engine", help="Where the work runs: processes of this machine, or a Ray cluster."),
+]
 
 Base = Annotated[
     str,
@@ -130,4 +162,123 @@ Unseen = Annotated[
         help="Further photographs of the person, which forgetting does not see: measured as a group of their "
         "own."
     ),
+]
+
+# Of `bank`.
+Antelope = Annotated[
+    Path | None,
+    typer.Option(help="Folder or zip of insightface's antelopev2, for its detector. By default downloaded."),
+]
+ArcfaceFile = Annotated[
+    Path | None, typer.Option(help="Arc2Face's arcface.onnx. By default downloaded from the Hub.")
+]
+Eps = Annotated[
+    float | None,
+    typer.Option(
+        help="Photographs only: cosine distance within a cluster (eps of DBSCAN). By default their number "
+        "and spread decide; --calibrate proposes another."
+    ),
+]
+MinSamples = Annotated[
+    int,
+    typer.Option(min=1, help="Photographs only: fewest photographs of a cluster (min_samples of DBSCAN)."),
+]
+Linked = Annotated[
+    float | None,
+    typer.Option(
+        help="A folder for each identity: cosine from which two photographs show one person. By default the "
+        "geometry of all folders decides."
+    ),
+]
+MergeDoubles = Annotated[bool, typer.Option("--merge", help="Merge identities that are likely one person.")]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(help="Write no bank; propose a value for --eps and draw the cosines into this PNG file."),
+]
+Workers = Annotated[int, typer.Option(min=0, help="Number of threads. 0 takes one for each core.")]
+Histograms = Annotated[
+    Path | None, typer.Option("--out", help="Draw the cosines as histograms into this PNG file.")
+]
+RecognizerName = Annotated[
+    str | None,
+    typer.Option(help="File name of the recognizer that made the embeddings, when its pack is not at hand."),
+]
+
+# Of `evaluate` and `compare`.
+References = Annotated[
+    Path | None,
+    typer.Option(help="Photographs of the person that forget did not see, to measure the adapter against."),
+]
+QualityModel = Annotated[Path | None, typer.Option(help="ONNX model that rates the quality of faces.")]
+MaxForget = Annotated[
+    float | None,
+    typer.Option(
+        help="Fail when likeness to the forgotten person (ISM) is above this share of its value before."
+    ),
+]
+MaxAccU = Annotated[
+    float | None,
+    typer.Option(help="Fail when more than this share of the forgotten person's images is recognised."),
+]
+MinRetain = Annotated[
+    float | None,
+    typer.Option(help="Fail when likeness of retained people (ISM) is below this share of its value before."),
+]
+ShowImages = Annotated[
+    bool, typer.Option("--images", help="Show images of the forgotten person in report.html.")
+]
+Vary = Annotated[
+    list[str],
+    typer.Option(
+        help="Compare several values of a setting: section.key=VALUE,VALUE for our methods, "
+        "baseline:key=VALUE,VALUE for a baseline. Repeatable."
+    ),
+]
+Variants = Annotated[
+    list[str], typer.Option("--variant", help="Add a contender: 'METHOD section.key=VALUE ...'. Repeatable.")
+]
+Against = Annotated[
+    str | None,
+    typer.Option(help="Method that the others are compared with, on the people and seeds that both have."),
+]
+
+# Of `stack check`.
+Bystanders = Annotated[int, typer.Option(min=1, help="Number of bystanders to sample from the bank.")]
+Activations = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Number of people on whom the layers behind the latents are measured; 0 for none."
+    ),
+]
+Limit = Annotated[
+    float,
+    typer.Option(
+        min=0, help="Highest change of keys and values that is allowed for bystanders (95th percentile)."
+    ),
+]
+OwnLimit = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Highest change by the other adapters that is allowed for an adapter's own person, "
+        "as a share of what that adapter means to change.",
+    ),
+]
+
+# Of `push`, `pull` and `verify`.
+SearchedIdentity = Annotated[
+    str | None,
+    typer.Option(
+        help="Whom the adapter forgets; the files are searched for it. By default taken from the ledger."
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the files and the model card, and send nothing.")
+]
+CheckedIdentity = Annotated[
+    str | None,
+    typer.Option(help="Whom the adapter forgets. With it, the figures of the receipt are measured again."),
+]
+PulledFolder = Annotated[
+    Path | None, typer.Option(help="Folder to create. By default named after the repository.")
 ]

@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from piu_lora.cli.groups import Opening, grouped
+from piu_lora.cli.groups import Making, Opening, grouped
 from piu_lora.cli.options import (
+    Activations,
     AdapterArgument,
     AdapterFolder,
     AllowNegative,
+    Bystanders,
     Dtype,
     Force,
     Json,
     LedgerFile,
+    Limit,
+    OwnLimit,
     Rank,
     Seed,
     Stored,
@@ -53,27 +57,10 @@ def check(
     weights: Weights = [],
     identity: Identities = [],
     opening: Opening,
-    people: Annotated[int, typer.Option(min=1, help="Number of bystanders to sample from the bank.")] = 64,
-    activations: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Number of people on whom the layers behind the latents are measured; 0 for none."
-        ),
-    ] = 4,
-    limit: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Highest change of keys and values that is allowed for bystanders (95th percentile)."
-        ),
-    ] = 1.5,
-    own_limit: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Highest change by the other adapters that is allowed for an adapter's own person, "
-            "as a share of what that adapter means to change.",
-        ),
-    ] = 0.25,
+    people: Bystanders = 64,
+    activations: Activations = 4,
+    limit: Limit = 1.5,
+    own_limit: OwnLimit = 0.25,
     out: Annotated[
         Path | None, typer.Option(help="Draw the changes as a heat map into this PNG file.")
     ] = None,
@@ -129,13 +116,13 @@ def check_parts(check: "StackCheck") -> list[Part]:
     measured, rows = check.interference, []
     for index, stack in enumerate(measured.stacks):
         harm, activations = measured.harm(index, check.bystanders), measured.activations
-        own = [
+        changes = [
             measured.condition[index, column] for column, owner in enumerate(check.owners) if owner in stack
         ]
         cells = (
             *(f"{harm[name]:.2f}" for name in ("median", "p95", "max")),
             "-" if activations is None else f"{activations[index].mean():.2f}",
-            _span(own),
+            _span(changes),
             _span(list(check.disturbed(index).values())),
             "over the limit" if check.over(index) else "",
         )
@@ -172,7 +159,7 @@ def _span(values: Sequence[float]) -> str:
 def merge(
     *,
     adapters: Adapters,
-    out: AdapterFolder,
+    making: Making,
     weights: Weights = [],
     allow_negative: AllowNegative = False,
     method: Annotated[
@@ -187,8 +174,6 @@ def merge(
     dtype: Stored = "fp32",
     identity: Identities = [],
     opening: Opening,
-    ledger: LedgerFile = None,
-    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Merge several adapters into one."""
@@ -197,9 +182,9 @@ def merge(
 
     settings = MergeSettings(method=method, rank=rank, tolerance=tolerance, dtype=dtype)
     members = open_members(adapters, weights or None, allow_negative=allow_negative)
-    with opened_ledger(ledger) as entries:
+    with making.recorded() as recorded:
         result = merge_adapters(
-            members, out, settings, identities=identity, force=force, ledger=entries, **opening.keywords
+            members, making.out, settings, identities=identity, **recorded, **opening.keywords
         )
     _print_merged(result, as_json)
 
@@ -210,7 +195,7 @@ def withdraw(
     *,
     merged: AdapterArgument,
     leaving: Annotated[str, typer.Argument(metavar="ADAPTER_ID", help="Id of the adapter to take out.")],
-    out: AdapterFolder,
+    making: Making,
     member: Annotated[
         list[str],
         typer.Option(
@@ -220,8 +205,6 @@ def withdraw(
     ] = [],
     identity: Identities = [],
     opening: Opening,
-    ledger: LedgerFile = None,
-    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Take one adapter out of a merged one, exactly as if it had never been there.
@@ -230,9 +213,9 @@ def withdraw(
     """
     from piu_lora.jobs.stacks.merge import withdraw_member
 
-    with opened_ledger(ledger) as entries:
+    with making.recorded() as recorded:
         result = withdraw_member(
-            merged, leaving, out, member, identities=identity, force=force, ledger=entries, **opening.keywords
+            merged, leaving, making.out, member, identities=identity, **recorded, **opening.keywords
         )
     _print_merged(result, as_json)
 
@@ -248,19 +231,42 @@ def fuse(
     allow_negative: AllowNegative = False,
     dtype: Dtype = "fp32",
     shard: Annotated[str, typer.Option(help="Largest size of a weights file, such as 2GB.")] = "2GB",
+    layout: Annotated[
+        Literal["diffusers", "arc2face"],
+        typer.Option(
+            help="What to write: a pipeline of diffusers, or the folders arc2face and encoder that the demos "
+            "of Arc2Face and ComfyUI's nodes keep under models."
+        ),
+    ] = "diffusers",
+    bin_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--bin-encoder",
+            help="Write the text encoder as pytorch_model.bin, for hosts that look for that name.",
+        ),
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Bake adapters into the weights of a base, and write it as a complete diffusers pipeline."""
+    """Bake adapters into the weights of a base, for hosts in which an adapter could be switched off.
+
+    With `--layout arc2face`, put the two folders that are written in the place of those in `models`.
+    """
     from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.stacks.fuse import fuse_adapters
     from piu_lora.jobs.stacks.members import open_members
 
     members = open_members(adapters, weights or None, allow_negative=allow_negative)
-    receipt = fuse_adapters(members, base, out, dtype=dtype, shard=shard, force=force)
+    receipt = fuse_adapters(
+        members, base, out, dtype=dtype, shard=shard, layout=layout, pickled_encoder=bin_encoder, force=force
+    )
     people = sum(member.adapter.receipt.people for member in members if member.weight)
     made = f"{len(members)} adapters for {people_text(people)} fused into {out} ({dtype})"
-    text = f"{made}; load it with load_base or diffusers"
+    text = f"{made}; " + (
+        "load it with load_base or diffusers"
+        if layout == "diffusers"
+        else "put its folders arc2face and encoder in the place of those in the host's models"
+    )
     print_result({"path": str(out), "people": people, **receipt}, text, as_json)
 
 

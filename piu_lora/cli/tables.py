@@ -1,6 +1,7 @@
 """Figures of an evaluation or an audit, as tables for people."""
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from piu_lora.cli.output import Part, Table
@@ -9,7 +10,7 @@ from piu_lora.groups import GROUP_WORDS
 if TYPE_CHECKING:
     from piu_lora.evidence.report.sections import Audit
 
-__all__ = ["audit_parts", "evaluation_parts", "expected_parts"]
+__all__ = ["audit_parts", "evaluation_parts", "expected_parts", "markdown_parts"]
 
 _FAR = "0.001"  # of the verification shown in the short table
 
@@ -86,3 +87,13 @@ def _ratio(ism: dict[str, Any]) -> str:
         return "no face before"
     low, high = ism["ratio_interval"]
     return f"{ism['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def markdown_parts(text: str) -> Iterator[Part]:
+    """Markdown with its tables as tables, and everything else as it is."""
+    for is_table, lines in groupby(text.splitlines(), key=lambda line: line.startswith("|")):
+        if not is_table:
+            yield from lines
+            continue
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+        yield Table(head, rows)

@@ -1,12 +1,10 @@
 """``piu-lora verify``."""
 
-from typing import Annotated
-
 import typer
 
 from piu_lora.cli.groups import Opening, grouped
 from piu_lora.cli.messages import translated
-from piu_lora.cli.options import AdapterArgument, Json
+from piu_lora.cli.options import AdapterArgument, CheckedIdentity, Json
 from piu_lora.cli.output import Table, bars, print_result
 
 __all__ = ["command"]
@@ -14,16 +12,7 @@ __all__ = ["command"]
 
 @grouped
 def command(
-    *,
-    adapter: AdapterArgument,
-    opening: Opening,
-    identity: Annotated[
-        str | None,
-        typer.Option(
-            help="Whom the adapter forgets. With it, the figures of the receipt are measured again."
-        ),
-    ] = None,
-    as_json: Json = False,
+    *, adapter: AdapterArgument, opening: Opening, identity: CheckedIdentity = None, as_json: Json = False
 ) -> None:
     """Check an adapter against its receipt: files, weights, base, effect and figures.
 

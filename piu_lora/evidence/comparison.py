@@ -100,19 +100,19 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
     """
     rows = []
     for variant in dict.fromkeys(cell.variant for cell in cells):
-        own = [cell for cell in cells if cell.variant == variant]
-        peaks = [cell.peak_bytes for cell in own if cell.peak_bytes is not None]
-        for recognizer in own[0].figures:
+        matching = [cell for cell in cells if cell.variant == variant]
+        peaks = [cell.peak_bytes for cell in matching if cell.peak_bytes is not None]
+        for recognizer in matching[0].figures:
             rows.append(
                 Row(
                     variant,
                     recognizer,
-                    len({cell.person for cell in own}),
-                    len(own),
-                    {figure: _middle(_by_person(own, recognizer, figure), figure) for figure in FIGURES},
-                    float(np.median([cell.seconds for cell in own])),
+                    len({cell.person for cell in matching}),
+                    len(matching),
+                    {figure: _middle(_by_person(matching, recognizer, figure), figure) for figure in FIGURES},
+                    float(np.median([cell.seconds for cell in matching])),
                     float(np.median(peaks)) if peaks else None,
-                    float(np.median([cell.stored_bytes for cell in own])),
+                    float(np.median([cell.stored_bytes for cell in matching])),
                 )
             )
     return rows
@@ -126,19 +126,26 @@ def differences_from(cells: Sequence[Cell], against: str) -> list[Difference]:
     Intervals as in ``rows_of``.
     """
     reference = {(cell.person, cell.seed): cell for cell in cells if cell.variant == against}
-    found = []
+    differences = []
     for variant in dict.fromkeys(cell.variant for cell in cells if cell.variant != against):
-        own = [cell for cell in cells if cell.variant == variant and (cell.person, cell.seed) in reference]
-        for recognizer in own[0].figures if own else ():
+        matching = [
+            cell for cell in cells if cell.variant == variant and (cell.person, cell.seed) in reference
+        ]
+        for recognizer in matching[0].figures if matching else ():
             figures = {
-                figure: _middle(_less(own, reference, recognizer, figure), figure) for figure in FIGURES
+                figure: _middle(_less(matching, reference, recognizer, figure), figure) for figure in FIGURES
             }
-            found.append(
+            differences.append(
                 Difference(
-                    variant, against, recognizer, len({cell.person for cell in own}), len(own), figures
+                    variant,
+                    against,
+                    recognizer,
+                    len({cell.person for cell in matching}),
+                    len(matching),
+                    figures,
                 )
             )
-    return found
+    return differences
 
 
 _People = dict[int, list[float]]
@@ -159,7 +166,7 @@ def _less(
     people: _People = {}
     for cell in cells:
         value, other = (
-            each.figures[recognizer][figure] for each in (cell, reference[cell.person, cell.seed])
+            side.figures[recognizer][figure] for side in (cell, reference[cell.person, cell.seed])
         )
         if value is not None and other is not None:
             people.setdefault(cell.person, []).append(value - other)
@@ -171,7 +178,11 @@ def _middle(people: _People, figure: str, draws: int = 2000) -> tuple[float, flo
         return None
     middle, values = np.mean if figure in SHARES else np.median, list(people.values())
     chosen = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
-    resampled = [middle(np.concatenate([values[i] for i in draw])) for draw in chosen]
+    resampled: Any
+    if len({len(own) for own in values}) == 1:
+        resampled = middle(np.asarray(values)[chosen].reshape(draws, -1), axis=1)
+    else:
+        resampled = [middle(np.concatenate([values[i] for i in draw])) for draw in chosen]
     low, high = np.percentile(resampled, [2.5, 97.5])
     return float(middle(np.concatenate(values))), float(low), float(high)
 
@@ -195,15 +206,15 @@ def difference_table(differences: Sequence[Difference]) -> str:
     heads = ["method", "people", "cells", *(_HEADS[figure] for figure in _SHOWN)]
     lines = [
         (
-            each.recognizer,
+            difference.recognizer,
             [
-                each.variant,
-                str(each.people),
-                str(each.cells),
-                *(_signed(each.figures[figure]) for figure in _SHOWN),
+                difference.variant,
+                str(difference.people),
+                str(difference.cells),
+                *(_signed(difference.figures[figure]) for figure in _SHOWN),
             ],
         )
-        for each in differences
+        for difference in differences
     ]
     against = differences[0].against
     return _tables(f"Less `{against}`, on the same people and seeds, by the {{}} recognizer:", heads, lines)
@@ -263,11 +274,11 @@ def comparison_csv(rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
-def _color(place: int) -> tuple[float, float, float, float]:
+def _color(index: int) -> tuple[float, float, float, float]:
     """Dark ones first, then pale ones: twenty that differ."""
     from matplotlib import colormaps
 
-    red, green, blue, alpha = colormaps["tab20"]((2 * place + place // 10) % 20)
+    red, green, blue, alpha = colormaps["tab20"]((2 * index + index // 10) % 20)
     return red, green, blue, alpha
 
 
@@ -278,28 +289,28 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
     from matplotlib.figure import Figure
 
     recognizer = min((row.recognizer for row in rows), key=lambda name: name == "conditioning")
-    own = [row for row in rows if row.recognizer == recognizer]
-    people = max(row.people for row in own)
+    matching = [row for row in rows if row.recognizer == recognizer]
+    people = max(row.people for row in matching)
     figure = Figure(figsize=(12.5, 5), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for axes, group, title in zip(
         panels, (RANDOM, NEAREST), ("random people", "nearest people"), strict=True
     ):
-        for place, row in enumerate(own):
-            forget, kept = row.figures[FORGET], row.figures[group]
-            if forget is None or kept is None:
+        for index, row in enumerate(matching):
+            forget, retained = row.figures[FORGET], row.figures[group]
+            if forget is None or retained is None:
                 continue
-            bars = [[[value - low], [high - value]] for value, low, high in (forget, kept)]
-            marker = "os^Dv<>pP*Xh"[place % 12]
+            bars = [[[value - low], [high - value]] for value, low, high in (forget, retained)]
+            marker = "os^Dv<>pP*Xh"[index % 12]
             fewer = f" ({row.people} {'person' if row.people == 1 else 'people'})"
             label = row.variant if row.people == people else row.variant + fewer
             axes.errorbar(
                 forget[0],
-                kept[0],
+                retained[0],
                 xerr=bars[0],
                 yerr=bars[1],
                 fmt=marker,
-                color=_color(place),
+                color=_color(index),
                 label=label,
                 capsize=2,
                 markersize=7,

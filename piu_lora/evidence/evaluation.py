@@ -12,7 +12,7 @@ from piu_lora.evidence.gallery import FARS, Gallery
 from piu_lora.evidence.measure import Measured, measure
 from piu_lora.evidence.metrics import Array
 from piu_lora.evidence.plan import Plan
-from piu_lora.evidence.quality import kid_change
+from piu_lora.evidence.quality import kid_change, mean_kernel
 from piu_lora.evidence.statistics import paired
 from piu_lora.groups import FORGET, MORE, RETAINED
 
@@ -63,8 +63,8 @@ def evaluate_measured(
 ) -> dict[str, Any]:
     """The figures of every recognizer."""
     return {
-        each.name: figures_of(plan, each, before.embedded[each.name], after.embedded[each.name])
-        for each in galleries
+        gallery.name: figures_of(plan, gallery, before.embedded[gallery.name], after.embedded[gallery.name])
+        for gallery in galleries
     }
 
 
@@ -100,8 +100,8 @@ def agreement(plan: Plan, after: Measured, galleries: Sequence[Gallery]) -> dict
 
 def _votes(plan: Plan, places: Sequence[int], after: Measured, gallery: Gallery, far: float) -> Any:
     rows = [
-        gallery.verifies(after.embedded[gallery.name][place][None], plan.shots[place].row, far)
-        for place in places
+        gallery.verifies(after.embedded[gallery.name][index][None], plan.shots[index].row, far)
+        for index in places
     ]
     return torch.cat(rows).numpy()
 
@@ -122,12 +122,12 @@ def quality_figures(
     if photographs is not None and min(map(len, sides.values())) >= KID_LEAST:
         # Unit rows are scaled so that the kernel sees the cosine: (cos + 1)^3.
         scale = float(photographs.shape[1]) ** 0.5
-        features = [scale * each.embedded[judge.name] for each in (before, after)]
+        features = [scale * measured.embedded[judge.name] for measured in (before, after)]
+        reference = (scale * photographs).numpy()
+        within = mean_kernel(reference)
         figures["kid"] = {"features": f"embeddings of the {judge.name} recognizer", "times": 1000} | {
             side: _thousandfold(
-                kid_change(
-                    *(own[places].numpy() for own in features), reference=(scale * photographs).numpy()
-                )
+                kid_change(*(rows[places].numpy() for rows in features), reference=reference, within=within)
             )
             for side, places in sides.items()
         }
@@ -144,11 +144,11 @@ def quality_figures(
 
 def _thousandfold(change: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: {"mean": 1000 * each["mean"], "interval": [1000 * end for end in each["interval"]]}
-        for name, each in change.items()
+        name: {"mean": 1000 * estimate["mean"], "interval": [1000 * end for end in estimate["interval"]]}
+        for name, estimate in change.items()
     }
 
 
 def _ratio(before: Array, after: Array, places: Sequence[int], people: Any) -> dict[str, Any]:
-    found = paired(before[list(places)], after[list(places)], people[list(places)])
-    return {name: found[name] for name in ("before", "after", "ratio", "ratio_interval")}
+    figures = paired(before[list(places)], after[list(places)], people[list(places)])
+    return {name: figures[name] for name in ("before", "after", "ratio", "ratio_interval")}

@@ -53,10 +53,10 @@ def figures_of(plan: Plan, gallery: Gallery, before: torch.Tensor, after: torch.
 
 
 def _threshold(gallery: Gallery, far: float) -> dict[str, Any]:
-    found = gallery.thresholds.get(far, "not calibrated")
-    if isinstance(found, str):
-        return {"cosine": None, "pairs": None, "refused": found}
-    return {"cosine": found.value, "pairs": found.pairs, "refused": ""}
+    threshold = gallery.thresholds.get(far, "not calibrated")
+    if isinstance(threshold, str):
+        return {"cosine": None, "pairs": None, "refused": threshold}
+    return {"cosine": threshold.value, "pairs": threshold.pairs, "refused": ""}
 
 
 class _Seen:
@@ -73,15 +73,19 @@ class _Seen:
 
     def likeness(self) -> dict[str, Any]:
         """ISM, nearest-centroid accuracy and pictures without a face, by group; AccU, AccR and SRK."""
-        centroids, own = self.gallery.centroids.numpy(), self.people
-        cosine = {when: cosine_to(each, centroids[own]) for when, each in self.embedded.items()}
-        hit = {when: accuracy(each, centroids, own) for when, each in self.embedded.items()}
-        faceless = {when: (~each.any(dim=1)).numpy() for when, each in self.embedded.items()}
+        centroids, people = self.gallery.centroids.numpy(), self.people
+        cosine = {
+            when: cosine_to(embeddings, centroids[people]) for when, embeddings in self.embedded.items()
+        }
+        hit = {when: accuracy(embeddings, centroids, people) for when, embeddings in self.embedded.items()}
+        faceless = {when: (~embeddings.any(dim=1)).numpy() for when, embeddings in self.embedded.items()}
         figures: dict[str, Any] = {"ism": {}, "recognised": {}, "no_face": {}}
         for group in self.plan.groups:
             places = self.plan.rows_of(group)
-            figures["ism"][group] = paired(cosine["before"][places], cosine["after"][places], own[places])
-            figures["recognised"][group] = {when: estimate(hit[when][places], own[places]) for when in _WHEN}
+            figures["ism"][group] = paired(cosine["before"][places], cosine["after"][places], people[places])
+            figures["recognised"][group] = {
+                when: estimate(hit[when][places], people[places]) for when in _WHEN
+            }
             every = self.places(group)
             figures["no_face"][group] = {
                 **{when: int(faceless[when][every].sum()) for when in _WHEN},
@@ -97,7 +101,7 @@ class _Seen:
     def passed(self, group: str, far: float) -> dict[str, npt.NDArray[np.bool_]]:
         """Which of a group's pictures verify as the person they were made for."""
         places, threshold = self.places(group), self.gallery.threshold(far)
-        faces = {when: each[places].any(dim=1).numpy() for when, each in self.embedded.items()}
+        faces = {when: embeddings[places].any(dim=1).numpy() for when, embeddings in self.embedded.items()}
         return {when: (self._own(when, places) >= threshold) & faces[when] for when in self.embedded}
 
     def verified(self, far: float) -> dict[str, Any] | None:
@@ -111,13 +115,13 @@ class _Seen:
 
     def _verified(self, group: str, far: float) -> dict[str, Any]:
         people = self.people[self.places(group)]
-        passed = {when: each.astype(float) for when, each in self.passed(group, far).items()}
+        passed = {when: hits.astype(float) for when, hits in self.passed(group, far).items()}
         return {
             **{when: estimate(passed[when], people) for when in _WHEN},
             "difference": difference(passed["before"], passed["after"], people),
             # A person counts when at least half of the images made for them verify.
             "people": {
-                when: float(np.mean([each.mean() >= 0.5 for each in _by(passed[when], people)]))
+                when: float(np.mean([hits.mean() >= 0.5 for hits in _by(passed[when], people)]))
                 for when in _WHEN
             },
         }
@@ -129,7 +133,7 @@ class _Seen:
         people, passed = self.people[self.places(FORGET)], self.passed(FORGET, far)
         return {
             str(k): {
-                when: _mean_or_none([leak_at_k(each, k) for each in _by(passed[when], people)])
+                when: _mean_or_none([leak_at_k(hits, k) for hits in _by(passed[when], people)])
                 for when in _WHEN
             }
             for k in LEAKS
@@ -177,31 +181,35 @@ class _Seen:
         no others.
         """
         places = self.places(FORGET)
-        found = {when: each[places] @ self.gallery.centroids.T for when, each in self.embedded.items()}
-        for cosines in found.values():
+        by_time = {
+            when: embeddings[places] @ self.gallery.centroids.T for when, embeddings in self.embedded.items()
+        }
+        for cosines in by_time.values():
             cosines[:, self._not_others] = -2
-        return found
+        return by_time
 
     def scores(self) -> dict[str, Any]:
         """Densities of the cosines with the reference: strangers, the forgotten people before and after,
         those who stay.
         """
         edges = np.linspace(-0.6, 1.0, 65)
-        kept = self.plan.rows_of(RANDOM, NEAREST)
-        strangers = (self.embedded["before"][kept] @ self.gallery.centroids.T).numpy()
-        strangers = strangers[self.people[kept][:, None] != np.arange(len(self.gallery.centroids))]
+        retained = self.plan.rows_of(RANDOM, NEAREST)
+        strangers = (self.embedded["before"][retained] @ self.gallery.centroids.T).numpy()
+        strangers = strangers[self.people[retained][:, None] != np.arange(len(self.gallery.centroids))]
         forgotten = self.places(FORGET)
-        own = {
+        likeness = {
             "forget_before": self._own("before", forgotten),
             "forget_after": self._own("after", forgotten),
-            "retained_after": self._own("after", kept),
+            "retained_after": self._own("after", retained),
         }
-        densities = {name: _density(values, edges) for name, values in {"impostor": strangers, **own}.items()}
+        densities = {
+            name: _density(values, edges) for name, values in {"impostor": strangers, **likeness}.items()
+        }
         return {"bins": edges.round(6).tolist(), **densities}
 
     def _own(self, when: str, places: Sequence[int]) -> Array:
         """Cosine of each picture with the reference of the person it was made for."""
-        references = torch.stack([self.gallery.reference(self.plan.shots[place].row) for place in places])
+        references = torch.stack([self.gallery.reference(self.plan.shots[index].row) for index in places])
         result: Array = (self.embedded[when][list(places)] * references).sum(dim=1).double().numpy()
         return result
 
@@ -214,11 +222,13 @@ class _Seen:
         rows = [groups[FORGET][0], groups[ANCHOR][0], *groups[NEAREST][:_SHOWN]]
         references = torch.stack([self.gallery.reference(row) for row in rows])
         tables = {}
-        for when, each in self.embedded.items():
-            lines = [(each[np.flatnonzero(self.people == row)] @ references.T).mean(dim=0) for row in rows]
+        for when, embeddings in self.embedded.items():
+            lines = [
+                (embeddings[np.flatnonzero(self.people == row)] @ references.T).mean(dim=0) for row in rows
+            ]
             tables[when] = [[round(float(value), 4) for value in line] for line in lines]
         return {
-            "labels": ["forgotten", "anchor", *(f"near {place + 1}" for place in range(len(rows) - 2))],
+            "labels": ["forgotten", "anchor", *(f"near {index + 1}" for index in range(len(rows) - 2))],
             **tables,
         }
 

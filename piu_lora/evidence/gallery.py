@@ -55,12 +55,12 @@ class Gallery:
         Raises:
             BadInput: the bank is too small for this rate, or the rate was not calibrated.
         """
-        found = self.thresholds.get(
+        threshold = self.thresholds.get(
             far, f"the {self.name} recognizer was not calibrated at a false-accept rate of {far:g}"
         )
-        if isinstance(found, str):
-            raise BadInput(found)
-        return found.value
+        if isinstance(threshold, str):
+            raise BadInput(threshold)
+        return threshold.value
 
     def verifies(self, embedded: torch.Tensor, row: int, far: float) -> torch.Tensor:
         """Whether each of (n, d) embeddings passes as the person of a row: (n,) bool. No face is nobody."""
@@ -78,10 +78,10 @@ def require_disjoint(references: torch.Tensor, trained: torch.Tensor, recognizer
         BadInput: a reference is the embedding of a photograph that was trained on.
     """
     closest = (references @ trained.T).amax(dim=1)
-    place = int(closest.argmax())
-    if float(closest[place]) >= _SAME:
+    index = int(closest.argmax())
+    if float(closest[index]) >= _SAME:
         raise BadInput(
-            f"reference {place + 1} of {len(references)} was trained on ({recognizer} recognizer: "
-            f"cosine {float(closest[place]):.5f} with a training embedding), so it proves nothing; "
+            f"reference {index + 1} of {len(references)} was trained on ({recognizer} recognizer: "
+            f"cosine {float(closest[index]):.5f} with a training embedding), so it proves nothing; "
             "pass photographs that `forget` did not see"
         )

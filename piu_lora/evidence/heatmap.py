@@ -32,11 +32,11 @@ def heat_map(
     )
     panels = figure.subplots(1, len(groups), width_ratios=widths, squeeze=False)[0]
     start, top = 0, float(np.nanmax(values))
-    for place, (axes, (heading, labels)) in enumerate(zip(panels, groups, strict=True)):
+    for index, (axes, (heading, labels)) in enumerate(zip(panels, groups, strict=True)):
         part = values[:, start : start + len(labels)]
         image = axes.imshow(part, vmin=0, vmax=top, cmap="magma_r", aspect="auto", interpolation="nearest")
         axes.set_title(heading, fontsize=9, loc="left")
-        axes.set_yticks(range(len(rows)), rows if place == 0 else [""] * len(rows), fontsize=8)
+        axes.set_yticks(range(len(rows)), rows if index == 0 else [""] * len(rows), fontsize=8)
         axes.set_xticks(
             [i for i, label in enumerate(labels) if label],
             [label for label in labels if label],

@@ -34,7 +34,9 @@ class Measured:
         rows = list(places)
         quality = None if self.face_quality is None else self.face_quality[rows]
         return Measured(
-            {name: own[rows] for name, own in self.embedded.items()}, self.sharpness[rows], quality
+            {name: embeddings[rows] for name, embeddings in self.embedded.items()},
+            self.sharpness[rows],
+            quality,
         )
 
     @staticmethod

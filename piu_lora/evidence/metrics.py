@@ -62,8 +62,8 @@ def clustered(values: Array, people: npt.ArrayLike | None) -> Array:
     """
     if people is None:
         return values
-    own, whose = np.unique(np.asarray(people), return_inverse=True)
-    if len(own) == 1:
+    names, whose = np.unique(np.asarray(people), return_inverse=True)
+    if len(names) == 1:
         return values
     sums: Array = np.bincount(whose, weights=values).astype(float)
     return sums

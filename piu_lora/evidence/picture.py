@@ -90,7 +90,7 @@ def before_after(evaluation: Evaluation, columns: int = 3, *, forgotten: bool = 
 
 def shown_places(plan: Plan, columns: int = 3, *, forgotten: bool = True) -> list[int]:
     """The places of a plan that ``before_after`` shows."""
-    return [place for _, line in _lines(plan, columns, forgotten) for place in line]
+    return [index for _, line in _lines(plan, columns, forgotten) for index in line]
 
 
 def _lines(plan: Plan, columns: int, forgotten: bool) -> list[tuple[str, list[int]]]:
@@ -106,17 +106,17 @@ def _everybody_first(plan: Plan, group: str) -> list[int]:
     """The places of a group: the first picture of each person, then the second of each, and so on."""
     count: dict[int, int] = {}
     turns = []
-    for place in plan.rows_of(group):
-        person = plan.shots[place].row
+    for index in plan.rows_of(group):
+        person = plan.shots[index].row
         count[person] = count.get(person, -1) + 1
-        turns.append((count[person], place))
-    return [place for _, place in sorted(turns)]
+        turns.append((count[person], index))
+    return [index for _, index in sorted(turns)]
 
 
 def _padded(
     pictures: torch.Tensor | Mapping[int, torch.Tensor], places: list[int], columns: int
 ) -> list[torch.Tensor]:
-    shown = [pictures[place] for place in places]
+    shown = [pictures[index] for index in places]
     return shown + [torch.ones_like(shown[0])] * (columns - len(places))
 
 

@@ -49,7 +49,7 @@ class Plan:
 
     def rows_of(self, *groups: str) -> list[int]:
         """Places of the shots of some groups."""
-        return [place for place, shot in enumerate(self.shots) if shot.group in groups]
+        return [index for index, shot in enumerate(self.shots) if shot.group in groups]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def plan_evaluation(
     wanted: list[tuple[str, int, torch.Tensor]] = []
     first = max(config.forget_images, len(forget))
     theirs = [(forget[i % len(forget)], i // len(forget)) for i in range(first + more)]
-    wanted += [(FORGET, row, _pick(own, turn)) for (row, own), turn in theirs[:first]]
+    wanted += [(FORGET, row, _pick(embeddings, turn)) for (row, embeddings), turn in theirs[:first]]
     for i in range(config.retain_images):
         row = shuffled[i % len(shuffled)]
         wanted.append((RANDOM, row, _pick(embeddings_of(row), i // len(shuffled))))
@@ -105,13 +105,13 @@ def plan_evaluation(
         wanted.append((ANCHOR, row, _pick(embeddings_of(row), i // len(anchors))))
     wanted += [(DECOY, row, _pick(embeddings_of(row), i)) for row in people.decoys for i in range(2)]
     # Last, so that the others keep their seeds whatever is asked for here.
-    wanted += [(MORE, row, _pick(own, turn)) for (row, own), turn in theirs[first:]]
-    for row, own in people.unseen:
-        wanted += [(UNSEEN, row, embedding) for embedding in own[: config.forget_images]]
+    wanted += [(MORE, row, _pick(embeddings, turn)) for (row, embeddings), turn in theirs[first:]]
+    for row, embeddings in people.unseen:
+        wanted += [(UNSEEN, row, embedding) for embedding in embeddings[: config.forget_images]]
     return Plan(
         tuple(
-            Shot(group, row, embedding, seed * 100_003 + place)
-            for place, (group, row, embedding) in enumerate(wanted)
+            Shot(group, row, embedding, seed * 100_003 + index)
+            for index, (group, row, embedding) in enumerate(wanted)
         )
     )
 

@@ -4,10 +4,12 @@ pass.
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
+from pydantic import Field
+
+from piu_lora.documents import Document
 from piu_lora.errors import BadInput
 from piu_lora.evidence.figures import far_name
 from piu_lora.evidence.gallery import FARS
@@ -21,6 +23,7 @@ __all__ = ["Bound", "EvaluationLimits", "Policy", "judge", "verdict_of"]
 
 Limit = float | Literal["off"]
 _RELATIONS: dict[str, Relation] = {"max": "<=", "min": ">="}
+_OLD_ATTACKS = {"poster": "reidentify"}
 _NO_FACE = "no face in any image before"
 
 
@@ -59,24 +62,22 @@ class EvaluationLimits(Settings, section="evaluation"):
     doubles: Limit = 0.0  # at most: identities of the bank that are likely the person under another id
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(Document):
     """A limit on one of an attack's figures."""
 
-    key: str  # attack.figure
+    key: str = Field(description="attack.figure")
     limit: float
     relation: Relation
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Settings):
     """Every limit, the false-accept rate that verification is judged at, and what the policy is called in
     reports.
     """
 
     name: str = "default"
     far: float = 1e-3
-    evaluation: EvaluationLimits = field(default_factory=EvaluationLimits)
+    evaluation: EvaluationLimits = Field(default_factory=EvaluationLimits)
     audit: tuple[Bound, ...] = ()
 
     @classmethod
@@ -100,13 +101,14 @@ class Policy:
             raise BadInput(
                 f"the policy {str(path)!r} has an unknown key {unknown[0]!r}; known: far, evaluation, audit"
             )
-        far = values.get("far", cls.far)
+        far = values.get("far", cls().far)
         try:
             if far not in FARS:
                 rates = ", ".join(map(far_name, FARS))
                 raise out_of_range("far", far, f"one of the calibrated rates, {rates}")
             evaluation = EvaluationLimits().updated(values.get("evaluation", {}))
-            return cls(path.name, far, evaluation, tuple(_bounds(values.get("audit", {}))))
+            audit = tuple(_bounds(values.get("audit", {})))
+            return cls(name=path.name, far=far, evaluation=evaluation, audit=audit)
         except BadInput as error:
             raise BadInput(f"the policy {str(path)!r}: {error}") from error
 
@@ -114,11 +116,11 @@ class Policy:
     def only(cls, name: str, **limits: float) -> Self:
         """A policy with these limits on an evaluation and no others."""
         everything: dict[str, Any] = dict.fromkeys(EvaluationLimits.model_fields, "off")
-        return cls(name, evaluation=EvaluationLimits(**{**everything, **limits}))
+        return cls(name=name, evaluation=EvaluationLimits(**{**everything, **limits}))
 
     def tightened(self, **limits: Limit) -> Self:
         """This policy with other limits on an evaluation."""
-        return replace(self, evaluation=self.evaluation.updated(limits))
+        return self.updated({"evaluation": limits})
 
 
 def _bounds(values: Any) -> Iterator[Bound]:
@@ -130,7 +132,13 @@ def _bounds(values: Any) -> Iterator[Bound]:
             raise BadInput(
                 f'audit.{key!r} = {value!r} is no limit; write "attack.figure" = {{max = 0.1}} or {{min = 5}}'
             )
-        yield Bound(key, float(value[end]), _RELATIONS[end])
+        yield Bound(key=_renamed(key), limit=float(value[end]), relation=_RELATIONS[end])
+
+
+def _renamed(key: str) -> str:
+    """The key under the attack's name of today."""
+    attack, dot, figure = key.partition(".")
+    return f"{_OLD_ATTACKS.get(attack, attack)}{dot}{figure}"
 
 
 def judge(report: Report, policy: Policy) -> list[VerdictLine]:

@@ -37,13 +37,14 @@ def measure_probe(
         else tuple(config.sample_size)
     )
     latents = torch.randn(SAMPLES, config.in_channels, *size, generator=generator)
+    device = pipe.device  # asked once: diffusers walks through all modules to know it
     times = torch.linspace(0, pipe.scheduler.config.num_train_timesteps - 1, SAMPLES).long()
 
     def predicted() -> torch.Tensor:
         rows = []
         # One at a time: on the real shape a batch may not fit.
         for embedding, latent, time in zip(embeddings, latents, times, strict=True):
-            condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embedding[None].to(pipe.device))
+            condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embedding[None].to(device))
             rows.append(
                 pipe.unet(latent[None].to(condition), time.to(condition.device), condition)
                 .sample.double()
@@ -64,14 +65,14 @@ def probe_facts(values: Array, seed: int = 0) -> dict[str, Any]:
     return {"seed": seed, "values": rounded, "mean": float(values.mean()), "interval": list(interval(values))}
 
 
-def compare_probe(stated: dict[str, Any], found: Array) -> str:
+def compare_probe(stated: dict[str, Any], changes: Array) -> str:
     """What differs between a stated probe and a measured one; empty when nothing does.
 
     The mean must lie in the stated interval and within two per cent of the stated mean, the room that half
     precision needs.
     """
     mean, (low, high) = float(stated["mean"]), stated["interval"]
-    measured = float(found.mean())
+    measured = float(changes.mean())
     inside = float(low) * (1 - _TOLERANCE) <= measured <= float(high) * (1 + _TOLERANCE)
     if not inside or not np.isclose(measured, mean, rtol=_TOLERANCE, atol=1e-6):
         expected = f"{mean:.4f} [{float(low):.4f}, {float(high):.4f}]"

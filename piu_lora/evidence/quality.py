@@ -8,7 +8,7 @@ import torch
 
 from piu_lora.evidence.metrics import Array
 
-__all__ = ["kid", "kid_change", "sharpness"]
+__all__ = ["kid", "kid_change", "mean_kernel", "sharpness"]
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -35,10 +35,13 @@ def kid(features: npt.ArrayLike, reference: npt.ArrayLike) -> float:
         features: (n, d) of the generated pictures, n >= 2.
         reference: (m, d) of real ones, m >= 2.
     """
-    return _Mmd(np.asarray(features, float), np.asarray(reference, float)).value
+    known = np.asarray(reference, float)
+    return _Mmd(np.asarray(features, float), known, mean_kernel(known)).value
 
 
-def kid_change(before: npt.ArrayLike, after: npt.ArrayLike, *, reference: npt.ArrayLike) -> dict[str, Any]:
+def kid_change(
+    before: npt.ArrayLike, after: npt.ArrayLike, *, reference: npt.ArrayLike, within: float | None = None
+) -> dict[str, Any]:
     """KID before and after, and their difference, each with a 95 % interval of the jackknife over pictures;
     pairs stay together.
 
@@ -48,9 +51,11 @@ def kid_change(before: npt.ArrayLike, after: npt.ArrayLike, *, reference: npt.Ar
     Args:
         before, after: (n, d), pair by pair the same condition and seed.
         reference: (m, d) of real pictures.
+        within: the ``mean_kernel`` of ``reference``, where it is known already.
     """
     known = np.asarray(reference, float)
-    sides = [_Mmd(np.asarray(features, float), known) for features in (before, after)]
+    within = mean_kernel(known) if within is None else within
+    sides = [_Mmd(np.asarray(features, float), known, within) for features in (before, after)]
     left_out = [side.left_out() for side in sides]
     return {
         "before": _with_interval(sides[0].value, left_out[0]),
@@ -68,16 +73,15 @@ def _with_interval(value: float, left_out: Array) -> dict[str, Any]:
 class _Mmd:
     """The sums of kernels that the estimate, and every estimate without one picture, are made of."""
 
-    def __init__(self, features: Array, reference: Array) -> None:
-        own = _kernel(features, features)
-        np.fill_diagonal(own, 0)
+    def __init__(self, features: Array, reference: Array, within: float) -> None:
+        kernel = _kernel(features, features)
+        np.fill_diagonal(kernel, 0)
         self.own, self.cross, self.count = (
-            own.sum(axis=1),
+            kernel.sum(axis=1),
             _kernel(features, reference).mean(axis=1),
             len(features),
         )
-        other, size = _kernel(reference, reference), len(reference)
-        self.known = float((other.sum() - np.trace(other)) / (size * (size - 1)))
+        self.known = within
 
     @property
     def value(self) -> float:
@@ -90,6 +94,13 @@ class _Mmd:
         within = (self.own.sum() - 2 * self.own) / (rest * max(rest - 1, 1))
         result: Array = within + self.known - 2 * (self.cross.sum() - self.cross) / rest
         return result
+
+
+def mean_kernel(reference: npt.ArrayLike) -> float:
+    """The mean kernel of a set's pictures, (m, d), with each other, of none with itself."""
+    known = np.asarray(reference, float)
+    kernel, size = _kernel(known, known), len(known)
+    return float((kernel.sum() - np.trace(kernel)) / (size * (size - 1)))
 
 
 def _kernel(one: Array, other: Array) -> Array:

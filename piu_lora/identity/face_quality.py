@@ -68,8 +68,8 @@ class FaceQuality:
         name = self._session.get_inputs()[0].name
         # One at a time: models exported with a fixed batch take no more.
         scores = [
-            np.asarray(self._session.run(None, {name: each[None].numpy()})[0], float).ravel()
-            for each in scaled
+            np.asarray(self._session.run(None, {name: picture[None].numpy()})[0], float).ravel()
+            for picture in scaled
         ]
         if any(score.size != 1 for score in scores):
             raise BadInput(

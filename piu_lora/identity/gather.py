@@ -34,7 +34,11 @@ class PhotoReader(Protocol):
 
 @dataclass(frozen=True)
 class Rejected:
-    """A photograph that was left out, and why."""
+    """A photograph that was left out.
+
+    Attributes:
+        reason: why, in words.
+    """
 
     photo: Path
     reason: str

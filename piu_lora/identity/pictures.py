@@ -100,5 +100,5 @@ def _from_deep_grey(picture: Image.Image) -> Image.Image:
     """
     values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
     ranges = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0)
-    full = next((each for each in ranges if values.max() <= each), values.max())
+    full = next((top for top in ranges if values.max() <= top), values.max())
     return Image.fromarray((values.clip(0, full) * (255.0 / full)).round().astype(np.uint8)).convert("RGB")

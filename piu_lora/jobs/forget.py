@@ -22,6 +22,7 @@ from piu_lora.adapter import (
     write_adapter,
 )
 from piu_lora.adapter.folder import file_digest
+from piu_lora.adapter.older_loaders import zeros_for
 from piu_lora.adapter.records import AnchorRecord, EvaluationRecord
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
@@ -68,6 +69,7 @@ def forget(
     resume: bool = False,
     ledger: Ledger | None = None,
     progress: Progress = silent,
+    preview: Callable[[Session, ErasureRequest], None] | None = None,
 ) -> ForgetResult:
     """Make an adapter that turns each identity into its anchor and leaves everybody else alone.
 
@@ -91,6 +93,8 @@ def forget(
         resume: go on with an interrupted run of the same settings.
         ledger: keeps whom the adapter forgets; without one, nothing does.
         progress: told how far the job is.
+        preview: called once before scoring, while the new adapter is active in the session's pipeline, for a
+            first look.
 
     Raises:
         PiuLoraError: with what was wrong and what to do; then there is no adapter folder.
@@ -122,6 +126,8 @@ def forget(
         # 4. Score what will be stored, not what was computed: half precision.
         stored = as_stored(solution.change)
         with mounted(pipe, stored):
+            if preview is not None and workers.rank == 0:
+                preview(session, request)
             evaluation = score(session, request, held_back) if evaluate and workers.rank == 0 else None
             probe = probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))
 
@@ -145,7 +151,8 @@ def forget(
             if history:
                 loss_curves(history, folder / "report" / "loss.png")
             describe = partial(_write_report, session, request, receipt, evaluation) if evaluation else None
-            receipt = write_adapter(folder, stored, receipt, describe=describe)
+            whole = {**stored, **zeros_for(stored, pipe.text_encoder)}
+            receipt = write_adapter(folder, whole, receipt, describe=describe)
             confirm(receipt)
     return ForgetResult(output.path, receipt, evaluation)
 

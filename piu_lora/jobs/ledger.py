@@ -160,14 +160,14 @@ def _places(folder: Path) -> Iterator[Path]:
     """Receipts of adapter folders in their places; what vanishes meanwhile, or waits hidden beside its place,
     is left out.
     """
-    for place, subfolders, files in os.walk(folder):
+    for directory, subfolders, files in os.walk(folder):
         subfolders[:] = [
             name
             for name in subfolders
             if not (name.startswith(".") and name.endswith((".partial", ".replaced")))
         ]
         if RECEIPT_FILE in files:
-            yield Path(place) / RECEIPT_FILE
+            yield Path(directory) / RECEIPT_FILE
 
 
 def _check_entry(ledger: Ledger, entry: Entry) -> list[Problem]:

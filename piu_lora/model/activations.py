@@ -164,7 +164,7 @@ def add_second_moments(
     """
     for inputs in batches:
         for module, values in inputs.items():
-            kept = values.cpu().double()
-            rows = (kept if tokens is None else tokens.weighed(kept)).flatten(0, -2)
+            doubled = values.cpu().double()
+            rows = (doubled if tokens is None else tokens.weighed(doubled)).flatten(0, -2)
             total = sums.setdefault(module, torch.zeros(rows.shape[1], rows.shape[1], dtype=rows.dtype))
             total.addmm_(rows.T, rows, alpha=weight * len(values) / len(rows))

@@ -23,9 +23,9 @@ def training_attention(unet: UNet2DConditionModel) -> Iterator[None]:
     if unet.device.type != "cpu" or unet.config.sample_size > _SMALL:
         yield
         return
-    own = unet.attn_processors
+    processors = unet.attn_processors
     unet.set_attn_processor(AttnProcessor())
     try:
         yield
     finally:
-        unet.set_attn_processor(own)
+        unet.set_attn_processor(processors)

@@ -256,18 +256,32 @@ def attention_digest(unet: UNet2DConditionModel) -> str:
     """SHA-256 of all cross-attention weights of the base, in fp16, by name: the same for fp32 and fp16
     copies.
 
-    Adapters that are attached are looked through.
+    Adapters that are attached are looked through, and weights of attention processors (an IP-Adapter's) are
+    no part of the base.
     """
-    return _digest({name: value for name, value in unet.named_parameters() if ".attn2." in name})
+    weights = _weights(unet)
+    return _digest(
+        {name: weights[name] for name in weights if ".attn2." in name and ".processor." not in name}
+    )
 
 
 def encoder_digest(text_encoder: CLIPTextModel) -> str:
     """The same for all weights of the text encoder, by their names in the flat layout of transformers 5.6 and
     later.
     """
-    return _digest(
-        {name.removeprefix("text_model."): value for name, value in text_encoder.named_parameters()}
-    )
+    weights = _weights(text_encoder)
+    return _digest({name.removeprefix("text_model."): value for name, value in weights.items()})
+
+
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Its parameters by name; where accelerate has left empty ones, those that it keeps elsewhere."""
+    weights: dict[str, torch.Tensor] = {}
+    for path, module in model.named_modules():
+        elsewhere = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+        for name, value in module.named_parameters(recurse=False):
+            full = f"{path}.{name}" if path else name
+            weights[full] = elsewhere[name] if value.is_meta and elsewhere is not None else value
+    return weights
 
 
 @torch.no_grad()

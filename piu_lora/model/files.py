@@ -48,8 +48,8 @@ class LocalFiles:
         Raises:
             BadInput: none is.
         """
-        for form in (name, *others):
-            if (path := self.find(form)) is not None:
+        for path in map(self.find, (name, *others)):
+            if path is not None:
                 return path
         raise BadInput(
             f"the base {self.name!r} lacks {' or '.join([name, *others])}; "

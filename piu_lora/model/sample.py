@@ -6,6 +6,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.model.condition import encode_embeddings, encode_empty
+from piu_lora.model.family import Prompt
 
 __all__ = ["generate"]
 
@@ -20,6 +21,7 @@ def generate(
     guidance: float = 3.0,
     batch: int = 16,
     progress: Callable[[int], None] | None = None,
+    prompt: Prompt | None = None,
 ) -> torch.Tensor:
     """Generate one face for each embedding.
 
@@ -30,11 +32,12 @@ def generate(
         guidance: classifier-free guidance scale against the empty prompt.
         batch: images at once.
         progress: called with the number of images done after each batch.
+        prompt: carries the identity; that of the base's family by default.
 
     Returns:
         (n, 3, h, w) float32 RGB in [0, 1], on the CPU.
     """
-    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
+    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device), prompt)
     empty = encode_empty(pipe.text_encoder, pipe.tokenizer)
     pictures = []
     for start in range(0, len(seeds), batch):

@@ -81,7 +81,7 @@ class SplitUNet:
         else:
             hidden = unet.mid_block(hidden, state.time)
         for block in unet.up_blocks:
-            own = tuple(skips[-len(block.resnets) :])
+            states = tuple(skips[-len(block.resnets) :])
             del skips[-len(block.resnets) :]
             attention = (
                 {"encoder_hidden_states": state.condition}
@@ -92,7 +92,7 @@ class SplitUNet:
             hidden = block(
                 hidden_states=hidden,
                 temb=state.time,
-                res_hidden_states_tuple=own,
+                res_hidden_states_tuple=states,
                 upsample_size=size,
                 **attention,
             )

@@ -177,11 +177,16 @@ _DEFAULTS = {
 }
 
 
+def _rank(config: ForgetConfig, people: int) -> int:
+    return config.section_of(DistilConfig).rank_for(people)
+
+
 @register(
     "distil-encoder",
     "distilled text encoder (LoRA)",
     _PAPER,
     component="text_encoder",
+    encoder_rank=_rank,
     settings=DistilConfig,
     defaults=_DEFAULTS,
 )
@@ -195,6 +200,7 @@ def build(problem: Problem, model: TrainedModel, config: ForgetConfig) -> Distil
     "distilled text encoder, closed form on keys and values",
     _PAPER,
     component="text_encoder",
+    encoder_rank=_rank,
     complete=with_keys_and_values,
     settings=DistilConfig,
     defaults=_DEFAULTS,

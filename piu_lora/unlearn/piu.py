@@ -67,8 +67,8 @@ class PiuObjective:
             value_of(f"retain.{name}", getattr(config.retain, name), asked=asked)
             for name in ("neighbour_low", "neighbour_high")
         )
-        own = config.section_of(ObjectiveConfig)
-        self.eta, self.retain_weight = own.eta, own.retain_weight
+        settings = config.section_of(ObjectiveConfig)
+        self.eta, self.retain_weight = settings.eta, settings.retain_weight
         self.nearby = NearestPeople(problem, config.retain.near, config.retain.near_pool)
         self.split = SplitUNet.before(model.unet, config.lora.blocks)
         self.device = next(model.unet.parameters()).device

@@ -9,11 +9,11 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from piu_lora.config import ForgetConfig
-from piu_lora.errors import BadInput
 from piu_lora.identity import centroid, dirichlet_mixtures
 from piu_lora.identity.geometry import Geometry
 from piu_lora.identity.profiles import GENERIC
 from piu_lora.model.factors import Factors
+from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
 
 __all__ = [
@@ -255,6 +255,7 @@ class Solution:
 
 Build = Callable[[Problem, TrainedModel, ForgetConfig], Objective[Any]]
 Solve = Callable[[Problem, SolveContext, ForgetConfig], Solution]
+Rank = Callable[[ForgetConfig, int], int]
 Complete = Callable[[Problem, SolveContext, ForgetConfig, Mapping[str, Factors]], Solution]
 
 
@@ -267,6 +268,7 @@ class Method:
         complete: what is added, in closed form, to a trained change.
         additive: whether adapters that were made one by one add up: beside the others, each does to its
             person what it does alone.
+        encoder_rank: of a text-encoder adapter for so many people; ``lora.rank`` where there is none.
     """
 
     name: str
@@ -277,6 +279,7 @@ class Method:
     component: Literal["unet", "text_encoder"] = "unet"
     complete: Complete | None = None
     additive: bool = False
+    encoder_rank: Rank | None = None
 
 
 METHODS: dict[str, Method] = {}
@@ -289,6 +292,7 @@ def register(
     *,
     component: Literal["unet", "text_encoder"] = "unet",
     complete: Complete | None = None,
+    encoder_rank: Rank | None = None,
     settings: type[Settings] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Build], Build]:
@@ -300,13 +304,17 @@ def register(
         paper: where it comes from.
         component: what is trained.
         complete: what is added to the trained change in closed form.
+        encoder_rank: of a text-encoder adapter, by the settings and the number of people; ``lora.rank`` by
+            default.
         settings: its section of ``ForgetConfig``.
         defaults: nested settings that it prefers to the common defaults.
     """
 
     def decorate(build: Build) -> Build:
         ForgetConfig.register_method(name, settings, defaults)
-        METHODS[name] = Method(name, label, paper, build=build, component=component, complete=complete)
+        METHODS[name] = Method(
+            name, label, paper, build, component=component, complete=complete, encoder_rank=encoder_rank
+        )
         return build
 
     return decorate
@@ -341,6 +349,4 @@ def find_method(name: str) -> Method:
     Raises:
         BadInput: unknown; the message lists the known ones.
     """
-    if name not in METHODS:
-        raise BadInput(f"unknown method {name!r}; known: {', '.join(sorted(METHODS))}")
-    return METHODS[name]
+    return registered_as(name, METHODS, "method")

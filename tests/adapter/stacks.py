@@ -1,6 +1,7 @@
 """Random adapters for the tiny base, and the dense change as the reference of every way to combine them."""
 
 import copy
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Adapter, BaseRef, Change, Factors, Receipt, read_adapter, write_adapter
+from piu_lora.adapter.folder import file_digest
 from piu_lora.model import attention_digest, encode_embeddings, encoder_digest
 from tests.tiny import WIDTH
 
@@ -64,6 +66,18 @@ def write_random(
     change = random_change(pipe, seed, encoder=encoder, every=every, rank=rank)
     write_adapter(folder, change, Receipt(ref, "piu", {"seed": seed}, adapter_id=f"{seed:016x}"))
     return read_adapter(folder)
+
+
+def sign(folder: Path) -> None:
+    """Write a receipt that fits what lies in the folder now."""
+    receipt = json.loads((folder / "forget.json").read_text())
+    names = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "forget.json"
+    ]
+    receipt["files"] = {name: file_digest(folder / name) for name in names}
+    (folder / "forget.json").write_text(json.dumps(receipt))
 
 
 @torch.no_grad()

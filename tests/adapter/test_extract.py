@@ -14,10 +14,12 @@ from tests.adapter.stacks import changed, forward, random_change
 from tests.tiny import tiny_pipeline, tiny_unet
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    tiny_pipeline().save_pretrained(tmp_path / "base")
-    return tmp_path / "base"
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base as a folder, which no test writes into."""
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    tiny_pipeline().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

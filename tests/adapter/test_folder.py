@@ -10,23 +10,17 @@ from peft import PeftConfig, PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from piu_lora.adapter import load_adapter, read_adapter
+from piu_lora.adapter import load_adapter, read_adapter, read_lora, unload
+from piu_lora.adapter.folder import PEFT_FOLDER, file_digest, flat_names, peft_folder, read_header
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.model import detach
 from piu_lora.model.factors import state_of
-from tests.tiny import tiny_pipeline
+from tests.tiny import predicted_noise, tiny_pipeline
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 def forward(pipe: StableDiffusionPipeline) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    latents, condition = (
-        torch.randn(2, 4, 8, 8, generator=generator),
-        torch.randn(2, 8, 32, generator=generator),
-    )
-    with torch.no_grad():
-        return pipe.unet(latents, torch.tensor([10, 700]), condition).sample
+    return predicted_noise(pipe.unet, 1, (10, 700))
 
 
 def dense(pipe: StableDiffusionPipeline, folder: Path) -> torch.Tensor:
@@ -49,7 +43,7 @@ def test_loaded_adapter_is_the_dense_change(pipe: StableDiffusionPipeline, adapt
     plain, wanted = forward(pipe), dense(pipe, adapter_folder)
     name = load_adapter(pipe, adapter_folder)
     loaded = forward(pipe)
-    detach(pipe.unet, name)
+    unload(pipe, [name])
     assert (wanted - plain).abs().max() > 1e-3
     assert torch.allclose(loaded, wanted, atol=1e-6)
     assert torch.equal(forward(pipe), plain)
@@ -58,30 +52,30 @@ def test_loaded_adapter_is_the_dense_change(pipe: StableDiffusionPipeline, adapt
 def test_stock_loader_and_ours_agree(pipe: StableDiffusionPipeline, adapter_folder: Path) -> None:
     name = load_adapter(pipe, adapter_folder)
     ours = forward(pipe)
-    detach(pipe.unet, name)
+    unload(pipe, [name])
     pipe.load_lora_weights(str(adapter_folder), adapter_name="stock")
     stock = forward(pipe)
-    detach(pipe.unet, "stock")
+    unload(pipe, ["stock"])
     assert torch.equal(ours, stock)
 
 
 def test_peft_pair_holds_the_same_weights(adapter_folder: Path) -> None:
-    unet = {key.removeprefix("unet."): value for key, value in load_file(adapter_folder / WEIGHTS).items()}
+    unet = flat_names(load_file(adapter_folder / WEIGHTS))
     peft = {
-        key.removeprefix("base_model.model."): value
-        for key, value in load_file(adapter_folder / "adapter_model.safetensors").items()
+        key.replace("base_model.model.", "unet."): value
+        for key, value in load_file(adapter_folder / PEFT_FOLDER / "adapter_model.safetensors").items()
     }
     assert unet.keys() == peft.keys()
     assert all(torch.equal(unet[key], peft[key]) for key in unet)
-    config = PeftConfig.from_pretrained(str(adapter_folder))
+    config = PeftConfig.from_pretrained(str(adapter_folder / PEFT_FOLDER))
     assert config.r == config.lora_alpha == 2
 
 
 def test_peft_loads_the_folder_and_agrees(pipe: StableDiffusionPipeline, adapter_folder: Path) -> None:
     name = load_adapter(pipe, adapter_folder)
     ours = forward(pipe)
-    detach(pipe.unet, name)
-    wrapped = PeftModel.from_pretrained(copy.deepcopy(pipe.unet), str(adapter_folder))
+    unload(pipe, [name])
+    wrapped = PeftModel.from_pretrained(copy.deepcopy(pipe.unet), str(adapter_folder / PEFT_FOLDER))
     generator = torch.Generator().manual_seed(1)
     latents, condition = (
         torch.randn(2, 4, 8, 8, generator=generator),
@@ -111,8 +105,8 @@ def test_loaded_adapter_is_frozen_and_joins_the_stack(
     assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
     with pytest.raises(BadInput, match="'first' is taken"):
         load_adapter(pipe, adapter_folder, name="first")
-    detach(pipe.unet, first)
-    detach(pipe.unet, second)
+    unload(pipe, [first])
+    unload(pipe, [second])
 
 
 def test_adapter_of_another_base_names_both(adapter_folder: Path, tmp_path: Path) -> None:
@@ -123,7 +117,7 @@ def test_adapter_of_another_base_names_both(adapter_folder: Path, tmp_path: Path
     assert not other.get_list_adapters()
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, "adapter_model.safetensors", "README.md"])
+@pytest.mark.parametrize("name", [WEIGHTS, f"{PEFT_FOLDER}/adapter_model.safetensors", "README.md"])
 def test_truncated_file_is_refused(adapter_folder: Path, name: str) -> None:
     content = (adapter_folder / name).read_bytes()
     (adapter_folder / name).write_bytes(content[: len(content) // 2])
@@ -191,3 +185,22 @@ def test_published_copy_without_the_report_still_loads(adapter_folder: Path, tmp
     (adapter_folder / "forget.json").write_text(json.dumps(receipt))
     shutil.copytree(adapter_folder, tmp_path / "copy")
     assert state_of(read_adapter(tmp_path / "copy").change)
+
+
+def test_a_folder_with_both_files_side_by_side_is_read(adapter_folder: Path) -> None:
+    """As every release before peft-checkpoint wrote it, with the keys of that time."""
+    change = read_adapter(adapter_folder).change
+    for path in (adapter_folder / PEFT_FOLDER).iterdir():
+        path.rename(adapter_folder / path.name)
+    (adapter_folder / PEFT_FOLDER).rmdir()
+    header = {"lora_adapter_metadata": read_header(adapter_folder / WEIGHTS)["lora_adapter_metadata"]}
+    save_file(state_of(change), adapter_folder / WEIGHTS, header)
+    receipt = json.loads((adapter_folder / "forget.json").read_text())
+    receipt["files"] = {
+        path.name: file_digest(path) for path in adapter_folder.iterdir() if path.name != "forget.json"
+    }
+    (adapter_folder / "forget.json").write_text(json.dumps(receipt))
+    read = read_adapter(adapter_folder).change
+    assert read.keys() == change.keys()
+    assert all(torch.equal(read[module].up, change[module].up) for module in change)
+    assert read_lora(peft_folder(adapter_folder) / "adapter_model.safetensors").change.keys() == change.keys()

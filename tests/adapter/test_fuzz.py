@@ -128,8 +128,8 @@ def mutate(folder: Path, dice: random.Random) -> None:
     names = [
         "forget.json",
         "pytorch_lora_weights.safetensors",
-        "adapter_model.safetensors",
-        "adapter_config.json",
+        "peft-checkpoint/adapter_model.safetensors",
+        "peft-checkpoint/adapter_config.json",
     ]
     path = folder / dice.choices(names, [5, 5, 2, 2])[0]
     kind = dice.random()

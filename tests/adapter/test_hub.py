@@ -18,10 +18,9 @@ from piu_lora.adapter import fetch_adapter, read_adapter, unload
 from piu_lora.errors import BadInput, EnvironmentProblem, PiuLoraError
 from piu_lora.hub import Uploaded, upload_files
 from tests.adapter.stacks import forward, write_random
-from tests.hub import LoopbackHub
+from tests.hub import REPO, TOKEN, LoopbackHub
 
-TOKEN = "hf_averysecrettokenthatnobodymaysee"
-REPO = "tester/forgotten"
+pytestmark = pytest.mark.usefixtures("pauses")
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +32,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, pipe: StableDiffusionPipeline
 @pytest.fixture
 def adapter_folder(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "adapter"))
-
-
-@pytest.fixture
-def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
-    hub.add_token(TOKEN, "tester", write=True)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return hub
-
-
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    pauses: list[float] = []
-    monkeypatch.setattr("piu_lora.hub.upload._pause", pauses.append)
-    return pauses
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -77,7 +62,7 @@ def test_plain_loaders_take_what_was_uploaded(
     assert not torch.equal(found, bare)
     unet = pipe.unet
     try:
-        pipe.unet = PeftModel.from_pretrained(unet, REPO)
+        pipe.unet = PeftModel.from_pretrained(unet, REPO, subfolder="peft-checkpoint")
         assert (forward(pipe) - wanted).abs().max() < 1e-6
     finally:
         pipe.unet = pipe.unet.unload()
@@ -350,7 +335,7 @@ def test_a_file_that_vanishes_while_it_is_pushed(
     real = HfApi.model_info
 
     def vanish(self: HfApi, repository: str) -> object:
-        (adapter_folder / "adapter_config.json").unlink(missing_ok=True)
+        (adapter_folder / "peft-checkpoint" / "adapter_config.json").unlink(missing_ok=True)
         return real(self, repository)
 
     monkeypatch.setattr(HfApi, "model_info", vanish)

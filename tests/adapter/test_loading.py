@@ -4,15 +4,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.adapter import (
-    active,
-    adapters_disabled,
-    hotswap,
-    load_adapter,
-    load_adapters,
-    prepare_hotswap,
-    unload,
-)
+from piu_lora import active, adapters_disabled, hotswap, load_adapter, load_adapters, prepare_hotswap
+from piu_lora.adapter import unload
 from piu_lora.errors import BadInput, Incompatible
 from tests.adapter.stacks import changed, forward, write_random
 from tests.tiny import tiny_pipeline

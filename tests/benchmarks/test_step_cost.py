@@ -7,10 +7,10 @@ import torch
 from diffusers import DDPMScheduler
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.official_recipe import Batch
 from benchmarks.step_cost import PAPER, count_memory, our_flops, table
 from piu_lora.model import adapters_disabled
 from piu_lora.unlearn import Problem, TrainedModel
+from piu_lora.unlearn.baselines.piu_dense import Batch
 from piu_lora.unlearn.piu import PiuObjective
 from tests.tiny import tiny_pipeline
 

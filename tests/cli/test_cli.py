@@ -25,9 +25,11 @@ from piu_lora.cli.app import main
 from piu_lora.evidence.report import read_report
 from piu_lora.identity import IdentityBank
 from piu_lora.model import mini
+from tests.disks import small_disk
 from tests.tiny import tiny_bank
 
-QUICK = ["--set", "train.steps=2", "--set", "train.batch=2", "--no-evaluate"]
+SETTINGS = ("train.steps=2", "train.batch=2", "train.accumulation=1")
+QUICK = [*(part for pair in SETTINGS for part in ("--set", pair)), "--no-evaluate"]
 
 
 @dataclass
@@ -95,10 +97,12 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
     small = [
         part
         for key, value in (
-            ("train.steps", 3),
+            ("train.steps", 2),
+            ("train.batch", 2),
+            ("train.accumulation", 1),
             ("evaluation.forget_images", 2),
             ("evaluation.retain_images", 2),
-            ("evaluation.nearest", 2),
+            ("evaluation.nearest", 1),
             ("evaluation.anchor_images", 1),
             ("evaluation.steps", 2),
         )
@@ -129,6 +133,8 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
         out,
         "--images",
         2,
+        "--steps",
+        4,
         "--out",
         tmp_path / "grid.png",
     )
@@ -259,17 +265,9 @@ def test_truncated_adapter(adapter_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
 def test_full_disk(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], check=False
-    ).returncode:
-        pytest.skip("this machine mounts no tmpfs")
-    try:
+    with small_disk(tmp_path / "small", "200k") as small:
         assert_refused(forget(small / "out"), "disk is full", code=3)
         assert not [path for path in small.iterdir() if path.name != ".out.checkpoint"]
-    finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 @pytest.mark.slow

@@ -17,15 +17,12 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from piu_lora.adapter import Entry, Ledger, read_adapter
-from piu_lora.adapter.folder import file_digest
 from piu_lora.cli.app import main
 from piu_lora.cli.messages import OptionFormatter
 from piu_lora.identity import IdentityBank
-from tests.adapter.stacks import write_random
-from tests.hub import LoopbackHub
+from tests.adapter.stacks import sign, write_random
+from tests.hub import REPO, TOKEN, LoopbackHub
 
-TOKEN = "hf_averysecrettokenthatnobodymaysee"
-REPO = "tester/forgotten"
 PERSON = "person-007"
 
 
@@ -53,30 +50,17 @@ def piu(*arguments: object) -> Result:
 
 
 @pytest.fixture
-def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoopbackHub:
-    hub.add_token(TOKEN, "tester", write=True)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr("piu_lora.hub.upload._pause", lambda _: None)
+def writer(
+    writer: LoopbackHub, pauses: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> LoopbackHub:
     monkeypatch.chdir(tmp_path)
-    return hub
+    return writer
 
 
 @pytest.fixture
 def people(bank: IdentityBank, tmp_path: Path) -> Path:
     bank.save(tmp_path / "people.bank")
     return tmp_path / "people.bank"
-
-
-def sign(folder: Path) -> None:
-    """A receipt that fits what lies in the folder now."""
-    receipt = json.loads((folder / "forget.json").read_text())
-    names = [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "forget.json"
-    ]
-    receipt["files"] = {name: file_digest(folder / name) for name in names}
-    (folder / "forget.json").write_text(json.dumps(receipt))
 
 
 def add_to_card(folder: Path, text: str) -> None:
@@ -90,7 +74,7 @@ def test_there_and_back(writer: LoopbackHub, adapter_folder: Path, people: Path,
     assert pushed.code == 0, pushed.err
     facts = json.loads(pushed.out)
     assert facts["changed"]
-    assert set(facts["files"]) == {path.name for path in adapter_folder.iterdir()}
+    assert set(facts["files"]) == _contents(adapter_folder).keys()
     again = piu("push", adapter_folder, REPO)
     assert f"unchanged at {writer.url}/{REPO} (commit {facts['commit'][:12]})" in again.out
     pulled = piu("pull", REPO, "--json")
@@ -115,7 +99,7 @@ def test_dry_run_lists_files_and_card_without_a_token_or_a_network(
     assert shown.code == 0, shown.err
     listed, _, card = shown.out.partition("\n\n")
     sizes = {line.split()[1]: int(line.split()[0].replace(",", "")) for line in listed.splitlines()}
-    assert sizes == {path.name: path.stat().st_size for path in adapter_folder.iterdir()}
+    assert sizes == {name: len(content) for name, content in _contents(adapter_folder).items()}
     assert card.rstrip("\n") == (adapter_folder / "README.md").read_text().rstrip("\n")
 
 
@@ -230,10 +214,14 @@ def test_a_pull_that_fails_leaves_what_was_there(
     assert failed.code == 3
     assert not [path for path in tmp_path.iterdir() if "forgotten" in path.name]
     assert piu("pull", REPO).code == 0
-    before = {path.name: path.read_bytes() for path in (tmp_path / "forgotten").iterdir()}
+    before = _contents(tmp_path / "forgotten")
     writer.fail("", status=503, times=None)
     assert piu("pull", f"{REPO}@other", "--force").code == 3
-    assert {path.name: path.read_bytes() for path in (tmp_path / "forgotten").iterdir()} == before
+    assert _contents(tmp_path / "forgotten") == before
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 BOTH = """

@@ -1,7 +1,7 @@
 """The short tables of the command line."""
 
-from piu_lora.cli.output import as_text
-from piu_lora.cli.tables import evaluation_parts
+from piu_lora.cli.output import Table, as_text
+from piu_lora.cli.tables import evaluation_parts, markdown_parts
 from piu_lora.groups import GROUPS
 from tests.evidence.test_report import scores
 
@@ -39,3 +39,12 @@ def test_pictures_without_a_face_are_told_where_there_are_any() -> None:
     )
     figures["no_face"]["forget"]["after"] = 0
     assert "without a face" not in as_text(evaluation_parts({"arc": figures}))
+
+
+def test_tables_of_markdown_become_tables() -> None:
+    parts = list(
+        markdown_parts("Two methods.\n\n| method | ISM |\n|---|--:|\n| piu | 0.1 |\n| uce | 0.2 |\n\nEnd.")
+    )
+    assert parts[:2] == ["Two methods.", ""]
+    assert parts[2] == Table(["method", "ISM"], [["piu", "0.1"], ["uce", "0.2"]])
+    assert parts[3:] == ["", "End."]

@@ -199,6 +199,12 @@ def test_a_file_lays_limits_over_the_defaults(tmp_path: Path) -> None:
     assert absent.reason == "no attack of this audit has a figure 'cone.leaks'; known: reidentify.rank"
 
 
+def test_a_policy_may_call_an_attack_by_its_old_name(tmp_path: Path) -> None:
+    (tmp_path / "old.toml").write_text('[audit]\n"poster.response_rank" = {min = 5}\n')
+    (bound,) = Policy.load(tmp_path / "old.toml").audit
+    assert bound.key == "reidentify.response_rank"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

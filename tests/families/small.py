@@ -7,18 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import StableDiffusionPipeline
 
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.identity.pictures import read_picture
 from piu_lora.model.family import UNET_LAYERS, BaseFamily, Companions, Prompt, register
-from piu_lora.model.mini.generator import SCHEDULER, build_tokenizer
+from piu_lora.model.mini.generator import build_tokenizer
+from piu_lora.model.mini.untrained import assembled, autoencoder_of, text_encoder_of, unet_of
 
 WIDTH, PEOPLE, PHOTOGRAPHS = 24, 150, 6
 RECOGNIZER = RecognizerId("small.onnx", "ab" * 32)
@@ -56,47 +51,11 @@ def pipeline() -> StableDiffusionPipeline:
     """An untrained base that says nothing of its family: two levels, cross-attention in the upper one."""
     torch.manual_seed(3)
     tokenizer = build_tokenizer()
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=40,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=8,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        cross_attention_dim=40,
-        attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        sample_size=16,
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )
-    pipe = StableDiffusionPipeline(
-        vae=vae.eval(),
-        unet=unet.eval(),
-        text_encoder=encoder.eval(),
-        tokenizer=tokenizer,
-        scheduler=DPMSolverMultistepScheduler(**SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    encoder = text_encoder_of(tokenizer, 40, 1, 2, intermediate_size=32)
+    sizes = {"sample_size": 8, "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 2}
+    unet = unet_of((8, 16), 40, **sizes)
+    vae = autoencoder_of((8, 8), norm_num_groups=4, sample_size=16)
+    pipe = assembled(vae.eval(), unet.eval(), encoder.eval(), tokenizer)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

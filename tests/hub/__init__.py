@@ -2,4 +2,7 @@
 
 from tests.hub.server import LoopbackHub
 
-__all__ = ["LoopbackHub"]
+__all__ = ["REPO", "TOKEN", "LoopbackHub"]
+
+TOKEN = "hf_averysecrettokenthatnobodymaysee"
+REPO = "tester/forgotten"

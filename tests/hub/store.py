@@ -18,7 +18,13 @@ DATE = "2026-01-01T00:00:00.000Z"
 
 @dataclass(frozen=True)
 class Commit:
-    """One revision: its id, its text and every file it holds."""
+    """One revision.
+
+    Attributes:
+        oid, parent: its id, and that of the revision before it.
+        title, description, user: the text of the commit, and who made it.
+        files: every file that it holds.
+    """
 
     oid: str
     parent: str | None

@@ -1,7 +1,7 @@
 import hashlib
 import os
 import signal
-import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +9,15 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora import forget, load_adapter, read_adapter
+from piu_lora import ForgetResult, forget, load_adapter, read_adapter
+from piu_lora.adapter import unload
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible, TrainingFailed
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
-from piu_lora.model import detach
 from piu_lora.model.factors import state_of
 from piu_lora.progress import silent
+from tests.disks import small_disk
+from tests.tiny import FAST
 
 WHO = "person-003"
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -41,30 +43,36 @@ def test_adapter_loads_and_the_pipeline_comes_back_clean(
         "retain_held_out": 3,
     }
     name = load_adapter(pipe, result.path)
-    detach(pipe.unet, name)
+    unload(pipe, [name])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_same_command_same_bytes(
-    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    trained: ForgetResult,
+    tmp_path: Path,
 ) -> None:
-    first, second = (forget(WHO, pipe, tmp_path / name, bank=bank, config=fast).path for name in ("a", "b"))
-    other = forget(WHO, pipe, tmp_path / "c", bank=bank, config=fast.updated({"seed": 1})).path
-    assert digest(first / WEIGHTS) == digest(second / WEIGHTS)
-    assert digest(first / WEIGHTS) != digest(other / WEIGHTS)
+    again = forget(WHO, pipe, tmp_path / "again", bank=bank, config=fast).path
+    other = forget(WHO, pipe, tmp_path / "other", bank=bank, config=fast.updated({"seed": 1})).path
+    assert digest(trained.path / WEIGHTS) == digest(again / WEIGHTS)
+    assert digest(trained.path / WEIGHTS) != digest(other / WEIGHTS)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_nothing_in_the_folder_names_the_person(
-    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    trained: ForgetResult,
+    tmp_path: Path,
 ) -> None:
     source = tmp_path / "jane-doe-embeddings.npy"
     np.save(source, bank.of(WHO).numpy())
-    folders = [
-        forget(WHO, pipe, tmp_path / "by-id", bank=bank, config=fast).path,
-        forget(source, pipe, tmp_path / "by-file", bank=bank, config=fast).path,
-    ]
+    folders = [trained.path, forget(source, pipe, tmp_path / "by-file", bank=bank, config=fast).path]
     vectors = [*bank.of(WHO), normalize(bank.of(WHO).mean(0, keepdim=True))[0]]
-    needles = [WHO.encode(), b"jane-doe", str(tmp_path).encode()]
+    needles = [WHO.encode(), b"jane-doe", str(tmp_path).encode(), str(trained.path).encode()]
     # A quarter of a vector is enough to be found by, in any of the formats a tensor may be written in.
     needles += [
         v[:4].to(kind).numpy().tobytes()
@@ -80,11 +88,28 @@ def test_nothing_in_the_folder_names_the_person(
                 assert needle not in path.name.encode()
 
 
+LONGER = {"train": {"steps": 4, "checkpoint_every": 2}}
+
+
+@pytest.fixture(scope="module")
+def whole(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A longer run that nothing stopped."""
+    config = ForgetConfig().updated_from_pairs(FAST).updated(LONGER)
+    return forget(WHO, pipe, tmp_path_factory.mktemp("whole") / "out", bank=bank, config=config).path
+
+
 @pytest.mark.parametrize("stop", [1, 3])
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_identically(
-    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, stop: int
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    whole: Path,
+    tmp_path: Path,
+    stop: int,
 ) -> None:
-    from contextlib import contextmanager
+    longer = fast.updated(LONGER)
 
     @contextmanager
     def interrupting(label: str, total: int, done: int = 0):
@@ -97,32 +122,34 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_identically(
 
         yield advance
 
-    whole = forget(WHO, pipe, tmp_path / "whole", bank=bank, config=fast).path
     with pytest.raises(KeyboardInterrupt):
-        forget(WHO, pipe, tmp_path / "out", bank=bank, config=fast, progress=interrupting)
+        forget(WHO, pipe, tmp_path / "out", bank=bank, config=longer, progress=interrupting)
     checkpoint = tmp_path / ".out.checkpoint"
     assert checkpoint.stat().st_mode & 0o777 == 0o600
     assert not (tmp_path / "out").exists()
     assert not pipe.get_list_adapters()
     with pytest.raises(BadInput, match="resume=True to go on"):
-        forget(WHO, pipe, tmp_path / "out", bank=bank, config=fast)
+        forget(WHO, pipe, tmp_path / "out", bank=bank, config=longer)
     with pytest.raises(BadInput, match="other settings or another identity"):
-        forget("person-004", pipe, tmp_path / "out", bank=bank, config=fast, resume=True)
-    resumed = forget(WHO, pipe, tmp_path / "out", bank=bank, config=fast, resume=True).path
+        forget("person-004", pipe, tmp_path / "out", bank=bank, config=longer, resume=True)
+    resumed = forget(WHO, pipe, tmp_path / "out", bank=bank, config=longer, resume=True).path
     assert digest(whole / WEIGHTS) == digest(resumed / WEIGHTS)
     assert not checkpoint.exists()
 
 
 def test_bf16_trains_much_the_same(
-    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    trained: ForgetResult,
+    tmp_path: Path,
 ) -> None:
-    full = forget(WHO, pipe, tmp_path / "full", bank=bank, config=fast).path
     half = forget(
         WHO, pipe, tmp_path / "half", bank=bank, config=fast.updated({"train": {"precision": "bf16"}})
     ).path
     weights = [
         torch.cat([v.float().flatten() for v in state_of(read_adapter(path).change).values()])
-        for path in (full, half)
+        for path in (trained.path, half)
     ]
     assert not torch.equal(*weights)
     assert torch.nn.functional.cosine_similarity(*weights, dim=0) > 0.99
@@ -188,15 +215,7 @@ def test_full_disk_leaves_no_adapter(
 ) -> None:
     from piu_lora.errors import EnvironmentProblem
 
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(small)], check=False
-    ).returncode:
-        pytest.skip("this machine mounts no tmpfs")
-    try:
+    with small_disk(tmp_path / "small", "32k") as small:
         with pytest.raises(EnvironmentProblem, match="disk is full"):
             forget(WHO, pipe, small / "out", bank=bank, config=fast, progress=silent)
         assert not (small / "out").exists()
-    finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=True)

@@ -19,6 +19,12 @@ WHO = "person-003"
 
 
 @pytest.fixture
+def fast(fast: ForgetConfig) -> ForgetConfig:
+    """A single step: what was learnt is of no matter here."""
+    return fast.updated({"train": {"steps": 1, "accumulation": 1}})
+
+
+@pytest.fixture
 def ledger(own_ledger: Path) -> Ledger:
     return Ledger(own_ledger)
 

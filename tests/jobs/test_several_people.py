@@ -17,19 +17,10 @@ from piu_lora.jobs.request.request import each_identity, open_request
 from piu_lora.model import encode_embeddings
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.registry import shares
+from tests.unlearn.test_closed import EASY as CLOSED_EASY
 
 WHO = ["person-003", "person-011", "person-020"]
-EASY = {
-    "closed": {
-        "retain_weight": 0.05,
-        "neighbours": 0.2,
-        "near": 16,
-        "mixtures": 8,
-        "eta": 0.0,
-        "anchor_weight": 0.0,
-    },
-    "distil": {"rank": 4, "eta": 0.0, "retain_weight": 0.05, "empty_weight": 0.1},
-}
+EASY = {**CLOSED_EASY, "distil": {"rank": 4, "eta": 0.0, "retain_weight": 0.05, "empty_weight": 0.1}}
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

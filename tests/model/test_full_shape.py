@@ -16,6 +16,7 @@ from tests.hub import LoopbackHub
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(2400)
 def test_the_real_shape_loads_trains_saves_and_draws(
     hub: LoopbackHub, hub_cache: Path, tmp_path: Path

@@ -8,7 +8,7 @@ from piu_lora.config import LoraConfig
 from piu_lora.errors import BadInput
 from piu_lora.model import adapters_disabled, attach, detach, read_weights, trainable, write_weights
 from piu_lora.model.lora import target_pattern
-from tests.tiny import tiny_unet
+from tests.tiny import predicted_noise, tiny_unet
 
 SMALL = LoraConfig(rank=2)
 
@@ -19,13 +19,7 @@ def unet() -> UNet2DConditionModel:
 
 
 def forward(unet: UNet2DConditionModel) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    latents, condition = (
-        torch.randn(2, 4, 8, 8, generator=generator),
-        torch.randn(2, 8, 32, generator=generator),
-    )
-    with torch.no_grad():
-        return unet(latents, torch.tensor([5, 900]), condition).sample
+    return predicted_noise(unet, 0, (5, 900))
 
 
 def fill(unet: UNet2DConditionModel, name: str, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -7,31 +7,10 @@ from torch._dynamo.utils import counters
 
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import IdentityBank
-from piu_lora.model import (
-    attach,
-    checkpointed,
-    compiled,
-    detach,
-    parked,
-    read_weights,
-    trainable,
-    write_weights,
-)
+from piu_lora.model import attach, checkpointed, compiled, parked, read_weights, trainable, write_weights
 from piu_lora.unlearn.piu import PiuObjective
 from tests.unlearn.test_piu import make_problem, make_student
-
-
-@pytest.fixture
-def objective(pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig):
-    attach(pipe.unet, fast.lora, "x", seed=0)
-    generator = torch.Generator().manual_seed(3)
-    write_weights(
-        pipe.unet,
-        "x",
-        {k: 0.2 * torch.randn(v.shape, generator=generator) for k, v in read_weights(pipe.unet, "x").items()},
-    )
-    yield PiuObjective(make_problem(bank), make_student(pipe), fast)
-    detach(pipe.unet, "x")
+from tests.unlearn.test_piu import objective as objective
 
 
 def gradients(objective: PiuObjective) -> list[torch.Tensor]:

@@ -28,6 +28,7 @@ from piu_lora.unlearn.gate.encoder import GateEncoder
 from piu_lora.unlearn.gate.neurons import chosen_neurons, neuron_energy, neuron_numbers
 from piu_lora.unlearn.gate.ramp import Ramp, rewired
 from piu_lora.unlearn.gate.readout import SiteMoments, System
+from tests.unlearn.test_closed import conditions
 
 WHO = "person-003"
 
@@ -148,11 +149,6 @@ def solved(
 ) -> tuple[Problem, Solution]:
     problem, context = context_of(pipe, bank, config, [WHO])
     return problem, solve(problem, context, config)
-
-
-def conditions(pipe: StableDiffusionPipeline, embeddings: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings)
 
 
 def test_the_edited_encoder_writes_the_anchor(

@@ -44,6 +44,16 @@ def run(settings: TrainConfig, **keywords: object) -> tuple[torch.Tensor, list[d
     return line.weight.detach().clone(), history
 
 
+def interrupted(line: Line, settings: TrainConfig, steps: int) -> TrainState:
+    """The last state that a run saves which is interrupted after so many steps."""
+    saved: list[TrainState] = []
+    seen: list[int] = []
+    hooks = TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == steps)
+    with pytest.raises(KeyboardInterrupt):
+        train(line, [line.weight], settings, 7, hooks=hooks)
+    return saved[-1]
+
+
 def test_it_minimises() -> None:
     _, history = run(config(steps=200))
     assert history[-1]["loss"] < 0.02 * history[0]["loss"]

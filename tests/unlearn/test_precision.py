@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from piu_lora.errors import TrainingFailed
-from piu_lora.unlearn import TrainHooks, TrainState, train
-from tests.unlearn.test_loop import Line, Points, config
+from piu_lora.unlearn import TrainHooks, train
+from tests.unlearn.test_loop import Line, Points, config, interrupted
 
 
 class Steep(Line):
@@ -48,19 +48,10 @@ def test_an_overflowing_step_changes_nothing_and_is_counted(caplog: pytest.LogCa
 @pytest.mark.parametrize("stop", [1, 7])
 def test_a_resumed_run_keeps_scale_and_count(stop: int, caplog: pytest.LogCaptureFixture) -> None:
     whole, broken, resumed = Steep(), Steep(), Steep()
-    saved: list[TrainState] = []
-    seen: list[int] = []
     settings = config(precision="fp16")
     train(whole, [whole.weight], settings, 7)
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            broken,
-            [broken.weight],
-            settings,
-            7,
-            hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == stop),
-        )
-    train(resumed, [resumed.weight], settings, 7, state=saved[-1])
+    state = interrupted(broken, settings, stop)
+    train(resumed, [resumed.weight], settings, 7, state=state)
     assert torch.equal(whole.weight, resumed.weight)
     assert caplog.messages[0] == caplog.messages[-1]
 

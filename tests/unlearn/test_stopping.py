@@ -6,13 +6,13 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.jobs.request.request import open_request
 from piu_lora.model import adapters_disabled, encode_embeddings, encoder_adapter
-from piu_lora.unlearn import Problem, TargetIdentity, TrainHooks, TrainState, train, training_facts
+from piu_lora.unlearn import Problem, TargetIdentity, train, training_facts
 from piu_lora.unlearn.distil import DistilObjective
 from piu_lora.unlearn.loop import learning_rate
 from piu_lora.unlearn.stopping import cooling, is_due, last_step, progress_terms, said_stop
 from piu_lora.unlearn.workers import SingleProcess
 from tests.unlearn.test_distil import randomised, student_of
-from tests.unlearn.test_loop import Line, Points, config
+from tests.unlearn.test_loop import Line, Points, config, interrupted
 from tests.unlearn.test_piu import objective as objective
 
 STOP = {"stop_at": 0.9, "check_every": 3, "patience": 2, "cooldown": 4}
@@ -113,20 +113,10 @@ def test_without_stop_at_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_stop_and_resume_is_bit_identical(at: int) -> None:
     """Interrupted before and after a look, at the step that says stop, and while it cools down."""
     weight, history = run(GaugedLine(), **STOP)
-    saved: list[TrainState] = []
-    seen: list[int] = []
-    place = at if at > 0 else len(history) + at
-    line, settings = GaugedLine(), config(steps=300, schedule="cosine", **STOP)
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            line,
-            [line.weight],
-            settings,
-            7,
-            hooks=TrainHooks(lambda step, terms: seen.append(step), saved.append, lambda: len(seen) == place),
-        )
+    settings = config(steps=300, schedule="cosine", **STOP)
+    state = interrupted(GaugedLine(), settings, at if at > 0 else len(history) + at)
     again = GaugedLine()
-    rest = train(again, [again.weight], settings, 7, state=saved[-1])
+    rest = train(again, [again.weight], settings, 7, state=state)
     assert torch.equal(weight, again.weight.detach())
     assert history == rest
 
@@ -249,6 +239,7 @@ def test_distils_figure_is_the_formula_in_separate_passes(pipe, bank, fast) -> N
     assert done == pytest.approx(float(((now - before)[:, 3:] * way).sum()), rel=1e-3)
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("method", ["piu", "distil-encoder"])
 def test_the_receipt_says_when_it_stopped(method: str, pipe, bank, fast: ForgetConfig, tmp_path) -> None:
     steps = {"steps": 30, "stop_at": 1e-9, "check_every": 2, "check_samples": 4, "cooldown": 1}

@@ -9,9 +9,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from piu_lora.evidence.report import tables, wording
+from piu_lora.evidence.report.answers import MARKS, answers_of, mood_of, verdict_word
 from piu_lora.evidence.report.document import Report
 from piu_lora.evidence.report.sections import Audit, Evaluation, Recognizer
 from piu_lora.groups import GROUP_WORDS
+from piu_lora.palette import page_variables
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -40,11 +42,14 @@ def report_html(report: Report, pictures: Pictures | None = None) -> str:
     shown = Pictures() if report.public or pictures is None else pictures
     evaluation, audit, verdict = report.evaluation, report.audit, report.verdict
     return _template().render(
-        css=_text("report.css"),
+        css=page_variables() + _text("report.css"),
         report=report,
         adapter=report.adapter,
         verdict=verdict,
-        lines=sorted(verdict.lines, key=lambda line: line.passed) if verdict else [],
+        answers=answers_of(verdict),
+        mood=mood_of(verdict),
+        word=verdict_word(verdict),
+        marks=MARKS,
         sheet=_data(shown.sheet),
         evaluation=evaluation and _evaluation(evaluation, audit),
         audit=audit and _audit(audit),

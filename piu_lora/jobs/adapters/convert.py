@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from piu_lora.adapter import (
-    BaseRef,
     Change,
     LayerError,
     Ledger,
@@ -25,10 +24,12 @@ from piu_lora.adapter import (
     write_peft,
 )
 from piu_lora.adapter.extract import Extracted, extract_change, read_checkpoint
+from piu_lora.adapter.older_loaders import without_zeros
 from piu_lora.adapter.records import MemberRecord
 from piu_lora.errors import BadInput
 from piu_lora.jobs.ledger import identities_of, registered
-from piu_lora.model import DTYPES, Precision, attention_digest, describe, encoder_digest, load_base
+from piu_lora.jobs.request.session import base_reference
+from piu_lora.model import DTYPES, Precision, load_base
 
 __all__ = ["Converted", "Reshaped", "convert_adapter", "extract_adapter", "resize_adapter"]
 
@@ -79,12 +80,12 @@ def convert_adapter(
             OutputFolder(target, force=force, mark="adapter_config.json").claimed() as output,
             output.staged() as folder,
         ):
-            write_peft(folder, stored, _base_of(folder_or_file))
+            write_peft(folder, without_zeros(stored), _base_of(folder_or_file))
     elif to in ("diffusers", "kohya"):
         _write_single(stored, to, target, _title(folder_or_file))
     else:
         raise BadInput(f"unknown format {to!r}; known: diffusers, kohya, peft")
-    return Converted(target, to, len(stored), _casting_error(lora.change, stored))
+    return Converted(target, to, len(without_zeros(stored)), _casting_error(lora.change, stored))
 
 
 def _write_single(change: Change, to: str, target: Path, title: str) -> None:
@@ -164,7 +165,8 @@ def resize_adapter(
         versions=library_versions(),
     ).for_people(adapter.receipt.people)
     (identity,) = identities_of(ledger, [adapter.id])
-    return _write(out, stored, receipt, errors, dtype, ledger, identity, force=force)
+    whole = {**adapter.zeros, **stored}
+    return _write(out, whole, receipt, errors, dtype, ledger, identity, force=force)
 
 
 def extract_adapter(
@@ -201,16 +203,8 @@ def extract_adapter(
     stored, errors = compress_change(
         extracted.change, rank=rank or None, tolerance=tolerance, dtype=DTYPES[dtype]
     )
-    info = describe(pipe)
-    ref = BaseRef(
-        info.id,
-        info.family.name,
-        attention_digest(pipe.unet),
-        info.revision,
-        encoder_digest(pipe.text_encoder),
-    )
     receipt = Receipt(
-        ref,
+        base_reference(pipe),
         "extract",
         {"rank": rank, "tolerance": tolerance, "dtype": dtype},
         evaluation={"compression": compression_facts(errors), "left_out": extracted.left_out},

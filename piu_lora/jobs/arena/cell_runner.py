@@ -1,23 +1,17 @@
-"""Running the cells of an arena: one after the other, or in several processes."""
+"""Running the cells of an arena, by an engine."""
 
-import contextlib
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from queue import Empty, Queue
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-
 from piu_lora.config import ForgetConfig
+from piu_lora.engine import Engine
 from piu_lora.evidence import Cell
 from piu_lora.jobs.arena.arena import Arena
 from piu_lora.jobs.arena.round import Contender, Round
 from piu_lora.jobs.request.request import open_request
 
-__all__ = ["Task", "run_cells"]
-
-_SECONDS = 1.0  # between two looks at whether a process has failed
+__all__ = ["CellJob", "Task", "run_cells"]
 
 
 class Task(NamedTuple):
@@ -53,50 +47,18 @@ class _Runner:
         return self._rounds[identity, config]
 
 
-def run_cells(arena: Arena, tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, Cell]]:
-    """Run every task and yield its cell as soon as it is finished.
+@dataclass(frozen=True)
+class CellJob:
+    """The cells of an arena, for an engine: every worker opens a session once."""
 
-    Args:
-        processes: run at once, with an equal share of the processor's threads; each opens a session once.
-    """
-    if not tasks:
-        return
-    if processes <= 1:
-        runner = _Runner(arena)
-        for task in tasks:
-            yield task, runner.run(task)
-        return
-    threads = max(torch.get_num_threads() // processes, 1)
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as pool:
-        waiting, finished = manager.Queue(), manager.Queue()
-        for task in tasks:
-            waiting.put(task)
-        workers = [pool.submit(_work, arena, threads, waiting, finished) for _ in range(processes)]
-        try:
-            for _ in tasks:
-                yield _next_cell(workers, finished)
-        finally:
-            with contextlib.suppress(Empty):
-                while True:  # leaves nothing for the workers to begin
-                    waiting.get_nowait()
+    arena: Arena
+
+    def open(self) -> Callable[[Task], Cell]:
+        """As ``engine.Job``."""
+        return _Runner(self.arena).run
 
 
-def _next_cell(workers: Sequence[Future[None]], finished: "Queue[tuple[Task, Cell]]") -> tuple[Task, Cell]:
-    while True:
-        try:
-            return finished.get(timeout=_SECONDS)
-        except Empty:
-            for worker in workers:
-                if worker.done():
-                    worker.result()  # raises what has ended it
-
-
-def _work(arena: Arena, threads: int, waiting: "Queue[Task]", finished: "Queue[tuple[Task, Cell]]") -> None:
-    torch.set_num_threads(threads)
-    runner = None
-    with contextlib.suppress(Empty):
-        while True:
-            task = waiting.get_nowait()
-            runner = runner or _Runner(arena)
-            finished.put((task, runner.run(task)))
+def run_cells(arena: Arena, tasks: Sequence[Task], engine: Engine) -> Iterator[tuple[Task, Cell]]:
+    """Run every task and yield its cell as soon as it is finished."""
+    for index, cell in engine.run(CellJob(arena), tasks):
+        yield tasks[index], cell

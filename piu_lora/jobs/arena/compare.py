@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from piu_lora.config import ForgetConfig
+from piu_lora.engine import find_engine
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell
 from piu_lora.jobs.arena.arena import Arena, drawn_people, enter_arena, shared_settings
@@ -77,6 +78,8 @@ def compare(
     second_bank: str | Path | None = None,
     config: ForgetConfig | None = None,
     processes: int = 1,
+    engine: str = "processes",
+    address: str = "",
     device: str = "auto",
     against: str | None = None,
     report_only: bool = False,
@@ -96,7 +99,10 @@ def compare(
             embedded base has its own.
         config: the split, anchors and evaluation that all methods share; the base's preset with synthetic
             anchors by default.
-        processes: run at once, with an equal share of the processor's threads.
+        processes: run at once, with an equal share of the processor's threads; of a cluster, its workers, 0
+            for one on every processor.
+        engine, address: ``processes`` of this machine, or ``ray``, a cluster (see ``engine.find_engine``);
+            the cells are the same.
         against: the method or variant, by its name in the tables, that all others are compared with on the
             cells that both have; the first that changes anything by default.
         report_only: run nothing: the tables are made of the cells that are there, and say how many each
@@ -114,6 +120,7 @@ def compare(
     shared = config or shared_settings(family_of(base))
     arena = Arena(base, bank, pack, second, second_bank, device, shared)
     arena.require_shared()
+    runner = find_engine(engine, processes, address)
     settings = {entrant: entrant.settings(shared, arena.family) for entrant in entrants}
     everybody, judge = bank_for(base, bank), arena.open_second()
     if judge is not None:
@@ -133,7 +140,7 @@ def compare(
     if not report_only:
         missing = [task for task in tasks if cells[task] is None]
         with progress("compare", len(tasks), len(tasks) - len(missing)) as advance:
-            for task, cell in run_cells(arena, missing, processes):
+            for task, cell in run_cells(arena, missing, runner):
                 store.add(cell)
                 cells[task] = cell
                 advance(1)

@@ -6,17 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from piu_lora.adapter import disk_errors, write_file
-from piu_lora.evidence import (
-    Cell,
-    Difference,
-    Row,
-    comparison_csv,
-    comparison_picture,
-    comparison_table,
-    difference_table,
-    differences_from,
-    rows_of,
-)
+from piu_lora.evidence import comparison
 from piu_lora.jobs.arena.arena import FORMAT
 
 __all__ = ["Comparison", "write_comparison"]
@@ -28,15 +18,19 @@ class Comparison:
     the files written.
     """
 
-    cells: list[Cell]
-    rows: list[Row]
-    differences: list[Difference]
+    cells: list[comparison.Cell]
+    rows: list[comparison.Row]
+    differences: list[comparison.Difference]
     text: str
     files: list[Path]
 
 
 def write_comparison(
-    folder: Path, cells: list[Cell], wanted: int, against: str, baselines: dict[str, dict[str, Any]]
+    folder: Path,
+    cells: list[comparison.Cell],
+    wanted: int,
+    against: str,
+    baselines: dict[str, dict[str, Any]],
 ) -> Comparison:
     """Make the tables and the picture of the cells at hand, and write them.
 
@@ -45,7 +39,7 @@ def write_comparison(
         against: the contender that the others are compared with.
         baselines: settings of the baselines, by contender.
     """
-    rows, differences = rows_of(cells), differences_from(cells, against)
+    rows, differences = comparison.rows_of(cells), comparison.differences_from(cells, against)
     people, seeds = len({cell.person for cell in cells}), sorted({cell.seed for cell in cells})
     fewer = (
         " A method with fewer cells met only the first of these people, or one seed."
@@ -58,10 +52,10 @@ def write_comparison(
         "with 95 % intervals over people. "
         "Retained people and the anchor: ISM after/before. Verified: at a "
         "false-accept rate of 1e-3, against the person's centroid in the bank.",
-        comparison_table(rows),
+        comparison.comparison_table(rows),
     ]
     if differences:
-        parts.append(difference_table(differences))
+        parts.append(comparison.difference_table(differences))
     if baselines:
         parts.append(
             "\n".join(
@@ -82,9 +76,9 @@ def write_comparison(
     text = "\n\n".join(parts)
     files = {
         "comparison.md": f"{text}\n".encode(),
-        "comparison.csv": comparison_csv(rows).encode(),
+        "comparison.csv": comparison.comparison_csv(rows).encode(),
         "comparison.json": (json.dumps(document, indent=1) + "\n").encode(),
-        "comparison.png": comparison_picture(rows),
+        "comparison.png": comparison.comparison_picture(rows),
     }
     with disk_errors(f"the comparison to {str(folder)!r}"):
         for name, content in files.items():

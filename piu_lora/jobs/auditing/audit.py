@@ -5,17 +5,17 @@ judged by a policy.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from piu_lora.adapter import Adapter, open_adapter, require_base
 from piu_lora.attacks import AuditConfig, find_attacks, run_attacks
 from piu_lora.evidence import Policy
-from piu_lora.evidence.report import Pictures, Report
+from piu_lora.evidence.report import Pictures
 from piu_lora.evidence.report.sections import Audit
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.auditing.context import open_attack_context
 from piu_lora.jobs.evaluation.evaluate import receipt_settings
 from piu_lora.jobs.evaluation.report import (
+    Reported,
     earlier_pictures,
     earlier_report,
     finished,
@@ -33,16 +33,8 @@ __all__ = ["Audited", "audit"]
 
 
 @dataclass(frozen=True)
-class Audited:
-    """A finished audit: the report with its verdict, and the files that were written."""
-
-    report: Report
-    files: tuple[Path, ...] = ()
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The report as plain values, as report.json holds it."""
-        return self.report.to_dict()
+class Audited(Reported):
+    """A finished audit."""
 
     @property
     def section(self) -> Audit:

@@ -58,17 +58,17 @@ def import_bank(
     target = Path(out)
     refuse_existing(target, force=force)
     arrays = _read(Path(source))
-    kept = np.flatnonzero(arrays.labels != -1)
-    if len(kept) == 0:
+    labelled = np.flatnonzero(arrays.labels != -1)
+    if len(labelled) == 0:
         raise BadInput(f"every label in {str(source)!r} is -1 (noise); cluster the embeddings first")
-    order = kept[np.argsort(arrays.labels[kept], kind="stable")]
+    order = labelled[np.argsort(arrays.labels[labelled], kind="stable")]
     names, labels = np.unique(arrays.labels[order], return_inverse=True)
-    _check_rows(arrays, kept)
+    _check_rows(arrays, labelled)
     raw = torch.from_numpy(arrays.embeddings[order].astype(np.float32))
     norms = raw.double().norm(dim=1)
     settings = {
         "imported": len(arrays.labels),
-        "noise": len(arrays.labels) - len(kept),
+        "noise": len(arrays.labels) - len(labelled),
         "raw_norms": _spread(norms),
     }
     bank = IdentityBank(
@@ -97,17 +97,17 @@ def _read(folder: Path) -> _Arrays:
         )
     if (folder / "paper_artifacts").is_dir():
         folder = folder / "paper_artifacts"
-    found = {
+    paths = {
         kind: next((folder / name for name in names if (folder / name).is_file()), None)
         for kind, names in _NAMES.items()
     }
     for kind in ("embeddings", "labels"):
-        if found[kind] is None:
+        if paths[kind] is None:
             raise BadInput(
                 f"{str(folder)!r} holds no {' or '.join(_NAMES[kind])}; "
                 "pass the folder of the official data, or of the data set"
             )
-    arrays = _Arrays(**{kind: _load(path) for kind, path in found.items() if path is not None})
+    arrays = _Arrays(**{kind: _load(path) for kind, path in paths.items() if path is not None})
     if arrays.embeddings.ndim != 2 or arrays.labels.shape != arrays.embeddings.shape[:1]:
         raise BadInput(
             f"embeddings of shape {arrays.embeddings.shape} "
@@ -121,13 +121,13 @@ def _read(folder: Path) -> _Arrays:
     return arrays
 
 
-def _check_rows(arrays: _Arrays, kept: npt.NDArray[Any]) -> None:
+def _check_rows(arrays: _Arrays, labelled: npt.NDArray[Any]) -> None:
     """By the row in the file, which is where somebody will look."""
-    rows = arrays.embeddings[kept].astype(np.float64)
+    rows = arrays.embeddings[labelled].astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1) | ~rows.any(axis=1))
     if len(bad):
         what = "is a zero vector" if np.isfinite(rows[bad[0]]).all() else "holds NaN or infinity"
-        raise BadInput(f"embedding {kept[bad[0]]} {what}; make it again from its photograph")
+        raise BadInput(f"embedding {labelled[bad[0]]} {what}; make it again from its photograph")
 
 
 def _load(path: Path) -> npt.NDArray[Any]:

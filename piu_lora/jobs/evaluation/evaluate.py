@@ -29,12 +29,13 @@ from piu_lora.evidence import (
     shown_places,
 )
 from piu_lora.evidence.evaluation import KID_LEAST
-from piu_lora.evidence.report import Pictures, Report, VerdictLine
+from piu_lora.evidence.report import Pictures, VerdictLine
 from piu_lora.identity import FaceQuality, IdentityBank
 from piu_lora.identity.constants import value_of
 from piu_lora.jobs.evaluation.expected import expected_to_verify, expected_words
 from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling, kept_measurements
 from piu_lora.jobs.evaluation.report import (
+    Reported,
     earlier_report,
     finished,
     new_document,
@@ -94,17 +95,10 @@ class Judges:
 
 
 @dataclass(frozen=True)
-class Assessment:
-    """A finished evaluation: its figures, the report with its verdict, and the files that were written."""
+class Assessment(Reported):
+    """A finished evaluation, with its figures and pictures."""
 
     evaluation: Evaluation
-    report: Report
-    files: tuple[Path, ...] = ()
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The report as plain values, as report.json holds it."""
-        return self.report.to_dict()
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -231,7 +225,7 @@ def evaluate(
     if folder is not None:
         sheet = png_bytes(before_after(evaluation, forgotten=images))
         files = write_report(folder, written, Pictures(sheet))
-    return Assessment(evaluation, written, tuple(files))
+    return Assessment(written, tuple(files), evaluation)
 
 
 def receipt_settings(adapter: Adapter, pairs: Sequence[str] = ()) -> ForgetConfig:

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from piu_lora.jobs.request.session import Session
 
 __all__ = [
     "REPORT_FILE",
+    "Reported",
     "adapter_report",
     "earlier_pictures",
     "earlier_report",
@@ -44,6 +46,19 @@ __all__ = [
 _log = logging.getLogger("piu_lora")
 REPORT_FILE = "report.json"
 _HTML, _MARKDOWN, _SHEET = "report.html", "report.md", "before_after.png"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A finished job: the report with its verdict, and the files that were written."""
+
+    report: Report
+    files: tuple[Path, ...]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The report as plain values, as report.json holds it."""
+        return self.report.to_dict()
 
 
 def new_document(

@@ -70,28 +70,8 @@ def sweeps(
             "conditions",
             [sweeper.point("held-out", shown), *_mixtures(sweeper, request, report)],
         ),
-        _sweep(
-            "guidance",
-            "guidance scale",
-            [
-                sweeper.point(sampling.guidance, shown),
-                *(
-                    sweeper.again(f"guidance-{value:g}", value, replace(sampling, guidance=value))
-                    for value in report.guidance
-                ),
-            ],
-        ),
-        _sweep(
-            "steps",
-            "sampling steps",
-            [
-                sweeper.point(sampling.steps, shown),
-                *(
-                    sweeper.again(f"steps-{value}", value, replace(sampling, steps=value))
-                    for value in report.steps
-                ),
-            ],
-        ),
+        _sweep("guidance", "guidance scale", [*sweeper.settings(sampling, "guidance", report.guidance)]),
+        _sweep("steps", "sampling steps", [*sweeper.settings(sampling, "steps", report.steps)]),
         _sweep("weight", "weight of the adapter", _weights(sweeper, adapter, report)),
         _sweep(
             "precision", "precision", [sweeper.point(_name(pipe.unet.dtype), shown), *_half(sweeper, report)]
@@ -136,6 +116,12 @@ class _Sweeper:
             before, _ = self.measurer.generate_and_measure(pipe, f"{name}-before", shots, sampling=sampling)
         after, _ = self.measurer.generate_and_measure(pipe, f"{name}-after", shots, sampling=sampling)
         return self.point(value, _Set(shots, before, after))
+
+    def settings(self, sampling: Sampling, name: str, values: Sequence[float]) -> Iterator[dict[str, Any]]:
+        """The plan's own value of a setting of sampling, then others."""
+        yield self.point(getattr(sampling, name), self.shown)
+        for value in values:
+            yield self.again(f"{name}-{value:g}", value, replace(sampling, **{name: value}))
 
     def point(self, value: float | str, measured_set: _Set) -> dict[str, Any]:
         """The figures of one point, by recognizer and side."""

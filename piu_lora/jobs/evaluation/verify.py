@@ -17,7 +17,8 @@ from piu_lora.adapter import (
     require_base,
     unload,
 )
-from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_FILE, RECEIPT_FILE
+from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_FILE, RECEIPT_FILE, peft_folder
+from piu_lora.adapter.older_loaders import without_zeros
 from piu_lora.adapter.receipt import settings_digest
 from piu_lora.errors import BadInput, PiuLoraError
 from piu_lora.evidence import compare_probe, measure_probe
@@ -133,13 +134,14 @@ def _weights(adapter: Adapter) -> str:
     if f'"{digest}"' not in lora.header.get("piu_lora", ""):
         return "the settings in the receipt are not those that the weights were written with"
     for part in ("unet", "text_encoder"):
-        path = adapter.path / PEFT_FILE if part == "unet" else adapter.path / part / PEFT_FILE
+        folder = peft_folder(adapter.path)
+        path = folder / PEFT_FILE if part == "unet" else folder / part / PEFT_FILE
         change = {
             module: factors for module, factors in adapter.change.items() if module.startswith(f"{part}.")
         }
         if not change:
             continue
-        peft_change = read_lora(path).change
+        peft_change = without_zeros(read_lora(path).change)
         if change.keys() != peft_change.keys() or any(
             not _same(change[module], peft_change[module]) for module in change
         ):

@@ -72,7 +72,12 @@ class ForgottenIdentity:
 
 @dataclass(frozen=True)
 class Decoy:
-    """Somebody of the bank whom the adapter changes so that the forgotten person does not stand out."""
+    """Somebody of the bank whom the adapter changes so that the forgotten person does not stand out.
+
+    Attributes:
+        row: of the bank.
+        target: the decoy, with whoever replaces them.
+    """
 
     row: int
     target: TargetIdentity

@@ -74,14 +74,19 @@ class Session:
     @cached_property
     def reference(self) -> BaseRef:
         """The loaded base as receipts name it; ask before it is cast, which loses digits of its digests."""
-        info, pipe = self.info, self.pipe
-        return BaseRef(
-            info.id,
-            info.family.name,
-            attention_digest(pipe.unet),
-            info.revision,
-            encoder_digest(pipe.text_encoder),
-        )
+        return base_reference(self.pipe)
+
+
+def base_reference(pipe: StableDiffusionPipeline) -> BaseRef:
+    """A loaded base as receipts name it."""
+    info = describe(pipe)
+    return BaseRef(
+        info.id,
+        info.family.name,
+        attention_digest(pipe.unet),
+        info.revision,
+        encoder_digest(pipe.text_encoder),
+    )
 
 
 def open_session(

@@ -19,7 +19,7 @@ from piu_lora.jobs.stacks.layer_statistics import bystanders
 from piu_lora.jobs.stacks.members import StackMember, require_distinct
 from piu_lora.model import TokenSample, layer_inputs, layer_weight, prompt_of, sees_condition
 
-__all__ = ["StackCheck", "check_picture", "check_stack"]
+__all__ = ["StackCheck", "bank_changes", "check_picture", "check_stack"]
 
 
 # Measured on the embedded base (benchmarks/stacks.py): single adapters stay below the first; sums of two,
@@ -41,6 +41,7 @@ class StackCheck:
         limit: the highest allowed 95th percentile over bystanders of the change of keys and values.
         own_limit: the highest allowed change by other members for a person, as a share of the change that the
             own adapter means.
+        rows: of the bystanders in the bank; no part of ``facts``.
     """
 
     ids: tuple[str, ...]
@@ -49,6 +50,7 @@ class StackCheck:
     others: npt.NDArray[np.float64]
     limit: float
     own_limit: float
+    rows: tuple[int, ...] = ()
 
     @property
     def bystanders(self) -> range:
@@ -138,7 +140,7 @@ def check_stack(
         require_base(session.pipe, member.adapter)
     generator = torch.Generator().manual_seed(seed)
     owners = [index for index, member in enumerate(members) if member.embeddings is not None]
-    embeddings = _conditions(session.bank, members, people, generator)
+    embeddings, standing_by = _conditions(session.bank, members, people, generator)
     stack = _Stack(session.pipe, members, generator)
     stacks = stacks_of(len(members))
     table = stack.changes(stack.direct or stack.behind, embeddings, stacks)
@@ -153,18 +155,45 @@ def check_stack(
     if stack.behind and stack.direct and activations:
         deep = stack.changes(stack.behind, embeddings[:activations], stacks)
     ids = tuple(member.adapter.id for member in members)
-    return StackCheck(ids, Interference(stacks, table, deep), tuple(owners), others, limit, own_limit)
+    interference = Interference(stacks, table, deep)
+    return StackCheck(ids, interference, tuple(owners), others, limit, own_limit, standing_by)
+
+
+def bank_changes(
+    members: Sequence[StackMember],
+    base: Base,
+    bank: IdentityBank | str | Path | None = None,
+    *,
+    device: str = "auto",
+) -> npt.NDArray[np.float64]:
+    """How much a whole stack changes each person of a bank, without generating anything.
+
+    Returns:
+        (people,) ``|dW x| / |W x|`` for their centroids, root mean square over the layers that see the
+        condition.
+
+    Raises:
+        BadInput, Incompatible: as for ``check_stack``.
+    """
+    require_distinct(members)
+    session = Session(base, bank_for(base, bank), device=device)
+    for member in members:
+        require_base(session.pipe, member.adapter)
+    stack = _Stack(session.pipe, members, torch.Generator().manual_seed(0))
+    together = [tuple(range(len(members)))]
+    return stack.changes(stack.direct or stack.behind, session.bank.centroids, together)[0]
 
 
 def _conditions(
     bank: IdentityBank, members: Sequence[StackMember], people: int, generator: torch.Generator
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, tuple[int, ...]]:
     """(n, d): an embedding of each person whom a member forgets, as far as they are known, then one of each
-    bystander.
+    bystander; and the bystanders' rows.
     """
     forgotten = [member.embeddings for member in members if member.embeddings is not None]
     rows = bystanders(bank, forgotten, people, generator)
-    return torch.stack([*(person[0] for person in forgotten), *(bank.of(bank.ids[row])[0] for row in rows)])
+    everybody = [*(person[0] for person in forgotten), *(bank.of(bank.ids[row])[0] for row in rows)]
+    return torch.stack(everybody), tuple(rows)
 
 
 class _Stack:

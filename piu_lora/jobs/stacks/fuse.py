@@ -1,9 +1,10 @@
 """A base with adapters baked into its weights: for those who hand weights to others."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -16,14 +17,18 @@ from piu_lora.model import (
     attention_digest,
     describe,
     encoder_digest,
+    find_family,
     layer_weight,
     load_base,
     without_bars,
 )
+from piu_lora.model.layout import PARTS
+from piu_lora.model.older_versions import nest_encoder, write_vocabulary
 
-__all__ = ["FUSED_FILE", "fuse_adapters"]
+__all__ = ["FUSED_FILE", "FusedLayout", "fuse_adapters"]
 
 FUSED_FILE = "fused.json"
+FusedLayout = Literal["diffusers", "arc2face"]
 
 
 @torch.no_grad()
@@ -34,10 +39,11 @@ def fuse_adapters(
     *,
     dtype: Precision = "fp32",
     shard: str = "2GB",
+    layout: FusedLayout = "diffusers",
+    pickled_encoder: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write a complete diffusers pipeline with the change in its weights; ``load_base(out)`` and stock
-    diffusers load it.
+    """Write a base with the change in its weights, as releases of diffusers since 2023 read it.
 
     The sum is made in float64 and cast once: loaded again, it predicts the same noise as the stacked adapters
     within 1e-6 in fp32, 5e-3 in fp16 and 5e-2 in bf16 (noise of order 1; tests/jobs/test_fuse.py). It cannot
@@ -49,6 +55,11 @@ def fuse_adapters(
         out: the folder to create.
         dtype: of all stored weights.
         shard: largest weights file.
+        layout: ``diffusers`` for a complete pipeline, which ``load_base(out)`` and stock diffusers load;
+            ``arc2face`` for the two folders ``arc2face`` and ``encoder`` that the demos of Arc2Face,
+            ComfyUI's nodes and other hosts keep under ``models``.
+        pickled_encoder: write the text encoder as pytorch_model.bin instead of model.safetensors, for hosts
+            that look for that name.
 
     Returns:
         The receipt, as written to ``fused.json``.
@@ -75,8 +86,24 @@ def fuse_adapters(
         pipe.to(dtype=DTYPES[dtype])
         with output.staged() as folder, without_bars():
             pipe.save_pretrained(folder, safe_serialization=True, max_shard_size=shard)
+            nest_encoder(folder / "text_encoder", pickled=pickled_encoder)
+            if (folder / "tokenizer" / "tokenizer.json").is_file():
+                write_vocabulary(folder / "tokenizer")
+            if layout == "arc2face":
+                _as_published(folder)
             (folder / FUSED_FILE).write_text(json.dumps(receipt, indent=2, sort_keys=True) + "\n")
     return receipt
+
+
+def _as_published(folder: Path) -> None:
+    """Turn a pipeline in the layout of diffusers into the two folders that Arc2Face publishes."""
+    source = find_family("arc2face").source
+    for part in PARTS:
+        if source is not None and part in source.folders:
+            (folder / part).rename(folder / source.folders[part])
+        else:
+            shutil.rmtree(folder / part)
+    (folder / "model_index.json").unlink()
 
 
 def _add(pipe: StableDiffusionPipeline, members: Sequence[StackMember]) -> None:

@@ -73,13 +73,13 @@ def measure_second_moments(
         yield from empty_inputs(pipe, modules, generator)
         yield from layer_inputs(pipe, modules, torch.cat([others, *near]), generator)
 
-    own = [
+    members_moments = [
         _own_second_moments(
             pipe, member, modules, dirichlet_mixtures(person, config.own, generator), generator
         )
         for member, person in zip(members, people, strict=True)
     ]
-    return SecondMoments(own, second_moments(retained()), config.retain_weight, config.ridge)
+    return SecondMoments(members_moments, second_moments(retained()), config.retain_weight, config.ridge)
 
 
 def _neighbours(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from pydantic import Field, field_validator
 
@@ -75,7 +75,11 @@ class MergeSettings(Settings):
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged adapter, and by layer what compression and storage lost."""
+    """A merged adapter.
+
+    Attributes:
+        errors: by layer, what compression and storage lost.
+    """
 
     path: Path
     receipt: Receipt
@@ -146,7 +150,8 @@ def merge_adapters(
         with registered(ledger, receipt, output.path, confirm=enter) as confirm, output.staged() as folder:
             if session is not None:
                 receipt = replace(receipt, probe=_probe(session, Adapter(folder, receipt, stored)))
-            receipt = write_adapter(folder, stored, receipt, dtype)
+            zeros = {name: zero for member in members for name, zero in member.adapter.zeros.items()}
+            receipt = write_adapter(folder, {**zeros, **stored}, receipt, dtype)
             confirm(receipt)
     return Merged(output.path, receipt, errors)
 
@@ -255,19 +260,24 @@ def remaining_members(merged: Adapter, leaving: str, available: Sequence[Adapter
     return members
 
 
+class MergeKeywords(TypedDict, total=False):
+    """The keywords of ``merge_adapters`` that ``withdraw_member`` hands on."""
+
+    base: Base
+    bank: IdentityBank | str | Path | None
+    pack: str | Path | None
+    identities: Sequence[str]
+    device: str
+    force: bool
+    ledger: Ledger | None
+
+
 def withdraw_member(
     merged: str | Path | Adapter,
     leaving: str,
     out: str | Path,
     available: Sequence[str | Path] = (),
-    *,
-    base: Base | None = None,
-    bank: IdentityBank | str | Path | None = None,
-    pack: str | Path | None = None,
-    identities: Sequence[str] = (),
-    device: str = "auto",
-    force: bool = False,
-    ledger: Ledger | None = None,
+    **keywords: Unpack[MergeKeywords],
 ) -> Merged:
     """Merge the members of a merged adapter anew without one of them, as they were merged before.
 
@@ -276,25 +286,13 @@ def withdraw_member(
         leaving: id of the member that goes.
         out: the adapter folder to create.
         available: folders or Hub ids of the members that stay; from the ledger by default.
-        base, bank, pack, identities: as for ``merge_adapters``, of the members that stay.
+        keywords: as for ``merge_adapters``; of identities, those of the members that stay.
 
     Raises:
         BadInput: ``merged`` was not merged from others, ``leaving`` is none of them, or one is not at hand.
     """
     whole = open_adapter(merged)
     settings = settings_of(whole)
-    folders = available or folders_of(ledger, whole.receipt)
-    return merge_adapters(
-        remaining_members(whole, leaving, [open_adapter(folder) for folder in folders]),
-        out,
-        settings,
-        base=base,
-        bank=bank,
-        pack=pack,
-        identities=identities,
-        device=device,
-        force=force,
-        ledger=ledger,
-        instead_of=whole.id,
-        withdrawn=leaving,
-    )
+    folders = available or folders_of(keywords.get("ledger"), whole.receipt)
+    members = remaining_members(whole, leaving, [open_adapter(folder) for folder in folders])
+    return merge_adapters(members, out, settings, instead_of=whole.id, withdrawn=leaving, **keywords)

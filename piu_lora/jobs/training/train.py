@@ -38,16 +38,7 @@ from piu_lora.model import (
 )
 from piu_lora.model.factors import Factors, component
 from piu_lora.progress import silent
-from piu_lora.unlearn import (
-    DistilConfig,
-    Method,
-    SingleProcess,
-    TrainedModel,
-    TrainHooks,
-    TrainState,
-    Workers,
-    train,
-)
+from piu_lora.unlearn import Method, SingleProcess, TrainedModel, TrainHooks, TrainState, Workers, train
 
 __all__ = ["TrainingRun", "load_checkpoint", "train_change"]
 
@@ -90,7 +81,7 @@ def train_change(
     assert method.build is not None
     part, pipe = method.component, session.pipe
     model = getattr(pipe, part)
-    with _attached(pipe, part, request):
+    with _attached(pipe, method, request):
         start_from(model, _NAME, _within(start, part))
         objective = method.build(request.problem, _student(pipe, part), request.config)
         history = _train(objective, trainable(model), session, request, run)
@@ -98,15 +89,13 @@ def train_change(
 
 
 @contextlib.contextmanager
-def _attached(pipe: StableDiffusionPipeline, part: str, request: ErasureRequest) -> Iterator[None]:
+def _attached(pipe: StableDiffusionPipeline, method: Method, request: ErasureRequest) -> Iterator[None]:
     config = request.config
-    if part == "text_encoder":
-        with encoder_adapter(
-            pipe.text_encoder,
-            config.section_of(DistilConfig).rank_for(len(request.people)),
-            _NAME,
-            config.seed,
-        ):
+    if method.component == "text_encoder":
+        rank = config.lora.rank
+        if method.encoder_rank is not None:
+            rank = method.encoder_rank(config, len(request.people))
+        with encoder_adapter(pipe.text_encoder, rank, _NAME, config.seed):
             yield
         return
     attach(pipe.unet, config.lora, _NAME, config.seed)

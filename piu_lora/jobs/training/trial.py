@@ -21,7 +21,13 @@ __all__ = ["Trial", "tried"]
 
 @dataclass(frozen=True)
 class Trial:
-    """The change as it is stored, what making it took, and what is worth knowing of it."""
+    """A change tried out.
+
+    Attributes:
+        change: as it is stored.
+        cost: what making it took.
+        facts: what the method says of it.
+    """
 
     change: Change
     cost: Cost

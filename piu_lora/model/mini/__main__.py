@@ -45,7 +45,7 @@ def sheet(out: Path, people: int = 8, shots: int = 5, seed: int = 0) -> None:
     from piu_lora.model.mini.dataset import portraits
 
     columns = [
-        portraits(person, shots, seed * 1009 + place) for place, person in enumerate(sample(people, seed))
+        portraits(person, shots, seed * 1009 + index) for index, person in enumerate(sample(people, seed))
     ]
     faces = torch.stack(columns, dim=1)
     pixels = faces.permute(0, 3, 1, 4, 2).reshape(shots * faces.shape[-1], people * faces.shape[-1], 3)

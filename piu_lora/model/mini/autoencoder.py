@@ -9,6 +9,7 @@ from torch import nn
 from piu_lora.model.mini.dataset import open_training_set, to_unit
 from piu_lora.model.mini.recognizers import Recognizer, load_recognizer
 from piu_lora.model.mini.training import FitSettings, fit, rank_and_world
+from piu_lora.model.mini.untrained import autoencoder_of
 
 __all__ = [
     "build_autoencoder",
@@ -24,17 +25,8 @@ SEED = 41
 
 def build_autoencoder() -> AutoencoderKL:
     """An untrained AutoencoderKL with Stable Diffusion's topology (8x), one layer a block, 8 channels."""
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        latent_channels=8,
-        sample_size=96,
-        layers_per_block=1,
-        norm_num_groups=8,
-        block_out_channels=(16, 32, 64, 96),
-        scaling_factor=1.0,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+    return autoencoder_of(
+        (16, 32, 64, 96), latent_channels=8, sample_size=96, norm_num_groups=8, scaling_factor=1.0
     )
 
 

@@ -4,14 +4,15 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.identity import Recognizer as OnnxRecognizer
 from piu_lora.model.mini.autoencoder import load_autoencoder
 from piu_lora.model.mini.dataset import BANK_SEED, people, portraits
-from piu_lora.model.mini.generator import SCHEDULER, load_generator
+from piu_lora.model.mini.generator import load_generator
 from piu_lora.model.mini.recognizers import RECOGNIZERS, export_onnx, load_recognizer
+from piu_lora.model.mini.untrained import assembled
+from piu_lora.model.older_versions import nest_encoder, write_vocabulary
 
 __all__ = [
     "BANK_IDENTITIES",
@@ -49,19 +50,12 @@ def export_base(work: Path, weights: Path) -> None:
     vae.register_to_config(
         scaling_factor=torch.load(work / "latents.pt", weights_only=True, mmap=True)["scale"]
     )
-    pipe = StableDiffusionPipeline(
-        vae=vae.half(),
-        unet=unet.half(),
-        text_encoder=text_encoder.half(),
-        tokenizer=tokenizer,
-        scheduler=DPMSolverMultistepScheduler(**SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipe = assembled(vae.half(), unet.half(), text_encoder.half(), tokenizer)
     staging = weights / ".base.tmp"
     shutil.rmtree(staging, ignore_errors=True)
     pipe.save_pretrained(staging)
+    nest_encoder(staging / "text_encoder")
+    write_vocabulary(staging / "tokenizer")
     # Stored in fp16 to be small, loaded in fp32 to be exact: transformers takes the dtype from here,
     # diffusers its own default.
     config = staging / "text_encoder" / "config.json"

@@ -7,14 +7,16 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from piu_lora.model.condition import encode_embeddings, encode_empty
 from piu_lora.model.mini.dataset import open_training_set, to_unit
 from piu_lora.model.mini.recognizers import load_recognizer
 from piu_lora.model.mini.training import FitSettings, fit, rank_and_world
+from piu_lora.model.mini.untrained import LENGTH, SCHEDULER, text_encoder_of, unet_of
 
 __all__ = [
+    "SCHEDULER",
     "build_text_encoder",
     "build_tokenizer",
     "build_unet",
@@ -24,13 +26,6 @@ __all__ = [
 ]
 
 SEED = 53
-SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "steps_offset": 1,
-}
 _MERGES = (
     "p h",
     "ph o",
@@ -44,7 +39,6 @@ _MERGES = (
     "pers o",
     "perso n</w>",
 )
-_LENGTH = 8
 
 
 def build_tokenizer() -> CLIPTokenizer:
@@ -55,40 +49,25 @@ def build_tokenizer() -> CLIPTokenizer:
     merges: Any = [
         tuple(merge.split()) for merge in _MERGES
     ]  # annotated as list[str] upstream, taken as pairs
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=_LENGTH)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """An untrained CLIPTextModel, three layers of width 160."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=160,
-            intermediate_size=384,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=_LENGTH,
-            projection_dim=160,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return text_encoder_of(tokenizer, 160, 3, 4, intermediate_size=384, projection_dim=160)
 
 
 def build_unet() -> UNet2DConditionModel:
     """An untrained UNet with the block topology of Stable Diffusion 1.5, one layer a block."""
-    unet = UNet2DConditionModel(
+    unet = unet_of(
+        (64, 96, 128, 128),
+        160,
         sample_size=12,
         in_channels=8,
         out_channels=8,
         layers_per_block=1,
-        block_out_channels=(64, 96, 128, 128),
         norm_num_groups=16,
-        cross_attention_dim=160,
         attention_head_dim=4,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     )
     nn.init.zeros_(unet.conv_out.weight)
     return unet
@@ -114,8 +93,8 @@ class _Denoiser(nn.Module):
         empty = encode_empty(self.text_encoder, tokenizer).expand_as(condition)
         dropped = torch.rand(count, generator=generator) < 0.1
         condition = torch.where(dropped[:, None, None], empty, condition)
-        place = (torch.arange(count) + torch.rand(count, generator=generator)) / count  # stratified
-        timesteps = (place * 1000).long().clamp_max(999)
+        quantile = (torch.arange(count) + torch.rand(count, generator=generator)) / count  # stratified
+        timesteps = (quantile * 1000).long().clamp_max(999)
         noise = torch.randn(latents.shape, generator=generator)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         with torch.autocast("cpu", torch.bfloat16):

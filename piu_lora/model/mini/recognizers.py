@@ -111,10 +111,10 @@ class _ArcFace(nn.Module):
             raw = self.backbone.head(self.backbone.features(self.backbone.fit_size(faces)))
         embedding = nn.functional.normalize(raw.float(), dim=1)
         cosine = embedding @ nn.functional.normalize(self.prototypes, dim=1).T
-        own = cosine.gather(1, labels[:, None]).clamp(-0.9999, 0.9999)
-        moved = torch.cos(torch.acos(own) + self.margin)
+        true_cosine = cosine.gather(1, labels[:, None]).clamp(-0.9999, 0.9999)
+        moved = torch.cos(torch.acos(true_cosine) + self.margin)
         logits = self.scale * cosine.scatter(1, labels[:, None], moved)
-        return nn.functional.cross_entropy(logits, labels), own.mean()
+        return nn.functional.cross_entropy(logits, labels), true_cosine.mean()
 
 
 def train_recognizer(name: str, folder: Path, steps: int, batch: int = 128) -> Recognizer:
@@ -129,8 +129,8 @@ def train_recognizer(name: str, folder: Path, steps: int, batch: int = 128) -> R
         labels = torch.randint(len(faces), (share,), generator=generator)
         shots = torch.randint(faces.shape[1], (share,), generator=generator)
         pictures = to_unit(faces[labels.numpy(), shots.numpy()])
-        loss, own = model(pictures, labels)
-        return loss, {"loss": float(loss.detach()), "own": float(own.detach())}
+        loss, true_cosine = model(pictures, labels)
+        return loss, {"loss": float(loss.detach()), "own": float(true_cosine.detach())}
 
     settings = FitSettings(steps=steps, lr=2e-3, seed=seed, ema=0.995, weight_decay=5e-4)
     fit(name, model, step, folder, settings)
@@ -142,10 +142,12 @@ def load_recognizer(name: str, folder: Path) -> Recognizer:
     build, _ = RECOGNIZERS[name]
     backbone = build()
     state = torch.load(folder / f"{name}.pt", weights_only=True)["average"]
-    own = {
+    weights = {
         key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")
     }
-    backbone.load_state_dict({key: own[key].to(value.dtype) for key, value in backbone.state_dict().items()})
+    backbone.load_state_dict(
+        {key: weights[key].to(value.dtype) for key, value in backbone.state_dict().items()}
+    )
     return backbone.eval().requires_grad_(False)
 
 

@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.errors import BadInput
 from piu_lora.model import BaseFamily, training_attention
+from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
 
 __all__ = ["BASELINES", "Baseline", "BaselineProblem", "baseline", "find_baseline"]
@@ -96,11 +97,5 @@ def baseline(
 
 
 def find_baseline(name: str) -> Baseline:
-    """The baseline of that name.
-
-    Raises:
-        BadInput: unknown; the message lists the known ones.
-    """
-    if name not in BASELINES:
-        raise BadInput(f"unknown baseline {name!r}; known: {', '.join(sorted(BASELINES))}")
-    return BASELINES[name]
+    """The baseline of that name, or ``BadInput`` with the known ones."""
+    return registered_as(name, BASELINES, "baseline")

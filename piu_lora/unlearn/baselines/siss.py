@@ -36,8 +36,10 @@ def subtracted(retain: list[torch.Tensor], forget: list[torch.Tensor], beta: flo
         retain, forget: gradients of the denoising loss on retain and on forget images, one tensor a
             parameter.
     """
-    own, other = (torch.stack([part.norm() for part in parts]).norm() for parts in (retain, forget))
-    scale = beta * own / other.clamp_min(1e-12)
+    retain_norm, forget_norm = (
+        torch.stack([part.norm() for part in parts]).norm() for parts in (retain, forget)
+    )
+    scale = beta * retain_norm / forget_norm.clamp_min(1e-12)
     return [r - scale * f for r, f in zip(retain, forget, strict=True)]
 
 

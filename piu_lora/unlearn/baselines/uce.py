@@ -50,9 +50,9 @@ def edited_weight(
         (out, hidden) W', float64.
     """
     w, f, g, r = (value.double() for value in (weight, forget, anchor, retain))
-    kept = ridge * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + preserve * r.T @ r
-    wanted = w @ (kept + erase * torch.outer(g, f.sum(dim=0)))
-    edited: torch.Tensor = torch.linalg.solve(kept + erase * f.T @ f, wanted, left=False)
+    preserved = ridge * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + preserve * r.T @ r
+    wanted = w @ (preserved + erase * torch.outer(g, f.sum(dim=0)))
+    edited: torch.Tensor = torch.linalg.solve(preserved + erase * f.T @ f, wanted, left=False)
     return edited
 
 

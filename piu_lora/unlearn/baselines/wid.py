@@ -41,8 +41,8 @@ def one_step(
     """``x_0 = (z_t - sqrt(1 - a_t) eps) / sqrt(a_t)``: what the noise prediction says about the clean
     latents, (n, c, h, w).
     """
-    kept = schedule.alphas_cumprod.to(latents.device)[times].view(-1, 1, 1, 1)
-    clean: torch.Tensor = (latents - (1 - kept).sqrt() * noise) / kept.sqrt()
+    signal = schedule.alphas_cumprod.to(latents.device)[times].view(-1, 1, 1, 1)
+    clean: torch.Tensor = (latents - (1 - signal).sqrt() * noise) / signal.sqrt()
     return clean
 
 

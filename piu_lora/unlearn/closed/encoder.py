@@ -23,8 +23,8 @@ Encode = Callable[[torch.Tensor], torch.Tensor]
 
 def encoder_modules(text_encoder: CLIPTextModel, layers: int) -> list[str]:
     """``text_encoder....mlp.fc2`` of the last ``layers`` layers, or of all for 0."""
-    found = [f"{_PREFIX}{name}" for name, _ in text_encoder.named_modules() if name.endswith("mlp.fc2")]
-    return found[-layers:] if layers else found
+    modules = [f"{_PREFIX}{name}" for name, _ in text_encoder.named_modules() if name.endswith("mlp.fc2")]
+    return modules[-layers:] if layers else modules
 
 
 def solve_encoder(
@@ -48,14 +48,14 @@ def solve_encoder(
     """
     wanted = [_wanted(text_encoder, encode, mixtures, anchor, eta, first) for mixtures, anchor in people]
     edits: dict[str, Edit] = {}
-    for place, module in enumerate(modules):
+    for index, module in enumerate(modules):
         moments = SecondMoments.empty(
             *text_encoder.get_parameter(f"{module.removeprefix(_PREFIX)}.weight").shape
         )
         with edited(text_encoder, {name: edit.factors for name, edit in edits.items()}):
             for (mixtures, _), target in zip(people, wanted, strict=True):
                 keys, stream = _recorded(text_encoder, encode, mixtures, module)
-                error = (target - stream[:, first:]) / (len(modules) - place)
+                error = (target - stream[:, first:]) / (len(modules) - index)
                 moments.add(keys[:, first:].flatten(0, 1), error.flatten(0, 1))
         edits[module] = solve(module, moments)
     return edits
@@ -71,7 +71,7 @@ def _wanted(
 ) -> torch.Tensor:
     last = _PREFIX + "final_layer_norm"
     at_forgotten, at_anchor = (
-        _recorded(text_encoder, encode, each, last)[1] for each in (mixtures, anchor[None])
+        _recorded(text_encoder, encode, embeddings, last)[1] for embeddings in (mixtures, anchor[None])
     )
     return (at_anchor - eta * (at_forgotten - at_anchor))[:, first:]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -138,7 +139,7 @@ class _Setting:
             lambda module, moments: self.solve(moments, self.retained[module]),
         )
 
-    def keys_and_values(self, kept: torch.Tensor | None = None) -> tuple[dict[str, Factors], Edit]:
+    def keys_and_values(self, preserved: torch.Tensor | None = None) -> tuple[dict[str, Factors], Edit]:
         """closed-kv's layers.
 
         Args:
@@ -146,8 +147,8 @@ class _Setting:
         """
         pairs = ((self.carried(mixtures), self.carried(anchor[None])) for mixtures, anchor in self.people)
         retained = self.retained[condition_module(self.pipe)]
-        if kept is not None:
-            rows = kept.flatten(0, -2).cpu().double()
+        if preserved is not None:
+            rows = preserved.flatten(0, -2).cpu().double()
             retained = retained + rows.T @ rows / len(rows)
         edit = self.solve(condition_second_moments(pairs, self.closed.eta), retained)
         modules = kv_modules((name for name, _ in self.pipe.unet.named_modules()), self.config.lora.blocks)
@@ -164,13 +165,10 @@ def _facts(edits: Sequence[Edit]) -> dict[str, object]:
     }
 
 
-@closed_form(
-    "closed-kv",
-    "closed form on keys and values",
-    "after UCE, arXiv 2308.14761, token-wise",
-    settings=ClosedConfig,
-    defaults=_DEFAULTS,
-)
+_closed = partial(closed_form, settings=ClosedConfig, defaults=_DEFAULTS)
+
+
+@_closed("closed-kv", "closed form on keys and values", "after UCE, arXiv 2308.14761, token-wise")
 def closed_kv(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """``to_k`` and ``to_v`` read the forgotten person's condition as the anchor's: one edit of the condition,
     shared by all layers.
@@ -179,13 +177,7 @@ def closed_kv(problem: Problem, context: SolveContext, config: ForgetConfig) -> 
     return Solution(change, _facts([edit]))
 
 
-@closed_form(
-    "closed-encoder",
-    "closed form on the text encoder",
-    "after MEMIT, arXiv 2210.07229",
-    settings=ClosedConfig,
-    defaults=_DEFAULTS,
-)
+@_closed("closed-encoder", "closed form on the text encoder", "after MEMIT, arXiv 2210.07229")
 def closed_encoder(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """The encoder writes the anchor's condition where it reads the forgotten person's embedding."""
     modules = encoder_modules(context.pipe.text_encoder, config.section_of(ClosedConfig).layers)
@@ -193,13 +185,7 @@ def closed_encoder(problem: Problem, context: SolveContext, config: ForgetConfig
     return Solution({module: edit.factors for module, edit in edits.items()}, _facts(list(edits.values())))
 
 
-@closed_form(
-    "closed-both",
-    "closed form on text encoder, keys and values",
-    "MEMIT and UCE",
-    settings=ClosedConfig,
-    defaults=_DEFAULTS,
-)
+@_closed("closed-both", "closed form on text encoder, keys and values", "MEMIT and UCE")
 def closed_both(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """Both, so that neither the edited encoder nor the edited UNet alone still generates the person.
 

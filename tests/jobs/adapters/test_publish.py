@@ -1,7 +1,6 @@
 """Push and pull with the real client against the loopback Hub."""
 
 import copy
-import json
 import traceback
 from pathlib import Path
 
@@ -15,26 +14,10 @@ from piu_lora.adapter import Entry, Ledger, adapter_folder, read_adapter, unload
 from piu_lora.errors import BadInput, EnvironmentProblem, PiuLoraError
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.adapters.publish import pull, push
-from tests.adapter.stacks import changed, forward, write_random
-from tests.hub import LoopbackHub
+from tests.adapter.stacks import changed, forward, sign, write_random
+from tests.hub import REPO, TOKEN, LoopbackHub
 
-TOKEN = "hf_averysecrettokenthatnobodymaysee"
-REPO = "tester/forgotten"
-
-
-@pytest.fixture
-def writer(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
-    """A hub and a token that may write to it."""
-    hub.add_token(TOKEN, "tester", write=True)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return hub
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    pauses: list[float] = []
-    monkeypatch.setattr("piu_lora.hub.upload._pause", pauses.append)
-    return pauses
+pytestmark = pytest.mark.usefixtures("pauses")
 
 
 @pytest.fixture
@@ -125,7 +108,7 @@ def test_a_folder_that_names_the_person_is_refused(
         .replace("another identity" if place == "README.md" else '"piu"', '"person-007"')
     )
     (folder / place).write_text(content)
-    _sign(folder)
+    sign(folder)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.add(Entry(read_adapter(folder).id, identity="person-007", bank=str(tmp_path / "people.bank")))
         given = (
@@ -145,30 +128,16 @@ def test_a_planted_embedding_is_refused(
     bank.save(tmp_path / "people.bank")
     (folder / "report").mkdir()
     (folder / "report" / "loss.png").write_bytes(b"\x89PNG....." + bank.of("person-007")[1].numpy().tobytes())
-    _sign(folder)
+    sign(folder)
     with pytest.raises(BadInput, match=r"report/loss\.png at byte 9: values of the person's embedding"):
         push(folder, REPO, identity="person-007", bank=tmp_path / "people.bank")
-
-
-def _sign(folder: Path) -> None:
-    """A receipt that fits what lies in the folder now."""
-    from piu_lora.adapter.folder import file_digest
-
-    receipt = json.loads((folder / "forget.json").read_text())
-    names = [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "forget.json"
-    ]
-    receipt["files"] = {name: file_digest(folder / name) for name in names}
-    (folder / "forget.json").write_text(json.dumps(receipt))
 
 
 def test_pictures_of_people_and_foreign_files_stay(writer: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     (folder / "report").mkdir()
     (folder / "report" / "before_after.png").write_bytes(b"a face")
     (folder / "report" / "loss.png").write_bytes(b"a curve")
-    _sign(folder)
+    sign(folder)
     (folder / ".DS_Store").write_text("x")
     push(folder, REPO)
     adapter = pull(REPO, tmp_path / "back")

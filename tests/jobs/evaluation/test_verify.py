@@ -11,38 +11,20 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from piu_lora import forget
+from piu_lora import ForgetResult
 from piu_lora.adapter import Factors, read_adapter, write_adapter
 from piu_lora.adapter.folder import file_digest
-from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.evidence import compare_probe, measure_probe, probe_facts
-from piu_lora.identity import IdentityBank
 from piu_lora.jobs.evaluation.verify import verify_adapter
 from piu_lora.model import adapters_disabled
-from tests.tiny import FAST, tiny_pipeline
-
-
-@pytest.fixture(scope="module")
-def template(
-    pipe: StableDiffusionPipeline, bank: IdentityBank, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """An adapter as the job makes it, without figures: the tiny base draws no faces."""
-    config = ForgetConfig().updated_from_pairs(FAST)
-    return forget(
-        "person-003",
-        pipe,
-        tmp_path_factory.mktemp("verify") / "made",
-        bank=bank,
-        config=config,
-        evaluate=False,
-    ).path
+from tests.tiny import tiny_pipeline
 
 
 @pytest.fixture
-def made(template: Path, tmp_path: Path) -> Path:
-    """A copy to tamper with."""
-    return Path(shutil.copytree(template, tmp_path / "made"))
+def made(trained: ForgetResult, tmp_path: Path) -> Path:
+    """An adapter as the job makes it, without figures, as the tiny base draws no faces; to tamper with."""
+    return Path(shutil.copytree(trained.path, tmp_path / "made"))
 
 
 def edit(folder: Path, **changes: object) -> None:
@@ -83,8 +65,11 @@ def test_changed_settings(made: Path, pipe: StableDiffusionPipeline) -> None:
 
 
 def test_other_weights_for_peft(made: Path, pipe: StableDiffusionPipeline) -> None:
-    state = load_file(made / "adapter_model.safetensors")
-    save_file({key: value * 2 for key, value in state.items()}, made / "adapter_model.safetensors")
+    state = load_file(made / "peft-checkpoint" / "adapter_model.safetensors")
+    save_file(
+        {key: value * 2 for key, value in state.items()},
+        made / "peft-checkpoint" / "adapter_model.safetensors",
+    )
     sign(made)
     name, differs = failure(made, pipe)
     assert (name, "for PEFT" in differs) == ("weights", True)

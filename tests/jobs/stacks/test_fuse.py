@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
 from piu_lora.adapter import Adapter, load_adapter, load_adapters
 from piu_lora.errors import BadInput, Incompatible
@@ -105,3 +106,25 @@ def test_what_cannot_be_fused(base: Path, pair: list[Adapter], tmp_path: Path) -
     with pytest.raises(BadInput, match=r"holds no fused\.json"):
         fuse_adapters(members(pair), base, tmp_path / "taken", force=True)
     assert not (tmp_path / "fused").exists()
+
+
+def test_files_have_the_names_and_keys_that_older_releases_read(
+    base: Path, pair: list[Adapter], tmp_path: Path
+) -> None:
+    fuse_adapters(members(pair), base, tmp_path / "fused")
+    fuse_adapters(members(pair), base, tmp_path / "models", layout="arc2face")
+    fuse_adapters(members(pair), base, tmp_path / "bin", layout="arc2face", pickled_encoder=True)
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {"arc2face", "encoder", "fused.json"}
+    pickled = torch.load(tmp_path / "bin" / "encoder" / "pytorch_model.bin", weights_only=True)
+    states = [
+        load_file(tmp_path / "fused" / "text_encoder" / "model.safetensors"),
+        load_file(tmp_path / "models" / "encoder" / "model.safetensors"),
+        pickled,
+    ]
+    assert not list((tmp_path / "bin" / "encoder").glob("*.safetensors*"))
+    for state in states:
+        assert all(key.startswith("text_model.") for key in state)
+        assert all(torch.equal(value, pickled[key]) for key, value in state.items())
+    tokenizer = tmp_path / "fused" / "tokenizer"
+    assert json.loads((tokenizer / "vocab.json").read_text())["<|endoftext|>"] == 64
+    assert (tokenizer / "merges.txt").read_text().splitlines()[1] == "p h"

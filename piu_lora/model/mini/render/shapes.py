@@ -30,9 +30,9 @@ def paint(canvas: torch.Tensor, colour: torch.Tensor, alpha: torch.Tensor) -> No
 def ramp(stops: tuple[tuple[float, float, float], ...], position: torch.Tensor) -> torch.Tensor:
     """Colour at ``position`` (n, 1, 1) in [0, 1] along evenly spaced RGB ``stops``: (n, 3, 1, 1)."""
     table = torch.tensor(stops)
-    place = position.reshape(-1).clamp(0, 1) * (len(stops) - 1)
-    low = place.floor().long().clamp_max(len(stops) - 2)
-    return torch.lerp(table[low], table[low + 1], (place - low)[:, None])[:, :, None, None]
+    level = position.reshape(-1).clamp(0, 1) * (len(stops) - 1)
+    low = level.floor().long().clamp_max(len(stops) - 2)
+    return torch.lerp(table[low], table[low + 1], (level - low)[:, None])[:, :, None, None]
 
 
 def hsv_to_rgb(hue: torch.Tensor, saturation: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

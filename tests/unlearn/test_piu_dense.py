@@ -8,9 +8,14 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from benchmarks.official_recipe import (
+from piu_lora.config import ForgetConfig
+from piu_lora.identity import normalize
+from piu_lora.model import adapters_disabled, attach, encode_embeddings, read_weights, write_weights
+from piu_lora.unlearn import Problem, TrainedModel
+from piu_lora.unlearn.baselines.piu_dense import (
     BLOCKS,
     Batch,
+    PiuDenseSettings,
     dense_loss,
     dense_step,
     frozen_copy,
@@ -18,11 +23,6 @@ from benchmarks.official_recipe import (
     teacher_targets,
     train_dense,
 )
-from piu_lora.config import ForgetConfig
-from piu_lora.identity import normalize
-from piu_lora.model import adapters_disabled, attach, encode_embeddings, read_weights, write_weights
-from piu_lora.unlearn import Problem, TrainedModel
-from piu_lora.unlearn.baselines.piu_dense import PiuDenseSettings
 from piu_lora.unlearn.piu import PiuInputs, PiuObjective, replacement_target
 from tests.tiny import WIDTH, tiny_pipeline
 

@@ -1,0 +1,133 @@
+"""Explore: adapters under other settings, where the forgetting ends, and who changed how much."""
+
+from dataclasses import replace
+from typing import Any
+
+import gradio
+
+from piu_lora.errors import BadInput
+from piu_lora.studio.elements import render
+from piu_lora.studio.pages.adapters import AdapterChoice, chosen
+from piu_lora.studio.pages.base import Area, Studio, Work, quiet_event
+from piu_lora.studio.queue import Job
+from piu_lora.studio.visitors import Visitor
+from piu_lora.studio.work.explore import BankMap, Drawn, Look, Walk, draw_work, map_work, walk_work
+
+__all__ = ["ExplorePage"]
+
+
+class ExplorePage:
+    """The second tab."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        with gradio.Row():
+            with gradio.Column(scale=5, min_width=300):
+                self.adapters = AdapterChoice(studio, "explore")
+                self.person = gradio.Textbox(
+                    label="Person", info="Empty: whom the first adapter forgets.",
+                    placeholder="an id of the bank", max_lines=1, elem_id="explore-person",
+                )  # fmt: skip
+                self.strength = gradio.Slider(0, 1.5, value=1, step=0.05, label="Strength")
+                self.negative = gradio.Checkbox(
+                    label="Allow a negative strength", info="It brings the forgotten person out."
+                )
+                with gradio.Accordion("How faces are drawn", open=False):
+                    self.steps = gradio.Slider(0, 50, value=0, step=1, label="Steps (0: the base's own)")
+                    self.guidance = gradio.Slider(
+                        0, 8, value=0, step=0.1, label="Guidance (0: the base's own)"
+                    )
+                    self.prompt = gradio.Textbox(
+                        label="Prompt",
+                        placeholder="the base's own",
+                        max_lines=1,
+                        info="Holds the word id once.",
+                    )
+                    self.seed = gradio.Number(value=0, precision=0, minimum=0, label="Seed")
+                self.neighbour = gradio.Textbox(
+                    label="Walk to", info="Empty: the nearest neighbour.", placeholder="an id of the bank",
+                    max_lines=1,
+                )  # fmt: skip
+                with gradio.Row():
+                    draw = gradio.Button("Draw", variant="primary", elem_id="explore-draw", min_width=90)
+                    walk = gradio.Button("Walk", elem_id="explore-walk", min_width=90)
+                    over = gradio.Button("Map", elem_id="explore-map", min_width=90)
+            with gradio.Column(scale=6, min_width=300, elem_classes="area"):
+                self.area = Area(studio, "explore", self._shown)
+        self.negative.change(
+            lambda yes: gradio.update(minimum=-1 if yes else 0), self.negative, self.strength, **quiet_event()
+        )
+        inputs = [
+            self.adapters.component, self.person, self.strength, self.negative, self.steps, self.guidance,
+            self.prompt, self.seed,
+        ]  # fmt: skip
+        draw.click(self.area.started(self._draw), inputs, self.area.outputs, **quiet_event())
+        walk.click(
+            self.area.started(self._walk), [self.neighbour, *inputs], self.area.outputs, **quiet_event()
+        )
+        over.click(self.area.started(self._map), inputs, self.area.outputs, **quiet_event())
+        self.area.result.click(self._point, inputs, self.area.outputs, **quiet_event())
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What ``update`` brings up to date."""
+        return [self.adapters.component, *self.area.outputs]
+
+    def update(self, visitor: Visitor, seen: dict[str, Any]) -> list[Any]:
+        """What has changed since it was last seen."""
+        return [self.adapters.update(visitor, seen), *self.area.update(visitor, seen)]
+
+    def _draw(self, visitor: Visitor, *values: Any) -> tuple[str, Work]:
+        look = self._look(visitor, *values)
+        return f"draw {look.person}", draw_work(self._studio.bench, visitor, look)
+
+    def _walk(self, visitor: Visitor, neighbour: str, *values: Any) -> tuple[str, Work]:
+        look, other = self._look(visitor, *values), (neighbour or "").strip()
+        if other:
+            self._studio.bench.bank.index(other)
+        work = walk_work(self._studio.bench, visitor, look, other)
+        return f"walk from {look.person} to {other or 'the nearest neighbour'}", work
+
+    def _map(self, visitor: Visitor, *values: Any) -> tuple[str, Work]:
+        look = self._look(visitor, *values, anybody=True)
+        return "map of the bank", map_work(self._studio.bench, visitor, look)
+
+    def _point(self, request: gradio.Request, event: gradio.EventData, *values: Any) -> list[Any]:
+        """A click on somebody of the map draws them."""
+
+        def begin(visitor: Visitor, *inputs: Any) -> tuple[str, Work]:
+            look = replace(self._look(visitor, *inputs, anybody=True), person=str(event._data["person"]))
+            return f"draw {look.person}", draw_work(self._studio.bench, visitor, look)
+
+        return self.area.started(begin)(request, *values)
+
+    def _look(
+        self,
+        visitor: Visitor,
+        keys: list[str],
+        person: str,
+        strength: float,
+        negative: bool,
+        steps: float,
+        guidance: float,
+        prompt: str,
+        seed: float | None,
+        *,
+        anybody: bool = False,
+    ) -> Look:
+        adapters = chosen(keys)
+        who = (person or "").strip() or visitor.adapter(adapters[0]).person
+        bank = self._studio.bench.bank
+        if who not in bank and not anybody:
+            raise BadInput("whom the adapter forgets is not in the bank; write the id of somebody who is")
+        if strength < 0 and not negative:
+            raise BadInput(f"strength = {strength:g} is below 0; allow it first")
+        return Look(
+            adapters, who, float(strength), bool(negative), int(steps), float(guidance),
+            (prompt or "").strip(), int(seed or 0),
+        )  # fmt: skip
+
+    def _shown(self, visitor: Visitor, job: Job | None) -> str:
+        one = job.result if job else None
+        kinds = {Drawn: "drawn", Walk: "walk", BankMap: "map"}
+        return render("explore", kind=kinds.get(type(one), ""), one=one)
