@@ -20,7 +20,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from benchmarks.output import parser as new_parser
-from benchmarks.step_cost import build_sd15
+from benchmarks.sd15 import build_sd15
 from piu_lora import ForgetConfig, load_base
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.jobs.request.request import ErasureRequest, open_request

@@ -22,8 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,8 +31,9 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
+from benchmarks.kept_tensors import fused, kept_tensors
 from benchmarks.output import publish
-from benchmarks.step_cost import build_sd15
+from benchmarks.sd15 import build_sd15
 from piu_lora.config import ForgetConfig
 from piu_lora.model import adapters_disabled, attach, checkpointed, trainable
 from piu_lora.model.split_unet import SplitUNet
@@ -60,42 +60,6 @@ TEXT_ENCODER = (
 _SCHEDULE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-class _Fused(torch.autograd.Function):
-    """Attention as a fused kernel keeps it: query, key, value, result and one number a row; the meta device
-    would keep the products.
-    """
-
-    @staticmethod
-    def forward(context: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        result = torch.empty_like(query)
-        context.save_for_backward(
-            query, key, value, result, query.new_empty(query.shape[:-1], dtype=torch.float32)
-        )
-        return result
-
-
-def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_options: Any) -> torch.Tensor:
-    kept: torch.Tensor = _Fused.apply(query, key, value)
-    return kept
-
-
-@contextmanager
-def _kept(unet: UNet2DConditionModel, sizes: dict[Any, int]) -> Iterator[None]:
-    """While open, notes every storage that autograd keeps, the weights apart."""
-    weights = {parameter.untyped_storage()._cdata for parameter in unet.parameters()}
-    alive = []  # a storage that is freed could give its address to the next one
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            sizes[storage._cdata] = storage.nbytes()
-            alive.append(storage)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield
-
-
 def kept_bytes(recipe: str, precision: str, checkpointing: bool) -> int:
     """Bytes that autograd keeps for one sample of a step."""
     unet = build_sd15().to(HALF[precision])
@@ -112,9 +76,9 @@ def kept_bytes(recipe: str, precision: str, checkpointing: bool) -> int:
         attach(unet, PAPER.lora, "adapter", seed=0)
     split = SplitUNet.before(unet, PAPER.lora.blocks)
     with (
-        mock.patch("torch.nn.functional.scaled_dot_product_attention", _fused),
+        mock.patch("torch.nn.functional.scaled_dot_product_attention", fused),
         checkpointed(unet, checkpointing),
-        _kept(unet, sizes),
+        kept_tensors(unet, sizes),
     ):
         if recipe == "official":
             unet(latents, times, condition).sample.float().square().mean()

@@ -4,6 +4,8 @@ Reports are frozen models (``Document``, ``parsed``); receipts and headers of ba
 version adds, name their first problem by ``first_problem``.
 """
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -24,6 +26,7 @@ __all__ = [
     "Word",
     "as_written",
     "first_problem",
+    "from_json",
     "parsed",
     "refuse_constant",
 ]
@@ -44,6 +47,7 @@ Count = Annotated[int, Field(ge=0)]
 Word = Annotated[str, Field(min_length=1)]
 # Of files that may come from anywhere.
 Text = Annotated[str, Field(strict=True, max_length=4096)]
+_DIGITS = 20  # of the largest integer of 64 bits
 # An array of JSON is a tuple here; ``Annotated[tuple[X, ...], Many]`` takes both.
 Many = Strict(False)
 
@@ -92,9 +96,34 @@ def parsed(kind: type[M], values: object, name: str) -> M:
         raise BadInput(f"{name}: {_problem(error, values)}") from None
 
 
+def from_json(text: str | bytes) -> Any:
+    """The values of a JSON text that may come from anywhere; unlike ``json.loads``, only with numbers that
+    every program reads alike.
+
+    Raises:
+        ValueError: no JSON, nested too deeply, NaN or infinity, a number beyond the range of a double, or an
+            integer of more digits than 64 bits hold.
+    """
+    try:
+        return json.loads(text, parse_constant=refuse_constant, parse_float=_finite, parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def refuse_constant(name: str) -> NoReturn:
     """For ``json.loads(text, parse_constant=refuse_constant)``: NaN and infinity are no JSON."""
     raise ValueError(f"the value {name} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else refuse_constant(digits[:40])
+
+
+def _whole(digits: str) -> int:
+    if len(digits) <= _DIGITS and -(2**63) <= (value := int(digits)) < 2**64:
+        return value
+    raise ValueError(f"the integer {digits[:20]}{'...' if len(digits) > 20 else ''} has more than 64 bits")
 
 
 def first_problem(error: ValidationError, document: str) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from piu_lora.errors import BadInput
+from piu_lora.foreign import read_text
 from piu_lora.schema_words import bounds_in_words, type_in_words
 
 __all__ = [
@@ -100,7 +101,7 @@ class Settings(BaseModel):
     def updated_from_toml(self, path: Path) -> Self:
         """A copy with the settings of a TOML file laid over it."""
         try:
-            return self.updated(tomllib.loads(path.read_text()))
+            return self.updated(tomllib.loads(read_text(path)))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise BadInput(f"cannot read the settings file {str(path)!r}: {error}") from error
 

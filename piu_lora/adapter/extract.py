@@ -1,6 +1,5 @@
 """From a retrained UNet back to what was changed in it."""
 
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,9 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from piu_lora.adapter.folder import read_tensors
+from piu_lora.documents import from_json
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.foreign import is_plain, read_text, require_regular
 from piu_lora.model.factors import Factors
 
 __all__ = ["Extracted", "extract_change", "read_checkpoint"]
@@ -45,7 +46,9 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     for folder in (path, path / "unet") if path.is_dir() else ():
         index = folder / "diffusion_pytorch_model.safetensors.index.json"
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            names = sorted(set(from_json(read_text(index))["weight_map"].values()))
+            if foreign := [name for name in names if not is_plain(name)]:
+                raise BadInput(f"{str(index)!r} names {foreign[0]!r}, which is no file beside it")
             return {key: value for name in names for key, value in read_checkpoint(folder / name).items()}
         for name in ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"):
             if (folder / name).is_file():
@@ -60,7 +63,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 
 def _unpickled(path: Path) -> Mapping[str, object]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(require_regular(path), map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise BadInput(
             f"{str(path)!r} is a pickle that holds more than tensors, or is damaged; it was not run. "

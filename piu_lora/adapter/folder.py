@@ -8,16 +8,27 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
 
 from piu_lora.adapter.card import model_card
+from piu_lora.adapter.names import (
+    CARD_FILE,
+    DIFFUSERS_FILE,
+    PEFT_CONFIG,
+    PEFT_FILE,
+    PEFT_FOLDER,
+    RECEIPT_FILE,
+    is_adapter_file,
+)
 from piu_lora.adapter.older_loaders import evened, trimmed, without_zeros, zeros_of
 from piu_lora.adapter.receipt import FORMAT, Receipt, settings_digest
+from piu_lora.documents import from_json
 from piu_lora.errors import BadInput
+from piu_lora.foreign import opened, read_text, require_regular
 from piu_lora.model.factors import Change, Factors, change_of, component, state_of
 from piu_lora.tensors import save_tensors
 
@@ -43,14 +54,7 @@ __all__ = [
     "write_peft",
 ]
 
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
-PEFT_FILE = "adapter_model.safetensors"
-PEFT_CONFIG = "adapter_config.json"
-# Older releases of diffusers take a folder or repository with one weights file only, and pass over a path
-# that says "checkpoint".
-PEFT_FOLDER = "peft-checkpoint"
-RECEIPT_FILE = "forget.json"
-CARD_FILE = "README.md"
+_LARGEST = 16_000_000_000  # bytes of a file; all layers of Arc2Face at full rank have 7
 # Until transformers 5.6 the text encoder had one level more; stock loaders take the longer names everywhere.
 _FLAT, _NESTED = "text_encoder.encoder.", "text_encoder.text_model.encoder."
 # The endings of diffusers' own format. Without PEFT its older releases know no other; all later ones read it.
@@ -116,9 +120,10 @@ def write_adapter(
     receipt = replace(receipt, files={})
     (folder / CARD_FILE).write_text(model_card(receipt, stored))
     written = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECEIPT_FILE)
-    receipt = replace(
-        receipt, files={path.relative_to(folder).as_posix(): file_digest(path) for path in written}
-    )
+    files = {path.relative_to(folder).as_posix(): file_digest(path) for path in written}
+    if others := [name for name in files if not is_adapter_file(name)]:
+        raise BadInput(f"{others[0]!r} is no file of an adapter; write it elsewhere")
+    receipt = replace(receipt, files=files)
     (folder / RECEIPT_FILE).write_text(receipt.to_json())
     return receipt
 
@@ -215,7 +220,9 @@ def read_adapter(folder: Path | str) -> Adapter:
     """
     folder = Path(folder)
     try:
-        text = (folder / RECEIPT_FILE).read_text()
+        text = read_text(folder / RECEIPT_FILE)
+    except BadInput:
+        raise
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{str(folder)!r} is not an adapter folder: {RECEIPT_FILE} cannot be read; "
@@ -238,19 +245,18 @@ def read_adapter(folder: Path | str) -> Adapter:
 
 def _check_file(folder: Path, name: str, digest: str) -> None:
     path = folder / name
+    # The report may stay behind when an adapter is published; the rest may not.
+    if name.startswith("report/") and not path.exists():
+        return
     try:
-        # The report may stay behind when an adapter is published; the rest may not.
-        if name.startswith("report/") and not path.exists():
-            return
-        # By its name: the Hub's cache holds links to where the bytes are.
-        present = ".." not in PurePath(name).parts and not PurePath(name).is_absolute() and path.is_file()
-    except (OSError, ValueError):
-        present = False
-    if not present:
+        present = file_digest(path)
+    except BadInput:
+        raise
+    except OSError as error:
         raise BadInput(
-            f"{str(folder)!r} lacks {name[:200]!r}, which its receipt lists; download the adapter again"
-        )
-    if file_digest(path) != digest:
+            f"{str(folder)!r} lacks {name!r}, which its receipt lists; download the adapter again"
+        ) from error
+    if present != digest:
         raise BadInput(
             f"{str(path)!r} is not what the receipt says (SHA-256 differs): truncated or changed; "
             "download the adapter again"
@@ -276,8 +282,10 @@ def read_header(path: Path) -> dict[str, str]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
+        with safetensors.safe_open(str(require_regular(path, _LARGEST)), framework="pt") as file:
             yield file
+    except BadInput:
+        raise
     except (
         OSError,
         ValueError,
@@ -292,8 +300,8 @@ def _opened(path: Path) -> Iterator[Any]:
 def _check_header(header: Mapping[str, str], change: Change, path: Path) -> None:
     """Stock diffusers scales by what the header says, so it must say that nothing is scaled."""
     try:
-        settings = json.loads(header["lora_adapter_metadata"])
-    except (KeyError, ValueError, RecursionError) as error:
+        settings = from_json(header["lora_adapter_metadata"])
+    except (KeyError, ValueError) as error:
         raise BadInput(
             f"{str(path)!r} has no lora_adapter_metadata in its header; make or download the adapter again"
         ) from error
@@ -311,5 +319,5 @@ def weights_digest(adapter: Adapter) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, read piece by piece."""
-    with path.open("rb") as file:
+    with opened(path, _LARGEST) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """LoRA files of other programs, read as a change with the scale baked into ``up``."""
 
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,9 @@ from diffusers.utils.state_dict_utils import StateDictType
 
 from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, flat_names, read_tensors
 from piu_lora.adapter.older_loaders import trimmed
+from piu_lora.documents import from_json
 from piu_lora.errors import BadInput
+from piu_lora.foreign import read_text, require_regular
 from piu_lora.model.factors import COMPONENTS, Change, Factors, change_of, component
 
 __all__ = ["Lora", "read_lora"]
@@ -106,7 +107,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         return read_tensors(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(require_regular(path), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise BadInput(
             f"{str(path)!r} is neither safetensors nor a pickle of plain tensors, and was not run; "
@@ -165,7 +166,7 @@ def _from_peft(path: Path, state: dict[str, torch.Tensor], header: dict[str, str
 
 def _peft_config(path: Path) -> dict[str, Any]:
     try:
-        config = _json((path.parent / PEFT_CONFIG).read_text())
+        config = _json(read_text(path.parent / PEFT_CONFIG))
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{str(path)!r} is PEFT's, but {PEFT_CONFIG} beside it cannot be read; "
@@ -242,8 +243,8 @@ def _scaled(
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = from_json(text)
+    except ValueError as error:
         raise BadInput(
             f"settings of a LoRA file are no JSON: {str(error)[:100]}; make the file again"
         ) from error

@@ -18,7 +18,9 @@ from filelock import FileLock, Timeout
 from piu_lora.adapter.entry import Entry, State
 from piu_lora.adapter.folder import RECEIPT_FILE
 from piu_lora.adapter.ledger_file import LedgerFile, default_ledger
+from piu_lora.documents import from_json
 from piu_lora.errors import BadInput, PiuLoraError
+from piu_lora.foreign import read_text
 
 __all__ = ["Ledger", "default_ledger"]
 
@@ -247,8 +249,6 @@ def _retire(database: sqlite3.Connection, entry: Entry, note: str) -> None:
 def _in_place(entry: Entry) -> bool:
     """Whether the folder is there, and is this adapter's."""
     try:
-        return bool(
-            json.loads((Path(entry.path) / RECEIPT_FILE).read_text())["adapter_id"] == entry.adapter_id
-        )
+        return bool(from_json(read_text(Path(entry.path) / RECEIPT_FILE))["adapter_id"] == entry.adapter_id)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from piu_lora.errors import BadInput, Busy, EnvironmentProblem
+from piu_lora.writing import make_folder
 
 __all__ = ["LedgerFile", "default_ledger"]
 
@@ -68,7 +69,7 @@ class LedgerFile:
         # Before anything else: a device such as /dev/null must never meet chmod, nor a pipe SQLite.
         if self.path.exists() and not self.path.is_file():
             raise OSError("it is no regular file")
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.path.parent, 0o700)
         # SQLite gives -wal and -shm the mode of the file itself, so it must be right before the first
         # connection. A file that is there is not opened: closing it again would drop the locks of every
         # connection that this process has to it.

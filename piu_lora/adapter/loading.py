@@ -12,9 +12,10 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter.checks import check_weights, component_model, require_base
 from piu_lora.adapter.fetch import adapter_folder
 from piu_lora.adapter.folder import Adapter, diffusers_state, read_adapter
-from piu_lora.adapter.layers import activate, adapter_names, lora_layers, restore, states
+from piu_lora.adapter.layers import activate, adapter_names, restore, states
 from piu_lora.adapter.pinning import Pinning, pin, pinned, pinning_mode, unpin
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.model import adapters_disabled as part_disabled
 from piu_lora.model.factors import COMPONENTS, Change, component, padded
 
 __all__ = [
@@ -226,15 +227,8 @@ def adapters_disabled(pipe: StableDiffusionPipeline) -> Iterator[None]:
     """While open, the pipeline is its bare base, bit for bit, pinned adapters or not; afterwards the same
     adapters are active with the same weights.
     """
-    layers = [layer for part in COMPONENTS for layer in lora_layers(component_model(pipe, part))]
-    before = [layer.disable_adapters for layer in layers]
-    for layer in layers:
-        layer._disable_adapters = True
-    try:
+    with part_disabled(component_model(pipe, "unet")), part_disabled(component_model(pipe, "text_encoder")):
         yield
-    finally:
-        for layer, disabled in zip(layers, before, strict=True):
-            layer._disable_adapters = disabled
 
 
 def prepare_hotswap(pipe: StableDiffusionPipeline, rank: int) -> None:

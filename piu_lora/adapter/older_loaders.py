@@ -30,7 +30,7 @@ def zeros_for(change: Change, text_encoder: torch.nn.Module) -> dict[str, Factor
     return {
         f"text_encoder.{name}": Factors(torch.zeros(1, layer.in_features), torch.zeros(layer.out_features, 1))
         for name, layer in text_encoder.named_modules()
-        if changed and getattr(layer, "in_features", 0) and name.endswith(wanted)
+        if changed and isinstance(layer, torch.nn.Linear) and name.endswith(wanted)
         if f"text_encoder.{name}" not in change
     }
 

@@ -1,7 +1,6 @@
 """Writing a folder so that it is complete or absent, by one run at a time."""
 
-import errno
-import os
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,56 +8,23 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from piu_lora.errors import BadInput, Busy, EnvironmentProblem
+from piu_lora.adapter.names import shows_person
+from piu_lora.errors import BadInput, Busy
+from piu_lora.writing import ORDINARY, PRIVATE, check_target, disk_errors, make_folder, replacing, write_file
 
 __all__ = ["OutputFolder", "claimed", "disk_errors", "refuse_existing", "replacing", "write_file"]
 
 
-@contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Turn the system's errors of writing into one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, BadInput | EnvironmentProblem):
-            raise
-        # safetensors reports a full disk as text only.
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        reason = (
-            "the disk is full; free some room"
-            if full
-            else f"{error.strerror or error}; choose a folder you may write to"
-        )
-        raise EnvironmentProblem(f"cannot write {what}: {reason}") from error
+_log = logging.getLogger("piu_lora")
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise ``BadInput`` if ``path`` is there already, unless ``force``."""
+    """Raise ``BadInput`` if ``path`` is there already, unless ``force``, or could never be written."""
+    check_target(path)
     if path.exists() and not force:
         raise BadInput(
             f"{str(path)!r} exists already; choose another `out`, or pass force=True to replace it"
         )
-
-
-def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write one file whole, by way of a temporary name in the same folder."""
-    with replacing(path, mode=mode) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextmanager
-def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
-    """An empty file in the same folder, to be written; it takes the place of ``path`` when all went well, and
-    goes when it did not.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(repr(str(path))):
-        try:
-            temporary.touch(mode=mode)
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -100,7 +66,7 @@ class OutputFolder:
         self.path, self._mark = Path(path).absolute(), mark
         self.force = force
         self.checkpoint = self._sibling("checkpoint")
-        self._staging = self._sibling("partial")
+        self._staging, self._retired = self._sibling("partial"), self._sibling("replaced")
 
     def _sibling(self, suffix: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{suffix}")
@@ -116,15 +82,22 @@ class OutputFolder:
         """
         self._check_free()
         with disk_errors(f"to {str(self.path.parent)!r}"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
         with claimed(self.path):
             try:
+                self._restore()
                 # A run that ended between the check and the lock has left its folder there.
                 self._check_free()
                 shutil.rmtree(self._staging, ignore_errors=True)
                 yield self
             finally:
                 shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _restore(self) -> None:
+        """Bring the earlier folder back where a run was killed between its two renames."""
+        if self._retired.is_dir() and not self.path.exists():
+            _log.warning("%s was being replaced when its run was killed: the earlier one is back", self.path)
+            self._retired.rename(self.path)
 
     def _check_free(self) -> None:
         refuse_existing(self.path, force=self.force)
@@ -138,13 +111,20 @@ class OutputFolder:
     def staged(self) -> Iterator[Path]:
         """A folder to fill; it takes its place when the block ends without an error."""
         with disk_errors(f"the folder {str(self.path)!r}"):
-            self._staging.mkdir()
+            self._staging.mkdir(mode=0o700)
             yield self._staging
             self._check_free()
-            retired = self._sibling("replaced")
-            shutil.rmtree(retired, ignore_errors=True)
+            _set_modes(self._staging)
+            shutil.rmtree(self._retired, ignore_errors=True)
             if self.path.exists():
-                self.path.rename(retired)
+                self.path.rename(self._retired)
             self._staging.rename(self.path)
-            shutil.rmtree(retired, ignore_errors=True)
+            shutil.rmtree(self._retired, ignore_errors=True)
             self.checkpoint.unlink(missing_ok=True)
+
+
+def _set_modes(folder: Path) -> None:
+    """Whatever wrote the files: others may read all of them but the pictures that show the person."""
+    for path in (*folder.rglob("*"), folder):
+        private = shows_person(path.relative_to(folder).as_posix())
+        path.chmod(0o755 if path.is_dir() else PRIVATE if private else ORDINARY)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from piu_lora.adapter.names import is_adapter_file
 from piu_lora.adapter.records import (
     AdapterId,
     AnchorRecord,
@@ -21,7 +22,7 @@ from piu_lora.adapter.records import (
     Seconds,
     figures_of,
 )
-from piu_lora.documents import Text, first_problem, refuse_constant
+from piu_lora.documents import Text, first_problem, from_json, refuse_constant
 from piu_lora.errors import BadInput
 
 __all__ = [
@@ -127,14 +128,27 @@ class Receipt:
             if not isinstance(values, dict) or values.get("format") != FORMAT:
                 other = values.get("format") if isinstance(values, dict) else type(values).__name__
                 raise BadInput(f"{where} has format {str(other)[:60]!r}; this version reads {FORMAT!r}")
-            return TypeAdapter(cls).validate_python(values)
+            receipt = TypeAdapter(cls).validate_python(values)
+            from_json(text)  # the numbers in values of any type; of the others, the field was named
         except BadInput:
             raise
         except ValidationError as error:
             reason = first_problem(error, "a receipt")
         except (ValueError, RecursionError) as error:
             reason = str(error)[:200] or type(error).__name__
+        else:
+            receipt._check_names(where)
+            return receipt
         raise BadInput(f"{where} is damaged: {reason}; make or download the adapter again")
+
+    def _check_names(self, where: str) -> None:
+        """Nothing may be listed but what an adapter has: ``.git/config`` beside it would be obeyed by git."""
+        for name in self.files:
+            if not is_adapter_file(name):
+                raise BadInput(
+                    f"{where} lists {name[:80]!r}, which is no file of its folder: an adapter has none of "
+                    "that name; do not use this adapter"
+                )
 
 
 def receipt_schema() -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """``python -m piu_lora.cli``."""
 
-from piu_lora.cli.app import main
+from piu_lora.__main__ import main
 
 main()

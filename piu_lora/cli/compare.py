@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
+from piu_lora import interrupts
 from piu_lora.cli.groups import Opening, grouped
 from piu_lora.cli.options import Against, EngineName, Json, SecondBank, SecondPack, Settings, Variants, Vary
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import markdown_parts
-from piu_lora.cli.terminal import INTERRUPTED
 
 __all__ = ["command"]
 
@@ -76,8 +76,8 @@ def command(
             **opening.keywords,
         )
     except KeyboardInterrupt:
-        typer.echo("interrupted; repeat the command to go on", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        interrupts.advise("repeat the command to go on")
+        raise
     facts = {
         "rows": [asdict(row) for row in result.rows],
         "differences": [asdict(difference) for difference in result.differences],

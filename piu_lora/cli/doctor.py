@@ -26,6 +26,9 @@ def command(
     ] = None,
     pack: Pack = None,
     out: Annotated[Path, typer.Option(help="Folder where adapters and reports are to be written.")] = Path(),
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what killed runs left in the folder of --out.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check what this machine can do, and show the command that mends what it lacks.
@@ -34,7 +37,7 @@ def command(
     """
     from piu_lora.jobs.doctor import examine
 
-    report = examine(base, pack=pack, out=out)
+    report = examine(base, pack=pack, out=out, clean=clean)
     findings = (
         replace(finding, value=translated(finding.value), advice=translated(finding.advice))
         for finding in report.findings

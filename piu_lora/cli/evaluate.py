@@ -2,14 +2,11 @@
 
 from typing import Any
 
-import typer
-
-from piu_lora.cli.groups import Opening, Reporting, grouped
+from piu_lora import interrupts
+from piu_lora.cli.groups import Examined, Opening, Reporting, grouped
 from piu_lora.cli.options import (
-    AdapterArgument,
     Dtype,
     Force,
-    Identities,
     Json,
     MaxAccU,
     MaxForget,
@@ -24,7 +21,7 @@ from piu_lora.cli.options import (
 )
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import evaluation_parts, expected_parts
-from piu_lora.cli.terminal import INTERRUPTED, judged
+from piu_lora.cli.terminal import judged
 
 __all__ = ["command"]
 
@@ -32,8 +29,7 @@ __all__ = ["command"]
 @grouped
 def command(
     *,
-    adapter: AdapterArgument,
-    identity: Identities,
+    examined: Examined,
     opening: Opening,
     reporting: Reporting,
     second: SecondPack = None,
@@ -64,8 +60,8 @@ def command(
     reporting.check()
     try:
         assessment = evaluate(
-            adapter,
-            identity,
+            examined.adapter,
+            examined.identity,
             out=reporting.out,
             judges=Judges(second, second_bank, references, quality, unseen),
             settings=settings,
@@ -78,9 +74,9 @@ def command(
             **opening.keywords,
         )
     except KeyboardInterrupt:
-        advice = "repeat the command to go on" if reporting.out else "with --out, it would go on"
-        typer.echo(f"interrupted; {advice}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        go_on = "repeat the command to go on"
+        interrupts.advise(go_on if reporting.out else "with --out, it would go on")
+        raise
     print_result(
         assessment.document,
         [

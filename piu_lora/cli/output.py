@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from piu_lora import interrupts
 from piu_lora.cli.messages import translated
 
 if TYPE_CHECKING:
@@ -133,7 +134,12 @@ def bars(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]
     Fits the library's ``progress`` argument.
     """
     with (_bar if sys.stderr.isatty() else _lines)(label, total, done) as advance:
-        yield advance
+
+        def advance_unless_interrupted(count: int = 1, **terms: float) -> None:
+            interrupts.check()
+            advance(count, **terms)
+
+        yield advance_unless_interrupted
 
 
 @contextmanager

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from piu_lora import interrupts
 from piu_lora.cli.messages import OptionFormatter, translated
 from piu_lora.errors import PiuLoraError
 
 if TYPE_CHECKING:
     from piu_lora.evidence.report import Report
 
-__all__ = ["INTERRUPTED", "judged", "opened_ledger", "run"]
-
-INTERRUPTED = 130
+__all__ = ["judged", "opened_ledger", "run"]
 
 
 @contextmanager
@@ -70,14 +69,14 @@ def run(app: typer.Typer) -> None:
     _quieten(debug)
     try:
         app()
-    except PiuLoraError as error:
-        if debug:
+    except BaseException as error:
+        # Whatever comes of an interruption: Typer makes an exit of it, an import may make an ImportError.
+        if isinstance(error, KeyboardInterrupt) or interrupts.was_asked():
+            interrupts.leave()
+        if debug or not isinstance(error, PiuLoraError):
             raise
         typer.echo(f"error: {translated(str(error))}", err=True)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise SystemExit(INTERRUPTED) from None
 
 
 def _quieten(debug: bool) -> None:

@@ -16,6 +16,7 @@ from piu_lora.evidence.gallery import FARS
 from piu_lora.evidence.report.document import Relation, Report, Verdict, VerdictLine
 from piu_lora.evidence.report.measures import MeanShare, Verified
 from piu_lora.evidence.report.sections import Audit, Evaluation, Recognizer
+from piu_lora.foreign import read_text
 from piu_lora.groups import FORGET, GROUP_WORDS, NEAREST, RANDOM, RETAINED
 from piu_lora.settings import Settings, out_of_range
 
@@ -93,7 +94,7 @@ class Policy(Settings):
         """
         path = Path(path)
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(read_text(path))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BadInput(f"cannot read the policy {str(path)!r}: {reason}") from error

@@ -8,7 +8,6 @@ Header: format, recognizer name and digest, the settings the embeddings were mad
 
 import difflib
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +18,12 @@ import safetensors
 import torch
 
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.foreign import require_regular
 from piu_lora.identity.bank_header import FORMAT, BankHeader, geometry_facts
 from piu_lora.identity.embedding import normalize
 from piu_lora.identity.geometry import Geometry
 from piu_lora.tensors import save_tensors
+from piu_lora.writing import PRIVATE, replacing
 
 __all__ = ["FORMAT", "BankRows", "IdentityBank", "RecognizerId"]
 
@@ -249,7 +250,7 @@ class IdentityBank:
         return digest.hexdigest()
 
     def save(self, path: Path | str) -> None:
-        """Write the bank to one safetensors file, by way of a temporary file in the same folder."""
+        """Write the bank to one safetensors file, for its owner alone: embeddings are biometric."""
         path = Path(path)
         tensors = {
             "embeddings": self.embeddings.contiguous(),
@@ -264,12 +265,8 @@ class IdentityBank:
             settings=self.settings,
             geometry=geometry_facts(self.geometry),
         )
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(path, mode=PRIVATE) as temporary:
             save_tensors(tensors, temporary, header.to_strings())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -279,7 +276,7 @@ class IdentityBank:
             BadInput: missing, truncated or foreign file, NaN, zero vectors, duplicated ids.
         """
         try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
+            with safetensors.safe_open(str(require_regular(Path(path))), framework="pt") as file:
                 header = file.metadata() or {}
                 missing = {"embeddings", "labels", "ids"} - set(file.keys())
                 if header.get("format") != FORMAT or missing:

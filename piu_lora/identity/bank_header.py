@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from piu_lora.documents import Text, first_problem, refuse_constant
+from piu_lora.documents import Text, first_problem, from_json
 from piu_lora.errors import BadInput
 from piu_lora.identity.geometry import Geometry, Within
 
@@ -37,10 +37,7 @@ class BankHeader(BaseModel):
     @field_validator("settings", "geometry", mode="before")
     @classmethod
     def _from_json(cls, value: object) -> object:
-        try:
-            return json.loads(value, parse_constant=refuse_constant) if isinstance(value, str) else value
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
+        return from_json(value) if isinstance(value, str) else value
 
     @classmethod
     def read(cls, header: dict[str, str], path: str) -> Self:

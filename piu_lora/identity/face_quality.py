@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from piu_lora.errors import BadInput, EnvironmentProblem
+from piu_lora.threads import without_spinning
 
 __all__ = ["FaceQuality"]
 
@@ -45,7 +46,7 @@ class FaceQuality:
     def _session(self) -> Any:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
+        options = without_spinning(onnxruntime.SessionOptions())
         options.log_severity_level = 3
         try:
             return onnxruntime.InferenceSession(str(self.path), options, providers=self.providers)

@@ -18,8 +18,10 @@ import numpy.typing as npt
 import torch
 
 from piu_lora.errors import BadInput, EnvironmentProblem
+from piu_lora.foreign import require_regular
 from piu_lora.identity.bank import RecognizerId
 from piu_lora.identity.pictures import UnusablePhoto, read_picture
+from piu_lora.threads import without_spinning
 
 __all__ = ["Face", "FaceReader", "Several"]
 
@@ -61,7 +63,7 @@ class FaceReader:
         recognizer: file name of the recognizer to use, where the pack holds several.
         providers: onnxruntime execution providers, first choice first.
         several: what to do with a photograph of several faces: take the largest, refuse it, or take all.
-        threads: of a session; 0 leaves it to onnxruntime.
+        threads: of a session; 0 takes as many as torch has.
 
     Raises:
         EnvironmentProblem: there is no such pack, or it lacks a model.
@@ -224,7 +226,7 @@ def _models(pack: Path, wanted: str | None) -> tuple[Path, Path]:
     if not files:
         hint = f"it is nested: pass {str(nested[0].parent)!r}" if nested else _HELP
         raise EnvironmentProblem(f"the face pack {str(pack)!r} holds no .onnx file; {hint}")
-    kinds = {file: _kind(file) for file in files}
+    kinds = {file: _kind(require_regular(file)) for file in files}
     detectors = [file for file, kind in kinds.items() if kind == "detection"]
     recognizers = [file for file, kind in kinds.items() if kind == "recognition"]
     if not detectors or not recognizers:
@@ -284,9 +286,7 @@ def _session_options(threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = threads
-    return options
+    return without_spinning(options, threads)
 
 
 def _sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from piu_lora.errors import BadInput
+from piu_lora.foreign import require_regular
 
 __all__ = ["PHOTO_SUFFIXES", "UnusablePhoto", "list_photos", "read_picture"]
 
@@ -56,16 +57,16 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
     # behind.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        with Image.open(path) as picture:
+        with Image.open(require_regular(path)) as picture:
             # A JPEG is decoded at a fraction of its size, which is all that is needed of a huge one.
             picture.draft(None, (longest, longest))
             upright = _rgb(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         raise UnusablePhoto(path, "more pixels than can be opened safely") from None
+    except BadInput:
+        raise UnusablePhoto(path, "a folder, not a picture" if path.is_dir() else "no regular file") from None
     except UnidentifiedImageError:
         raise UnusablePhoto(path, "empty file" if path.stat().st_size == 0 else "not a picture") from None
-    except IsADirectoryError:
-        raise UnusablePhoto(path, "a folder, not a picture") from None
     except PermissionError:
         raise UnusablePhoto(path, "no permission to read it") from None
     except (FileNotFoundError, NotADirectoryError):

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from piu_lora.errors import BadInput
+from piu_lora.foreign import require_regular
 from piu_lora.identity.bank import IdentityBank
 from piu_lora.identity.constants import value_of
 from piu_lora.identity.embedding import normalize
@@ -79,6 +80,7 @@ def _exists(path: Path) -> bool:
 
 def _read_embeddings(path: Path, width: int) -> torch.Tensor:
     try:
+        require_regular(path)
         if path.suffix == ".npy":
             values = torch.from_numpy(np.load(path, allow_pickle=False))
         else:

@@ -22,6 +22,7 @@ from piu_lora.adapter import (
     write_adapter,
 )
 from piu_lora.adapter.folder import file_digest
+from piu_lora.adapter.names import REPORT_FOLDER
 from piu_lora.adapter.older_loaders import zeros_for
 from piu_lora.adapter.records import AnchorRecord, EvaluationRecord
 from piu_lora.config import ForgetConfig
@@ -41,6 +42,7 @@ from piu_lora.jobs.training.train import TrainingRun, load_checkpoint
 from piu_lora.model import DTYPES, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import find_method
+from piu_lora.writing import PRIVATE, make_folder, replacing
 
 __all__ = ["ForgetResult", "forget"]
 
@@ -147,7 +149,7 @@ def forget(
             registered(ledger, receipt, output.path, forgotten, bank_text(bank), enter) as confirm,
             output.staged() as folder,
         ):
-            (folder / "report").mkdir()
+            make_folder(folder / REPORT_FOLDER)
             if history:
                 loss_curves(history, folder / "report" / "loss.png")
             describe = partial(_write_report, session, request, receipt, evaluation) if evaluation else None
@@ -232,5 +234,5 @@ def _write_report(
     report = adapter_report(facts, session, request, evaluation, seconds)
     (folder / REPORT_FILE).write_text(to_json(report))
     picture = folder / "before_after.png"
-    picture.touch(mode=0o600)  # it shows the person
-    before_after(evaluation).save(picture)
+    with replacing(picture, mode=PRIVATE) as temporary:  # it shows the person
+        before_after(evaluation).save(temporary, format="PNG")

@@ -12,6 +12,7 @@ from pathlib import Path
 from piu_lora.adapter import Adapter, Entry, Ledger, Receipt, read_adapter, refuse_existing, write_file
 from piu_lora.adapter.folder import DIFFUSERS_FILE, RECEIPT_FILE
 from piu_lora.errors import BadInput
+from piu_lora.foreign import read_text
 from piu_lora.identity import IdentityBank
 
 __all__ = [
@@ -91,7 +92,7 @@ def forgotten_people(entry: Entry) -> int | None:
     """
     try:
         path = Path(entry.path) / RECEIPT_FILE
-        receipt = Receipt.from_json(path.read_text(), str(path))
+        receipt = Receipt.from_json(read_text(path), str(path))
     except (OSError, ValueError, BadInput):
         return len(entry.identities) or None
     return receipt.people if receipt.adapter_id == entry.adapter_id else len(entry.identities) or None

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusers import StableDiffusionPipeline
 
+from piu_lora.foreign import read_text
 from piu_lora.identity import RecognizerId
 from piu_lora.model.family import FAMILIES, BaseFamily, find_family, recognise_family
 from piu_lora.model.layout import Layout, is_folder, locate, split_revision
@@ -136,7 +137,7 @@ def family_of(base: str | Path | StableDiffusionPipeline) -> BaseFamily:
 def _config(layout: Layout, part: str) -> dict[str, Any]:
     files, folder = layout.places[part]
     try:
-        config: dict[str, Any] = json.loads(files.get(f"{folder}/config.json").read_text())
+        config: dict[str, Any] = json.loads(read_text(files.get(f"{folder}/config.json")))
     except ValueError:
         return {}  # damaged; loading says so
     return config

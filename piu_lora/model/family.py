@@ -130,6 +130,7 @@ class BaseFamily:
         folder: its weights in the layout of diffusers, where they come with the package.
         source: where its weights are otherwise.
         companions: people and recognizers that come with it.
+        threads: on which a picture of its bases is generated as fast as on more; 0 for all there are.
         real_people: its images may be taken for real people, so that a missing safety checker is mentioned.
         tags: of a model card on the Hub.
     """
@@ -149,6 +150,7 @@ class BaseFamily:
     folder: Callable[[], Path] | None = None
     source: Source | None = None
     companions: Companions | None = None
+    threads: int = 0
     real_people: bool = True
     tags: tuple[str, ...] = ()
 

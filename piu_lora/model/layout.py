@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from piu_lora.errors import BadInput
+from piu_lora.foreign import is_plain, read_text, require_regular
 from piu_lora.hub import HubFiles
 from piu_lora.model.family import FAMILIES, BaseFamily
 from piu_lora.model.files import Files, LocalFiles
@@ -71,16 +72,25 @@ class Layout:
         paths = [files.get(f"{subfolder}/{name}") for name in spec.required]
         if spec.content:
             _content(files, subfolder, spec)
-        return paths[0].parent
+        folder = paths[0].parent
+        # The libraries open whatever has the right name.
+        for path in folder.iterdir():
+            if not path.is_dir():
+                require_regular(path)
+        return folder
 
 
 def _content(files: Files, subfolder: str, spec: Part) -> None:
     path = files.get(*(f"{subfolder}/{name}" for name in spec.content))
     shards = (
-        set(re.findall(r'"([^"]+\.safetensors)"', path.read_text()))
+        set(re.findall(r'"([^"]+\.safetensors)"', read_text(path)))
         if path.name.endswith(".index.json")
         else set()
     )
+    if foreign := sorted(name for name in shards if not is_plain(name)):
+        raise BadInput(
+            f"{str(path)!r} names {foreign[0][:80]!r}, which is no file beside it; pass another base"
+        )
     for companion in (*spec.companions.get(path.name, ()), *sorted(shards)):
         files.get(f"{subfolder}/{companion}")
 

@@ -23,7 +23,6 @@ __all__ = [
     "attach",
     "detach",
     "encoder_adapter",
-    "encoder_adapters_disabled",
     "read_weights",
     "start_from",
     "target_pattern",
@@ -60,20 +59,6 @@ def encoder_adapter(text_encoder: CLIPTextModel, rank: int, name: str, seed: int
         recurse_remove_peft_layers(text_encoder)
         vars(text_encoder).pop("peft_config", None)
         text_encoder.requires_grad_(False)
-
-
-@contextmanager
-def encoder_adapters_disabled(text_encoder: CLIPTextModel) -> Iterator[None]:
-    """While open, the encoder is its own frozen teacher."""
-    layers = [module for module in text_encoder.modules() if isinstance(module, BaseTunerLayer)]
-    # Not enable_adapters(): it would freeze what is being trained, and thaw it again.
-    for layer in layers:
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer._disable_adapters = False
 
 
 def attach(unet: UNet2DConditionModel, config: LoraConfig, name: str, seed: int) -> None:
@@ -117,19 +102,20 @@ def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 
 @contextmanager
-def adapters_disabled(unet: UNet2DConditionModel) -> Iterator[None]:
-    """While open, the UNet is its own frozen teacher, bit-equal to the base; what was frozen before is frozen
-    after.
+def adapters_disabled(model: torch.nn.Module) -> Iterator[None]:
+    """While open, the UNet or the text encoder is its own frozen teacher, bit-equal to the base; what was
+    frozen before is frozen after.
     """
-    # enable_adapters makes every active adapter trainable.
-    frozen = [p for name, p in unet.named_parameters() if ".lora_" in name and not p.requires_grad]
-    unet.disable_adapters()
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    before = [layer._disable_adapters for layer in layers]
+    # Not enable_adapters(): it would freeze what is being trained, thaw all else, and ask a pinned layer.
+    for layer in layers:
+        layer._disable_adapters = True
     try:
         yield
     finally:
-        unet.enable_adapters()
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
 
 
 def read_weights(model: torch.nn.Module, name: str) -> dict[str, torch.Tensor]:

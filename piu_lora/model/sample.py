@@ -6,7 +6,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.model.condition import encode_embeddings, encode_empty
-from piu_lora.model.family import Prompt
+from piu_lora.model.family import Prompt, stated_family
+from piu_lora.threads import limited
 
 __all__ = ["generate"]
 
@@ -39,18 +40,21 @@ def generate(
     """
     conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device), prompt)
     empty = encode_empty(pipe.text_encoder, pipe.tokenizer)
+    family = stated_family(pipe.text_encoder)
+    threads = family.threads if family is not None and pipe.device.type == "cpu" else 0
     pictures = []
     for start in range(0, len(seeds), batch):
         chunk = conditions[start : start + batch]
         noise = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
-        result = pipe(
-            prompt_embeds=chunk,
-            negative_prompt_embeds=empty.expand(len(chunk), -1, -1),
-            generator=noise,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="pt",
-        )
+        with limited(threads):
+            result = pipe(
+                prompt_embeds=chunk,
+                negative_prompt_embeds=empty.expand(len(chunk), -1, -1),
+                generator=noise,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                output_type="pt",
+            )
         pictures.append(result.images.float().cpu())
         if progress is not None:
             progress(len(chunk))

@@ -149,7 +149,8 @@ def test_forget_generate_evaluate(tmp_path: Path) -> None:
         "after"
     ] == pytest.approx(first, abs=1e-3)
 
-    failed = piu("evaluate", out, "--identity", "mini-0007", "--max-forget", "0.01", *lean)
+    shorter = (*lean, "--set", "evaluation.steps=1")
+    failed = piu("evaluate", out, "--identity", "mini-0007", "--max-forget", "0.01", *shorter)
     assert failed.returncode == 1
     assert "missed: conditioning: likeness (ISM) of the forgotten person" in failed.stderr
     assert "recognizer" in failed.stdout
@@ -226,7 +227,7 @@ def test_unwritable_output() -> None:
             (
                 "'piuu'",
                 "known: closed-both, closed-encoder, closed-kv, ",
-                "distil-encoder, gate-encoder, piu",
+                "distil-encoder, gate-both, gate-encoder, piu",
             ),
         ),
         ("anchor.tau=0.99", ("0 lie within 0.05", "anchor.on_empty=widen")),
@@ -304,14 +305,48 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_sigterm_is_like_ctrl_c(tmp_path: Path) -> None:
+    """What a scheduler sends: the checkpoint stays, the lock goes, and the last line says how to go on."""
+    long = ["--set", "train.steps=200", "--set", "train.checkpoint_every=2"]
+    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, *long)
+    run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.time() + 120
+    while not (tmp_path / ".out.checkpoint").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    run.terminate()
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 143, errors
+    assert errors.splitlines()[-1] == "terminated; repeat the command with --resume to go on"
+    assert [path.name for path in tmp_path.iterdir()] == [".out.checkpoint"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_generate_stops_at_any_moment(tmp_path: Path, number: signal.Signals) -> None:
+    line = command("generate", "--identity", "mini-0007", "--images", "64", "--out", tmp_path / "out.png")
+    for moment in (2.0, 3.0, 5.0, 8.0, 12.0):
+        run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        time.sleep(moment)
+        run.send_signal(number)
+        sent = time.monotonic()
+        _, errors = run.communicate(timeout=120)
+        if (tmp_path / "out.png").exists():
+            break
+        assert run.returncode == 128 + number, errors
+        assert time.monotonic() - sent < 20
+        assert errors.splitlines()[-1] == ("interrupted" if number == signal.SIGINT else "terminated")
+        assert "Traceback" not in errors
+        assert not list(tmp_path.iterdir())
+
+
 def test_bank_show_and_export(tmp_path: Path) -> None:
-    facts = json.loads(piu("bank", "show", "--json").stdout)
+    facts = json.loads(piu("bank", "show", "--json", "--out", tmp_path / "cosines.png").stdout)
     assert facts["identities"] >= 1000
     assert facts["per_identity"]["min"] >= 8
     assert facts["norms"]["max"] - facts["norms"]["min"] < 0.01  # stored in half precision
     assert facts["same_person"]["median"] > 0.9 > 0.5 > facts["different_people"]["median"]
     assert facts["anchors"]["share_without"] < 0.01
-    assert piu("bank", "show", "--out", tmp_path / "cosines.png").returncode == 0
     assert (tmp_path / "cosines.png").read_bytes().startswith(b"\x89PNG")
     assert piu("bank", "export", "mini-0001", "--out", tmp_path / "one.npy").returncode == 0
     bank: IdentityBank = mini.conditioning_bank()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.identity import IdentityBank, RecognizerId, normalize
+from piu_lora.identity import IdentityBank, RecognizerId
 from piu_lora.identity.bank import FORMAT
 from tests.tiny import RECOGNIZER, WIDTH, tiny_bank
 
@@ -30,6 +30,15 @@ def small(**changes: object) -> IdentityBank:
         **changes,
     }
     return IdentityBank(**parts)  # type: ignore[arg-type]
+
+
+def unequal(
+    shots: list[int], width: int = WIDTH, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> IdentityBank:
+    """Random people with so many embeddings each, of any length."""
+    rows = torch.randn(sum(shots), width, generator=torch.Generator().manual_seed(seed)) * 3
+    labels = torch.arange(len(shots), dtype=torch.int32).repeat_interleave(torch.tensor(shots))
+    return IdentityBank(rows.to(dtype), labels, [f"p{row}" for row in range(len(shots))], RECOGNIZER)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -217,66 +226,6 @@ def test_recognizers_are_compared_by_digest_and_both_named() -> None:
         ),
     ):
         mine.require(RecognizerId("antelope", "cd" * 32), "the bank", "the base")
-
-
-# --- read block by block
-
-
-def unequal(
-    shots: list[int], width: int = WIDTH, dtype: torch.dtype = torch.float32, seed: int = 0
-) -> IdentityBank:
-    """Random people with so many embeddings each, of any length."""
-    rows = torch.randn(sum(shots), width, generator=torch.Generator().manual_seed(seed)) * 3
-    labels = torch.arange(len(shots), dtype=torch.int32).repeat_interleave(torch.tensor(shots))
-    return IdentityBank(rows.to(dtype), labels, [f"p{row}" for row in range(len(shots))], RECOGNIZER)
-
-
-SHAPES = {
-    "one each": [1] * 5000,
-    "one person": [7],
-    "one embedding": [1],
-    "one of 5000 between others": [3] * 900 + [5000] + [1] * 900,
-    "one of 5000 at the end": [1] * 2500 + [5000],
-    "exactly a block": [2048, 2048, 1],
-    "mixed": [1 + row % 9 for row in range(3000)],
-}
-
-
-@pytest.mark.parametrize("shots", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_cosines_are_those_to_the_centroids(shots: list[int], dtype: torch.dtype) -> None:
-    bank = unequal(shots, dtype=dtype)
-    vector = normalize(torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(9)))[0]
-    cosines = bank.cosines(vector)
-    assert (cosines.shape, cosines.dtype) == ((len(shots),), torch.float32)
-    torch.testing.assert_close(cosines, bank.centroids @ vector, atol=2e-6, rtol=0)
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=20), st.integers(1, 20), st.integers(0, 10**6))
-def test_cosines_do_not_depend_on_the_blocks(shots: list[int], block: int, seed: int) -> None:
-    bank = unequal(shots, seed=seed)
-    vector = normalize(torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(seed)))[0]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("piu_lora.identity.bank._CACHED", block)
-        patch.setattr("piu_lora.identity.bank._BLOCK", block)
-        cosines = bank.cosines(vector)
-        centroids = bank.centroids
-    torch.testing.assert_close(cosines, centroids @ vector, atol=3e-6, rtol=0)
-
-
-def test_one_centroid_is_that_of_all() -> None:
-    bank = unequal([1, 5, 2, 9], dtype=torch.float16)
-    for row in range(4):
-        torch.testing.assert_close(bank.centroid(row), bank.centroids[row], atol=1e-6, rtol=0)
-
-
-def test_cosines_leave_the_bank_alone(file: Path) -> None:
-    bank = IdentityBank.load(file)
-    before = bank.embeddings.clone()
-    bank.cosines(torch.ones(WIDTH) / WIDTH**0.5)
-    assert torch.equal(bank.embeddings, before)
-    assert "centroids" not in vars(bank)
 
 
 def test_equal_banks_have_equal_digests(bank: IdentityBank, file: Path, tmp_path: Path) -> None:

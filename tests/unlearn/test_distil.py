@@ -8,10 +8,10 @@ from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.request.request import open_request
 from piu_lora.model import (
+    adapters_disabled,
     encode_embeddings,
     encode_empty,
     encoder_adapter,
-    encoder_adapters_disabled,
     read_weights,
     start_from,
     trainable,
@@ -28,7 +28,7 @@ def student_of(pipe: StableDiffusionPipeline, first: int = 3) -> TrainedModel:
     return TrainedModel(
         pipe.unet,
         lambda e: encode_embeddings(pipe.text_encoder, pipe.tokenizer, e),
-        lambda: encoder_adapters_disabled(pipe.text_encoder),
+        lambda: adapters_disabled(pipe.text_encoder),
         lambda *_: torch.empty(0),
         1000,
         lambda: encode_empty(pipe.text_encoder, pipe.tokenizer),

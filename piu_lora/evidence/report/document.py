@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from piu_lora.documents import Contradiction, Count, Document, Many, Number, Word, parsed
+from piu_lora.documents import Contradiction, Count, Document, Many, Number, Word, from_json, parsed
 from piu_lora.errors import BadInput
 from piu_lora.evidence.report.sections import Audit, Evaluation
+from piu_lora.foreign import read_text
 
 __all__ = [
     "REPORT_FORMAT",
@@ -218,10 +219,12 @@ def read_object(path: Path) -> dict[str, Any]:
         BadInput: the file is absent, or holds none.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = from_json(read_text(path))
     except FileNotFoundError:
         raise BadInput(f"no report at {path}; write one with piu-lora evaluate or piu-lora audit") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except BadInput:
+        raise
+    except ValueError as error:
         raise BadInput(f"{path} is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise BadInput(f"{path} holds a {type(document).__name__}, expected an object")

@@ -12,7 +12,6 @@ from piu_lora.adapter import (
     adapter_folder,
     compress_change,
     compression_facts,
-    disk_errors,
     library_versions,
     open_adapter,
     read_lora,
@@ -30,6 +29,7 @@ from piu_lora.errors import BadInput
 from piu_lora.jobs.ledger import identities_of, registered
 from piu_lora.jobs.request.session import base_reference
 from piu_lora.model import DTYPES, Precision, load_base
+from piu_lora.writing import replacing
 
 __all__ = ["Converted", "Reshaped", "convert_adapter", "extract_adapter", "resize_adapter"]
 
@@ -91,16 +91,11 @@ def convert_adapter(
 def _write_single(change: Change, to: str, target: Path, title: str) -> None:
     if target.suffix != ".safetensors":
         raise BadInput(f"out = {str(target)!r} does not end in .safetensors, and that is what is written")
-    temporary = target.with_name(f".{target.name}.partial")
-    with disk_errors(repr(str(target))):
-        try:
-            if to == "kohya":
-                save_kohya(change, temporary, title=title)
-            else:
-                save_diffusers(change, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(target) as temporary:
+        if to == "kohya":
+            save_kohya(change, temporary, title=title)
+        else:
+            save_diffusers(change, temporary)
 
 
 def _title(source: Path) -> str:

@@ -17,6 +17,7 @@ from piu_lora.adapter import (
     scan_files,
 )
 from piu_lora.adapter.folder import CARD_FILE, RECEIPT_FILE
+from piu_lora.adapter.names import CURVE_FILE
 from piu_lora.adapter.scan import image_kind
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, PiuLoraError
@@ -26,11 +27,11 @@ from piu_lora.identity.pictures import list_photos
 from piu_lora.jobs.request.readers import reader_for
 from piu_lora.jobs.request.request import bank_for
 from piu_lora.model import family_of
+from piu_lora.writing import make_folder
 
 __all__ = ["Published", "pull", "push"]
 
 _log = logging.getLogger("piu_lora")
-_CURVE = "report/loss.png"  # the only picture that shows nobody
 _SHOWN = 8  # findings in one message
 
 
@@ -130,7 +131,7 @@ def _files_of(adapter: Adapter) -> list[str]:
             "move it elsewhere before pushing"
         )
     kinds = {name: image_kind(adapter.path / name) for name in present & listed}
-    pictures = {name for name, kind in kinds.items() if kind and (name != _CURVE or kind == "other")}
+    pictures = {name for name, kind in kinds.items() if kind and (name != CURVE_FILE or kind == "other")}
     misplaced = sorted(name for name in pictures if not name.startswith("report/"))
     if misplaced:
         raise BadInput(
@@ -226,7 +227,7 @@ def pull(name: str, out: str | Path | None = None, *, force: bool = False) -> Ad
         adapter = read_adapter(source)
         with output.staged() as folder:
             for file in _present(source, [RECEIPT_FILE, *adapter.receipt.files]):
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                make_folder((folder / file).parent)
                 shutil.copyfile(source / file, folder / file)
     return read_adapter(output.path)
 

@@ -15,6 +15,7 @@ from piu_lora.jobs.arena.round import SHARED
 from piu_lora.jobs.request.readers import SecondRecognizer, open_second
 from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.model import BaseFamily, family_of
+from piu_lora.writing import check_target, make_folder
 
 __all__ = ["FORMAT", "Arena", "drawn_people", "enter_arena", "shared_settings"]
 
@@ -113,6 +114,7 @@ def enter_arena(folder: Path, digest: str, config: ForgetConfig, *, create: bool
     Raises:
         BadInput: there is none and ``create`` is off, a damaged one, or one of another digest.
     """
+    check_target(folder)
     path = folder / "arena.json"
     if not path.exists():
         if not create:
@@ -120,7 +122,7 @@ def enter_arena(folder: Path, digest: str, config: ForgetConfig, *, create: bool
         settings = {name: value for name, value in config.to_dict().items() if name in SHARED}
         settings["anchor"]["identity"] = ""
         with disk_errors(f"the arena to {str(folder)!r}"):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             document = json.dumps({"format": FORMAT, "digest": digest, "settings": settings}, indent=1)
             write_file(path, f"{document}\n".encode())
         return

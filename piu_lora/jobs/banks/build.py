@@ -14,6 +14,7 @@ import torch
 
 from piu_lora.adapter import claimed, disk_errors, refuse_existing
 from piu_lora.errors import BadInput
+from piu_lora.foreign import opened
 from piu_lora.identity import IdentityBank, PhotoReader, Rejected
 from piu_lora.identity.cluster import (
     Calibration,
@@ -32,6 +33,7 @@ from piu_lora.jobs.banks.geometry import keep_geometry
 from piu_lora.jobs.banks.photo_cache import PhotoCache, Reading
 from piu_lora.jobs.request.constants import double_of
 from piu_lora.progress import Progress, silent
+from piu_lora.writing import make_folder
 
 __all__ = ["BankBuild", "ClusterSettings", "build_bank", "calibrate_photos", "merge_doubles"]
 
@@ -108,7 +110,7 @@ def build_bank(
     folders = _folders(Path(photos))
     cache = target.with_name(f".{target.name}.photos")
     with disk_errors(f"the bank {str(target)!r}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
     with claimed(target), disk_errors(f"the bank {str(target)!r}"):
         with PhotoCache.open(cache, [reader.id.sha256, reader_settings]) as known:
             readings = _read_all(
@@ -148,7 +150,7 @@ def calibrate_photos(
     """
     folders = _folders(Path(photos))
     with disk_errors(f"beside {str(cache.parent)!r}"):
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(cache.parent)
         with PhotoCache.open(cache, [reader.id.sha256, reader_settings]) as known:
             readings = _read_all(
                 [photo for group in folders.values() for photo in group], reader, known, workers, progress
@@ -235,9 +237,9 @@ def _read_batch(
 
 def _digest(photo: Path) -> str:
     try:
-        with photo.open("rb") as file:
+        with opened(photo) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, BadInput):
         return ""  # the reader says why
 
 

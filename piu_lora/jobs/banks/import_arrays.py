@@ -12,8 +12,10 @@ import torch
 
 from piu_lora.adapter import disk_errors, refuse_existing
 from piu_lora.errors import BadInput
+from piu_lora.foreign import require_regular
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
 from piu_lora.jobs.banks.geometry import keep_geometry
+from piu_lora.writing import make_folder
 
 __all__ = ["import_bank"]
 
@@ -81,7 +83,7 @@ def import_bank(
     _check_centroids(bank, arrays)
     keep_geometry(bank)
     with disk_errors(f"the bank {str(target)!r}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         bank.save(target)
     return bank
 
@@ -132,7 +134,7 @@ def _check_rows(arrays: _Arrays, labelled: npt.NDArray[Any]) -> None:
 
 def _load(path: Path) -> npt.NDArray[Any]:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(require_regular(path), allow_pickle=False)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise BadInput(
             f"{str(path)!r} cannot be read as a NumPy array: {error}; pickled arrays are never opened"

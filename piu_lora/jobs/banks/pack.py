@@ -1,17 +1,16 @@
 """Setting up the face pack of Arc2Face: a SCRFD detector and Arc2Face's own recognizer in one folder."""
 
-import os
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from piu_lora.adapter import disk_errors
 from piu_lora.errors import BadInput
 from piu_lora.folders import default_pack
 from piu_lora.hub import HubFiles
 from piu_lora.identity import FaceReader, RecognizerId
 from piu_lora.model.families.arc2face import ARC2FACE
+from piu_lora.writing import disk_errors, make_folder, write_file
 
 __all__ = ["DETECTOR", "DETECTOR_SOURCE", "RECOGNIZER", "set_up_pack"]
 
@@ -43,7 +42,7 @@ def set_up_pack(
     """
     folder = Path(pack) if pack else default_pack()
     with disk_errors(f"the face pack {str(folder)!r}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             _place(folder / DETECTOR, lambda: _detector(antelopev2))
             _place(folder / RECOGNIZER, lambda: _recognizer(arcface))
@@ -57,12 +56,7 @@ def set_up_pack(
 def _place(target: Path, content: Callable[[], bytes]) -> None:
     if target.exists():
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(target, content())
 
 
 def _recognizer(arcface: str | Path | None) -> bytes:

@@ -11,6 +11,8 @@ from typing import Self
 import numpy as np
 import torch
 
+from piu_lora.writing import PRIVATE
+
 __all__ = ["PhotoCache", "Reading"]
 
 
@@ -78,7 +80,8 @@ class PhotoCache:
 def _connect(path: Path) -> sqlite3.Connection:
     """Open the file; a damaged one is thrown away, since the photographs are still there to be read again."""
     for last in (False, True):
-        path.touch(mode=0o600)
+        path.touch(mode=PRIVATE)
+        path.chmod(PRIVATE)
         connection = sqlite3.connect(path)
         try:
             connection.execute(_TABLE)

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Report", "examine"]
 
 
-def examine(base: str | None = None, *, pack: Path | None = None, out: Path = Path()) -> Report:
+def examine(
+    base: str | None = None, *, pack: Path | None = None, out: Path = Path(), clean: bool = False
+) -> Report:
     """Look at everything that the commands depend on.
 
     Args:
         base: name of the one family to look at; by default every family that has weights to load.
         pack: folder of the face detector and recognizer; ``PIU_LORA_PACK`` or the usual folder by default.
         out: where adapters and reports are to go.
+        clean: remove from there what killed runs left.
 
     Raises:
         BadInput: an unknown family; everything else that goes wrong is a finding.
@@ -38,6 +41,7 @@ def examine(base: str | None = None, *, pack: Path | None = None, out: Path = Pa
         ("Token", "Hub token", models.token_findings),
         ("Disk", "Hub cache", lambda: models.cache_findings(families)),
         ("Disk", "out", lambda: machine.room("out", out, "make room, or choose another `out`")),
+        ("Disk", "left-overs", lambda: machine.leftover_findings(out, clean=clean)),
     ]
     findings = [finding for section, name, probe in probes for finding in guarded(section, name, probe)]
     commands = guarded("Commands", "commands", lambda: command_findings(findings, families))

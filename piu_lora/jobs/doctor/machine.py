@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from piu_lora.jobs.doctor.finding import Finding, first_line, size
+from piu_lora.threads import usable
 
-__all__ = ["device_findings", "host_findings", "room", "torch_findings"]
+__all__ = ["device_findings", "host_findings", "leftover_findings", "room", "torch_findings"]
 
 
 def device_findings() -> Iterator[Finding]:
@@ -51,8 +52,7 @@ def host_findings() -> Iterator[Finding]:
     """Threads that this process may use (a container often grants fewer than the machine has), and memory."""
     import psutil
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("Device", "cpu", "ok", f"{threads} threads")
+    yield Finding("Device", "cpu", "ok", f"{usable()} threads")
     memory = psutil.virtual_memory()
     yield Finding("Device", "memory", "ok", f"{size(memory.available)} free of {size(memory.total)}")
 
@@ -64,3 +64,18 @@ def room(name: str, folder: Path, advice: str, needed: int = 100_000_000) -> Ite
     value = f"{size(free)} free at {folder.absolute()}{'' if writable else ', which cannot be written'}"
     enough = writable and free >= needed
     yield Finding("Disk", name, "ok" if enough else "missing", value, "" if enough else advice)
+
+
+def leftover_findings(folder: Path, *, clean: bool) -> Iterator[Finding]:
+    """What killed runs left in a folder, perhaps pictures or embeddings; ``clean`` removes it."""
+    from piu_lora.adapter.leftovers import find_leftovers, remove_leftover
+
+    for leftover in find_leftovers(folder):
+        text = f"{leftover.path}: {leftover.what}"
+        if clean:
+            remove_leftover(leftover)
+            done = f"put back to {leftover.restore}" if leftover.restore else "removed"
+            yield Finding("Disk", "left-overs", "ok", f"{text}, {done}")
+        else:
+            advice = f'piu-lora doctor --clean --out "{folder}"'
+            yield Finding("Disk", "left-overs", "warning", text, advice)

@@ -13,6 +13,7 @@ from piu_lora.evidence import face_grid, png_bytes
 from piu_lora.identity import resolve_identity
 from piu_lora.jobs.request.session import Session
 from piu_lora.model import generate
+from piu_lora.writing import PRIVATE
 
 __all__ = ["GridSettings", "generate_grid"]
 
@@ -84,4 +85,4 @@ def generate_grid(
     labels = [Path(str(identity)).name for identity in identities]
     blocks = faces.split(settings.images)
     grid = [(label, list(block)) for label, block in zip(labels, blocks, strict=True)]
-    write_file(target, png_bytes(face_grid(grid)))
+    write_file(target, png_bytes(face_grid(grid)), mode=PRIVATE)

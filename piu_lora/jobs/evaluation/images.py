@@ -23,6 +23,7 @@ from piu_lora.config import EvaluationConfig
 from piu_lora.evidence import Gallery, Measured, Shot, measure
 from piu_lora.evidence.metrics import Array
 from piu_lora.model import generate
+from piu_lora.writing import make_folder
 
 __all__ = ["ImageMeasurer", "Sampling", "generate_images", "kept_measurements"]
 
@@ -169,7 +170,7 @@ def kept_measurements(folder: Path | None, digest: str) -> Iterator[Path | None]
                 "going on with an interrupted evaluation: %d sets of pictures are measured already",
                 len(list(cache.glob("*.safetensors"))),
             )
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(cache, 0o700)
         write_file(label, json.dumps(digest).encode(), mode=0o600)
     yield cache
     # Not reached by an exception: then the next run goes on from here.

@@ -29,6 +29,7 @@ from piu_lora.evidence.report.document import AdapterFacts
 from piu_lora.jobs.evaluation.scoring import REFERENCES, photographs_of
 from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.request.session import Session
+from piu_lora.writing import check_target, make_folder
 
 __all__ = [
     "REPORT_FILE",
@@ -149,6 +150,7 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
         BadInput: it has this section already, or is about another adapter, and ``force`` is not given;
             ``out`` is no place for a report.
     """
+    check_target(out)
     if out.exists() and not out.is_dir():
         raise BadInput(f"out = {str(out)!r} is a file; name a folder for the report")
     if out.resolve().is_relative_to(adapter.path.resolve()):
@@ -208,7 +210,7 @@ def write_report(out: Path, report: Report, pictures: Pictures) -> list[Path]:
         _HTML: report_html(report, pictures),
     }
     with disk_errors(f"the report to {str(out)!r}"):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for name, text in files.items():
             write_file(out / name, text.encode(), mode=0o644 if public else 0o600)
         if public:

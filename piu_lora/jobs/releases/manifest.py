@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator
 
 from piu_lora.adapter import write_file
-from piu_lora.documents import Count, Document, Many, Number, Word, parsed, refuse_constant
+from piu_lora.documents import Count, Document, Many, Number, Word, from_json, parsed
 from piu_lora.errors import BadInput
+from piu_lora.foreign import read_text
 
 __all__ = ["MANIFEST_FILE", "CheckRecord", "Keep", "Manifest", "RequestRecord", "VersionRecord", "now"]
 
@@ -153,11 +154,13 @@ class Manifest(Document):
         """
         path = folder / MANIFEST_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+            values = from_json(read_text(path))
         except FileNotFoundError as error:
             raise BadInput(
                 f"{str(folder)!r} is no release: it has no {MANIFEST_FILE}; `piu-lora release init` makes one"
             ) from error
+        except BadInput:
+            raise
         except (OSError, ValueError) as error:
             raise BadInput(f"cannot read {str(path)!r}: {error}; restore a backup") from error
         return parsed(cls, values, str(path))

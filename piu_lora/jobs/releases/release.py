@@ -29,6 +29,7 @@ from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.model import family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import find_method
+from piu_lora.writing import make_folder
 
 __all__ = ["Release", "create_release", "open_release"]
 
@@ -104,7 +105,7 @@ class Release:
     def keep_identity(self, request_id: str, subject: ResolvedIdentity, bank_id: str) -> None:
         """Write down who made a request: an id of the bank, or embeddings (n, d)."""
         private = self.path / "private"
-        private.mkdir(mode=0o700, exist_ok=True)
+        make_folder(private, 0o700)
         if bank_id:
             return write_file(private / f"{request_id}.txt", bank_id.encode(), mode=0o600)
         with replacing(private / f"{request_id}.npy", mode=0o600) as temporary, temporary.open("wb") as file:
@@ -157,7 +158,7 @@ class Release:
             place = self.version_folder if version.state == "accepted" else self.failed_folder
             target = place(version.number)
             if version.adapter_id and not target.exists() and self._is_candidate(version):
-                target.parent.mkdir(exist_ok=True)
+                make_folder(target.parent)
                 self.candidate.rename(target)
         shutil.rmtree(self.candidate, ignore_errors=True)
         self._point_current()
@@ -274,7 +275,7 @@ def create_release(
         keep=keep,
     )
     with disk_errors(f"the release {str(out)!r}"):
-        path.mkdir(parents=True, mode=0o755)
+        make_folder(path)
         manifest.save(path)
     return Release(path, manifest)
 

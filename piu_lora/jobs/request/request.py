@@ -15,6 +15,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.config import DecoyConfig, ForgetConfig
 from piu_lora.errors import BadInput
+from piu_lora.foreign import read_text
 from piu_lora.identity import (
     Anchor,
     IdentityBank,
@@ -201,7 +202,7 @@ def each_identity(identity: Identities) -> list[str | Path]:
 
 def _listed(path: Path) -> list[str | Path]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"cannot read the list of people {str(path)!r}: {error}; "

@@ -19,6 +19,7 @@ from piu_lora.jobs.request.request import ErasureRequest
 from piu_lora.jobs.request.session import Session
 from piu_lora.model import TokenSample, add_second_moments, encoder_digest, layer_inputs
 from piu_lora.unlearn import ClosedConfig, Measurement, statistics_modules
+from piu_lora.writing import make_folder
 
 __all__ = ["cache_folder", "measure_bank", "retained_averages", "retained_second_moments"]
 
@@ -182,7 +183,7 @@ def _cached(
         _log.warning("the cached statistics are damaged and are measured again: %s", error)
     sums = measure()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing(path, mode=0o600) as temporary:
             # Straight from memory: bytes of it would take as much again.
             safetensors.torch.save_file(sums, temporary)

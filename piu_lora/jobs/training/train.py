@@ -4,16 +4,14 @@ import contextlib
 import io
 import logging
 import pickle
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
+from piu_lora import interrupts
 from piu_lora.adapter import OutputFolder, change_of, write_file
 from piu_lora.errors import BadInput
 from piu_lora.jobs.request.request import ErasureRequest
@@ -27,7 +25,6 @@ from piu_lora.model import (
     encode_embeddings,
     encode_empty,
     encoder_adapter,
-    encoder_adapters_disabled,
     identity_position,
     parked,
     prompt_of,
@@ -126,15 +123,10 @@ def _student(pipe: StableDiffusionPipeline, part: str) -> TrainedModel:
     def encode(embeddings: torch.Tensor) -> torch.Tensor:
         return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings)
 
-    disabled = (
-        (lambda: encoder_adapters_disabled(pipe.text_encoder))
-        if part == "text_encoder"
-        else (lambda: adapters_disabled(pipe.unet))
-    )
     return TrainedModel(
         pipe.unet,
         encode,
-        disabled,
+        lambda: adapters_disabled(getattr(pipe, part)),
         schedule.add_noise,
         schedule.config.num_train_timesteps,
         lambda: encode_empty(pipe.text_encoder, pipe.tokenizer),
@@ -159,7 +151,7 @@ def _train(
     with contextlib.ExitStack() as stack:
         progress = session.progress if run.is_main else silent
         advance = stack.enter_context(progress("train", settings.steps, done))
-        interrupted = stack.enter_context(_interruptible())
+        interrupted = stack.enter_context(interrupts.deferred())
         stack.enter_context(training_attention(pipe.unet))
         stack.enter_context(parked(pipe.vae, pipe.unet.device))
         stack.enter_context(checkpointed(pipe.unet, settings.gradient_checkpointing))
@@ -173,26 +165,6 @@ def _train(
             workers=run.workers,
             hooks=TrainHooks(lambda step, terms: advance(1, **terms), save, interrupted),
         )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """While open, the first Ctrl-C asks to stop after the step at hand; a second one stops at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _save_checkpoint(output: OutputFolder, digest: str, state: TrainState) -> None:

@@ -1,6 +1,7 @@
 """A change tried out: made, rounded as an adapter stores it, and mounted, without an adapter folder."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ def tried(session: Session, request: ErasureRequest) -> Iterator[Trial]:
     method, pipe = find_method(request.config.method), session.pipe
     if method.solve or method.complete or request.config.train.start:
         measure_bank(session, request)
-    with tempfile.TemporaryDirectory() as folder, measure_cost(pipe.device) as cost:
+    scratch = tempfile.TemporaryDirectory(prefix=f"piu-lora-{os.getpid()}-")
+    with scratch as folder, measure_cost(pipe.device) as cost:
         solution, _ = run_method(session, request, TrainingRun(OutputFolder(Path(folder) / "out")))
     stored = as_stored(solution.change)
     with mounted(pipe, stored):

@@ -92,6 +92,7 @@ FAMILY = register(
             _differentiable,
             mini.TUNED_ON,
         ),
+        threads=1,
         real_people=False,
         tags=("arc2face",),
     )

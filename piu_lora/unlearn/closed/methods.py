@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
-from piu_lora.identity import dirichlet_mixtures, synthetic_neighbours
+from piu_lora.identity import synthetic_neighbours
 from piu_lora.identity.constants import Asked, value_of
 from piu_lora.model import (
     TokenSample,
@@ -26,6 +26,7 @@ from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encod
 from piu_lora.unlearn.closed.kv import condition_second_moments, kv_modules, shared_edit
 from piu_lora.unlearn.closed.settings import ClosedConfig
 from piu_lora.unlearn.closed.solve import Edit, SecondMoments, solve_edit
+from piu_lora.unlearn.forget_conditions import find_draw
 from piu_lora.unlearn.registry import Problem, Solution, SolveContext, closed_form, shares
 
 __all__ = ["condition_module", "statistics_modules", "with_keys_and_values"]
@@ -60,20 +61,16 @@ class _Setting:
         cls, problem: Problem, context: SolveContext, config: ForgetConfig, modules: Sequence[str]
     ) -> "_Setting":
         pipe, closed = context.pipe, config.section_of(ClosedConfig)
-        generator = torch.Generator().manual_seed(config.seed)
+        generator, draw = torch.Generator().manual_seed(config.seed), find_draw(closed.drawn)
         people = [
             (
-                dirichlet_mixtures(target.forget, closed.mixtures, generator).to(pipe.device),
+                draw(target.forget, context.geometry, closed.mixtures, generator).to(pipe.device),
                 target.anchor.to(pipe.device),
             )
             for target in problem.targets
         ]
-        asked = Asked(problem.fewest_photographs)
-        low, high = (
-            value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, asked)
-            for name in ("neighbour_low", "neighbour_high")
-        )
         chosen = torch.randint(len(problem.retain), (closed.near,), generator=generator)
+        low, high = _band(problem, context, config)
         near = synthetic_neighbours(
             problem.centres[shares(len(people), closed.near, generator)],
             problem.retain[chosen],
@@ -155,6 +152,22 @@ class _Setting:
         if not modules:
             raise BadInput(f"lora.blocks = {self.config.lora.blocks} holds no cross-attention of this UNet")
         return shared_edit(edit, ((module, layer_weight(self.pipe, module)) for module in modules)), edit
+
+
+def _band(problem: Problem, context: SolveContext, config: ForgetConfig) -> tuple[float, float]:
+    """The cosines of synthetic neighbours. Where photographs that the person might have are forgotten, none
+    of these is kept at the same time: neighbours are no nearer than 98 % of them.
+    """
+    asked = Asked(problem.fewest_photographs)
+    low, high = (
+        value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, asked)
+        for name in ("neighbour_low", "neighbour_high")
+    )
+    if config.section_of(ClosedConfig).drawn != "variation":
+        return low, high
+    geometry = context.geometry()
+    reached = min(geometry.reach(len(target.forget)).quantile(0.02) for target in problem.targets)
+    return low, max(min(high, reached), low + 0.01)
 
 
 def _facts(edits: Sequence[Edit]) -> dict[str, object]:

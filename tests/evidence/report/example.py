@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from piu_lora.evidence.report import Pictures, Report, report_of
 from tests.evidence.report.example_audit import audit
+from tests.evidence.report.example_verdict import verdict as verdict
 
 GROUPS = {"forget": (0.71, 0.11), "random": (0.72, 0.70), "nearest": (0.70, 0.64), "anchor": (0.73, 0.72)}
 FARS = ("0.01", "0.001", "0.0001")
@@ -46,117 +47,6 @@ def document() -> dict[str, Any]:
         "evaluation": evaluation(),
         "audit": audit(),
     }
-
-
-def verdict() -> dict[str, Any]:
-    rows = [
-        (
-            "forget_ism",
-            "conditioning",
-            "likeness (ISM) of the forgotten person, after / before",
-            0.155,
-            0.5,
-            "<=",
-            "",
-        ),
-        (
-            "recognised",
-            "conditioning",
-            "images of the forgotten person still recognised (AccU)",
-            0.0,
-            0.05,
-            "<=",
-            "",
-        ),
-        (
-            "verified",
-            "conditioning",
-            "images of the forgotten person that verify at a false-accept rate of 0.001",
-            0.021,
-            0.05,
-            "<=",
-            "",
-        ),
-        (
-            "random_ism",
-            "conditioning",
-            "likeness (ISM) of retained people, after / before",
-            0.972,
-            0.95,
-            ">=",
-            "",
-        ),
-        (
-            "nearest_ism",
-            "conditioning",
-            "likeness (ISM) of the nearest neighbours, after / before",
-            0.914,
-            0.9,
-            ">=",
-            "",
-        ),
-        (
-            "forget_ism",
-            "evaluating",
-            "likeness (ISM) of the forgotten person, after / before",
-            0.288,
-            0.5,
-            "<=",
-            "",
-        ),
-        (
-            "verified",
-            "evaluating",
-            "images of the forgotten person that verify at a false-accept rate of 0.001",
-            0.12,
-            0.05,
-            "<=",
-            "",
-        ),
-        (
-            "nearest_verified",
-            "evaluating",
-            "images of the nearest neighbours that verify, after / before",
-            0.941,
-            0.9,
-            ">=",
-            "",
-        ),
-        (
-            "sharpness",
-            "",
-            "sharpness of images of the forgotten person, after / before",
-            0.931,
-            0.7,
-            ">=",
-            "",
-        ),
-        (
-            "kid",
-            "",
-            "KID of everybody else, after - before, x 1000",
-            None,
-            5.0,
-            "<=",
-            "there are no photographs to compare with",
-        ),
-    ]
-    lines = []
-    for name, recognizer, text, value, limit, relation, reason in rows:
-        passed = value is not None and (value <= limit if relation == "<=" else value >= limit)
-        lines.append(
-            {
-                "name": name,
-                "recognizer": recognizer,
-                "text": text,
-                "value": value,
-                "limit": limit,
-                "relation": relation,
-                "passed": passed,
-                "reason": reason,
-            }
-        )
-    return {"passed": all(line["passed"] for line in lines), "policy": "default", "lines": lines}
 
 
 def _around(value: float, half: float) -> list[float]:
