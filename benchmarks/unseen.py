@@ -31,8 +31,7 @@ from piu_lora.model import TokenSample, add_second_moments, find_family, layer_i
 from piu_lora.model.factors import Change
 from piu_lora.unlearn import ClosedConfig, GateConfig, Problem, SolveContext, TargetIdentity, find_method
 from piu_lora.unlearn.gate.encoder import GateEncoder, measure_everybody
-from piu_lora.unlearn.gate.method import GatedPerson, gate_change, gate_person
-from piu_lora.unlearn.gate.solve import Everybody
+from piu_lora.unlearn.gate.method import GatedPerson, Ground, gate_change, gate_person
 
 PHOTOGRAPHS = (1, 2, 3, 5, 10)
 METHODS = ("closed-encoder", "gate-encoder")
@@ -114,12 +113,13 @@ class Gates:
         self.encoder = GateEncoder(world.decoder.pipe, self.settings)
         self.retain = world.bank.rows_of(range(len(world.bank)))
         generator = torch.Generator().manual_seed(config.seed)
-        self.everybody: Everybody = measure_everybody(self.retain, self.encoder, generator)
+        self.ground = Ground.of(self.encoder, measure_everybody(self.retain, self.encoder, generator))
+        self.handouts = self.ground.neurons(len(world.people))
 
     def change(self, requests: list[Request]) -> tuple[Change, dict[str, Any]]:
         """One adapter for all of them; whoever was solved before is not solved again."""
         people = [self._person(asked) for asked in requests]
-        solution = gate_change(self.encoder, self.everybody, people)
+        solution = gate_change(self.ground, people)
         return solution.change, solution.facts
 
     def _person(self, asked: Request) -> GatedPerson:
@@ -127,8 +127,9 @@ class Gates:
         if key not in self.solved:
             problem, world = problem_of(self.world, [asked]), self.world
             near = self.retain[problem.nearest(self.settings.near)[0]]
+            handout = self.handouts[world.people.index(asked.person)]
             self.solved[key] = gate_person(
-                asked.target, near, self.encoder, self.everybody, world.geometry, self.config.seed
+                asked.target, near, self.ground, world.geometry, handout, self.config.seed
             )
         return self.solved[key]
 
@@ -267,6 +268,7 @@ def main() -> None:
         config = (
             ForgetConfig.preset(find_family("arc2face"), method)
             .updated(_SETTINGS)
+            .updated({"gate": {"checked": 1024, "written": 1024}} if method == "gate-encoder" else {})
             .updated_from_pairs(options.set)
         )
         solver = Gates(world, config) if method == "gate-encoder" else Closed(world, config)

@@ -15,10 +15,10 @@ from tests.hub.session import HUB
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -91,6 +91,19 @@ def trained(
 
     out = tmp_path_factory.mktemp("trained") / "adapter"
     return forget("person-003", pipe, out, bank=bank, config=ForgetConfig().updated_from_pairs(FAST))
+
+
+@pytest.fixture
+def forget_fast(
+    pipe: "StableDiffusionPipeline", bank: "IdentityBank", fast: "ForgetConfig"
+) -> "Callable[..., ForgetResult]":
+    """Forget person-003 on the tiny base by the fast settings, with changes to them."""
+    from piu_lora import forget
+
+    def run(out: Path, **changes: Any) -> "ForgetResult":
+        return forget("person-003", pipe, out, bank=bank, config=fast.updated(changes))
+
+    return run
 
 
 @pytest.fixture

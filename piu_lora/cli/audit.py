@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 import piu_lora
-from piu_lora.cli.groups import Opening, Reporting, grouped
-from piu_lora.cli.options import AdapterArgument, Dtype, Force, Identities, Json, Settings
+from piu_lora.cli.groups import Examined, Opening, Reporting, grouped
+from piu_lora.cli.options import Dtype, Force, Json, Settings
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import audit_parts
 from piu_lora.cli.terminal import judged
@@ -22,8 +22,7 @@ _ATTACKS = f"Attacks to try, with commas between: {', '.join(_NAMES)}. By defaul
 @grouped
 def command(
     *,
-    adapter: AdapterArgument,
-    identity: Identities,
+    examined: Examined,
     opening: Opening,
     reporting: Reporting,
     attacks: Annotated[str | None, typer.Option(help=_ATTACKS)] = None,
@@ -55,8 +54,8 @@ def command(
     names = None if attacks is None else [name.strip() for name in attacks.split(",")]
     reporting.check()
     audited = audit(
-        adapter,
-        identity,
+        examined.adapter,
+        examined.identity,
         out=reporting.out,
         attacks=names,
         budget=budget,

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from piu_lora.cli.groups import Making, grouped
-from piu_lora.cli.options import AdapterArgument, Base, Force, Json, Rank, Stored, Tolerance
+from piu_lora.cli.groups import Compressing, Making, grouped
+from piu_lora.cli.options import AdapterArgument, Base, Force, Json, Stored
 from piu_lora.cli.output import Part, Table, print_result
 
 __all__ = ["convert", "extract", "resize"]
@@ -40,8 +40,7 @@ def resize(
     *,
     adapter: AdapterArgument,
     making: Making,
-    rank: Rank = 0,
-    tolerance: Tolerance = 0.0,
+    compressing: Compressing,
     dtype: Stored = "fp16",
     as_json: Json = False,
 ) -> None:
@@ -49,7 +48,7 @@ def resize(
     from piu_lora.jobs.adapters.convert import resize_adapter
 
     with making.recorded() as recorded:
-        result = resize_adapter(adapter, making.out, rank=rank, tolerance=tolerance, dtype=dtype, **recorded)
+        result = resize_adapter(adapter, making.out, dtype=dtype, **compressing.keywords, **recorded)
     _print(result, as_json)
 
 
@@ -64,8 +63,7 @@ def extract(
         ),
     ],
     base: Base = "mini",
-    rank: Rank = 0,
-    tolerance: Tolerance = 0.0,
+    compressing: Compressing,
     dtype: Stored = "fp16",
     ignore_rest: Annotated[
         bool, typer.Option("--ignore-rest", help="Leave out the weights that a LoRA cannot hold.")
@@ -81,11 +79,10 @@ def extract(
             base,
             dense,
             making.out,
-            rank=rank,
-            tolerance=tolerance,
             dtype=dtype,
             ignore_rest=ignore_rest,
             identity=identity,
+            **compressing.keywords,
             **recorded,
         )
     _print(result, as_json)

@@ -3,12 +3,10 @@
 from typing import Any
 
 from piu_lora import interrupts
-from piu_lora.cli.groups import Opening, Reporting, grouped
+from piu_lora.cli.groups import Examined, Opening, Reporting, grouped
 from piu_lora.cli.options import (
-    AdapterArgument,
     Dtype,
     Force,
-    Identities,
     Json,
     MaxAccU,
     MaxForget,
@@ -30,8 +28,7 @@ __all__ = ["command"]
 @grouped
 def command(
     *,
-    adapter: AdapterArgument,
-    identity: Identities,
+    examined: Examined,
     opening: Opening,
     reporting: Reporting,
     second: SecondPack = None,
@@ -61,8 +58,8 @@ def command(
     reporting.check()
     try:
         assessment = evaluate(
-            adapter,
-            identity,
+            examined.adapter,
+            examined.identity,
             out=reporting.out,
             judges=Judges(second, second_bank, references, quality),
             settings=settings,

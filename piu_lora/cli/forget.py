@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 from piu_lora import interrupts
-from piu_lora.cli.groups import Opening, grouped
-from piu_lora.cli.options import Force, Identities, Json, LedgerFile, Settings
+from piu_lora.cli.groups import Making, Opening, grouped
+from piu_lora.cli.options import Identities, Json, Settings
 from piu_lora.cli.output import Part, bars, print_result
 from piu_lora.cli.tables import evaluation_parts
-from piu_lora.cli.terminal import opened_ledger
 
 __all__ = ["command"]
 
@@ -19,7 +18,7 @@ __all__ = ["command"]
 def command(
     *,
     identity: Identities,
-    out: Annotated[Path, typer.Option(help="Adapter folder to create.")],
+    making: Making,
     opening: Opening,
     method: Annotated[str | None, typer.Option(help="Method of forgetting. By default piu.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
@@ -30,8 +29,6 @@ def command(
         typer.Option("--evaluate/--no-evaluate", help="Generate images before and after, and measure them."),
     ] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    ledger: LedgerFile = None,
-    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Forget a person, or several: train an adapter, measure what it does, and write it to a folder."""
@@ -52,16 +49,15 @@ def command(
     chosen = over(ForgetConfig.preset(family_of(opening.base), over(ForgetConfig()).method))
     try:
         # Of several processes, the first one writes.
-        with opened_ledger(ledger if is_main() else "none") as entries:
+        with making.recorded(here=is_main()) as recorded:
             result = forget(
                 identity,
-                out=out,
+                out=making.out,
                 config=chosen,
                 evaluate=evaluate,
-                force=force,
                 resume=resume,
-                ledger=entries,
                 progress=bars,
+                **recorded,
                 **opening.keywords,
             )
     except KeyboardInterrupt:

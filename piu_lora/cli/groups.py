@@ -8,32 +8,20 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from piu_lora.cli.options import (
-    AdapterFolder,
-    Bank,
-    Base,
-    Device,
-    Force,
-    Junit,
-    LedgerFile,
-    Pack,
-    PolicyFile,
-    Public,
-    ReportFolder,
-)
+from piu_lora.cli import options
 from piu_lora.cli.terminal import opened_ledger
 
-__all__ = ["Making", "Opening", "Reporting", "grouped"]
+__all__ = ["Compressing", "Examined", "Making", "Opening", "Reporting", "grouped"]
 
 
 @dataclass(frozen=True)
 class Opening:
     """Which base to open, with which bank and face pack, and where."""
 
-    base: Base = "mini"
-    bank: Bank = None
-    pack: Pack = None
-    device: Device = "auto"
+    base: options.Base = "mini"
+    bank: options.Bank = None
+    pack: options.Pack = None
+    device: options.Device = "auto"
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -42,17 +30,42 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class Examined:
+    """The adapter to examine, and whom it forgets."""
+
+    adapter: options.AdapterArgument
+    identity: options.Identities
+
+
+@dataclass(frozen=True)
+class Compressing:
+    """How small the factors of a layer become."""
+
+    rank: options.Rank = 0
+    tolerance: options.Tolerance = 0.0
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The options as the keywords of a job."""
+        return vars(self)
+
+
+@dataclass(frozen=True)
 class Making:
     """Where an adapter is written, and the ledger that it is entered in."""
 
-    out: AdapterFolder
-    ledger: LedgerFile = None
-    force: Force = False
+    out: options.AdapterFolder
+    ledger: options.LedgerFile = None
+    force: options.Force = False
 
     @contextmanager
-    def recorded(self) -> Iterator[dict[str, Any]]:
-        """The open ledger, and whether to replace the folder, as the keywords of a job."""
-        with opened_ledger(self.ledger) as ledger:
+    def recorded(self, *, here: bool = True) -> Iterator[dict[str, Any]]:
+        """The open ledger, and whether to replace the folder, as the keywords of a job.
+
+        Args:
+            here: whether this process, of several, is the one that keeps the ledger.
+        """
+        with opened_ledger(self.ledger if here else "none") as ledger:
             yield {"ledger": ledger, "force": self.force}
 
 
@@ -60,10 +73,10 @@ class Making:
 class Reporting:
     """Where a report goes, and what it has to show."""
 
-    out: ReportFolder = None
-    policy: PolicyFile = None
-    junit: Junit = None
-    public: Public = False
+    out: options.ReportFolder = None
+    policy: options.PolicyFile = None
+    junit: options.Junit = None
+    public: options.Public = False
 
     def check(self) -> None:
         """Raise ``BadInput`` before anything runs where the verdict could not be written afterwards."""
@@ -82,10 +95,10 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     annotations: dict[str, Any] = {name: entry.annotation for name, entry in signature.parameters.items()}
     groups: dict[str, Any] = {name: kind for name, kind in annotations.items() if is_dataclass(kind)}
-    options: list[inspect.Parameter] = []
+    listed: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         group = groups.get(parameter.name)
-        options += inspect.signature(group, eval_str=True).parameters.values() if group else [parameter]
+        listed += inspect.signature(group, eval_str=True).parameters.values() if group else [parameter]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -93,7 +106,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         command(**values)
 
-    parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
-    run.__annotations__ = {option.name: option.annotation for option in options}
+    parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in listed]
+    run.__annotations__ = {option.name: option.annotation for option in listed}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run

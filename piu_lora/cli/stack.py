@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from piu_lora.cli.groups import Making, Opening, grouped
+from piu_lora.cli.groups import Compressing, Making, Opening, grouped
 from piu_lora.cli.options import (
     Activations,
     AdapterArgument,
@@ -19,10 +19,8 @@ from piu_lora.cli.options import (
     LedgerFile,
     Limit,
     OwnLimit,
-    Rank,
     Seed,
     Stored,
-    Tolerance,
     Weights,
 )
 from piu_lora.cli.output import Part, Table, print_result
@@ -135,6 +133,8 @@ def check_parts(check: "StackCheck") -> list[Part]:
         f"Limits: {check.limit:g} for the 95th percentile of bystanders, "
         f"{check.own_limit:g} for others on the own person.",
     ]
+    if check.shared_neurons:
+        notes.append(_collisions(check))
     if len(check.owners) < len(check.ids):
         notes.append(
             "Whom some adapters forget is not known here, so they may be among the bystanders; "
@@ -146,6 +146,18 @@ def check_parts(check: "StackCheck") -> list[Part]:
             "that keeps each to its own person."
         )
     return [Table(head, rows), "", *notes]
+
+
+def _collisions(check: "StackCheck") -> str:
+    """Which adapters took the same gate neurons, and what to do."""
+    clashing = sorted({place for places in check.shared_neurons.values() for place in places})
+    names = sorted(check.shared_neurons)
+    listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    return (
+        f"{', '.join(check.ids[place] for place in clashing)} use the same gate neurons ({listed}), so each "
+        "spoils what the other reads and writes; the rows above measure it. Make one of them anew with the "
+        "other's gates as gate.occupied, or all of them at once."
+    )
 
 
 def _span(values: Sequence[float]) -> str:
@@ -169,8 +181,7 @@ def merge(
             "leaves others alone."
         ),
     ] = "sum",
-    rank: Rank = 0,
-    tolerance: Tolerance = 0.0,
+    compressing: Compressing,
     dtype: Stored = "fp32",
     identity: Identities = [],
     opening: Opening,
@@ -180,7 +191,7 @@ def merge(
     from piu_lora.jobs.stacks.members import open_members
     from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 
-    settings = MergeSettings(method=method, rank=rank, tolerance=tolerance, dtype=dtype)
+    settings = MergeSettings(method=method, dtype=dtype, **compressing.keywords)
     members = open_members(adapters, weights or None, allow_negative=allow_negative)
     with making.recorded() as recorded:
         result = merge_adapters(

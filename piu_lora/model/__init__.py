@@ -23,6 +23,7 @@ from piu_lora.model.condition import (
     TokenSample,
     encode_embeddings,
     encode_empty,
+    encode_tokens,
     identity_position,
     prompt_of,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "empty_inputs",
     "encode_embeddings",
     "encode_empty",
+    "encode_tokens",
     "encoder_adapter",
     "encoder_digest",
     "family_of",

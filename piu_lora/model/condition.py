@@ -14,7 +14,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from piu_lora.errors import BadInput
 from piu_lora.model.family import Prompt, stated_family
 
-__all__ = ["TokenSample", "encode_embeddings", "encode_empty", "identity_position", "prompt_of"]
+__all__ = [
+    "TokenSample",
+    "encode_embeddings",
+    "encode_empty",
+    "encode_tokens",
+    "identity_position",
+    "prompt_of",
+]
 
 
 def prompt_of(text_encoder: CLIPTextModel) -> Prompt:
@@ -39,6 +46,24 @@ def encode_embeddings(
     Returns:
         (n, length, hidden) last hidden states; (n, 77, 768) on Arc2Face.
     """
+    prompt = prompt or prompt_of(text_encoder)
+    tokens = _tokens(tokenizer, prompt.text).expand(len(embeddings), -1)
+    return encode_tokens(text_encoder, embeddings, tokens, _identity_token(tokenizer, prompt))
+
+
+def encode_tokens(
+    text_encoder: CLIPTextModel, embeddings: torch.Tensor, tokens: torch.Tensor, identity: int
+) -> torch.Tensor:
+    """Encode each identity under a text of its own.
+
+    Args:
+        embeddings: (n, d), as for ``encode_embeddings``.
+        tokens: (n, length), the texts.
+        identity: the token whose embedding is replaced.
+
+    Returns:
+        (n, length, hidden) last hidden states.
+    """
     weight = _token_table(text_encoder)
     hidden = weight.shape[1]
     if embeddings.ndim != 2 or embeddings.shape[1] > hidden:
@@ -47,9 +72,8 @@ def encode_embeddings(
             f"expected (n, d) with d <= {hidden}"
         )
     padded = torch.nn.functional.pad(embeddings.to(weight), (0, hidden - embeddings.shape[1]))
-    prompt = prompt or prompt_of(text_encoder)
-    tokens = _tokens(tokenizer, prompt.text).to(weight.device).expand(len(embeddings), -1)
-    with _replaced(text_encoder, tokens, padded, _identity_token(tokenizer, prompt)):
+    tokens = tokens.to(weight.device)
+    with _replaced(text_encoder, tokens, padded, identity):
         output: torch.Tensor = text_encoder(input_ids=tokens)[0]
     return output
 

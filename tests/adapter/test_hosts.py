@@ -10,18 +10,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttn
 
 from piu_lora.adapter import active, assert_active, load_adapter
 from piu_lora.model import attention_digest
-from tests.adapter.stacks import forward, write_random
-from tests.tiny import tiny_pipeline
-
-
-@pytest.fixture
-def host() -> StableDiffusionPipeline:
-    return tiny_pipeline()
-
-
-@pytest.fixture
-def folder(host: StableDiffusionPipeline, tmp_path: Path) -> Path:
-    return write_random(host, tmp_path / "ours", 1, encoder=True).path
+from tests.adapter.stacks import forward
 
 
 def put_ip_adapter(pipe: StableDiffusionPipeline) -> None:

@@ -22,18 +22,8 @@ from piu_lora.adapter.folder import diffusers_header, diffusers_state
 from piu_lora.adapter.loading import set_weights
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.tensors import save_tensors
-from tests.adapter.stacks import changed, forward, random_change, write_random
+from tests.adapter.stacks import changed, forward, random_change
 from tests.tiny import tiny_pipeline
-
-
-@pytest.fixture
-def host() -> StableDiffusionPipeline:
-    return tiny_pipeline()
-
-
-@pytest.fixture
-def folder(host: StableDiffusionPipeline, tmp_path: Path) -> Path:
-    return write_random(host, tmp_path / "ours", 1, encoder=True).path
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.cli.test_cli import piu
 from tests.hub import LoopbackHub
 
 PEOPLE = (1, 3, 20)
-QUICK = ("--set", "train.steps=2", "--set", "train.batch=2", "--no-evaluate")
+QUICK = ("--set", "train.steps=1", "--set", "train.batch=2", "--set", "train.accumulation=1", "--no-evaluate")
 LEAN = [
     part
     for pair in (

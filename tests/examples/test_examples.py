@@ -18,12 +18,13 @@ from piu_lora.evidence.picture import to_image
 from piu_lora.model import mini
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+TRAINED = ["train.steps=2", "train.batch=2", "train.accumulation=1"]
 SHORT = [
-    "train.steps=4",
     "evaluation.forget_images=2",
     "evaluation.retain_images=2",
     "evaluation.nearest=1",
     "evaluation.anchor_images=1",
+    "evaluation.steps=4",
 ]
 
 
@@ -38,7 +39,7 @@ def run(name: str, *arguments: object) -> str:
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("quickstart") / "adapter"
-    printed = run("quickstart.py", out, *SHORT)
+    printed = run("quickstart.py", out, *TRAINED, *SHORT)
     assert "forget   ISM" in printed
     return out
 
@@ -86,14 +87,7 @@ def test_stacking_and_merging(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_evidence(tmp_path: Path) -> None:
-    lean = [
-        *SHORT[1:],
-        "evaluation.steps=4",
-        "report.leak_images=8",
-        "report.sweep_images=0",
-        "audit.steps=3",
-        "audit.cone_images=2",
-    ]
+    lean = [*SHORT, "report.leak_images=8", "report.sweep_images=0", "audit.steps=3", "audit.cone_images=2"]
     lean += ["audit.cone_cosines=[1.0, 0.5]", "audit.cone_shares=[0.5]", "audit.reidentify_random=1"]
     printed = run("evidence.py", tmp_path / "out", *lean)
     assert "reidentify: the forgotten person stands at rank" in printed

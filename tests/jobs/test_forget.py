@@ -1,6 +1,7 @@
 import hashlib
 import os
 import signal
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,14 +49,10 @@ def test_adapter_loads_and_the_pipeline_comes_back_clean(
 
 
 def test_same_command_same_bytes(
-    pipe: StableDiffusionPipeline,
-    bank: IdentityBank,
-    fast: ForgetConfig,
-    trained: ForgetResult,
-    tmp_path: Path,
+    forget_fast: Callable[..., ForgetResult], trained: ForgetResult, tmp_path: Path
 ) -> None:
-    again = forget(WHO, pipe, tmp_path / "again", bank=bank, config=fast).path
-    other = forget(WHO, pipe, tmp_path / "other", bank=bank, config=fast.updated({"seed": 1})).path
+    again = forget_fast(tmp_path / "again").path
+    other = forget_fast(tmp_path / "other", seed=1).path
     assert digest(trained.path / WEIGHTS) == digest(again / WEIGHTS)
     assert digest(trained.path / WEIGHTS) != digest(other / WEIGHTS)
 
@@ -138,15 +135,9 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_identically(
 
 
 def test_bf16_trains_much_the_same(
-    pipe: StableDiffusionPipeline,
-    bank: IdentityBank,
-    fast: ForgetConfig,
-    trained: ForgetResult,
-    tmp_path: Path,
+    forget_fast: Callable[..., ForgetResult], trained: ForgetResult, tmp_path: Path
 ) -> None:
-    half = forget(
-        WHO, pipe, tmp_path / "half", bank=bank, config=fast.updated({"train": {"precision": "bf16"}})
-    ).path
+    half = forget_fast(tmp_path / "half", train={"precision": "bf16"}).path
     weights = [
         torch.cat([v.float().flatten() for v in state_of(read_adapter(path).change).values()])
         for path in (trained.path, half)

@@ -22,6 +22,7 @@ from piu_lora.jobs.request.session import Session
 from piu_lora.jobs.stacks.members import open_members
 from piu_lora.jobs.stacks.merge import merge_adapters
 from piu_lora.progress import Progress, silent
+from piu_lora.unlearn.gate.neurons import taken_gates
 from piu_lora.writing import make_folder
 
 __all__ = ["Applied", "apply_requests"]
@@ -145,12 +146,9 @@ def _solve_members(release: Release, session: Session, requests: Sequence[Reques
     """The adapters of all requests; those that are not made yet take neurons that nobody has."""
     members = {request.id: release.member(request) for request in requests}
     leaving = [release.member(request) for request in release.manifest.in_state("leaving")]
-    taken = {
-        gate
-        for member in (*members.values(), *leaving)
-        if member is not None
-        for gate in member.receipt.solution.get("gates", ())
-    }
+    taken = set(
+        taken_gates(member.receipt.solution for member in (*members.values(), *leaving) if member is not None)
+    )
     config = release.config
     reserved = config.to_dict().get("gate", {}).get("occupied", ())
     for request in requests:

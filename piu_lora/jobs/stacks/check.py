@@ -1,7 +1,7 @@
 """How much a stack of adapters disturbs whom, before anything is generated."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from piu_lora.jobs.request.session import Base, Session
 from piu_lora.jobs.stacks.layer_statistics import bystanders
 from piu_lora.jobs.stacks.members import StackMember, require_distinct
 from piu_lora.model import TokenSample, layer_inputs, layer_weight, prompt_of, sees_condition
+from piu_lora.unlearn.gate.neurons import shared_gates
 
 __all__ = ["StackCheck", "bank_changes", "check_picture", "check_stack"]
 
@@ -51,6 +52,7 @@ class StackCheck:
     limit: float
     own_limit: float
     rows: tuple[int, ...] = ()
+    shared_neurons: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def bystanders(self) -> range:
@@ -71,10 +73,18 @@ class StackCheck:
         }
 
     def over(self, place: int) -> bool:
-        """Whether a stack exceeds a limit."""
+        """Whether a stack exceeds a limit, or two of its adapters use the same gate neuron."""
         harm = self.interference.harm(place, self.bystanders)["p95"]
-        return bool(
-            harm > self.limit or any(share > self.own_limit for share in self.disturbed(place).values())
+        disturbed = any(share > self.own_limit for share in self.disturbed(place).values())
+        return bool(harm > self.limit or disturbed or self.collisions(place))
+
+    def collisions(self, place: int) -> list[str]:
+        """The gate neurons that two adapters of a stack have both rewired: each takes the old neuron away,
+        and a second time is once too often.
+        """
+        stack = set(self.interference.stacks[place])
+        return sorted(
+            name for name, owners in self.shared_neurons.items() if len(stack.intersection(owners)) > 1
         )
 
     def label(self, stack: tuple[int, ...]) -> str:
@@ -97,6 +107,7 @@ class StackCheck:
                 "own": {self.ids[i]: float(found.condition[place, own[i]]) for i in stack if i in own},
                 "disturbed": self.disturbed(place),
                 "over_limit": self.over(place),
+                "collisions": self.collisions(place),
                 "change": [round(float(value), 4) for value in found.condition[place]],
             }
             for place, stack in enumerate(found.stacks)
@@ -155,8 +166,9 @@ def check_stack(
     if stack.behind and stack.direct and activations:
         deep = stack.changes(stack.behind, embeddings[:activations], stacks)
     ids = tuple(member.adapter.id for member in members)
+    collisions = shared_gates([member.adapter.receipt.solution for member in members])
     interference = Interference(stacks, table, deep)
-    return StackCheck(ids, interference, tuple(owners), others, limit, own_limit, standing_by)
+    return StackCheck(ids, interference, tuple(owners), others, limit, own_limit, standing_by, collisions)
 
 
 def bank_changes(
@@ -181,7 +193,8 @@ def bank_changes(
         require_base(session.pipe, member.adapter)
     stack = _Stack(session.pipe, members, torch.Generator().manual_seed(0))
     together = [tuple(range(len(members)))]
-    return stack.changes(stack.direct or stack.behind, session.bank.centroids, together)[0]
+    table = stack.changes(stack.direct or stack.behind, session.bank.centroids, together)
+    return np.asarray(table[0], np.float64)
 
 
 def _conditions(

@@ -54,7 +54,12 @@ FAMILY = register(
         },
         # One condition of CLIP ViT-L/14 costs 13 GFLOP: what keeps a person under a minute on two cores
         # (benchmarks/closed_shape.py).
-        presets={"": {"closed": {"retained": 1024, "near": 128, "mixtures": 8}}},
+        presets={
+            "": {
+                "closed": {"retained": 1024, "near": 128, "mixtures": 8},
+                "gate": {"checked": 128, "written": 96},
+            }
+        },
         # Samplers and batches as they are used on a base of this size; not measured.
         audit={"steps": 25, "batch": 8, "relearn": {"lr": 1e-4}, "reidentify": {"people": 1024}},
         source=Source(*ARC2FACE, {"unet": "arc2face", "text_encoder": "encoder"}, SD15, _DOWNLOADS),

@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
-from piu_lora.identity import dirichlet_mixtures, synthetic_neighbours
+from piu_lora.identity import synthetic_neighbours
 from piu_lora.model import (
     TokenSample,
     add_second_moments,
@@ -25,6 +25,7 @@ from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encod
 from piu_lora.unlearn.closed.kv import condition_second_moments, kv_modules, shared_edit
 from piu_lora.unlearn.closed.settings import ClosedConfig
 from piu_lora.unlearn.closed.solve import Edit, SecondMoments, solve_edit
+from piu_lora.unlearn.forget_conditions import find_draw
 from piu_lora.unlearn.registry import Problem, Solution, SolveContext, closed_form, shares
 
 __all__ = ["condition_module", "statistics_modules", "with_keys_and_values"]
@@ -59,10 +60,10 @@ class _Setting:
         cls, problem: Problem, context: SolveContext, config: ForgetConfig, modules: Sequence[str]
     ) -> "_Setting":
         pipe, closed = context.pipe, config.section_of(ClosedConfig)
-        generator = torch.Generator().manual_seed(config.seed)
+        generator, draw = torch.Generator().manual_seed(config.seed), find_draw(closed.drawn)
         people = [
             (
-                dirichlet_mixtures(target.forget, closed.mixtures, generator).to(pipe.device),
+                draw(target.forget, context.geometry, closed.mixtures, generator).to(pipe.device),
                 target.anchor.to(pipe.device),
             )
             for target in problem.targets
@@ -72,7 +73,7 @@ class _Setting:
             problem.centres[shares(len(people), closed.near, generator)],
             problem.retain[chosen],
             config.retain.neighbour_low,
-            config.retain.neighbour_high,
+            _outside(problem, context, config),
             generator,
         )
         retained = context.retained(
@@ -149,6 +150,18 @@ class _Setting:
         if not modules:
             raise BadInput(f"lora.blocks = {self.config.lora.blocks} holds no cross-attention of this UNet")
         return shared_edit(edit, ((module, layer_weight(self.pipe, module)) for module in modules)), edit
+
+
+def _outside(problem: Problem, context: SolveContext, config: ForgetConfig) -> float:
+    """The highest cosine of a synthetic neighbour. Where photographs that the person might have are
+    forgotten, none of these is kept at the same time: it is no nearer than 98 % of them.
+    """
+    low, high = config.retain.neighbour_low, config.retain.neighbour_high
+    if config.section_of(ClosedConfig).drawn != "variation":
+        return high
+    geometry = context.geometry()
+    reached = min(geometry.reach(len(target.forget)).quantile(0.02) for target in problem.targets)
+    return max(min(high, reached), low + 0.01)
 
 
 def _facts(edits: Sequence[Edit]) -> dict[str, object]:

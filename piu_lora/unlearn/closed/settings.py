@@ -19,6 +19,11 @@ class ClosedConfig(Settings, section="closed"):
         0.4, ge=0, lt=1, description="share of synthetic neighbours among the retained conditions"
     )
     mixtures: Count = Field(32, description="conditions of each forgotten person")
+    drawn: str = Field(
+        "mixtures",
+        description="how these are drawn: mixtures of the photographs, individual ones, their centroid, or "
+        "variation: photographs that the person might have, by the bank's geometry",
+    )
     retained: Count = Field(4096, description="embeddings of the bank that the cached statistics rest on")
     near: Count = Field(2048, description="synthetic neighbours of the forgotten people, together")
     positions: Count = Field(16, description="token positions of a retained condition that are looked at")

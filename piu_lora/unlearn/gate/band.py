@@ -8,13 +8,28 @@ import torch
 
 from piu_lora.identity.geometry import Geometry
 from piu_lora.unlearn.gate.settings import GateConfig
-from piu_lora.unlearn.gate.solve import Band
 
-__all__ = ["Outlook", "chosen_band"]
+__all__ = ["Band", "Outlook", "chosen_band"]
 
 _WIDTH, _NARROWEST = 0.10, 0.06  # of the ramp; steeper ones cost precision
+_SPARE = 0.15  # between the band and the person's reach; half of what is beyond it goes to the others
 _SAME_PERSON = 0.05  # above the cosine that one impostor in 100,000 reaches, an embedding is the person's own
 _MOST_GIVEN_UP = 0.1  # share of the person's photographs, for the sake of a look-alike
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where the gate opens: nothing below the cosine ``low`` with the known centroid, everything from
+    ``high`` on.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """Of the ramp."""
+        return self.high - self.low
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,8 @@ class Outlook:
 
 def chosen_band(photographs: int, near: torch.Tensor, geometry: Geometry, config: GateConfig) -> Outlook:
     """``low`` stands ``config.clearance`` above the nearest real person. ``high`` stands a ramp above it, or
-    where all but ``config.missed`` of the person's own photographs reach, if that leaves a ramp.
+    where all but ``config.missed`` of the person's own photographs reach, if that leaves a ramp. Where people
+    lie far apart, the band stands in the middle of the gap.
 
     Retained people come first, until a tenth of the person's photographs would be given up for them; then the
     person does, and whoever lies above ``low`` is counted as a look-alike. An embedding nearer than impostors
@@ -52,7 +68,9 @@ def chosen_band(photographs: int, near: torch.Tensor, geometry: Geometry, config
     others = near[near < max(strictest, reach.quantile(config.missed))]
     nearest = float(others.max()) if len(others) else -1.0
     ceiling = reach.quantile(_MOST_GIVEN_UP) - _NARROWEST
-    low = config.low or min(max(nearest, geometry.far.get(1e-3, 0.0)) + config.clearance, ceiling)
+    floor = max(nearest, geometry.far.get(1e-3, 0.0)) + config.clearance
+    room = reach.quantile(config.missed) - _WIDTH - floor - _SPARE
+    low = config.low or min(floor + max(room, 0.0) / 2, ceiling)
     high = config.high or max(min(low + _WIDTH, reach.quantile(config.missed)), low + _NARROWEST)
     look_alikes, inside = int((others > low).sum()), len(near) - len(others)
     return Outlook(Band(low, high), reach.share_below((low + high) / 2), look_alikes, inside)

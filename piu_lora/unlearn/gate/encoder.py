@@ -1,140 +1,205 @@
-"""The text encoder under the templates of its prompt: what the layer that gets gates reads and writes."""
+"""The text encoder under many prompts: what the layers that get gates read and write."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora.model import Prompt, TokenSample, encode_embeddings, encode_empty, identity_position, prompt_of
-from piu_lora.unlearn.gate.cells import Site
+from piu_lora.errors import BadInput
+from piu_lora.model import encode_tokens, prompt_of
+from piu_lora.model.factors import Factors
+from piu_lora.unlearn.closed.encoder import edited
 from piu_lora.unlearn.gate.readout import SiteMoments, site_sums
 from piu_lora.unlearn.gate.settings import GateConfig
-from piu_lora.unlearn.gate.solve import Everybody, Recording
 from piu_lora.unlearn.gate.streams import Streams, find_layer, record_layer
+from piu_lora.unlearn.gate.templates import Templates
 from piu_lora.unlearn.registry import Measurement, Rows, SolveContext
 
-__all__ = ["GateEncoder", "measure_everybody"]
+__all__ = ["Everybody", "GateEncoder", "Layer", "measure_everybody"]
 
-_SHARE = 4  # further templates are shown one embedding in four
-_FURTHER = 4  # positions of a further template beyond as many as the official one's sample has
 _TEXTS = 64  # random texts on which every gate stays shut
-_BACKGROUND = 1024  # of their positions
+_ELSEWHERE = 4096  # positions that carry nobody, or are not the identity token
+_NOWHERE: Mapping[str, Factors] = {}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the text encoder: its name without component, its number, and its MLP's two layers."""
+
+    name: str
+    module: torch.nn.Module
+
+    @property
+    def number(self) -> int:
+        """From the first."""
+        return int(self.name.rpartition(".")[2])
+
+    @property
+    def first(self) -> torch.nn.Linear:
+        """``mlp.fc1``."""
+        return self._linear("fc1")
+
+    @property
+    def second(self) -> torch.nn.Linear:
+        """``mlp.fc2``."""
+        return self._linear("fc2")
+
+    def _linear(self, name: str) -> torch.nn.Linear:
+        layer = self.module.get_submodule(f"mlp.{name}")
+        if not isinstance(layer, torch.nn.Linear):
+            raise TypeError(f"{self.name}.mlp.{name} is {type(layer).__name__}, no plain layer")
+        return layer
 
 
 @dataclass(frozen=True)
 class GateEncoder:
-    """The text encoder with the layer that gets gates; it is not changed."""
+    """The text encoder with the layers that get gates; it is not changed."""
 
     pipe: StableDiffusionPipeline
     config: GateConfig
 
     @cached_property
-    def layer(self) -> tuple[str, torch.nn.Module]:
-        """Its name inside the text encoder, and the layer."""
-        return find_layer(self.pipe.text_encoder, self.config.layer)
-
-    @property
-    def number(self) -> int:
-        """Of the layer, from the first."""
-        return int(self.layer[0].rpartition(".")[2])
+    def decides(self) -> Layer:
+        """The layer that tells the person."""
+        return Layer(*find_layer(self.pipe.text_encoder, self.config.decides, "gate.decides"))
 
     @cached_property
-    def templates(self) -> tuple[Prompt, ...]:
-        """The family's own first."""
-        official = prompt_of(self.pipe.text_encoder)
-        further = [text for text in self.config.templates if text != official.text]
-        return (official, *(Prompt(text, official.token) for text in further))
+    def writes(self) -> Layer:
+        """The layer that writes the anchor.
 
-    def streams(self, embeddings: torch.Tensor, template: Prompt) -> Streams:
-        """What the layer reads and writes of embeddings (n, d)."""
-        pipe = self.pipe
-
-        def encode(rows: torch.Tensor) -> torch.Tensor:
-            return encode_embeddings(pipe.text_encoder, pipe.tokenizer, rows, template)
-
-        return record_layer(self.layer[1], encode, embeddings.to(pipe.device))
-
-    def record(self, embeddings: torch.Tensor, centre: torch.Tensor) -> Recording:
-        """The official template is shown all embeddings, the others the first part of them."""
-        part = embeddings[: max(len(embeddings) // _SHARE, 2)]
-        official, *further = self.templates
-        streams = [self.streams(embeddings, official), *(self.streams(part, other) for other in further)]
-        return Recording(embeddings @ centre, streams)
-
-    @cached_property
-    def sites(self) -> list[Site]:
-        """Positions that carry the identity: of the official template a sample that stands for all, of the
-        others the first few.
+        Raises:
+            BadInput: it does not come behind the other.
         """
-        tokenizer, (official, *further) = self.pipe.tokenizer, self.templates
-        sample = TokenSample.of(tokenizer, self.config.positions, from_identity=True, prompt=official)
-        sites = [Site(0, position) for position in sample.places]
-        for number, template in enumerate(further, start=1):
-            first = identity_position(tokenizer, template)
-            last = min(first + len(sample.places) + _FURTHER, tokenizer.model_max_length)
-            sites += [Site(number, position) for position in range(first, last)]
-        return sites
+        layer = Layer(*find_layer(self.pipe.text_encoder, self.config.layer, "gate.layer"))
+        if layer.number <= self.decides.number:
+            raise BadInput(
+                f"gate.layer = {self.config.layer} does not come behind gate.decides = "
+                f"{self.config.decides}; attention carries the decision from one to the other"
+            )
+        return layer
+
+    @cached_property
+    def templates(self) -> Templates:
+        """The prompts that the gates hold under."""
+        count = self.config.prompts if self.config.templates else 1
+        prompt = prompt_of(self.pipe.text_encoder)
+        return Templates(self.pipe.tokenizer, prompt, count, self.config.templates)
+
+    def streams(
+        self,
+        layer: Layer,
+        embeddings: torch.Tensor,
+        numbers: torch.Tensor,
+        change: Mapping[str, Factors] = _NOWHERE,
+    ) -> Streams:
+        """What a layer reads and writes of embeddings (n, d) under templates (n,), with a change in place."""
+        return self._recorded(layer, embeddings, self.templates.rows[numbers], change)
+
+    def at_identity(self, embeddings: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """(n, hidden) what the deciding layer's MLP reads at the identity token."""
+        return self.streams(self.decides, embeddings, numbers).at(self.templates.positions[numbers])
 
     def sums(self, embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
         """What ``measure_everybody`` needs of retained people, as sums over embeddings (n, d)."""
-        streams = [self.streams(embeddings, template) for template in self.templates]
-        sums = {"squares": streams[0].squares * len(embeddings)}
-        for site in self.sites:
-            inputs = streams[site.template].inputs[:, site.position]
-            for part, total in zip(_PARTS, site_sums(inputs, embeddings), strict=True):
-                sums[_key(site, part)] = total
-        return sums
+        numbers = self.templates.numbers(embeddings)
+        streams = self.streams(self.decides, embeddings, numbers)
+        sums = site_sums(streams.at(self.templates.positions[numbers]), embeddings)
+        return {**dict(zip(_PARTS, sums, strict=True)), "squares": streams.squares * len(embeddings)}
 
     @property
     def measurement(self) -> Measurement:
         """``sums``, as it is cached for a base and a bank."""
-        name = repr(("gate", self.layer[0], self.templates, self.sites))
+        templates = self.templates
+        name = repr(("gate/2", self.decides.name, templates.prompt, templates.count, templates.share))
         return Measurement(name, self.config.retained, self.sums)
 
-    def background(self, generator: torch.Generator) -> torch.Tensor:
-        """Inputs (m, hidden) where there is no identity: random texts, the empty prompt, the words before the
-        identity token.
+    def background(self, layer: Layer) -> torch.Tensor:
+        """(m, hidden) what a layer's MLP reads where there is no identity: random texts and the empty
+        prompt.
         """
-        pipe, tokenizer, layer = self.pipe, self.pipe.tokenizer, self.layer[1]
-        nobody = torch.zeros(1, 1, device=pipe.device)
-        before = [
-            self.streams(nobody, template).inputs[0, : identity_position(tokenizer, template)]
-            for template in self.templates
-        ]
-        empty = record_layer(layer, lambda _: encode_empty(pipe.text_encoder, tokenizer), nobody).inputs[0]
-        tokens = torch.randint(len(tokenizer) - 2, (_TEXTS, tokenizer.model_max_length), generator=generator)
-        tokens[:, 0] = tokenizer.bos_token_id
-        texts = record_layer(layer, lambda rows: pipe.text_encoder(input_ids=rows), tokens.to(pipe.device))
-        rows = texts.inputs.flatten(0, 1)
-        return torch.cat([*before, empty, rows[:: max(len(rows) // _BACKGROUND, 1)]])
+        tokenizer, identity = self.pipe.tokenizer, self.templates.identity
+        generator = torch.Generator().manual_seed(0)
+        length, width = tokenizer.model_max_length, self.pipe.text_encoder.config.hidden_size
+        texts = torch.randint(len(tokenizer) - 2, (_TEXTS, length), generator=generator)
+        texts[texts == identity] = (identity + 1) % (len(tokenizer) - 2)
+        texts[:, 0] = tokenizer.bos_token_id
+        empty = tokenizer("", padding="max_length", max_length=length, return_tensors="pt").input_ids
+        rows = torch.cat([texts, empty])
+        return self._recorded(layer, torch.zeros(len(rows), width), rows, _NOWHERE).inputs.flatten(0, 1)
+
+    def _recorded(
+        self, layer: Layer, embeddings: torch.Tensor, tokens: torch.Tensor, change: Mapping[str, Factors]
+    ) -> Streams:
+        encoder, identity = self.pipe.text_encoder, self.templates.identity
+
+        def encode(rows: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+            return encode_tokens(encoder, rows, texts, identity)
+
+        with edited(encoder, change):
+            return record_layer(layer.module, encode, embeddings.to(self.pipe.device), tokens)
 
 
 _PARTS = ("gram", "cross", "mean")
 
 
-def _key(site: Site, part: str) -> str:
-    return f"{site.template}.{site.position}.{part}"
+@dataclass(frozen=True)
+class Everybody:
+    """What serves every person to forget.
+
+    Attributes:
+        moments: of what the deciding layer reads at the identity token of retained people.
+        embeddings: (m, d) of some of them.
+        samples: (m, hidden) what it reads at theirs.
+        elsewhere: (k, hidden) what it reads at other positions, and in texts without an identity.
+        shut: (k, hidden) what the writing layer reads under everybody's conditions and in other texts.
+        squares: by layer, deciding and writing, the (width,) mean square of every neuron's activation.
+    """
+
+    moments: SiteMoments
+    embeddings: torch.Tensor
+    samples: torch.Tensor
+    elsewhere: torch.Tensor
+    shut: torch.Tensor
+    squares: tuple[torch.Tensor, torch.Tensor]
 
 
 def measure_everybody(
     retain: Rows, encoder: GateEncoder, generator: torch.Generator, context: SolveContext | None = None
 ) -> Everybody:
-    """What serves every person to forget: moments of retained people at every position, some of their inputs,
-    and inputs where no identity is.
+    """Record what the two layers read of retained people and of texts without an identity.
 
     Args:
         context: its averages, where it has any, spare the encoding of the retained people.
     """
-    background = encoder.background(generator)
+    templates = encoder.templates
     order = torch.randperm(len(retain), generator=generator)
     sample = retain[order[: encoder.config.checked]]
-    recording = encoder.record(sample, sample[0])
+    numbers = templates.numbers(sample)
+    positions = templates.positions[numbers]
+    early, late = (encoder.streams(layer, sample, numbers) for layer in (encoder.decides, encoder.writes))
     if context is None or context.averages is None:
         embeddings = retain[order[: encoder.config.retained]]
         means = {name: total / len(embeddings) for name, total in encoder.sums(embeddings).items()}
     else:
         means = context.averages(encoder.measurement)
-    moments = {site: SiteMoments(*(means[_key(site, part)] for part in _PARTS)) for site in encoder.sites}
-    samples = {site: recording.inputs(site) for site in encoder.sites}
-    return Everybody(moments, means["squares"], samples, sample, background)
+    elsewhere = early.inputs[torch.arange(early.inputs.shape[1])[None] != positions[:, None]]
+    return Everybody(
+        SiteMoments(*(means[part] for part in _PARTS)),
+        sample,
+        early.at(positions),
+        torch.cat([encoder.background(encoder.decides), some_of(elsewhere, _ELSEWHERE, generator)]),
+        torch.cat(
+            [
+                encoder.background(encoder.writes),
+                some_of(late.inputs.flatten(0, 1), 4 * _ELSEWHERE, generator),
+            ]
+        ),
+        (means["squares"], late.squares),
+    )
+
+
+def some_of(rows: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """At most ``count`` rows, at random."""
+    return rows[torch.randperm(len(rows), generator=generator)[:count]]

@@ -7,23 +7,69 @@ import torch
 
 from piu_lora.config import ForgetConfig
 from piu_lora.identity.geometry import Geometry, variation
+from piu_lora.model.factors import Factors
 from piu_lora.unlearn.gate.band import Outlook, chosen_band
-from piu_lora.unlearn.gate.encoder import GateEncoder, measure_everybody
-from piu_lora.unlearn.gate.neurons import chosen_neurons, neuron_energy, neuron_names, neuron_numbers
-from piu_lora.unlearn.gate.ramp import Ramp, rewired
+from piu_lora.unlearn.gate.decision import Decision, Fit, Reading, decided
+from piu_lora.unlearn.gate.encoder import Everybody, GateEncoder, measure_everybody, some_of
+from piu_lora.unlearn.gate.marks import mark_directions
+from piu_lora.unlearn.gate.neurons import Handout, handed_out, neuron_energy, neuron_names
+from piu_lora.unlearn.gate.ramp import Neurons, ramp, rewired
 from piu_lora.unlearn.gate.readout import System
 from piu_lora.unlearn.gate.settings import GateConfig
-from piu_lora.unlearn.gate.solve import Everybody, Fit, Person, person_ramps
+from piu_lora.unlearn.gate.writing import Marked, written
 from piu_lora.unlearn.registry import Problem, Solution, SolveContext, TargetIdentity, closed_form
 
-__all__ = ["GatedPerson", "gate_change", "gate_encoder", "gate_person"]
+__all__ = ["GatedPerson", "Ground", "gate_change", "gate_encoder", "gate_person"]
+
+_MET = 4  # templates that each of the nearest people meets
+_ENDS = 16  # templates over which the change at the identity token is averaged
+_ROWS = 8192  # positions that the writing neurons are fitted on
+_MARK_RIDGE = 1e-4
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What serves every person: the encoder, everybody else, and which neurons are free.
+
+    Attributes:
+        ones: by layer, deciding and writing, a readout (hidden,) that is 1 everywhere.
+        marks: (m, hidden) directions of marks.
+    """
+
+    encoder: GateEncoder
+    everybody: Everybody
+    ones: tuple[torch.Tensor, torch.Tensor]
+    marks: torch.Tensor
+    energies: tuple[torch.Tensor, torch.Tensor]
+
+    @classmethod
+    def of(cls, encoder: GateEncoder, everybody: Everybody) -> "Ground":
+        """Measured once."""
+        rows = torch.cat([everybody.samples, everybody.elsewhere])
+        layers = (encoder.decides, encoder.writes)
+        energies = [
+            neuron_energy(squares, layer.second.weight.detach().cpu())
+            for squares, layer in zip(everybody.squares, layers, strict=True)
+        ]
+        ones = _constant(rows), _constant(everybody.shut)
+        return cls(
+            encoder, everybody, ones, mark_directions(encoder, everybody.shut), (energies[0], energies[1])
+        )
+
+    def neurons(self, people: int) -> list[Handout]:
+        """Neurons for each of so many people, the least important first."""
+        config = self.encoder.config
+        numbers = (self.encoder.decides.number, self.encoder.writes.number)
+        return handed_out(self.energies, numbers, people, config.rank + 1, config.occupied)
 
 
 @dataclass(frozen=True)
 class GatedPerson:
-    """One person's ramps, where their gate opens, and how well it reads."""
+    """One person's neurons, where their gate opens, and how well it reads."""
 
-    ramps: list[Ramp]
+    handout: Handout
+    deciding: Neurons
+    writing: Neurons
     outlook: Outlook
     figures: dict[str, float]
 
@@ -40,27 +86,28 @@ def gate_encoder(problem: Problem, context: SolveContext, config: ForgetConfig) 
     """Neurons of the text encoder become a step: nothing for everybody else, the anchor's stream for the
     forgotten person.
 
-    For every group of token positions there is one pair: ``fc1`` reads how much of the person there is,
-    ``fc2`` writes the change of the stream.
+    An early pair reads at the identity token whether it is the person, and marks the stream; attention
+    carries the mark; late neurons write the anchor's stream where it arrives.
     """
     settings = config.section_of(GateConfig)
     encoder = GateEncoder(context.pipe, settings)
     generator = torch.Generator().manual_seed(config.seed)
-    everybody = measure_everybody(problem.retain, encoder, generator, context)
+    ground = Ground.of(encoder, measure_everybody(problem.retain, encoder, generator, context))
     geometry, nearest = context.geometry(), problem.nearest(settings.near)
+    handouts = ground.neurons(len(problem.targets))
     people = [
-        gate_person(target, problem.retain[rows], encoder, everybody, geometry, config.seed)
-        for target, rows in zip(problem.targets, nearest, strict=True)
+        gate_person(target, problem.retain[rows], ground, geometry, handout, config.seed)
+        for target, rows, handout in zip(problem.targets, nearest, handouts, strict=True)
     ]
-    return gate_change(encoder, everybody, people)
+    return gate_change(ground, people)
 
 
 def gate_person(
     target: TargetIdentity,
     near: torch.Tensor,
-    encoder: GateEncoder,
-    everybody: Everybody,
+    ground: Ground,
     geometry: Geometry,
+    handout: Handout,
     seed: int,
 ) -> GatedPerson:
     """Solve for one person; whoever else is forgotten does not enter into it.
@@ -68,83 +115,144 @@ def gate_person(
     Args:
         near: (n, d) embeddings of the real people nearest to them.
     """
-    config, centre = encoder.config, target.centre
-    photographs = _photographs(target, geometry, config, torch.Generator().manual_seed(seed))
-    outlook = chosen_band(len(target.forget), near @ centre, geometry, config)
-    fit = Fit(
-        config.eta,
-        config.pairs,
-        config.ridge,
-        photographs=config.own_weight,
-        neighbours=config.near_weight,
-        templates=config.template_weight,
-    )
-    ends = torch.stack([centre, target.anchor])
-    person = Person(
-        centre,
-        encoder.record(photographs, centre),
-        encoder.record(near, centre),
-        encoder.record(ends, centre),
-        outlook.band,
-    )
-    ramps, figures = person_ramps(person, everybody, fit)
-    return GatedPerson(ramps, outlook, figures)
-
-
-def _photographs(
-    target: TargetIdentity, geometry: Geometry, config: GateConfig, generator: torch.Generator
-) -> torch.Tensor:
-    """The known photographs and those that the person might have; shuffled, so that every template is shown
-    some of each.
-    """
+    config, centre = ground.encoder.config, target.centre
+    generator = torch.Generator().manual_seed(seed)
     imagined = variation(target.forget, geometry, config.variations, generator)
-    rows = torch.cat([target.forget, imagined])
-    return rows[torch.randperm(len(rows), generator=generator)]
+    photographs = torch.cat([target.forget, imagined])
+    photographs = photographs[torch.randperm(len(photographs), generator=generator)]
+    outlook = chosen_band(len(target.forget), near @ centre, geometry, config)
+    decision = _decision(centre, photographs, near, ground, outlook, generator)
+    templates = ground.encoder.templates.drawn(_ENDS, generator)
+    change = _at_identity(target, ground, templates)
+    mark = ground.marks[handout.rank % len(ground.marks)].double() * config.flag * change[1]
+    deciding = ramp(decision.score, decision.constant, change[0] + mark, outlook.band.width, config.scale)
+    early = _layer_change(ground, 0, [deciding], handout.deciding)
+    reached = photographs[photographs @ centre >= outlook.band.high]
+    reached = torch.cat([centre[None].expand(max(len(reached) // 8, 1), -1), reached])
+    reached = reached.repeat(-(-config.written // len(reached)), 1)[: config.written]
+    below = near[near @ centre < outlook.band.low]
+    marked, others = _marked(reached, target.anchor, below, ground, early, generator)
+    late = written(marked, others, ground.ones[1], config.rank, _MARK_RIDGE)
+    return GatedPerson(handout, deciding, late.neurons, outlook, {**decision.figures, **late.figures})
 
 
-def gate_change(encoder: GateEncoder, everybody: Everybody, people: Sequence[GatedPerson]) -> Solution:
-    """Hand out neurons, the least important first, in the order of the people, and write the change."""
-    name, layer = encoder.layer
-    config = encoder.config
-    first, second = layer.get_submodule("mlp.fc1"), layer.get_submodule("mlp.fc2")
-    if not isinstance(first, torch.nn.Linear) or not isinstance(second, torch.nn.Linear):
-        raise TypeError(f"{name}.mlp has {type(first).__name__} and {type(second).__name__}, no plain layers")
-    energy = neuron_energy(everybody.squares, second.weight.detach().cpu())
-    ramps = [ramp for person in people for ramp in person.ramps]
-    occupied = neuron_numbers(config.occupied, encoder.number)
-    neurons = chosen_neurons(energy, 2 * len(ramps), occupied)
-    one = _constant_readout(everybody, config.ridge)
-    rows, columns = rewired(ramps, neurons, first, second, config.scale, one)
-    change = {f"text_encoder.{name}.mlp.fc1": rows, f"text_encoder.{name}.mlp.fc2": columns}
-    return Solution(change, _facts(neurons, encoder.number, energy, people))
+def _decision(
+    centre: torch.Tensor,
+    photographs: torch.Tensor,
+    near: torch.Tensor,
+    ground: Ground,
+    outlook: Outlook,
+    generator: torch.Generator,
+) -> Decision:
+    """The readout at the identity token, under templates at random."""
+    config = ground.encoder.config
+    fit = Fit(config.ridge, config.own_weight, config.near_weight)
+
+    def reading(rows: torch.Tensor) -> Reading:
+        numbers = ground.encoder.templates.drawn(len(rows), generator)
+        return Reading(ground.encoder.at_identity(rows, numbers), rows @ centre)
+
+    met = _MET if config.templates else 1
+    person, neighbours = reading(photographs), reading(near.repeat(met, 1))
+    return decided(centre, outlook.band, person, neighbours, ground.everybody, fit)
 
 
-def _constant_readout(everybody: Everybody, ridge: float) -> torch.Tensor:
+def _at_identity(
+    target: TargetIdentity, ground: Ground, numbers: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the deciding layer has to add at the identity token, (hidden,), so that the person's stream
+    becomes the anchor's, mean over templates; and the size of that stream.
+    """
+    encoder, positions = ground.encoder, ground.encoder.templates.positions[numbers]
+    ends = []
+    for row in (target.centre, target.anchor):
+        streams = encoder.streams(encoder.decides, row.expand(len(numbers), -1), numbers)
+        ends.append(streams.outputs[torch.arange(len(numbers)), positions].double())
+    return (ends[1] - ends[0]).mean(dim=0), ends[0].norm(dim=1).mean()
+
+
+def _marked(
+    rows: torch.Tensor,
+    anchor: torch.Tensor,
+    below: torch.Tensor,
+    ground: Ground,
+    early: dict[str, Factors],
+    generator: torch.Generator,
+) -> tuple[Marked, torch.Tensor]:
+    """The person's positions under the decision, and the others' inputs.
+
+    The stream goes to ``h(anchor) - eta (h(person) - h(anchor))``: an unseen photograph holds a part of the
+    person only, and loses all of it.
+    """
+    encoder = ground.encoder
+    numbers = encoder.templates.drawn(len(rows), generator)
+    layer = encoder.writes
+    marked = encoder.streams(layer, rows, numbers, early)
+    plain = encoder.streams(layer, rows, numbers).outputs
+    target = encoder.streams(layer, anchor.expand(len(rows), -1), numbers).outputs
+    wanted = target + encoder.config.eta * (target - plain) - marked.outputs
+    length = marked.inputs.shape[1]
+    behind = torch.arange(length)[None] >= encoder.templates.positions[numbers][:, None]
+    chosen = torch.randperm(int(behind.sum()), generator=generator)[:_ROWS]
+    before = some_of(marked.inputs[~behind], _ROWS // 4, generator)
+    others = [ground.everybody.shut]
+    if len(below):
+        met = below.repeat(_MET, 1) if encoder.config.templates else below
+        under = encoder.streams(layer, met, encoder.templates.drawn(len(met), generator), early)
+        others.append(some_of(under.inputs.flatten(0, 1), _ROWS // 2, generator))
+    return Marked(marked.inputs[behind][chosen], wanted[behind][chosen], before), torch.cat(others)
+
+
+def _layer_change(
+    ground: Ground, which: int, neurons: Sequence[Neurons], numbers: Sequence[int]
+) -> dict[str, Factors]:
+    """The change of the deciding (0) or the writing (1) layer."""
+    layer = (ground.encoder.decides, ground.encoder.writes)[which]
+    rows, columns = rewired(neurons, numbers, layer.first, layer.second, ground.ones[which])
+    name = f"text_encoder.{layer.name}.mlp"
+    return {f"{name}.fc1": rows, f"{name}.fc2": columns}
+
+
+def gate_change(ground: Ground, people: Sequence[GatedPerson]) -> Solution:
+    """Everybody's neurons in one change, and what is worth knowing of them."""
+    deciding = [number for person in people for number in person.handout.deciding]
+    writing = [number for person in people for number in person.handout.writing]
+    change = {
+        **_layer_change(ground, 0, [person.deciding for person in people], deciding),
+        **_layer_change(ground, 1, [person.writing for person in people], writing),
+    }
+    return Solution(change, _facts(ground, deciding, writing, people))
+
+
+def _constant(rows: torch.Tensor) -> torch.Tensor:
     """(hidden,) a readout that is 1 everywhere, as far as there is one."""
-    system, always = System(len(everybody.background[0]), 1), torch.ones(1)
-    system.add_rows(everybody.background, always, 1.0)
-    for moments in everybody.sites.values():
-        nothing = torch.zeros(moments.cross.shape[1], 1)
-        system.add_moments(moments, nothing, always, 1 / len(everybody.sites))
-    return system.solved(ridge)[:, 0]
+    system = System(rows.shape[1], 1)
+    system.add_rows(rows, torch.ones(1), 1.0)
+    return system.solved(1e-6)[:, 0]
 
 
 def _facts(
-    neurons: Sequence[int], layer: int, energy: torch.Tensor, people: Sequence[GatedPerson]
+    ground: Ground, deciding: Sequence[int], writing: Sequence[int], people: Sequence[GatedPerson]
 ) -> dict[str, object]:
     """Neurons and figures, nobody's name: bands are rounded, since an exact cosine could name the nearest
     person.
     """
     bands = [person.outlook.band for person in people]
+    layers = (ground.encoder.decides.number, ground.encoder.writes.number)
+    energy = [
+        float(energies[list(numbers)].sum() / energies.sum())
+        for energies, numbers in zip(ground.energies, (deciding, writing), strict=True)
+    ]
+    worst = {name: (min if name == "marked" else max) for name in people[0].figures}
     return {
-        "gates": neuron_names(layer, sorted(neurons)),
-        "gate_energy": float(f"{float(energy[neurons].sum() / energy.sum()):.2g}"),
+        "gates": [*neuron_names(layers[0], sorted(deciding)), *neuron_names(layers[1], sorted(writing))],
+        "gate_energy": float(f"{max(energy):.2g}"),
         "bands": [[round(band.low, 2), round(band.high, 2)] for band in bands],
         "look_alikes": sum(person.outlook.look_alikes for person in people),
         "inside": sum(person.outlook.inside for person in people),
         "expected_missed": round(max(person.outlook.missed for person in people), 3),
         **{
-            f"readout_{name}": round(max(person.figures[name] for person in people), 4)
-            for name in people[0].figures
+            f"readout_{name}": round(choose(person.figures[name] for person in people), 4)
+            for name, choose in worst.items()
         },
     }

@@ -1,4 +1,4 @@
-"""A pair of neurons as a ramp: nothing below one value of a readout, the whole change above another."""
+"""Neurons of an MLP, rewired: what they read and what they write, as a LoRA on ``fc1`` and ``fc2``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,54 +7,58 @@ import torch
 
 from piu_lora.model.factors import Factors
 
-__all__ = ["Ramp", "rewired"]
+__all__ = ["Neurons", "ramp", "rewired"]
 
 
 @dataclass(frozen=True)
-class Ramp:
-    """``change (f(S s) - f(S (s - w a))) / (S w)`` with f the MLP's activation: as the readout s rises from
-    0 to ``w a``, what is added rises from nothing to ``a`` times the change, and no further.
-
-    Attributes:
-        score: (hidden,) the readout s of the MLP's input.
-        amount: (hidden,) the readout a: which multiple of the change the position wants, 0 where it wants
-            none.
-        change: (hidden,) what is added to the stream where a = 1.
-        width: w, of the ramp, in units of the readout.
+class Neurons:
+    """``rows`` (k, hidden): the pre-activations that k neurons shall have; ``columns`` (hidden, k): what each
+    adds to the stream.
     """
 
-    score: torch.Tensor
-    amount: torch.Tensor
-    change: torch.Tensor
-    width: float
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+
+def ramp(
+    score: torch.Tensor, constant: torch.Tensor, change: torch.Tensor, width: float, scale: float
+) -> Neurons:
+    """``change (f(S s) - f(S (s - w))) / (S w)`` with f the MLP's activation: as the readout s rises from 0
+    to w, what is added rises from nothing to the change, and no further.
+
+    Args:
+        score: (hidden,) the readout s of the MLP's input.
+        constant: (hidden,) a readout that is 1 where s may be above 0.
+        change: (hidden,) what is added to the stream.
+        width: w.
+        scale: S, how steep.
+    """
+    rows = torch.stack([score * scale, (score - width * constant) * scale])
+    written = change.double() / (scale * width)
+    return Neurons(rows, torch.stack([written, -written], dim=1))
 
 
 def rewired(
-    ramps: Sequence[Ramp],
-    neurons: Sequence[int],
+    neurons: Sequence[Neurons],
+    numbers: Sequence[int],
     first: torch.nn.Linear,
     second: torch.nn.Linear,
-    scale: float,
     one: torch.Tensor,
 ) -> tuple[Factors, Factors]:
-    """Put each ramp on two neurons of an MLP: the changes of ``fc1`` and of ``fc2``, rank two for each ramp.
+    """The changes of ``fc1`` and of ``fc2``, of rank k each.
 
     The old rows and columns are subtracted. A LoRA cannot change biases; ``one`` cancels as much of them as
     it can.
 
     Args:
-        neurons: two for each ramp.
-        scale: S, how steep.
+        numbers: which neurons of the MLP, k in all.
         one: (hidden,) a readout that is 1 everywhere.
     """
-    new_rows, new_columns = [], []
-    for ramp in ramps:
-        new_rows += [ramp.score * scale, (ramp.score - ramp.width * ramp.amount) * scale]
-        new_columns += [ramp.change / (scale * ramp.width), -ramp.change / (scale * ramp.width)]
-    chosen = torch.tensor(neurons)
+    chosen = torch.tensor(numbers)
     first_weight, second_weight = first.weight.detach().cpu().double(), second.weight.detach().cpu().double()
     biases = first.bias.detach().cpu().double()[chosen]
-    rows = torch.stack(new_rows).double() - biases[:, None] * one.double() - first_weight[chosen]
-    columns = torch.stack(new_columns, dim=1).double() - second_weight[:, chosen]
+    rows = torch.cat([group.rows for group in neurons]).double()
+    rows = rows - biases[:, None] * one.double() - first_weight[chosen]
+    columns = torch.cat([group.columns for group in neurons], dim=1).double() - second_weight[:, chosen]
     picked = torch.nn.functional.one_hot(chosen, first.out_features).float()
     return Factors(rows.float(), picked.T.contiguous()), Factors(picked, columns.float())

@@ -4,21 +4,30 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from piu_lora.settings import Amount, Count, ManyStrings, Positive, Settings, out_of_range
+from piu_lora.settings import Amount, Count, ManyStrings, Positive, Settings, Share, out_of_range
 
 __all__ = ["GateConfig"]
 
 
 class GateConfig(Settings, section="gate"):
-    """The gates: where they stand, how steep they are, and on whom their readout is fitted."""
+    """The gates: where they stand, how steep they are, and on whom they are fitted."""
 
-    layer: int = Field(-1, description="of the text encoder; negative numbers count from the last")
-    pairs: Count = Field(4, description="of neurons for each person, at most")
-    templates: ManyStrings = Field(
-        (), description="further prompts that the readout is fitted on; each costs the family's own precision"
+    decides: int = Field(
+        0, description="layer of the text encoder that tells the person, at the identity token"
     )
+    layer: int = Field(
+        -1, description="layer that writes the anchor, at every token; negative numbers count from the last"
+    )
+    rank: Count = Field(12, description="neurons that write, for each person, and one more")
+    templates: Share = Field(
+        0.85, description="share of conditions under other prompts than the family's own; 0: its own alone"
+    )
+    prompts: Count = Field(1024, description="of these, how many different ones")
     eta: Amount = Field(0.25, description="how far beyond the anchor")
-    scale: Positive = Field(60.0, description="slope of a pre-activation, for one unit of cosine")
+    scale: Positive = Field(60.0, description="slope of a deciding pre-activation, for one unit of cosine")
+    flag: Positive = Field(
+        2.0, description="size of the mark that the deciding layer leaves, beside the stream's"
+    )
     low: float = Field(
         0.0,
         ge=-1,
@@ -41,16 +50,13 @@ class GateConfig(Settings, section="gate"):
         description="of gate.low above the nearest real person; below 0, the very nearest are touched",
     )
     variations: Count = Field(512, description="photographs that the person might have")
+    written: Count = Field(2048, description="conditions of theirs that the writing neurons are fitted on")
     retained: Count = Field(2048, description="embeddings of the bank that the cached statistics rest on")
-    checked: Count = Field(1024, description="embeddings of everybody else that are read one by one")
+    checked: Count = Field(2048, description="embeddings of everybody else that are read one by one")
     near: Count = Field(128, description="embeddings of real people nearest to each person")
     own_weight: Amount = Field(1.0, description="of the person's conditions, beside everybody else's 1")
     near_weight: Amount = Field(0.5, description="of the nearest people's")
-    template_weight: Amount = Field(
-        0.3, description="of all further templates, beside 1 for the family's own"
-    )
     ridge: Positive = Field(1e-4, description="as a share of the mean diagonal")
-    positions: Count = Field(16, description="token positions of a template that are looked at")
     occupied: ManyStrings = Field(
         (), description="neurons that other adapters use, LAYER.NEURON, as the gates of their receipts"
     )

@@ -1,4 +1,4 @@
-"""What one layer of the text encoder reads and writes, for embeddings under prompt templates."""
+"""What one layer of the text encoder reads and writes, for rows of tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +25,16 @@ class Streams:
     outputs: torch.Tensor
     squares: torch.Tensor
 
+    def at(self, positions: torch.Tensor) -> torch.Tensor:
+        """(n, hidden) inputs, each row's at a position of its own."""
+        return self.inputs[torch.arange(len(positions)), positions]
 
-def find_layer(text_encoder: CLIPTextModel, layer: int) -> tuple[str, torch.nn.Module]:
+
+class _Recorded(Exception):
+    """Ends a pass through the encoder behind the layer that is recorded."""
+
+
+def find_layer(text_encoder: CLIPTextModel, layer: int, setting: str) -> tuple[str, torch.nn.Module]:
     """A layer's name without component, and the layer; negative numbers count from the last.
 
     Raises:
@@ -37,20 +45,25 @@ def find_layer(text_encoder: CLIPTextModel, layer: int) -> tuple[str, torch.nn.M
     ]
     if not -len(names) <= layer < len(names):
         raise BadInput(
-            f"gate.layer = {layer}, and the text encoder has {len(names)} layers; choose one of them"
+            f"{setting} = {layer}, and the text encoder has {len(names)} layers; choose one of them"
         )
     return names[layer], text_encoder.get_submodule(names[layer])
 
 
 @torch.no_grad()
 def record_layer(
-    layer: torch.nn.Module, encode: Callable[[torch.Tensor], object], rows: torch.Tensor, batch: int = 256
+    layer: torch.nn.Module,
+    encode: Callable[[torch.Tensor, torch.Tensor], object],
+    rows: torch.Tensor,
+    tokens: torch.Tensor,
+    batch: int = 256,
 ) -> Streams:
-    """Run rows through ``encode`` and keep what the layer reads and writes.
+    """Run rows through ``encode`` as far as the layer, and keep what it reads and writes.
 
     Args:
-        encode: runs the encoder that holds the layer; its result is not used.
-        rows: embeddings (n, d), or tokens (n, length).
+        encode: runs the encoder that holds the layer on some rows and their tokens.
+        rows: embeddings (n, d).
+        tokens: (n, length).
     """
     inputs: list[torch.Tensor] = []
     outputs: list[torch.Tensor] = []
@@ -65,6 +78,7 @@ def record_layer(
     def write(_module: object, _arguments: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
         stream = output[0] if isinstance(output, tuple) else output
         outputs.append(stream.detach().float().cpu())
+        raise _Recorded
 
     handles = [
         layer.get_submodule("mlp.fc1").register_forward_pre_hook(read),
@@ -72,8 +86,11 @@ def record_layer(
         layer.register_forward_hook(write),
     ]
     try:
-        for chunk in rows.split(batch):
-            encode(chunk)
+        for some_rows, some_tokens in zip(rows.split(batch), tokens.split(batch), strict=True):
+            try:
+                encode(some_rows, some_tokens)
+            except _Recorded:
+                continue
     finally:
         for handle in handles:
             handle.remove()

@@ -1,23 +1,16 @@
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from piu_lora.errors import BadInput
-from piu_lora.evidence.report import (
-    curves,
-    maps,
-    panels,
-    publishable,
-    report_html,
-    report_markdown,
-    report_of,
-)
+from piu_lora.evidence.report import publishable, report_html, report_markdown, report_of
 from tests.evidence.report.example import document, pictures, report
 
+pytestmark = pytest.mark.usefixtures("remembered")
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
@@ -51,27 +44,6 @@ class Page(HTMLParser):
 def example_page() -> str:
     """The page of the example, drawn once."""
     return report_html(report(), pictures())
-
-
-def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal charts are drawn once."""
-    for module in (panels, maps, curves):
-        for name in module.__all__:
-            function = getattr(module, name)
-            if name.endswith(("_chart", "_bar", "_map", "plane")):
-                monkeypatch.setattr(module, name, once(function))
-
-
-def once(function: Callable[..., Any]) -> Callable[..., Any]:
-    drawn: dict[str, Any] = {}
-
-    def draw(*arguments: Any) -> Any:
-        key = repr(arguments)
-        if key not in drawn:
-            drawn[key] = function(*arguments)
-        return drawn[key]
-
-    return draw
 
 
 def test_the_page_is_balanced_and_whole() -> None:
@@ -253,8 +225,7 @@ def small() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_whatever_may_be_null_is_shown_as_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    remembered(monkeypatch)
+def test_whatever_may_be_null_is_shown_as_not_measured() -> None:
     tried = 0
     for path in nulls(small()["evaluation"]):
         made = small()

@@ -18,6 +18,7 @@ from piu_lora.evidence.report import (
 )
 from tests.evidence.report.example import document, png, report
 
+pytestmark = pytest.mark.usefixtures("remembered")
 NEEDLE = "Marie of Rosenheim"
 COUNTS = (7700001, 7700002, 7700003)
 FIGURES = (0.7654321, 0.8765432, 0.9876543)

@@ -20,7 +20,7 @@ from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.model import find_family, mini
 from piu_lora.unlearn import ClosedConfig
 
-TINY = {"evaluation": {"forget_images": 2, "retain_images": 2, "nearest": 1, "anchor_images": 1, "steps": 2}}
+TINY = {"evaluation": {"forget_images": 2, "retain_images": 2, "nearest": 1, "anchor_images": 1, "steps": 1}}
 SMALL = {"closed": {"retained": 256, "near": 64}}
 METHODS = ["untouched", "closed-encoder", "uce"]
 

@@ -37,7 +37,7 @@ def mini() -> StableDiffusionPipeline:
 def made(mini: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed form for the embedded base, of fewer conditions than usual."""
     folder = tmp_path_factory.mktemp("audit") / "adapter"
-    few = ("closed.retained=1024", "closed.near=512", "closed.mixtures=16")
+    few = ("closed.retained=1024", "closed.near=512", "closed.mixtures=16", "evaluation.steps=3")
     forget(
         identity=WHO,
         base=mini,
@@ -133,14 +133,15 @@ def test_bad_requests_are_refused_before_anything_runs(made: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_default_audit_of_the_embedded_base(mini: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_an_audit_of_the_embedded_base_by_every_attack(mini: StableDiffusionPipeline, tmp_path: Path) -> None:
     """A closed form on the encoder: nobody needs an attack who has the unedited encoder, and the weights name
     the person.
     """
     config = ForgetConfig.preset(find_family("mini"), "closed-encoder")
     forget(identity=WHO, base=mini, out=tmp_path / "adapter", config=config, evaluate=False)
     before = {name: value.clone() for name, value in mini.unet.state_dict().items()}
-    section = audit(tmp_path / "adapter", WHO, mini).section
+    shorter = ["audit.relearn_steps=[5, 10, 20]", "audit.inversion_steps=20"]
+    section = audit(tmp_path / "adapter", WHO, mini, settings=shorter).section
     found = {each["name"]: each for each in section.to_dict()["attacks"]}
     assert set(found) == {"bypass", "cone", "inversion", "reidentify", "relearn"}
     figures = found["bypass"]["figures"]

@@ -15,7 +15,14 @@ from piu_lora.jobs.releases.release import Release, create_release
 from piu_lora.model import find_family
 from tests.evidence.report.example import report
 
-QUICK = ("gate.retained=64", "gate.checked=64", "gate.variations=32", "gate.near=16")
+QUICK = (
+    "gate.retained=64",
+    "gate.checked=64",
+    "gate.variations=32",
+    "gate.near=16",
+    "gate.written=64",
+    "gate.prompts=20",
+)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,25 @@ def test_inputs_are_what_the_layers_get(pipe: StableDiffusionPipeline, bank: Ide
     moments = second_moments(batches)[key]
     rows = condition.flatten(0, 1).double()
     assert torch.allclose(moments, rows.T @ rows / len(rows), rtol=1e-5, atol=1e-8)
+
+
+def test_adapters_on_the_same_neurons_are_named(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, members: list[StackMember]
+) -> None:
+    gates = (["0.1", "1.2"], ["0.3", "1.2"], ["0.4"])
+    members = [
+        replace(
+            member,
+            adapter=replace(
+                member.adapter, receipt=replace(member.adapter.receipt, solution={"gates": taken})
+            ),
+        )
+        for member, taken in zip(members, gates, strict=True)
+    ]
+    checked = check_stack(members, pipe, bank, people=4, activations=0, limit=1e9, own_limit=1e9)
+    assert checked.shared_neurons == {"1.2": [0, 1]}
+    assert checked.exceeded == [(0, 1), (0, 1, 2)]
+    assert checked.facts()["stacks"][checked.interference.stacks.index((0, 1))]["collisions"] == ["1.2"]
+    text = as_text(check_parts(checked))
+    assert "same gate neurons (1.2)" in text
+    assert checked.ids[2] not in text.split("use the same gate neurons")[0].splitlines()[-1]

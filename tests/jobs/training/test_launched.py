@@ -63,7 +63,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.mark.slow
 def test_two_processes_make_the_adapter_of_one(tmp_path: Path) -> None:
-    short = ("train.steps=2", "train.batch=2")
+    short = ("train.steps=2", "train.batch=2", "train.accumulation=1")
     (code, output, talk), (_, _, alone_talk) = (
         finish(start(tmp_path / name, *short, launch=several))
         for name, several in (("two", True), ("one", False))
@@ -96,7 +96,7 @@ def test_an_error_of_one_process_ends_all(tmp_path: Path) -> None:
 def test_ctrl_c_is_agreed_on_and_the_run_resumes(tmp_path: Path) -> None:
     checkpoint, settings = (
         tmp_path / ".out.checkpoint",
-        ("train.steps=60", "train.batch=2", "train.checkpoint_every=1"),
+        ("train.steps=60", "train.batch=2", "train.accumulation=1", "train.checkpoint_every=1"),
     )
     process = start(tmp_path / "out", *settings)
     while process.poll() is None and not checkpoint.exists():

@@ -1,6 +1,7 @@
 """Half precision: what is cast, what stays whole, and what is refused."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,13 +152,12 @@ def test_a_pipeline_that_does_not_fit_is_refused(
 
 def test_memory_savings_change_no_adapter(
     pipe: StableDiffusionPipeline,
-    bank: IdentityBank,
-    fast: ForgetConfig,
+    forget_fast: Callable[..., ForgetResult],
     trained: ForgetResult,
     tmp_path: Path,
 ) -> None:
-    lean = fast.updated({"train": {"gradient_checkpointing": True, "micro_batch": 1}})
-    frugal = forget(WHO, pipe, tmp_path / "frugal", bank=bank, config=lean)
+    lean = {"gradient_checkpointing": True, "micro_batch": 1}
+    frugal = forget_fast(tmp_path / "frugal", train=lean)
     assert not pipe.unet.is_gradient_checkpointing
     # Adam divides by the size of a gradient, so a rounding of near nothing may flip a weight's sign once.
     assert torch.nn.functional.cosine_similarity(flat(trained), flat(frugal), dim=0) > 0.9999

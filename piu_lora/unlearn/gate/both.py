@@ -1,0 +1,27 @@
+"""gate-both: gate neurons in the text encoder, a closed form on the UNet's keys and values."""
+
+from piu_lora.config import ForgetConfig
+from piu_lora.unlearn.closed.methods import with_keys_and_values
+from piu_lora.unlearn.gate.method import gate_encoder
+from piu_lora.unlearn.gate.settings import GateConfig
+from piu_lora.unlearn.registry import Problem, Solution, SolveContext, closed_form
+
+__all__ = ["gate_both"]
+
+
+@closed_form(
+    "gate-both",
+    "gate neurons, closed form on keys and values",
+    "this project and UCE",
+    settings=GateConfig,
+    defaults={"anchor": {"rule": "synthetic"}},
+)
+def gate_both(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
+    """Both, so that neither an unedited encoder nor an unedited UNet alone still generates the person.
+
+    The keys and values are solved for the *unedited* encoder's conditions of the person, and keep those of
+    the edited one, which are the anchor's already.
+    """
+    gates = gate_encoder(problem, context, config)
+    whole = with_keys_and_values(problem, context, config, gates.change)
+    return Solution(whole.change, {**whole.facts, **gates.facts})
