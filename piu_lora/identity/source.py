@@ -8,9 +8,12 @@ import torch
 
 from piu_lora.errors import BadInput
 from piu_lora.identity.bank import IdentityBank
+from piu_lora.identity.constants import value_of
 from piu_lora.identity.embedding_files import is_embedding_file, read_embeddings, split_name
 from piu_lora.identity.gather import PhotoReader, gather
 from piu_lora.identity.photo_files import PHOTO_SUFFIXES, PhotoFiles, Rejected, listed, odd_name, photo_files
+from piu_lora.identity.profiles import bank_geometry
+from piu_lora.settings import Auto
 
 __all__ = ["ResolvedIdentity", "resolve_identity"]
 
@@ -35,14 +38,14 @@ class ResolvedIdentity:
 
 
 def resolve_identity(
-    identity: str | Path, bank: IdentityBank, reader: PhotoReader | None, linked: float = 0.3
+    identity: str | Path, bank: IdentityBank, reader: PhotoReader | None, linked: float | Auto = "auto"
 ) -> ResolvedIdentity:
     """Find out who is meant.
 
     Args:
         identity: an id of ``bank``, else a path; ``FILE.npz:NAME`` for one array of several.
         reader: embeds photographs; its recognizer must be the bank's.
-        linked: cosine at which two photographs show one person.
+        linked: cosine at which two photographs show one person; ``auto`` follows from the bank's geometry.
 
     Raises:
         BadInput: nobody found, unreadable file, NaN, wrong width.
@@ -67,6 +70,8 @@ def resolve_identity(
             "(`piu-lora bank models` makes one), or a .npy file of embeddings"
         )
     bank.recognizer.require(reader.id, "the bank", "the face pack")
+    several = len(files.photos) > 1
+    linked = value_of("faces.linked", linked, lambda: bank_geometry(bank)) if several else 0.0
     gathered = gather(reader, files.photos, linked)
     if files.passed_over:
         _log.warning("passed over, since they are no photographs: %s", listed(files.passed_over))

@@ -14,6 +14,7 @@ from piu_lora.adapter import disk_errors, refuse_existing
 from piu_lora.errors import BadInput
 from piu_lora.foreign import require_regular
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
+from piu_lora.jobs.banks.geometry import keep_geometry
 from piu_lora.writing import make_folder
 
 __all__ = ["import_bank"]
@@ -80,6 +81,7 @@ def import_bank(
         settings,
     )
     _check_centroids(bank, arrays)
+    keep_geometry(bank)
     with disk_errors(f"the bank {str(target)!r}"):
         make_folder(target.parent)
         bank.save(target)

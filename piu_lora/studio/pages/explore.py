@@ -101,20 +101,9 @@ class ExplorePage:
 
         return self.area.started(begin)(request, *values)
 
-    def _look(
-        self,
-        visitor: Visitor,
-        keys: list[str],
-        person: str,
-        strength: float,
-        negative: bool,
-        steps: float,
-        guidance: float,
-        prompt: str,
-        seed: float | None,
-        *,
-        anybody: bool = False,
-    ) -> Look:
+    def _look(self, visitor: Visitor, *values: Any, anybody: bool = False) -> Look:
+        """What the form asks for; the values are those of ``inputs``."""
+        keys, person, strength, negative, steps, guidance, prompt, seed = values
         adapters = chosen(keys)
         who = (person or "").strip() or visitor.adapter(adapters[0]).person
         bank = self._studio.bench.bank
