@@ -67,7 +67,7 @@ def sources() -> dict[str, Case]:
     stated = json.dumps({f"unet.{key}": value for key, value in settings.items()})
     header = {"format": "pt", "lora_adapter_metadata": stated}
     prefixed = {f"unet.{key}": value for key, value in peft.items()}
-    kohya = convert_state_dict_to_kohya({f"base_model.model.{key}": value for key, value in prefixed.items()})
+    kohya = convert_state_dict_to_kohya(prefixed)
     kohya = {key: value for key, value in kohya.items() if not key.endswith(".alpha")}
     alphas = {
         key.removesuffix(".lora_down.weight") + ".alpha": torch.tensor(8.0 if "to_k" in key else 2.0)
