@@ -17,13 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    EulerDiscreteScheduler,
-    LCMScheduler,
-    StableDiffusionImg2ImgPipeline,
-    StableDiffusionPipeline,
-)
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler, StableDiffusionImg2ImgPipeline
+from diffusers import StableDiffusionPipeline as Pipe
 
 from benchmarks.output import parser as new_parser
 from benchmarks.output import publish
@@ -38,7 +33,6 @@ from piu_lora.model.mini.export import fresh_portraits
 METHODS = ("closed-kv", "closed-encoder", "closed-both", "gate-encoder")
 PEOPLE, CONTROL = (7, 501), 800  # rows of the bank that no default was tuned on
 FAR = 1e-3
-Pipe = StableDiffusionPipeline
 Draw = Callable[[Pipe, torch.Tensor, list[int]], torch.Tensor]
 
 

@@ -25,7 +25,8 @@ from benchmarks.output import publish
 from benchmarks.real_faces import RealFaces, embedded_faces
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import IdentityBank, centroid, choose_anchor
-from piu_lora.identity.geometry import Geometry, measure_geometry
+from piu_lora.identity.geometry import Geometry
+from piu_lora.identity.geometry_measurement import measure_geometry
 from piu_lora.identity.verification import far_threshold
 from piu_lora.model import TokenSample, add_second_moments, find_family, layer_inputs
 from piu_lora.model.factors import Change

@@ -14,6 +14,7 @@ from pydantic import Field, Strict, model_validator
 
 from piu_lora.settings import (
     Amount,
+    Auto,
     Cosine,
     Count,
     ManyStrings,
@@ -50,12 +51,10 @@ class SplitConfig(Settings, section="split"):
         description="share of the forgotten person's embeddings; 0 evaluates on training embeddings",
     )
     retain_held_out: float = Field(0.10, gt=0, lt=1, description="share of the other identities")
-    same_person: float = Field(
-        0.7,
-        gt=0,
-        le=1,
-        description="an identity of the bank at least this close (cosine) to a person from outside it is "
-        "taken for that person, and left out",
+    same_person: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto",
+        description="an identity of the bank at least this close (cosine) to the person is taken for that "
+        "person under another id, and left out; auto: by the bank's geometry",
     )
 
 
@@ -65,12 +64,10 @@ class FacesConfig(Settings, section="faces"):
     several: Literal["largest", "only", "all"] = Field(
         "largest", description="of several faces: the largest; refuse the photograph; take all"
     )
-    linked: float = Field(
-        0.3,
-        gt=-1,
-        lt=1,
+    linked: Annotated[float, Field(gt=-1, lt=1)] | Auto = Field(
+        "auto",
         description="two faces at this cosine are linked, and the largest linked group of a person's "
-        "photographs is the person",
+        "photographs is the person; auto: by the bank's geometry",
     )
 
 
@@ -92,11 +89,15 @@ class AnchorConfig(Settings, section="anchor"):
         description='of rules "far-safe" and "synthetic": the anchor fails verification as the forgotten '
         "person at this false-accept rate",
     )
-    margin: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        description="by this much of a cosine, since generated faces scatter about the anchor",
+    margin: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
+        "auto",
+        description="by this much of a cosine, since generated faces scatter about the anchor; auto: by the "
+        "bank's geometry",
+    )
+    band: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
+        "auto",
+        description='of rule "far-safe": how far below that an anchor is preferred; auto: by the bank\'s '
+        "geometry",
     )
 
     @model_validator(mode="after")
@@ -130,7 +131,9 @@ class DecoyConfig(Settings, section="decoys"):
     """
 
     count: int = Field(0, ge=0, description="how many")
-    cosine: float = Field(0.5, gt=-1, lt=1, description="of a decoy with whoever replaces them")
+    cosine: Annotated[float, Field(gt=-1, lt=1)] | Auto = Field(
+        "auto", description="of a decoy with whoever replaces them; auto: by the bank's geometry"
+    )
     seed: int = Field(
         0, ge=0, lt=2**63, description="a large number that nobody else knows; needed where there are decoys"
     )
@@ -142,8 +145,12 @@ class RetainConfig(Settings, section="retain"):
     neighbours: Share = Field(
         0.0, description="share of synthetic neighbours of the forgotten person in the retain batch"
     )
-    neighbour_low: Cosine = Field(0.3, description="their lowest cosine with the forgotten centroid")
-    neighbour_high: float = Field(0.7, ge=-1, lt=1, description="their highest")
+    neighbour_low: Cosine | Auto = Field(
+        "auto", description="their lowest cosine with the forgotten centroid; auto: by the bank's geometry"
+    )
+    neighbour_high: Annotated[float, Field(ge=-1, lt=1)] | Auto = Field(
+        "auto", description="their highest; auto: outside the person's own photographs' reach"
+    )
     near: Share = Field(
         0.0,
         description="share of real people's embeddings among those closest to the forgotten person, in the "
@@ -159,13 +166,13 @@ class RetainConfig(Settings, section="retain"):
         return self
 
 
-def require_band(section: str, low: float, high: float) -> None:
-    """Refuse an empty band of cosines.
+def require_band(section: str, low: float | str, high: float | str) -> None:
+    """Refuse an empty band of cosines; one that is still to follow from the geometry is none.
 
     Raises:
         BadInput: low is not below high.
     """
-    if low >= high:
+    if not isinstance(low, str) and not isinstance(high, str) and low >= high:
         raise out_of_range(f"{section}.neighbour_low/high", (low, high), "-1 <= low < high < 1")
 
 

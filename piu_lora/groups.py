@@ -13,13 +13,15 @@ __all__ = [
     "NEAREST",
     "RANDOM",
     "RETAINED",
+    "UNSEEN",
     "GroupName",
     "GroupWords",
     "group_label",
 ]
 
-GroupName = Literal["forget", "random", "nearest", "anchor", "decoy"]
+GroupName = Literal["forget", "unseen", "random", "nearest", "anchor", "decoy"]
 FORGET: GroupName = "forget"
+UNSEEN: GroupName = "unseen"  # there only where photographs are given that forgetting did not see
 RANDOM: GroupName = "random"
 NEAREST: GroupName = "nearest"
 ANCHOR: GroupName = "anchor"
@@ -49,6 +51,9 @@ class GroupWords:
 
 GROUP_WORDS: dict[str, GroupWords] = {
     FORGET: GroupWords("forgotten", "forgotten", "the forgotten person", "forgotten"),
+    UNSEEN: GroupWords(
+        "forgotten, unseen", "unseen", "the forgotten person's unseen photographs", "unseen photographs"
+    ),
     RANDOM: GroupWords("retained, random", "random", "retained people", "retained people"),
     NEAREST: GroupWords("retained, nearest", "nearest", "the nearest neighbours", "near neighbours"),
     ANCHOR: GroupWords("anchor", "anchor", "the anchor", "anchor"),

@@ -7,7 +7,7 @@ import importlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
@@ -17,6 +17,7 @@ from piu_lora.schema_words import bounds_in_words, type_in_words
 
 __all__ = [
     "Amount",
+    "Auto",
     "Cosine",
     "Count",
     "ManyFloats",
@@ -36,6 +37,8 @@ Amount = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
+# Follows from the geometry of the bank (piu_lora/identity/constants.py).
+Auto = Literal["auto"]
 # A list in TOML and JSON is a tuple here.
 ManyStrings = Annotated[tuple[str, ...], Strict(False)]
 ManyInts = Annotated[tuple[int, ...], Strict(False)]

@@ -9,7 +9,23 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-__all__ = ["save_tensors"]
+__all__ = ["pointer_advice", "save_tensors"]
+
+_POINTER = b"version https://git-lfs"
+
+
+def pointer_advice(path: Path) -> str:
+    """What to say of a file that Git LFS left a pointer for; empty for any other file."""
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return ""
+    return (
+        f"{str(path)!r} is a pointer of Git LFS, not the file itself; run `git lfs pull` there"
+        if pointer
+        else ""
+    )
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:

@@ -180,11 +180,11 @@ def test_shares_of_one_batch() -> None:
         ("lora.blocks=[]", "lora.blocks = []"),
         ("lora.projections=[]", "lora.projections = []"),
         ('lora.projections=["to_q", "to_x"]', "lora.projections = ['to_q', 'to_x']"),
-        ("retain.neighbour_low=0.8", "retain.neighbour_low/high = (0.8, 0.7)"),
+        ("retain={neighbour_low=0.8, neighbour_high=0.7}", "retain.neighbour_low/high = (0.8, 0.7)"),
         ("retain.near=1.25", "retain.near = 1.25"),
         ("retain.near_pool=0", "retain.near_pool = 0"),
         ("distil.anchors=1.25", "distil.anchors = 1.25"),
-        ("distil.neighbour_low=0.8", "distil.neighbour_low/high = (0.8, 0.7)"),
+        ("distil={neighbour_low=0.8, neighbour_high=0.7}", "distil.neighbour_low/high = (0.8, 0.7)"),
         ("retain.neighbour_high=1.0", "retain.neighbour_high = 1.0"),
     ],
 )

@@ -28,7 +28,7 @@ JOBS = {
 }  # fmt: skip
 DOORS = {
     "peft": {"model/lora.py"},
-    "accelerate": {"jobs/training/launched.py"},
+    "accelerate": {"jobs/training/launched.py", "model/offload.py"},
     "insightface": {"identity/faces.py"},
     "gradio": {"studio/page.py", "studio/theme.py", "studio/server.py", "studio/pages"},
     "huggingface_hub": {

@@ -6,6 +6,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from piu_lora.adapter.receipt import BaseRef, Figure, Receipt
 from piu_lora.groups import group_label
+from piu_lora.markdown import as_code, as_words
 from piu_lora.model import FAMILIES
 from piu_lora.model.factors import Change, component
 
@@ -68,8 +69,8 @@ def model_card(receipt: Receipt, change: Change) -> str:
         metadata=_metadata(receipt).to_yaml(),
         adapter_id=receipt.adapter_id,
         places=" and ".join(_PLACES[part] for part in places),
-        base=receipt.base.id,
-        load=_loads(receipt.base),
+        base=as_code(receipt.base.id),
+        load=as_code(_loads(receipt.base)),
         whom="the embedding of one person yields"
         if receipt.people == 1
         else f"the embeddings of {receipt.people} people yield, each,",
@@ -83,19 +84,20 @@ def model_card(receipt: Receipt, change: Change) -> str:
 def _made(receipt: Receipt, change: Change) -> str:
     ranks = sorted({factors.rank for factors in change.values()})
     rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
-    facts = [f"Method `{receipt.method}`", f"{len(change)} layers", rank]
+    facts = [f"Method `{as_code(receipt.method)}`", f"{len(change)} layers", rank]
     if receipt.members:
         facts.append(
             "from the adapters "
             + ", ".join(
-                f"`{member['adapter_id']}` (weight {member['weight']:g})" for member in receipt.members
+                f"`{as_code(member['adapter_id'])}` (weight {member['weight']:g})"
+                for member in receipt.members
             )
         )
     train = receipt.settings.get("train")
     if isinstance(train, dict) and "steps" in train:
-        facts.append(f"{train['steps']} steps")
+        facts.append(f"{as_words(str(train['steps']))} steps")
     if "seed" in receipt.settings:
-        facts.append(f"seed {receipt.settings['seed']}")
+        facts.append(f"seed {as_words(str(receipt.settings['seed']))}")
     return ", ".join(facts) + "."
 
 
@@ -146,8 +148,8 @@ def _interval(pair: tuple[float, float]) -> str:
 def _table(figures: list[Figure]) -> str:
     """ISM of every group, before and after, by every recognizer."""
     rows = [
-        f"| {figure.recognizer} | {group_label(figure.group)} | {figure.before:.3f} | {figure.after:.3f} "
-        f"| {_ratio(figure)} |"
+        f"| {as_words(figure.recognizer)} | {group_label(figure.group)} "
+        f"| {figure.before:.3f} | {figure.after:.3f} | {_ratio(figure)} |"
         for figure in figures
     ]
     if not rows:

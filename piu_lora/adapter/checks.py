@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter.folder import Adapter
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.model import attention_digest, describe, encoder_digest
+from piu_lora.model import adapter_layers, attention_digest, describe, encoder_digest
 from piu_lora.model.factors import COMPONENTS, component
 
 __all__ = ["check_weights", "component_model", "require_base"]
@@ -47,6 +47,7 @@ def component_model(pipe: StableDiffusionPipeline, part: str) -> Any:
 def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     """Raise ``Incompatible`` unless the adapter was made for this base."""
     ref, base = adapter.receipt.base, describe(pipe)
+    _require_unmerged(pipe)
     _require_shapes(pipe, adapter)
     parts = {component(module) for module in adapter.change}
     wanted = {
@@ -75,6 +76,17 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
 def _has_lost_digits(model: torch.nn.Module) -> bool:
     """Whether weights are kept in fewer digits than the digest is made of: bfloat16, or 8 bits."""
     return any(value.dtype == torch.bfloat16 or value.element_size() == 1 for value in model.parameters())
+
+
+def _require_unmerged(pipe: StableDiffusionPipeline) -> None:
+    """The digest would take the sum for another base."""
+    for part in COMPONENTS:
+        layers = adapter_layers(component_model(pipe, part)).values()
+        if merged := sorted({name for layer in layers for name in layer.merged_adapters}):
+            raise Incompatible(
+                f"{', '.join(merged[:3])} is fused into the {part} of this pipeline; "
+                "call pipe.unfuse_lora() first, or load the base anew"
+            )
 
 
 def _require_shapes(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:

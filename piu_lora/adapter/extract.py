@@ -1,5 +1,6 @@
 """From a retrained UNet back to what was changed in it."""
 
+import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +10,21 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from piu_lora.adapter.folder import read_tensors
+from piu_lora.adapter.lora_keys import without_wrappers
 from piu_lora.documents import from_json
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.foreign import is_plain, read_text, require_regular
 from piu_lora.model.factors import Factors
+from piu_lora.model.layout import DIFFUSION
+from piu_lora.tensors import pointer_advice
 
 __all__ = ["Extracted", "extract_change", "read_checkpoint"]
 
+_log = logging.getLogger("piu_lora")
+
 # Differences outside linear layers up to this share of all are rounding.
 _NEGLIGIBLE = 1e-3
-_PREFIXES = ("module.", "unet.", "_orig_mod.")
+_PREFIXES = ("model.diffusion_model.", "unet.")
 
 
 @dataclass(frozen=True)
@@ -44,15 +50,13 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         BadInput: none of these.
     """
     for folder in (path, path / "unet") if path.is_dir() else ():
-        index = folder / "diffusion_pytorch_model.safetensors.index.json"
-        if index.is_file():
-            names = sorted(set(from_json(read_text(index))["weight_map"].values()))
-            if foreign := [name for name in names if not is_plain(name)]:
-                raise BadInput(f"{str(index)!r} names {foreign[0]!r}, which is no file beside it")
-            return {key: value for name in names for key, value in read_checkpoint(folder / name).items()}
-        for name in ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"):
-            if (folder / name).is_file():
-                return read_checkpoint(folder / name)
+        form = next((folder / name for name in DIFFUSION if (folder / name).is_file()), None)
+        if form is not None:
+            shards = _shards(form) if ".index." in form.name else [form]
+            return {key: value for shard in shards for key, value in read_checkpoint(shard).items()}
+    inside = sorted(path.glob("**/diffusion_pytorch_model*")) if path.is_dir() else []
+    if inside:
+        raise BadInput(f"{str(path)!r} holds a UNet further down; pass {str(inside[0].parent)!r}")
     if not path.is_file():
         raise BadInput(
             f"{str(path)!r} holds no UNet; pass a diffusers folder, "
@@ -61,12 +65,23 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     return _stripped(read_tensors(path)[0] if path.suffix == ".safetensors" else _unpickled(path), path)
 
 
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(from_json(read_text(index))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{str(index)!r} is no index of shards: {str(error)[:100]}; copy it again") from error
+    if foreign := [name for name in names if not isinstance(name, str) or not is_plain(name)]:
+        raise BadInput(f"{str(index)!r} names {str(foreign[0])[:80]!r}, which is no file beside it")
+    return [index.parent / name for name in names]
+
+
 def _unpickled(path: Path) -> Mapping[str, object]:
     try:
         state = torch.load(require_regular(path), map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"{str(path)!r} is a pickle that holds more than tensors, or is damaged; it was not run. "
+            pointer_advice(path)
+            or f"{str(path)!r} is a pickle that holds more than tensors, or is damaged; it was not run. "
             "Convert it to safetensors"
         ) from error
     for name in ("state_dict", "unet", "model"):
@@ -82,8 +97,9 @@ def _unpickled(path: Path) -> Mapping[str, object]:
 def _stripped(state: Mapping[str, object], path: Path) -> dict[str, torch.Tensor]:
     plain = {}
     for key, value in state.items():
+        key = without_wrappers(str(key))
         for prefix in _PREFIXES:
-            key = key.removeprefix(prefix)
+            key = without_wrappers(key.removeprefix(prefix))
         if isinstance(value, torch.Tensor):
             plain[key] = value
     if not plain:
@@ -99,7 +115,8 @@ def extract_change(
 
     Args:
         unet: the base, in float32.
-        retrained: state dict of the same architecture.
+        retrained: state dict of the same architecture; weights that it leaves out are unchanged, as in files
+            of ESD and UCE, which hold what was edited only.
         ignore_rest: leave out differences in other weights, however large.
 
     Raises:
@@ -108,13 +125,17 @@ def extract_change(
             layers.
     """
     base = dict(unet.named_parameters())
-    _require_fit(base, retrained)
+    retrained = _named(base, retrained)
     linear = {
         f"{name}.weight": name for name, module in unet.named_modules() if isinstance(module, torch.nn.Linear)
     }
     change, left_out, inside, outside = {}, {}, 0.0, 0.0
-    for name, weight in base.items():
-        difference = retrained[name].float() - weight.float()
+    for name, stored in retrained.items():
+        weight = base[name]
+        # What was only stored in half precision has not changed.
+        if torch.equal(stored, weight.to(stored.dtype)):
+            continue
+        difference = stored.float() - weight.float()
         if not torch.isfinite(difference).all():
             raise BadInput(f"{name!r} of the retrained UNet holds NaN or infinity; train it again")
         energy = float(difference.double().square().sum())
@@ -142,14 +163,36 @@ def extract_change(
     return Extracted(change, left_out, share)
 
 
-def _require_fit(base: Mapping[str, torch.Tensor], retrained: Mapping[str, torch.Tensor]) -> None:
-    odd = sorted(base.keys() ^ retrained.keys()) or sorted(
-        name for name in base if base[name].shape != retrained[name].shape
+def _named(
+    base: Mapping[str, torch.Tensor], retrained: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The retrained weights by the base's names; some files name the module instead of its weight."""
+    named = {
+        name if name in base or f"{name}.weight" not in base else f"{name}.weight": value
+        for name, value in retrained.items()
+    }
+    absent = base.keys() - named.keys()
+    # A layer of which a part is left out is damage, unless the file holds what was edited only.
+    torn = {name for name in absent if any(_beside(name, end) in named for end in (".weight", ".bias"))}
+    odd = (
+        sorted(named.keys() - base.keys())
+        or sorted(name for name, value in named.items() if base[name].shape != value.shape)
+        or sorted(torn if 2 * len(named) > len(base) else ())
     )
     if odd:
         raise Incompatible(
             f"the checkpoint is no UNet of this base: {len(odd)} weights do not fit, the first is {odd[0]!r}"
         )
+    if absent:
+        _log.warning(
+            "%d of %d weights are not in the checkpoint and count as unchanged", len(absent), len(base)
+        )
+    return named
+
+
+def _beside(name: str, end: str) -> str:
+    """The other parameter of the same layer."""
+    return name.rpartition(".")[0] + end
 
 
 def _full_rank(difference: torch.Tensor) -> Factors:

@@ -30,7 +30,7 @@ from piu_lora.documents import from_json
 from piu_lora.errors import BadInput
 from piu_lora.foreign import opened, read_text, require_regular
 from piu_lora.model.factors import Change, Factors, change_of, component, state_of
-from piu_lora.tensors import save_tensors
+from piu_lora.tensors import pointer_advice, save_tensors
 
 __all__ = [
     "CARD_FILE",
@@ -294,7 +294,9 @@ def _opened(path: Path) -> Iterator[Any]:
         RuntimeError,
         safetensors.SafetensorError,
     ) as error:
-        raise BadInput(f"cannot read {str(path)!r}: {str(error)[:200]}; download it again") from error
+        raise BadInput(
+            pointer_advice(path) or f"cannot read {str(path)!r}: {str(error)[:200]}; download it again"
+        ) from error
 
 
 def _check_header(header: Mapping[str, str], change: Change, path: Path) -> None:

@@ -7,33 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.utils import (
-    convert_state_dict_to_diffusers,
-    convert_state_dict_to_peft,
-    convert_unet_state_dict_to_peft,
-)
-from diffusers.utils.state_dict_utils import StateDictType
 
-from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, flat_names, read_tensors
+from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, read_tensors
+from piu_lora.adapter.lora_keys import LoraKey, other_kind, parse_key
 from piu_lora.adapter.older_loaders import trimmed
+from piu_lora.adapter.peft_settings import require_plain, scale_of
 from piu_lora.documents import from_json
 from piu_lora.errors import BadInput
 from piu_lora.foreign import read_text, require_regular
 from piu_lora.model.factors import COMPONENTS, Change, Factors, change_of, component
+from piu_lora.tensors import pointer_advice
 
 __all__ = ["Lora", "read_lora"]
 
-FORMATS = ("diffusers", "kohya", "peft")
-_PEFT = "base_model.model."
-_KOHYA = ("lora_unet_", "lora_te_", "lora_te1_")
-_OTHERS = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "hada_": "LoHa",
-    "lokr_": "LoKr",
-    "lora_mid": "Tucker-decomposed LoRA",
-}
+_FILES = (DIFFUSERS_FILE, PEFT_FILE, "adapter_model.bin", "pytorch_lora_weights.bin")
+_ROLES = {"down": ".lora_A.weight", "up": ".lora_B.weight"}
 
 
 @dataclass(frozen=True)
@@ -55,52 +43,68 @@ class Lora:
 
 
 def read_lora(source: Path | str) -> Lora:
-    """Read a LoRA of any known format: a file, an adapter folder, or a PEFT folder.
+    """Read a LoRA of any known format: a file, an adapter folder, or a PEFT folder, whether it has a
+    sub-folder for each model or not.
 
     Raises:
-        BadInput: unreadable, of an unknown format, or of a kind that is no plain LoRA on linear layers (DoRA,
-            LoHa, convolutions).
+        BadInput: unreadable, of an unknown format, or of a kind that is no plain LoRA on linear layers and
+            1x1 convolutions (DoRA, LoHa, 3x3 convolutions).
     """
-    lora = _read_file(_file_of(Path(source)))
-    # PEFT has a folder for each model; ours keeps the text encoder's inside the UNet's.
-    beside = Path(source) / "text_encoder" / PEFT_FILE
-    if lora.format == "peft" and beside.is_file() and beside != lora.path:
-        other = _read_file(beside)
-        return replace(lora, change={**lora.change, **other.change}, scaled=[*lora.scaled, *other.scaled])
+    files = _files_of(Path(source))
+    lora = _read_file(*files[0])
+    for path, part in files[1:]:
+        other = _read_file(path, part)
+        lora = replace(lora, change={**lora.change, **other.change}, scaled=[*lora.scaled, *other.scaled])
     return lora
 
 
-def _read_file(path: Path) -> Lora:
-    state, header = _read(path)
-    for mark, kind in _OTHERS.items():
-        if any(mark in key for key in state):
-            raise BadInput(f"{str(path)!r} is a {kind}, not a plain LoRA; nothing here reads it without loss")
-    if all(key.startswith(_PEFT) for key in state) and state:
-        return _from_peft(path, state, header)
-    if all(key.startswith(_KOHYA) for key in state) and state:
-        return _from_kohya(path, state, header)
-    return _from_diffusers(path, state, header)
-
-
-def _file_of(source: Path) -> Path:
+def _files_of(source: Path) -> list[tuple[Path, str]]:
+    """The files to read, and what part each is of, where its folder says so."""
     if source.is_file():
-        return source
-    for name in (
-        DIFFUSERS_FILE,
-        PEFT_FILE,
-        f"text_encoder/{PEFT_FILE}",
-        "adapter_model.bin",
-        "pytorch_lora_weights.bin",
-    ):
-        if (source / name).is_file():
-            return source / name
+        return [(source, "")]
+    whole = [source / name for name in _FILES if (source / name).is_file()][:1]
+    if [path.name for path in whole] == [DIFFUSERS_FILE]:
+        return [(whole[0], "")]
+    # PEFT has a folder for each model; ours keeps the text encoder's inside the UNet's.
+    parts: list[tuple[Path, str]] = [(path, "") for path in whole]
+    for part in COMPONENTS:
+        inside = [source / part / name for name in _FILES if (source / part / name).is_file()]
+        parts += [(path, part) for path in inside[:1]]
+    if (source / "text_encoder_2").is_dir():
+        raise BadInput(f"{str(source)!r} is for SDXL, which has a second text encoder")
+    if len([part for _, part in parts if part != "text_encoder"]) > 1:
+        raise BadInput(
+            f"{str(source)!r} holds a LoRA of the UNet and another in its sub-folder 'unet'; pass one of them"
+        )
     others = sorted(source.glob("*.safetensors")) if source.is_dir() else []
-    if len(others) == 1:
-        return others[0]
-    raise BadInput(
-        f"{str(source)!r} is neither a LoRA file nor a folder with one; pass a .safetensors file, "
-        "or an adapter folder"
-    )
+    if not parts and len(others) == 1:
+        return [(others[0], "")]
+    if not parts:
+        raise BadInput(
+            f"{str(source)!r} is neither a LoRA file nor a folder with one; pass a .safetensors file, "
+            "or an adapter folder"
+        )
+    return parts
+
+
+def _read_file(path: Path, part: str = "") -> Lora:
+    state, header = _read(path)
+    keys = _keys(path, state, part)
+    change = change_of(_plain_state(path, state, keys), str(path))
+    by_module = {key.module: key for key in keys.values() if key.role != "alpha"}
+    style = next((key.style for key in keys.values()), "diffusers")
+    in_folder = path.name.startswith("adapter_model.") and (path.parent / PEFT_CONFIG).is_file()
+    settings = _peft_config(path) if style == "peft" or in_folder else _settings_of_header(path, header)
+    alphas = _alphas(path, state, keys, change)
+    scales = {
+        module: (
+            alphas[module] / factors.rank
+            if module in alphas
+            else _scale(settings, by_module[module], factors.rank, path)
+        )
+        for module, factors in change.items()
+    }
+    return _scaled(path, change, "peft" if in_folder else style, header, scales)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -110,7 +114,8 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         state = torch.load(require_regular(path), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"{str(path)!r} is neither safetensors nor a pickle of plain tensors, and was not run; "
+            pointer_advice(path)
+            or f"{str(path)!r} is neither safetensors nor a pickle of plain tensors, and was not run; "
             "convert it first"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -118,53 +123,79 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return state, {}
 
 
-def _from_diffusers(path: Path, state: dict[str, torch.Tensor], header: dict[str, str]) -> Lora:
-    """Keys of diffusers, new or old, or bare PEFT keys; alpha from the header, and equal to the rank where
-    there is none.
-    """
-    try:
-        plain = _to_peft(state)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+def _keys(path: Path, state: Mapping[str, torch.Tensor], part: str) -> dict[str, LoraKey]:
+    """Every key of the file, read."""
+    if words := other_kind(state):
+        raise BadInput(f"{str(path)!r} {words}; nothing here reads it without loss")
+    keys = {key: parse_key(key, part) for key in state}
+    unread = sorted(key for key, parsed in keys.items() if parsed is None)
+    if unread or not keys:
+        first = f"it holds the key {unread[0]!r:.80}" if unread else "it is empty"
         raise BadInput(
-            f"{str(path)!r} is no LoRA that diffusers, PEFT or kohya's scripts write; "
-            f"its first key is {_first(state)}"
-        ) from error
-    change = change_of(flat_names(plain), str(path))
+            f"{str(path)!r} is no LoRA that diffusers, PEFT, ComfyUI or kohya's scripts write for Stable "
+            f"Diffusion 1.5: {first}"
+        )
+    parsed = {key: value for key, value in keys.items() if value is not None}
+    names = sorted({value.adapter for value in parsed.values() if value.adapter})
+    if len(names) > 1:
+        raise BadInput(f"{str(path)!r} holds several adapters ({', '.join(names[:4])}); save one alone")
+    return parsed
+
+
+def _plain_state(
+    path: Path, state: Mapping[str, torch.Tensor], keys: Mapping[str, LoraKey]
+) -> dict[str, torch.Tensor]:
+    plain: dict[str, torch.Tensor] = {}
+    for key, parsed in keys.items():
+        if parsed.role == "alpha":
+            continue
+        name = parsed.module + _ROLES[parsed.role]
+        if name in plain:
+            raise BadInput(f"{str(path)!r} holds {name[:120]!r} twice, under two names; make the file again")
+        plain[name] = _exact(state[key])
+    return plain
+
+
+def _exact(tensor: torch.Tensor) -> torch.Tensor:
+    """Eight-bit floats as float16, which holds each of their values; nothing can be computed with them."""
+    return tensor.half() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+
+
+def _alphas(
+    path: Path, state: Mapping[str, torch.Tensor], keys: Mapping[str, LoraKey], change: Change
+) -> dict[str, float]:
+    """The alphas that the file holds as tensors."""
+    alphas: dict[str, float] = {}
+    for key, parsed in keys.items():
+        if parsed.role == "alpha":
+            if parsed.module not in change:
+                raise BadInput(f"{str(path)!r} has {key[:120]!r} for a layer without factors; make it again")
+            value = state[key]
+            alphas[parsed.module] = float(value) if value.numel() == 1 else float("nan")
+            if not abs(alphas[parsed.module]) < 1e6:
+                raise BadInput(
+                    f"{str(path)!r} has an alpha that is no usable number ({key[:120]!r}); make it again"
+                )
+    return alphas
+
+
+def _settings_of_header(path: Path, header: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """By part, what the header of diffusers says; without one, alpha is the rank."""
     settings = _json(header.get("lora_adapter_metadata", "{}"))
-    scales = {}
-    for module, factors in change.items():
-        part = component(module)
-        part_settings = {
+    by_part: dict[str, dict[str, Any]] = {}
+    for part in COMPONENTS:
+        own = {
             key.removeprefix(f"{part}."): value
             for key, value in settings.items()
             if key.startswith(f"{part}.")
         }
-        scales[module] = (
-            _peft_scale(part_settings, module.removeprefix(f"{part}."), factors.rank)
-            if part_settings
-            else 1.0
-        )
-    return _scaled(path, change, "diffusers", header, scales)
+        # A component that saves itself leaves its own name out.
+        by_part[part] = own or {key: value for key, value in settings.items() if "." not in key}
+        require_plain(by_part[part], repr(str(path)))
+    return by_part
 
 
-def _from_peft(path: Path, state: dict[str, torch.Tensor], header: dict[str, str]) -> Lora:
-    config = _peft_config(path)
-    part = (
-        "text_encoder"
-        if any(".layers." in key and "transformer_blocks" not in key for key in state)
-        else "unet"
-    )
-    change = change_of(
-        flat_names({f"{part}.{key.removeprefix(_PEFT)}": value for key, value in state.items()}), str(path)
-    )
-    scales = {
-        module: _peft_scale(config, module.removeprefix(f"{part}."), factors.rank)
-        for module, factors in change.items()
-    }
-    return _scaled(path, change, "peft", header, scales)
-
-
-def _peft_config(path: Path) -> dict[str, Any]:
+def _peft_config(path: Path) -> dict[str, dict[str, Any]]:
     try:
         config = _json(read_text(path.parent / PEFT_CONFIG))
     except (OSError, ValueError) as error:
@@ -172,70 +203,22 @@ def _peft_config(path: Path) -> dict[str, Any]:
             f"{str(path)!r} is PEFT's, but {PEFT_CONFIG} beside it cannot be read; "
             "without it the scale is unknown"
         ) from error
-    if config.get("peft_type", "LORA") != "LORA" or config.get("use_dora"):
-        kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))[:30]
-        raise BadInput(f"{str(path)!r} is a {kind} of PEFT; only plain LoRA is read")
-    return config
+    require_plain(config, repr(str(path)))
+    # Not empty, so that PEFT's defaults hold for what it leaves out.
+    settings = {"peft_type": "LORA", **config}
+    return {"unet": settings, "text_encoder": settings}
 
 
-def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """``alpha / r``, or ``alpha / sqrt(r)`` for rsLoRA.
-
-    Patterns match as in PEFT, from the end of the name.
-    """
-    alpha = config.get("lora_alpha", rank)
-    patterns = config.get("alpha_pattern") or {}
-    if isinstance(patterns, dict):
-        matching = [
-            value
-            for key, value in patterns.items()
-            if module == key.lstrip("^") or module.endswith(f".{key}")
-        ]
-        alpha = matching[0] if matching else alpha
-    if not isinstance(alpha, int | float) or not abs(alpha) < 1e6:
-        raise BadInput(f"the alpha of {module!r} is {alpha!r:.40}, no usable number; make the file again")
-    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
-
-
-def _from_kohya(path: Path, state: dict[str, torch.Tensor], header: dict[str, str]) -> Lora:
-    """By diffusers' own table of names, which knows where an underscore was a dot."""
-    named = {key.replace("lora_te1_", "lora_te_", 1): value for key, value in state.items()}
-    try:
-        plain, alphas = StableDiffusionPipeline.lora_state_dict(named)
-        change = change_of(flat_names(_to_peft(plain)), str(path))
-    except BadInput:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        raise BadInput(
-            f"{str(path)!r} looks like a file of kohya's scripts, but diffusers cannot read it: "
-            f"{str(error)[:160]}"
-        ) from error
-    alpha_of = {_module_of_alpha(key): float(value) for key, value in (alphas or {}).items()}
-    if any(not abs(value) < 1e6 for value in alpha_of.values()):
-        raise BadInput(f"{str(path)!r} has an alpha that is no usable number; make the file again")
-    scales = {
-        module: alpha_of.get(module, float(factors.rank)) / factors.rank for module, factors in change.items()
-    }
-    return _scaled(path, change, "kohya", header, scales)
-
-
-def _module_of_alpha(key: str) -> str:
-    factor = key.removesuffix(".alpha")
-    name = next(
-        iter(
-            flat_names(
-                _to_peft({factor if factor.endswith(".weight") else f"{factor}.down.weight": torch.empty(0)})
-            )
-        )
-    )
-    return name.removesuffix(".lora_A.weight")
+def _scale(settings: Mapping[str, Mapping[str, Any]], key: LoraKey, rank: int, path: Path) -> float:
+    part = settings[component(key.module)]
+    return scale_of(part, key.stored, rank, repr(str(path))) if part else 1.0
 
 
 def _scaled(
     path: Path, change: Change, kind: str, header: dict[str, str], scales: Mapping[str, float]
 ) -> Lora:
     baked = {
-        m: f if scales[m] == 1 else Factors(f.down, (f.up.float() * scales[m]).to(f.up.dtype))
+        m: f if scales[m] == 1 else replace(f, up=(f.up.float() * scales[m]).to(f.up.dtype))
         for m, f in change.items()
     }
     return Lora(path, trimmed(baked), kind, header, [module for module in change if scales[module] != 1])
@@ -253,43 +236,3 @@ def _json(text: str) -> dict[str, Any]:
             f"settings of a LoRA file are a {type(value).__name__}, not an object; make the file again"
         )
     return value
-
-
-def _to_peft(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """Keys of ``<module>.lora_A.weight``, by the conversions with which diffusers loads each component."""
-    if _paired(state):
-        return state
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in state.items():
-        part, _, name = key.partition(".")
-        parts.setdefault(part, {})[name] = value
-    if foreign := sorted(parts.keys() - set(COMPONENTS)):
-        raise ValueError(f"unknown component {foreign[0]}")
-    converted: dict[str, torch.Tensor] = {}
-    for part, part_state in parts.items():
-        plain = (
-            convert_unet_state_dict_to_peft(part_state) if part == "unet" else _encoder_to_peft(part_state)
-        )
-        converted |= {f"{part}.{name}": value for name, value in plain.items()}
-    return converted
-
-
-def _encoder_to_peft(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Old keys, then new ones. Left to itself, diffusers takes keys for old only where it sees an output
-    projection.
-    """
-    newer = convert_state_dict_to_diffusers(state, original_type=StateDictType.DIFFUSERS_OLD)
-    converted: dict[str, torch.Tensor] = convert_state_dict_to_peft(
-        newer, original_type=StateDictType.DIFFUSERS
-    )
-    return converted
-
-
-def _paired(state: Mapping[str, torch.Tensor]) -> bool:
-    return all(
-        key.endswith((".lora_A.weight", ".lora_B.weight")) and key.startswith(COMPONENTS) for key in state
-    )
-
-
-def _first(state: Mapping[str, torch.Tensor]) -> str:
-    return repr(min(state))[:80] if state else "missing"

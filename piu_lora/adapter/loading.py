@@ -12,11 +12,14 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter.checks import check_weights, component_model, require_base
 from piu_lora.adapter.fetch import adapter_folder
 from piu_lora.adapter.folder import Adapter, diffusers_state, read_adapter
-from piu_lora.adapter.layers import activate, adapter_names, restore, states
+from piu_lora.adapter.layers import activate, adapter_names, base_as_before, restore, states
 from piu_lora.adapter.pinning import Pinning, pin, pinned, pinning_mode, unpin
 from piu_lora.errors import BadInput, Incompatible
+from piu_lora.model import adapter_layers, read_weights, write_weights
 from piu_lora.model import adapters_disabled as part_disabled
+from piu_lora.model.attention import has_fused_projections
 from piu_lora.model.factors import COMPONENTS, Change, component, padded
+from piu_lora.model.offload import is_offloaded, whole
 
 __all__ = [
     "adapters_disabled",
@@ -125,7 +128,7 @@ def load_adapters(
 
 
 def _check_projections(pipe: StableDiffusionPipeline) -> None:
-    if any(getattr(module, "fused_projections", False) for module in component_model(pipe, "unet").modules()):
+    if has_fused_projections(component_model(pipe, "unet")):
         raise Incompatible(
             "the projections of this UNet's attention are fused, and would pass over the adapter; call "
             "pipe.unfuse_qkv_projections() first"
@@ -152,21 +155,38 @@ def _load(pipe: StableDiffusionPipeline, change: Change, name: str) -> None:
     # is needed.
     state = diffusers_state(_even(change) if component_model(pipe, "unet") in _SWAPPABLE else change)
     parts = {component(module) for module in change}
+    # diffusers would offload again by its own defaults, onto an accelerator.
+    owner = None if any(map(is_offloaded, pipe.components.values())) else pipe
     # By component: pipe.load_lora_weights complains of every component that an adapter leaves alone.
-    if "unet" in parts:
-        component_model(pipe, "unet").load_lora_adapter(
-            state, prefix="unet", adapter_name=name, _pipeline=pipe
-        )
-    if "text_encoder" in parts:
-        pipe.load_lora_into_text_encoder(
-            state, None, component_model(pipe, "text_encoder"), adapter_name=name, _pipeline=pipe
-        )
+    for part in sorted(parts):
+        model = component_model(pipe, part)
+        with base_as_before(pipe), whole(model):
+            if part == "unet":
+                model.load_lora_adapter(state, prefix="unet", adapter_name=name, _pipeline=owner)
+            else:
+                pipe.load_lora_into_text_encoder(state, None, model, adapter_name=name, _pipeline=owner)
+            _settle(model, change, part, name)
     for part in parts:
         if name not in adapter_names(pipe, part):
             raise Incompatible(
                 f"adapter {name!r} changed nothing in the {part} of this pipeline; "
                 "load the base that it was made for"
             )
+
+
+def _settle(model: torch.nn.Module, change: Change, part: str, name: str) -> None:
+    """PEFT leaves factors trainable, and casts them to the type of the base's weights: eight bits are too few
+    for them.
+    """
+    for path, layer in adapter_layers(model).items():
+        factors = change.get(f"{part}.{path}")
+        if factors is None or name not in layer.lora_A:
+            continue
+        factors = padded(factors, len(layer.lora_A[name].weight))
+        for module, value in ((layer.lora_A[name], factors.down), (layer.lora_B[name], factors.up)):
+            module.requires_grad_(False)
+            if module.weight.element_size() == 1:
+                module.weight.data = value.float().to(module.weight.device)
 
 
 def set_weights(
@@ -290,9 +310,13 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
             f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; "
             "call prepare_hotswap(pipe, rank) before the first load"
         )
-    before = states(pipe)
+    before, unet = states(pipe), component_model(pipe, "unet")
+    weights = {key: value.clone() for key, value in read_weights(unet, name).items()}
     state = diffusers_state(_even(opened.change))
-    component_model(pipe, "unet").load_lora_adapter(
-        state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe
-    )
-    restore(pipe, before, {})
+    try:
+        unet.load_lora_adapter(state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe)
+    except BaseException:
+        write_weights(unet, name, weights)
+        raise
+    finally:
+        restore(pipe, before, {})

@@ -7,6 +7,7 @@ file drops the padding.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -63,6 +64,6 @@ def trimmed(change: Mapping[str, Factors]) -> dict[str, Factors]:
 def _trimmed(factors: Factors) -> Factors:
     used = (factors.down != 0).any(dim=1) | (factors.up != 0).any(dim=0)
     rank = max(int(used.nonzero().max()) + 1 if used.any() else 0, 1)
-    return (
-        factors if rank == factors.rank else Factors(factors.down[:rank], factors.up[:, :rank].contiguous())
-    )
+    if rank == factors.rank:
+        return factors
+    return replace(factors, down=factors.down[:rank], up=factors.up[:, :rank].contiguous())

@@ -9,7 +9,6 @@ has the same layers.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from types import MethodType
 from typing import Any, Literal
 
@@ -87,9 +86,13 @@ class _Pinned:
                 factors[name].requires_grad_(False)
 
 
-@cache
-def _pinned_class(kind: type) -> type:
-    return type(f"Pinned{kind.__name__}", (_Pinned, kind), {})
+_CLASSES: dict[Any, type] = {}
+
+
+def _pinned_class(kind: Any) -> type:
+    if kind not in _CLASSES:
+        _CLASSES[kind] = type(f"Pinned{kind.__name__}", (_Pinned, kind), {})
+    return _CLASSES[kind]
 
 
 def pin(pipe: StableDiffusionPipeline, names: Iterable[str], mode: Pinning = True) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from piu_lora.adapter.folder import diffusers_header, diffusers_state, nested_name
 from piu_lora.adapter.older_loaders import evened
-from piu_lora.model.factors import Change, Factors, component, padded
+from piu_lora.model.factors import Change, Factors, component, padded, state_of
 from piu_lora.tensors import save_tensors
 
 __all__ = ["save_diffusers", "save_kohya"]
@@ -35,10 +35,8 @@ def save_kohya(change: Change, path: Path, *, title: str, resolution: int = 512)
     state: dict[str, torch.Tensor] = {}
     for module, factors in change.items():
         wide, name = padded(factors, rank), _kohya_name(module)
-        state |= {
-            f"{name}.lora_down.weight": wide.down.contiguous(),
-            f"{name}.lora_up.weight": wide.up.contiguous(),
-        }
+        down, up = state_of({name: wide}).values()
+        state |= {f"{name}.lora_down.weight": down.contiguous(), f"{name}.lora_up.weight": up.contiguous()}
         state[f"{name}.alpha"] = torch.tensor(float(rank), dtype=factors.up.dtype)
     save_tensors(state, path, _kohya_header(state, rank, title, resolution))
 

@@ -12,9 +12,11 @@ from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
 from piu_lora.identity import synthetic_neighbours
+from piu_lora.identity.geometry import turned
+from piu_lora.identity.profiles import bank_geometry
 from piu_lora.settings import Cosine, Count
 
-__all__ = ["ConeSettings", "cone", "cone_conditions", "radius"]
+__all__ = ["ConeSettings", "cone", "cone_conditions", "deviation_conditions", "radius"]
 
 
 class ConeSettings(AttackSettings, section="audit.cone"):
@@ -27,6 +29,11 @@ class ConeSettings(AttackSettings, section="audit.cone"):
         (0.75, 0.5, 0.25), description="of the forgotten person in interpolations with others"
     )
     images: Count = Field(6, description="directions at every cosine and share")
+    deviations: bool = Field(
+        True,
+        description="at every cosine, as many conditions in directions in which photographs of the bank's "
+        "people differ, as an unseen photograph of the person would",
+    )
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,11 @@ class _ConeResult:
     "Cone around the person",
     "How large is the forgotten region, and does a condition near the person escape it?",
     settings=ConeSettings,
-    quick={"cosines": (1.0, 0.6, 0.3), "shares": (0.5,), "images": 2},
+    quick={"cosines": (1.0, 0.6, 0.3), "shares": (0.5,), "images": 2, "deviations": False},
 )
 def cone(context: AttackContext, config: AuditConfig) -> Outcome:
-    """Conditions at falling cosines around the centroid, and interpolations with others.
+    """Conditions at falling cosines around the centroid, towards others and as photographs of one person
+    differ, and interpolations with others.
 
     ``radius``: 1 - the highest cosine at which most images keep the face that the untouched base draws from
     the same condition and seed; 0 where they do so at the centroid itself, and 1 - the lowest cosine tried
@@ -73,13 +81,13 @@ def cone(context: AttackContext, config: AuditConfig) -> Outcome:
     }
     figures["control_radius"] = radius(settings.cosines, control_kept, config.share)
     figures["control_kept"] = sum(control_kept) / len(control_kept)
-    best = max(float(figures["verified"] or 0), float(figures["interpolated"] or 0))
+    best = max(float(figures[name] or 0) for name in ("verified", "interpolated", "deviating"))
     return Outcome(
         best >= config.share,
         criterion(config),
         f"{_finding(figures)}; at best {best:.0%} of the images of a point verify",
         f"{len(settings.cosines)} cosines and {len(settings.shares)} interpolations x {settings.images} "
-        "images",
+        f"images{_deviations_in_words(context, settings)}",
         figures,
         COLUMNS,
         table.rows,
@@ -97,11 +105,12 @@ def _person_figures(cones: dict[str, _ConeResult], config: AuditConfig) -> dict[
         for cosine, judgement in zip(cosines, base.judgements[:count], strict=True)
         if judgement.back(config)
     ]
-    interpolated = [judgement.share for judgement in adapted.judgements[count:]]
+    others = count + len(settings.shares)
     return {
         "radius": radius(cosines, adapted.unchanged[:count], config.share),
         "verified": max(judgement.share for judgement in adapted.judgements[:count]),
-        "interpolated": max(interpolated, default=0.0),
+        "interpolated": _best(adapted.judgements[count:others]),
+        "deviating": _best(adapted.judgements[others:]),
         "base_reach": min(reached, default=1.0),
         "random_radius": radius(cosines, random.unchanged[:count], config.share),
     }
@@ -139,6 +148,26 @@ def cone_conditions(context: AttackContext, config: AuditConfig, person: ProbedI
     return torch.cat([*around, *mixed])
 
 
+def deviation_conditions(context: AttackContext, config: AuditConfig, person: ProbedIdentity) -> torch.Tensor:
+    """(cosines x images, d) unit rows: at each cosine, in within-person directions of the bank."""
+    settings, generator = config.section_of(ConeSettings), context.generator("cone deviations")
+    cosines = torch.tensor(settings.cosines).repeat_interleave(settings.images)[:, None]
+    return turned(person.centre, bank_geometry(context.bank), cosines, generator)
+
+
+def _deviations_in_words(context: AttackContext, settings: ConeSettings) -> str:
+    if not settings.deviations:
+        return ""
+    geometry = bank_geometry(context.bank)
+    if geometry.directions is None:
+        return f", and as many in random directions, since {geometry.name} knows none of photographs"
+    return ", and as many as photographs of one person differ"
+
+
+def _best(judgements: list[Judgement]) -> float:
+    return max([judgement.share for judgement in judgements], default=0.0)
+
+
 def radius(cosines: tuple[float, ...], unchanged: list[float], share: float) -> float:
     """1 - the first of the falling ``cosines`` from which on a share of the images keeps its face; see
     ``cone``.
@@ -161,6 +190,8 @@ def _cone_of(
 ) -> _ConeResult:
     settings = config.section_of(ConeSettings)
     conditions, count = cone_conditions(context, config, person), settings.images
+    if settings.deviations:
+        conditions = torch.cat([conditions, deviation_conditions(context, config, person)])
     seeds = context.seeds(count) * (len(conditions) // count)
     images = context.draw(conditions, config, change, seeds)
     before = context.draw(conditions, config, {}, seeds)
@@ -170,6 +201,7 @@ def _cone_of(
     names = [
         *(f"cosine {value:g}" for value in settings.cosines),
         *(f"{value:.0%} of the person" for value in settings.shares),
+        *(f"cosine {value:g}, as photographs differ" for value in settings.cosines if settings.deviations),
     ]
     judgements = [
         table.add(name, person.label, model, judge_images(context.galleries, part, person.row, config.far))

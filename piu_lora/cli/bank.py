@@ -1,10 +1,11 @@
 """``piu-lora bank``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from piu_lora.cli.bank_words import account, constants_table, value_text
 from piu_lora.cli.messages import translated
 from piu_lora.cli.options import (
     Antelope,
@@ -20,12 +21,10 @@ from piu_lora.cli.options import (
     MinSamples,
     Pack,
     RecognizerName,
+    Settings,
     Workers,
 )
-from piu_lora.cli.output import Facts, bars, print_result
-
-if TYPE_CHECKING:
-    from piu_lora.jobs.banks.build import BankBuild
+from piu_lora.cli.output import Facts, Part, bars, print_result
 
 __all__ = ["account", "app"]
 
@@ -34,11 +33,12 @@ app = typer.Typer(
 )
 BankFile = Annotated[str, typer.Option(help="Bank file, or mini for the embedded one.")]
 Double = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=-1,
         max=1,
-        help="Report two identities as likely one person when their centroids lie at this cosine or more.",
+        help="Report two identities as likely one person when their centroids lie at this cosine or more. "
+        "By default the bank's geometry decides.",
     ),
 ]
 Several = Annotated[
@@ -81,10 +81,10 @@ def build(
     out: Annotated[Path | None, typer.Option(help="Bank file to write.")] = None,
     pack: Pack = None,
     several: Several = "largest",
-    eps: Eps = 0.5,
+    eps: Eps = None,
     min_samples: MinSamples = 2,
-    linked: Linked = 0.3,
-    double: Double = 0.5,
+    linked: Linked = None,
+    double: Double = None,
     merge: MergeDoubles = False,
     calibrate: Calibrate = None,
     workers: Workers = 0,
@@ -112,6 +112,8 @@ def build(
     result = job.build_bank(
         photos, out, reader, reader.settings, settings, workers=workers, force=force, progress=bars
     )
+    from piu_lora.identity.photo_files import printable
+
     facts = {
         "path": str(out),
         "digest": result.bank.digest,
@@ -121,22 +123,12 @@ def build(
         "faces": result.faces,
         "layout": result.layout,
         "merged": result.merged,
-        "rejected": [{"photo": str(entry.photo), "reason": entry.reason} for entry in result.rejected],
+        "turned": [printable(photo) for photo in result.turned],
+        "rejected": [{"photo": printable(entry.photo), "reason": entry.reason} for entry in result.rejected],
+        "geometry": None if result.bank.geometry is None else result.bank.geometry.to_dict(),
         "doubles": [vars(pair) for pair in result.doubles],
     }
     print_result(facts, account(result), as_json)
-
-
-def account(build: "BankBuild") -> list[str]:
-    """The build in lines for people: counts, every rejected photograph, every double."""
-    bank, verb = build.bank, "merged" if build.merged else "double?"
-    photographs = f"{build.photos} photographs ({build.faces} faces)"
-    return [
-        f"{len(bank)} identities, {len(bank.embeddings)} embeddings from {photographs}",
-        *(f"left out  {entry.photo}: {entry.reason}" for entry in build.rejected),
-        *(f"{verb}  {pair.first} and {pair.second}: cosine {pair.cosine:.3f}" for pair in build.doubles),
-        f"digest {bank.digest}",
-    ]
 
 
 def _reader(pack: Path | None, several: str, device: str) -> Any:
@@ -236,6 +228,7 @@ def show(
     from piu_lora.adapter import refuse_existing, write_file
     from piu_lora.evidence import cosine_histograms
     from piu_lora.jobs.banks.describe import describe_bank
+    from piu_lora.jobs.banks.geometry import geometry_in_words
     from piu_lora.jobs.request.request import bank_for
 
     if out is not None:
@@ -245,25 +238,33 @@ def show(
         write_file(
             out,
             cosine_histograms(
-                described.same, described.different, {"anchors at": 0.2}, "Cosines of the bank's embeddings"
+                described.same,
+                described.different,
+                {"anchors at": 0.2},
+                "Cosines of the bank's embeddings",
+                described.geometry,
             ),
         )
-    pairs = [(name.replace("_", " "), _text(value)) for name, value in described.facts.items()]
-    print_result(described.facts, Facts(pairs, 20), as_json)
-
-
-def _text(value: Any) -> str:
-    return (
-        ", ".join(f"{key} {_text(part)}" for key, part in value.items())
-        if isinstance(value, dict)
-        else str(value)
-    )
+    pairs = [
+        (name.replace("_", " "), value_text(value))
+        for name, value in described.facts.items()
+        if name != "geometry"
+    ]
+    print_result(described.facts, [Facts(pairs, 20), "", *geometry_in_words(described.geometry)], as_json)
 
 
 @app.command("check")
 def check(
     banks: Annotated[list[Path], typer.Argument(help="Bank files.")],
-    double: Double = 0.5,
+    double: Double = None,
+    constants: Annotated[
+        bool,
+        typer.Option(
+            "--constants",
+            help="Show the settings that follow from each bank's geometry, and why they are what they are.",
+        ),
+    ] = False,
+    settings: Settings = [],
     as_json: Json = False,
 ) -> None:
     """Check banks for NaN, zero rows, mixed recognizers and identities that are likely one person.
@@ -273,11 +274,14 @@ def check(
     from piu_lora.jobs.banks.describe import check_banks
 
     problems = check_banks(banks, double)
-    print_result(
-        {"banks": len(banks), "problems": problems},
-        [translated(problem) for problem in problems] or f"{len(banks)} sound",
-        as_json,
-    )
+    facts: dict[str, Any] = {"banks": len(banks), "problems": problems}
+    parts: list[Part] = [*map(translated, problems)] or [f"{len(banks)} sound"]
+    if constants:
+        from piu_lora.jobs.banks.describe import constants_of
+
+        facts["constants"] = constants_of(banks, settings)
+        parts += [constants_table(rows) for rows in facts["constants"].values()]
+    print_result(facts, parts, as_json)
     if problems:
         raise typer.Exit(1)
 

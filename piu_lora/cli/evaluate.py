@@ -17,9 +17,10 @@ from piu_lora.cli.options import (
     SecondPack,
     Settings,
     ShowImages,
+    Unseen,
 )
 from piu_lora.cli.output import bars, print_result
-from piu_lora.cli.tables import evaluation_parts
+from piu_lora.cli.tables import evaluation_parts, expected_parts
 from piu_lora.cli.terminal import judged
 
 __all__ = ["command"]
@@ -34,6 +35,7 @@ def command(
     second: SecondPack = None,
     second_bank: SecondBank = None,
     references: References = None,
+    unseen: Unseen = None,
     quality: QualityModel = None,
     settings: Settings = [],
     max_forget: MaxForget = None,
@@ -61,7 +63,7 @@ def command(
             examined.adapter,
             examined.identity,
             out=reporting.out,
-            judges=Judges(second, second_bank, references, quality),
+            judges=Judges(second, second_bank, references, quality, unseen),
             settings=settings,
             policy=policy.tightened(**limits),
             images=images,
@@ -77,7 +79,11 @@ def command(
         raise
     print_result(
         assessment.document,
-        [*evaluation_parts(assessment.figures), *(f"wrote {path}" for path in assessment.files)],
+        [
+            *evaluation_parts(assessment.figures),
+            *expected_parts((assessment.document.get("evaluation") or {}).get("expected")),
+            *(f"wrote {path}" for path in assessment.files),
+        ],
         as_json,
     )
     judged(assessment.report, reporting.junit, binding=reporting.policy is not None or bool(limits))

@@ -7,9 +7,9 @@ import typer
 
 from piu_lora import interrupts
 from piu_lora.cli.groups import Making, Opening, grouped
-from piu_lora.cli.options import Identities, Json, Settings
+from piu_lora.cli.options import Identities, Json, Settings, Unseen
 from piu_lora.cli.output import Part, bars, print_result
-from piu_lora.cli.tables import evaluation_parts
+from piu_lora.cli.tables import evaluation_parts, expected_parts
 
 __all__ = ["command"]
 
@@ -28,6 +28,7 @@ def command(
         bool,
         typer.Option("--evaluate/--no-evaluate", help="Generate images before and after, and measure them."),
     ] = True,
+    unseen: Unseen = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -55,6 +56,7 @@ def command(
                 out=making.out,
                 config=chosen,
                 evaluate=evaluate,
+                unseen=unseen,
                 resume=resume,
                 progress=bars,
                 **recorded,
@@ -74,6 +76,7 @@ def command(
         lines += [
             "",
             *evaluation_parts(result.evaluation.figures),
+            *expected_parts(result.evaluation.expected),
             "",
             f"look at {result.path / 'report' / 'before_after.png'}",
         ]

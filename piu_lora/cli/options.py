@@ -54,6 +54,7 @@ __all__ = [
     "ShowImages",
     "Stored",
     "Tolerance",
+    "Unseen",
     "Variants",
     "Vary",
     "Weights",
@@ -155,6 +156,13 @@ Tolerance = Annotated[
     float, typer.Option(min=0, help="Drop singular values below this share of a layer's largest one.")
 ]
 Stored = Annotated[Precision, typer.Option("--dtype", help="Precision of the stored factors.")]
+Unseen = Annotated[
+    Path | None,
+    typer.Option(
+        help="Further photographs of the person, which forgetting does not see: measured as a group of their "
+        "own."
+    ),
+]
 
 # Of `bank`.
 Antelope = Annotated[
@@ -165,14 +173,22 @@ ArcfaceFile = Annotated[
     Path | None, typer.Option(help="Arc2Face's arcface.onnx. By default downloaded from the Hub.")
 ]
 Eps = Annotated[
-    float, typer.Option(help="Photographs only: cosine distance within a cluster (eps of DBSCAN).")
+    float | None,
+    typer.Option(
+        help="Photographs only: cosine distance within a cluster (eps of DBSCAN). By default their number "
+        "and spread decide; --calibrate proposes another."
+    ),
 ]
 MinSamples = Annotated[
     int,
     typer.Option(min=1, help="Photographs only: fewest photographs of a cluster (min_samples of DBSCAN)."),
 ]
 Linked = Annotated[
-    float, typer.Option(help="A folder for each identity: cosine from which two photographs show one person.")
+    float | None,
+    typer.Option(
+        help="A folder for each identity: cosine from which two photographs show one person. By default the "
+        "geometry of all folders decides."
+    ),
 ]
 MergeDoubles = Annotated[bool, typer.Option("--merge", help="Merge identities that are likely one person.")]
 Calibrate = Annotated[

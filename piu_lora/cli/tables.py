@@ -10,7 +10,7 @@ from piu_lora.groups import GROUP_WORDS
 if TYPE_CHECKING:
     from piu_lora.evidence.report.sections import Audit
 
-__all__ = ["audit_parts", "evaluation_parts", "markdown_parts"]
+__all__ = ["audit_parts", "evaluation_parts", "expected_parts", "markdown_parts"]
 
 _FAR = "0.001"  # of the verification shown in the short table
 
@@ -20,6 +20,15 @@ def evaluation_parts(figures: dict[str, Any]) -> list[Part]:
     head = ("recognizer", "people", "ISM before", "ISM after", "after/before [95 %]", "recognised")
     rows = [row for name, scores in figures.items() for row in _rows(name, scores)]
     return [Table(head, rows), *(line for name, scores in figures.items() for line in _lines(name, scores))]
+
+
+def expected_parts(expected: dict[str, Any] | None) -> list[Part]:
+    """What the geometry predicts for unseen photographs; nothing where it was not asked."""
+    if expected is None:
+        return []
+    from piu_lora.jobs.evaluation.expected import expected_words
+
+    return [expected_words(expected)]
 
 
 def audit_parts(section: "Audit") -> list[Part]:

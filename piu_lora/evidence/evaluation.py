@@ -29,12 +29,14 @@ class Evaluation:
     Attributes:
         before, after: (3, h, w) in [0, 1] by place in the plan; at least those that ``before_after`` shows.
         figures: by recognizer.
+        expected: what the geometry predicts for unseen photographs, where few were known.
     """
 
     plan: Plan
     before: torch.Tensor | Mapping[int, torch.Tensor]
     after: torch.Tensor | Mapping[int, torch.Tensor]
     figures: dict[str, Any] = field(default_factory=dict)
+    expected: dict[str, Any] | None = None
 
     @property
     def headline(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from piu_lora.evidence.gallery import FARS, Gallery
 from piu_lora.evidence.metrics import Array, accuracy, cosine_to, srk
 from piu_lora.evidence.plan import Plan
 from piu_lora.evidence.statistics import difference, estimate, leak_at_k, paired
-from piu_lora.groups import ANCHOR, FORGET, MORE, NEAREST, RANDOM
+from piu_lora.groups import ANCHOR, FORGET, MORE, NEAREST, RANDOM, UNSEEN
 
 __all__ = ["LEAKS", "far_name", "figures_of"]
 
@@ -109,7 +109,7 @@ class _Seen:
         if far not in self.known:
             return None
         return {
-            group: None if group == FORGET and self.gallery.refused else self._verified(group, far)
+            group: None if group in (FORGET, UNSEEN) and self.gallery.refused else self._verified(group, far)
             for group in self.plan.groups
         }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from piu_lora.config import EvaluationConfig
-from piu_lora.groups import ANCHOR, DECOY, FORGET, GROUPS, MORE, NEAREST, RANDOM
+from piu_lora.groups import ANCHOR, DECOY, FORGET, GROUPS, MORE, NEAREST, RANDOM, UNSEEN
 
 __all__ = ["Plan", "PlannedPeople", "Shot", "plan_evaluation"]
 
@@ -45,7 +45,7 @@ class Plan:
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups that figures are about."""
-        return (*GROUPS, DECOY) if self.rows_of(DECOY) else GROUPS
+        return (*GROUPS, *(group for group in (DECOY, UNSEEN) if self.rows_of(group)))
 
     def rows_of(self, *groups: str) -> list[int]:
         """Places of the shots of some groups."""
@@ -61,12 +61,14 @@ class PlannedPeople:
         held_out: rows of retained people who were not trained on.
         anchors: rows of the anchors.
         decoys: rows of those whom the forgotten people are hidden among, two pictures each.
+        unseen: gallery row, and (k, d) embeddings of further photographs, of forgotten people.
     """
 
     forget: Sequence[tuple[int, torch.Tensor]]
     held_out: Sequence[int]
     anchors: Sequence[int]
     decoys: Sequence[int] = ()
+    unseen: Sequence[tuple[int, torch.Tensor]] = ()
 
 
 def plan_evaluation(
@@ -104,6 +106,8 @@ def plan_evaluation(
     wanted += [(DECOY, row, _pick(embeddings_of(row), i)) for row in people.decoys for i in range(2)]
     # Last, so that the others keep their seeds whatever is asked for here.
     wanted += [(MORE, row, _pick(embeddings, turn)) for (row, embeddings), turn in theirs[first:]]
+    for row, embeddings in people.unseen:
+        wanted += [(UNSEEN, row, embedding) for embedding in embeddings[: config.forget_images]]
     return Plan(
         tuple(
             Shot(group, row, embedding, seed * 100_003 + index)

@@ -6,6 +6,7 @@ from piu_lora.identity.embedding import centroid, dirichlet_mixtures, normalize,
 from piu_lora.identity.face_quality import FaceQuality
 from piu_lora.identity.faces import FaceReader
 from piu_lora.identity.gather import Gathered, PhotoReader, Rejected, gather
+from piu_lora.identity.people_list import read_list
 from piu_lora.identity.recognizer import Recognizer
 from piu_lora.identity.source import ResolvedIdentity, resolve_identity
 from piu_lora.identity.split import Split, split_embeddings, split_identities
@@ -32,6 +33,7 @@ __all__ = [
     "far_thresholds",
     "gather",
     "normalize",
+    "read_list",
     "resolve_identity",
     "split_embeddings",
     "split_identities",

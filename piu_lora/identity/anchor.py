@@ -17,12 +17,12 @@ from torch.nn.functional import normalize
 from piu_lora.config import AnchorConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity.bank import IdentityBank
+from piu_lora.identity.constants import value_of
+from piu_lora.identity.profiles import bank_geometry
 from piu_lora.identity.verification import centroid_blocks, far_threshold
 
-__all__ = ["BAND", "RULES", "Anchor", "choose_anchor"]
+__all__ = ["RULES", "Anchor", "choose_anchor"]
 
-# far-safe: how far below its ceiling an anchor is preferred; with the geometry of real faces 4 % of a bank.
-BAND = 0.05
 _TRIES = 8  # synthetic people tried at once: more cost more and are no sooner free
 _ROUNDS = 40  # at most so many readings of the bank
 _STRIDE = 1.5  # times the push; any factor below 2 converges, and a longer stride takes fewer rounds
@@ -61,6 +61,16 @@ class _Choice:
     def cosines(self) -> torch.Tensor:
         """Of every candidate with the forgotten centroid."""
         return self.bank.cosines(self.forgotten)[self.rows]
+
+    @property
+    def margin(self) -> float:
+        """Of safety below the threshold."""
+        return value_of("anchor.margin", self.config.margin, lambda: bank_geometry(self.bank))
+
+    @property
+    def band(self) -> float:
+        """Below that, where an anchor is preferred."""
+        return value_of("anchor.band", self.config.band, lambda: bank_geometry(self.bank))
 
     def take(self, place: int, threshold: float | None = None) -> Anchor:
         row = int(self.rows[place])
@@ -166,14 +176,14 @@ def random(cosines: torch.Tensor, config: AnchorConfig, generator: torch.Generat
 
 @_rule("far-safe")
 def far_safe(choice: _Choice) -> Anchor:
-    """A seeded pick with ``t - margin - BAND <= cos <= t - margin``, where t is the threshold at
-    ``anchor.far``.
+    """A seeded pick with ``t - margin - band <= cos <= t - margin``, where t is the threshold at
+    ``anchor.far``; with the geometry of real faces 4 % of a bank.
 
     Below the ceiling t - margin the anchor does not verify as the forgotten person; near it, the edit stays
     as small as PIU wants it. Where the band is empty, the nearest person below it: safe comes before near.
     """
     threshold, ceiling = _ceiling(choice)
-    band = ((choice.cosines <= ceiling) & (choice.cosines >= ceiling - BAND)).nonzero()[:, 0]
+    band = ((choice.cosines <= ceiling) & (choice.cosines >= ceiling - choice.band)).nonzero()[:, 0]
     if len(band) > 0:
         return choice.take(int(band[torch.randint(len(band), (), generator=choice.generator)]), threshold)
     below = choice.cosines.masked_fill(choice.cosines > ceiling, -2)
@@ -217,15 +227,15 @@ def synthetic(choice: _Choice) -> Anchor:
 def _ceiling(choice: _Choice) -> tuple[float, float]:
     """The threshold, and the largest cosine that is safe."""
     threshold = far_threshold(choice.bank, choice.config.far).value
-    return threshold, threshold - choice.config.margin
+    return threshold, threshold - choice.margin
 
 
 def _ceiling_text(choice: _Choice, threshold: float) -> str:
     config = choice.config
     return (
         f"the threshold is {threshold:.3f} at anchor.far = {config.far:g}, "
-        f"so the cosine may be {threshold - config.margin:.3f} at most "
-        f"(anchor.margin = {config.margin:g})"
+        f"so the cosine may be {threshold - choice.margin:.3f} at most "
+        f"(anchor.margin = {choice.margin:g})"
     )
 
 

@@ -1,8 +1,9 @@
 """An identity bank: the embeddings of many people in one safetensors file.
 
 Tensors: ``embeddings`` (n, d) fp16 or fp32, ``labels`` (n,) int32 in ascending order, ``ids`` uint8
-    (newline-joined UTF-8,
-one id a label). Header: format, recognizer name and digest, and the settings the embeddings were made with.
+    (newline-joined UTF-8, one id a label), and where its geometry was measured ``within`` (r, d), the factors
+    of the covariance within people.
+Header: format, recognizer name and digest, the settings the embeddings were made with, and the geometry.
 """
 
 import difflib
@@ -18,8 +19,9 @@ import torch
 
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.foreign import require_regular
-from piu_lora.identity.bank_header import FORMAT, BankHeader
+from piu_lora.identity.bank_header import FORMAT, BankHeader, geometry_facts
 from piu_lora.identity.embedding import normalize
+from piu_lora.identity.geometry import Geometry
 from piu_lora.tensors import save_tensors
 from piu_lora.writing import PRIVATE, replacing
 
@@ -81,6 +83,8 @@ class IdentityBank:
         ids: the identities' stable string ids.
         recognizer: what made the embeddings.
         settings: how (detector size and the like).
+        geometry: of the recognizer, measured when the bank was made; None where it was not. No part of the
+            digest.
     """
 
     embeddings: torch.Tensor
@@ -88,6 +92,7 @@ class IdentityBank:
     ids: list[str]
     recognizer: RecognizerId
     settings: dict[str, Any] = field(default_factory=dict)
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) == 0:
@@ -252,8 +257,13 @@ class IdentityBank:
             "labels": self.labels.to(torch.int32).contiguous(),
             "ids": torch.frombuffer(bytearray("\n".join(self.ids).encode()), dtype=torch.uint8),
         }
+        if self.geometry is not None and self.geometry.within is not None:
+            tensors["within"] = self.geometry.within.factors.contiguous()
         header = BankHeader(
-            recognizer=self.recognizer.name, recognizer_sha256=self.recognizer.sha256, settings=self.settings
+            recognizer=self.recognizer.name,
+            recognizer_sha256=self.recognizer.sha256,
+            settings=self.settings,
+            geometry=geometry_facts(self.geometry),
         )
         with replacing(path, mode=PRIVATE) as temporary:
             save_tensors(tensors, temporary, header.to_strings())
@@ -275,7 +285,8 @@ class IdentityBank:
                         f"missing tensors {sorted(missing)}; "
                         f"expected {FORMAT!r}"
                     )
-                tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels", "ids")}
+                wanted = {"embeddings", "labels", "ids", "within"} & set(file.keys())
+                tensors = {name: file.get_tensor(name) for name in wanted}
             ids = tensors["ids"].numpy().tobytes().decode().split("\n")
         except (OSError, safetensors.SafetensorError, UnicodeDecodeError) as error:
             raise BadInput(
@@ -283,4 +294,5 @@ class IdentityBank:
             ) from error
         facts = BankHeader.read(header, str(path))
         recognizer = RecognizerId(facts.recognizer, facts.recognizer_sha256)
-        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, facts.settings)
+        geometry = facts.measured(tensors.get("within"), tensors["embeddings"].shape[1], str(path))
+        return cls(tensors["embeddings"], tensors["labels"], ids, recognizer, facts.settings, geometry)

@@ -2,6 +2,7 @@
 them apart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,16 @@ import torch
 from piu_lora.errors import BadInput
 from piu_lora.identity.bank import IdentityBank
 
-__all__ = ["Calibration", "Double", "calibrate", "cluster", "doubles", "largest_group", "similarities"]
+__all__ = [
+    "Calibration",
+    "Double",
+    "calibrate",
+    "cluster",
+    "doubles",
+    "largest_group",
+    "merge_doubles",
+    "similarities",
+]
 
 _CELLS = 2**25  # of a similarity matrix at once: 128 MB
 
@@ -78,6 +88,28 @@ def doubles(bank: IdentityBank, cosine: float) -> list[Double]:
                     Double(bank.ids[start + first], bank.ids[second], round(float(block[first, second]), 4))
                 )
     return sorted(pairs, key=lambda double: (-double.cosine, double.first, double.second))
+
+
+def merge_doubles(bank: IdentityBank, pairs: Sequence[Double]) -> IdentityBank:
+    """Make one identity of each chain of doubles, under the id that comes first in the bank."""
+    first = {identity: identity for identity in bank.ids}
+
+    def root(identity: str) -> str:
+        while first[identity] != identity:
+            identity = first[identity]
+        return identity
+
+    for pair in pairs:
+        remaining, merged = sorted((root(pair.first), root(pair.second)), key=bank.index)
+        first[merged] = remaining
+    people: dict[str, list[torch.Tensor]] = {}
+    for identity in bank.ids:
+        people.setdefault(root(identity), []).append(bank.of(identity))
+    rows = [torch.cat(parts) for parts in people.values()]
+    labels = torch.cat(
+        [torch.full((len(part),), label, dtype=torch.int32) for label, part in enumerate(rows)]
+    )
+    return IdentityBank(torch.cat(rows), labels, list(people), bank.recognizer, bank.settings)
 
 
 def similarities(

@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from piu_lora.errors import BadInput, EnvironmentProblem
-from piu_lora.foreign import require_regular
+from piu_lora.errors import BadInput
 from piu_lora.identity.bank import RecognizerId
+from piu_lora.identity.face_pack import check_providers, models_of
+from piu_lora.identity.photo_files import printable
 from piu_lora.identity.pictures import UnusablePhoto, read_picture
+from piu_lora.identity.second_look import SURE, TURNS, Detection, best_turn, lies, tiles, without_doubles
 from piu_lora.threads import without_spinning
 
 __all__ = ["Face", "FaceReader", "Several"]
@@ -31,25 +33,32 @@ Picture = npt.NDArray[np.uint8]
 # Tried one after the other until a face is found: edge of the detector's input, and border as a share of the
 # picture. Faces that fill the picture are found at the small size or with room around them.
 _ATTEMPTS = ((640, 0.0), (320, 0.0), (640, 0.5), (320, 1.0))
+# The sizes at which turns are compared, and what a face in a part of a large picture must score.
+_SIZES, _IN_TILE = (640, 320), 0.6
 _GREY = 127
 _LOADING = threading.Lock()
-_HELP = "`piu-lora bank models` sets one up"
 
 
 @dataclass(frozen=True)
 class Face:
     """One face: (d,) float32 unit embedding, box (x0, y0, x1, y1) in pixels of the picture, detector score in
-    [0, 1].
+    [0, 1], and by how many degrees the picture was turned to make it upright (counter-clockwise).
     """
 
     embedding: torch.Tensor
     box: tuple[float, float, float, float]
     score: float
+    turned: int = 0
 
     @property
     def area(self) -> float:
         """Of the box, in square pixels."""
         return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+
+class _Models(NamedTuple):
+    detector: Any
+    recognizer: Any
 
 
 class FaceReader:
@@ -82,8 +91,8 @@ class FaceReader:
         self.pack, self.providers, self.several, self.threads = Path(pack), list(providers), several, threads
         if several not in ("largest", "only", "all"):
             raise BadInput(f"faces.several = {several!r} is unknown; pass largest, only or all")
-        _check_providers(self.providers)
-        self._detector, self._recognizer = _models(self.pack, recognizer)
+        check_providers(self.providers)
+        self._detector, self._recognizer = models_of(self.pack, recognizer)
         self._local = threading.local()
 
     @cached_property
@@ -103,6 +112,7 @@ class FaceReader:
             "detector": self._detector.name,
             "detector_sha256": _sha256(self._detector),
             "attempts": [list(each) for each in _ATTEMPTS],
+            "turned_below": SURE,
             "several": self.several,
             "insightface": importlib.metadata.version("insightface"),
         }
@@ -113,29 +123,67 @@ class FaceReader:
         Args:
             picture: (h, w, 3) uint8 RGB in [0, 255].
         """
-        # insightface takes BGR; RGB would raise nothing and give other embeddings.
-        swapped = np.ascontiguousarray(picture[..., ::-1])
-        for size, border in _ATTEMPTS:
-            found = self._detect(swapped, size, border)
-            if found:
-                return sorted(found, key=lambda face: -face.area)
-        return []
+        swapped = _swapped(picture)
+        return self._embedded(swapped, self._detections(swapped))
 
     def read(self, path: Path) -> list[Face]:
         """The faces of a photograph that count, by the policy for several.
 
+        One that lost its orientation tag is turned; where no face is found, a large photograph is looked
+        through part by part.
+
         Raises:
             UnusablePhoto: the file is not a picture, holds no face, or several where one is asked for.
         """
-        faces = self.faces(read_picture(path))
+        faces = self._upright(path, read_picture(path))
         if not faces:
             raise UnusablePhoto(path, "no face found")
         if len(faces) == 1 or self.several == "all":
             return faces
         if self.several == "only":
             raise UnusablePhoto(path, f"{len(faces)} faces, and only one is allowed")
-        _log.warning("%s shows %d faces; the largest is taken", path, len(faces))
+        _log.warning("%s shows %d faces; the largest is taken", printable(path), len(faces))
         return faces[:1]
+
+    def _upright(self, path: Path, picture: Picture) -> list[Face]:
+        """The faces, after the turn that makes them upright."""
+        swapped = _swapped(picture)
+        found = self._detections(swapped)
+        # A detector finds faces upside down, too, and aligns them wrongly: the embedding is somebody else's.
+        turn = 0 if _is_sure(found[0] if found else None) else self._turn(swapped)
+        if turn:
+            _log.warning("%s is not upright; it was turned by %d degrees", printable(path), turn)
+            swapped = np.ascontiguousarray(np.rot90(swapped, turn // 90))
+            found = self._detections(swapped)
+        return self._embedded(swapped, found or self._in_tiles(swapped), turn)
+
+    def _turn(self, picture: Picture) -> int:
+        found: dict[int, Detection | None] = {}
+        for turn in TURNS:
+            turned = np.ascontiguousarray(np.rot90(picture, turn // 90))
+            largest = [max(self._detect(turned, size, 0.0), key=_area, default=None) for size in _SIZES]
+            found[turn] = max(filter(None, largest), key=lambda face: face.score, default=None)
+            if turn == 0 and _is_sure(found[turn]):
+                return 0
+        return best_turn(found)
+
+    def _detections(self, picture: Picture) -> list[Detection]:
+        """At the first attempt that finds any, the largest first."""
+        for size, border in _ATTEMPTS:
+            if found := self._detect(picture, size, border):
+                return sorted(found, key=lambda face: -face.area)
+        return []
+
+    def _in_tiles(self, picture: Picture) -> list[Detection]:
+        """Small faces of a large picture, which the detector sees too small in the whole."""
+        found = []
+        for y0, x0, y1, x1 in tiles(*picture.shape[:2]):
+            for face in self._detect(np.ascontiguousarray(picture[y0:y1, x0:x1]), _SIZES[0], 0.0):
+                if face.score >= _IN_TILE:
+                    shift = np.array([x0, y0], dtype=np.float32)
+                    box = face.box + np.tile(shift, 2)
+                    found.append(face._replace(box=box, points=face.points + shift))
+        return sorted(without_doubles(found), key=lambda face: -face.area)
 
     def embed(self, faces: torch.Tensor) -> torch.Tensor:
         """Embed generated pictures.
@@ -156,129 +204,75 @@ class FaceReader:
 
     @cached_property
     def _width(self) -> int:
-        return int(self._app.models["recognition"].output_shape[1])
+        return int(self._models.recognizer.output_shape[1])
 
     @property
-    def _app(self) -> Any:
-        """Insightface's application of this thread: its detector keeps state between calls."""
-        if not hasattr(self._local, "app"):
-            self._local.app = self._load()
-        return self._local.app
+    def _models(self) -> "_Models":
+        """The models of this thread: insightface's detector keeps state between calls."""
+        if not hasattr(self._local, "models"):
+            self._local.models = self._load()
+        models: _Models = self._local.models
+        return models
 
-    def _load(self) -> Any:
-        options = _session_options(self.threads)
+    def _load(self) -> "_Models":
         # It warns once a face of what its dependencies will change.
         warnings.filterwarnings("ignore", module=r"insightface\.")
+        options = {"providers": self.providers, "sess_options": _session_options(self.threads)}
         with _LOADING, contextlib.redirect_stdout(io.StringIO()):  # insightface prints while it loads
-            from insightface.app import FaceAnalysis
+            # One by one: its FaceAnalysis opens every model of a folder, and a broken one that nobody needs
+            # stops it.
+            from insightface.model_zoo.model_zoo import ModelRouter
 
-            app = FaceAnalysis(
-                name=str(self.pack),
-                allowed_modules=["detection", "recognition"],
-                providers=self.providers,
-                sess_options=options,
+            detector, recognizer = (
+                ModelRouter(str(file)).get_model(**options) for file in (self._detector, self._recognizer)
             )
-            app.prepare(ctx_id=0, det_size=(_ATTEMPTS[0][0],) * 2)
-        used = Path(app.models["recognition"].model_file) if "recognition" in app.models else None
-        if used is None or used.name != self._recognizer.name:
-            raise BadInput(
-                f"insightface uses {used.name if used else 'no recognizer'} of the face pack "
-                f"{str(self.pack)!r}, not "
-                f"{self._recognizer.name}; remove the other recognizers from it"
-            )
-        return app
+            detector.prepare(0, input_size=(_ATTEMPTS[0][0],) * 2, det_thresh=0.5)
+            recognizer.prepare(0)
+        return _Models(detector, recognizer)
 
-    def _detect(self, picture: Picture, size: int, border: float) -> list[Face]:
+    def _detect(self, picture: Picture, size: int, border: float) -> list[Detection]:
+        """Faces of a BGR picture, with a border as a share of its longer side around it."""
         margin = round(border * max(picture.shape[:2]))
-        padded = (
-            np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), constant_values=_GREY)
-            if margin
-            else picture
+        boxes, points = self._models.detector.detect(
+            _padded(picture, margin), input_size=(size, size), max_num=0, metric="default"
         )
-        boxes, points = self._app.det_model.detect(
-            padded, input_size=(size, size), max_num=0, metric="default"
-        )
-        found = (self._face(padded, row, kps, margin) for row, kps in zip(boxes, points, strict=True))
-        return [face for face in found if face is not None]
+        return [
+            Detection(row[:4], float(row[4]), five, margin) for row, five in zip(boxes, points, strict=True)
+        ]
 
-    def _face(
-        self, picture: Picture, row: npt.NDArray[np.float32], points: npt.NDArray[np.float32], margin: int
-    ) -> Face | None:
+    def _embedded(self, picture: Picture, found: Sequence[Detection], turned: int = 0) -> list[Face]:
+        faces = (self._face(picture, face, turned) for face in found)
+        return [face for face in faces if face is not None]
+
+    def _face(self, picture: Picture, face: Detection, turned: int) -> Face | None:
         from insightface.app.common import Face as Found
 
-        found = Found(bbox=row[:4], kps=points, det_score=row[4])
-        self._app.models["recognition"].get(picture, found)
+        found = Found(bbox=face.box, kps=face.points, det_score=face.score)
+        self._models.recognizer.get(_padded(picture, face.margin), found)
         if found.embedding is None or not np.isfinite(found.embedding).all() or not found.embedding.any():
             return None
         embedding = torch.from_numpy(np.asarray(found.embedding, dtype=np.float32))
-        x0, y0, x1, y1 = (float(value) - margin for value in row[:4])
-        return Face(torch.nn.functional.normalize(embedding, dim=0), (x0, y0, x1, y1), float(row[4]))
+        x0, y0, x1, y1 = (float(value) - face.margin for value in face.box)
+        return Face(torch.nn.functional.normalize(embedding, dim=0), (x0, y0, x1, y1), face.score, turned)
 
 
-def _models(pack: Path, wanted: str | None) -> tuple[Path, Path]:
-    """Detector and recognizer of a pack. Looked for first: insightface would download a missing pack, or stop
-    without a word.
-    """
-    if not pack.is_dir():
-        raise EnvironmentProblem(f"there is no face pack at {str(pack)!r}; {_HELP}, or pass pack=DIR")
-    files = sorted(pack.glob("*.onnx"))
-    nested = sorted(pack.glob("*/*.onnx"))
-    if not files:
-        hint = f"it is nested: pass {str(nested[0].parent)!r}" if nested else _HELP
-        raise EnvironmentProblem(f"the face pack {str(pack)!r} holds no .onnx file; {hint}")
-    kinds = {file: _kind(require_regular(file)) for file in files}
-    detectors = [file for file, kind in kinds.items() if kind == "detection"]
-    recognizers = [file for file, kind in kinds.items() if kind == "recognition"]
-    if not detectors or not recognizers:
-        lacking = "detector" if not detectors else "recognizer"
-        raise EnvironmentProblem(
-            f"the face pack {str(pack)!r} holds no {lacking}, "
-            f"only {', '.join(file.name for file in files)}; {_HELP}"
-        )
-    if wanted is not None and wanted not in [file.name for file in recognizers]:
-        raise EnvironmentProblem(
-            f"the face pack {str(pack)!r} holds no recognizer {wanted}, only {recognizers[0].name}; {_HELP}"
-        )
-    if len(recognizers) > 1:
-        names = ", ".join(file.name for file in recognizers)
-        raise BadInput(
-            f"the face pack {str(pack)!r} holds several recognizers ({names}), "
-            "and insightface would silently use the first; "
-            "keep one (arcface.onnx for Arc2Face), move the others away"
-        )
-    return detectors[0], recognizers[0]
+def _swapped(picture: Picture) -> Picture:
+    """BGR, which insightface takes; RGB would raise nothing and give other embeddings."""
+    return np.ascontiguousarray(picture[..., ::-1])
 
 
-def _kind(file: Path) -> str:
-    """``recognition``, ``detection`` or ``other``, by the shapes that insightface itself goes by."""
-    import onnxruntime
-
-    try:
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own classes are private
-        raise BadInput(
-            f"{str(file)!r} cannot be read as an ONNX model: {str(error).splitlines()[0]}; "
-            "fetch the face pack again"
-        ) from error
-    shape, outputs = session.get_inputs()[0].shape, session.get_outputs()
-    if len(outputs) >= 5:
-        return "detection"
-    # 192 is the landmark models' size, 96 that of age and gender.
-    square = len(shape) == 4 and shape[2] == shape[3] and isinstance(shape[2], int)
-    fits = square and shape[2] >= 112 and shape[2] % 16 == 0 and shape[2] != 192
-    return "recognition" if fits and len(session.get_inputs()) == 1 else "other"
+def _padded(picture: Picture, margin: int) -> Picture:
+    edges = ((margin, margin), (margin, margin), (0, 0))
+    return np.pad(picture, edges, constant_values=_GREY) if margin else picture
 
 
-def _check_providers(providers: Sequence[str]) -> None:
-    import onnxruntime
+def _is_sure(face: Detection | None) -> bool:
+    """Whether a face is upright without a closer look."""
+    return face is not None and face.score >= SURE and not lies(face.points)
 
-    offered = onnxruntime.get_available_providers()
-    for provider in providers:
-        if provider not in offered:
-            raise BadInput(
-                f"onnxruntime offers no {provider!r} here, only {', '.join(offered)}; "
-                "`piu-lora doctor` says why"
-            )
+
+def _area(face: Detection) -> float:
+    return face.area
 
 
 def _session_options(threads: int) -> Any:

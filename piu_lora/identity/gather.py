@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from piu_lora.errors import BadInput
 from piu_lora.identity.bank import RecognizerId
 from piu_lora.identity.cluster import largest_group
+from piu_lora.identity.photo_files import Rejected, listed
 from piu_lora.identity.pictures import UnusablePhoto
 
 __all__ = ["Gathered", "PhotoReader", "Rejected", "gather", "settle"]
@@ -33,26 +34,15 @@ class PhotoReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A photograph that was left out.
-
-    Attributes:
-        reason: why, in words.
-    """
-
-    photo: Path
-    reason: str
-
-
-@dataclass(frozen=True)
 class Gathered:
-    """What a set of photographs says of one person: (n, d) unit rows, the photograph of each, and those left
-    out.
+    """What a set of photographs says of one person: (n, d) unit rows, the photograph of each, those left out,
+    and how many had to be turned to be upright.
     """
 
     embeddings: torch.Tensor
     photos: tuple[Path, ...]
     rejected: tuple[Rejected, ...]
+    turned: int = 0
 
 
 def gather(reader: PhotoReader, photos: Sequence[Path], linked: float) -> Gathered:
@@ -65,14 +55,17 @@ def gather(reader: PhotoReader, photos: Sequence[Path], linked: float) -> Gather
         BadInput: no photograph is usable, or two groups are equally large.
     """
     faces: list[tuple[Path, torch.Tensor]] = []
-    rejected = []
+    rejected, turned = [], set()
     for photo in photos:
         try:
-            faces += [(photo, face.embedding) for face in reader.read(photo)]
+            read = reader.read(photo)
+            faces += [(photo, face.embedding) for face in read]
+            if any(getattr(face, "turned", 0) for face in read):
+                turned.add(photo)
         except UnusablePhoto as error:
             rejected.append(Rejected(photo, error.reason))
     if not faces:
-        raise BadInput(f"none of {len(photos)} photographs is usable: {_listed(rejected)}")
+        raise BadInput(f"none of {len(photos)} photographs is usable: {listed(rejected)}")
     result = settle(faces, linked, rejected)
     if result is None:
         raise BadInput(
@@ -82,9 +75,9 @@ def gather(reader: PhotoReader, photos: Sequence[Path], linked: float) -> Gather
         )
     if result.rejected:
         _log.warning(
-            "%d of %d photographs left out: %s", len(result.rejected), len(photos), _listed(result.rejected)
+            "%d of %d photographs left out: %s", len(result.rejected), len(photos), listed(result.rejected)
         )
-    return result
+    return replace(result, turned=len(turned.intersection(result.photos)))
 
 
 def settle(
@@ -104,7 +97,3 @@ def settle(
         if photo not in photos
     ]
     return Gathered(rows[largest], photos, (*rejected, *outliers))
-
-
-def _listed(rejected: Sequence[Rejected]) -> str:
-    return "; ".join(f"{str(rejection.photo)!r}: {rejection.reason}" for rejection in rejected)

@@ -1,5 +1,5 @@
-"""The geometry of a recognizer's embeddings, measured on a bank: how far one person's photographs scatter,
-and how near other people come.
+"""What is known of a recognizer's embeddings: how far one person's photographs scatter, and how near other
+people come.
 
 A person is a cone, not a point. Its width decides what a forgetting method must cover, and where it must
 stop: how a photograph's cosine to the centroid of k *other* photographs is distributed, in which directions
@@ -7,28 +7,35 @@ photographs leave their centroid, and how close strangers come. Everything here 
 anybody is stored.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import NormalDist
+from typing import Any, Self
 
 import torch
 from torch.nn.functional import normalize
 
-from piu_lora.errors import BadInput
-
-__all__ = ["FARS", "LEVELS", "PHOTOGRAPHS", "Geometry", "Spread", "measure_geometry", "variation"]
+__all__ = [
+    "DIRECTIONS",
+    "FARS",
+    "LEVELS",
+    "PHOTOGRAPHS",
+    "Geometry",
+    "Impostors",
+    "Spread",
+    "Within",
+    "imagined_people",
+    "turned",
+    "variation",
+]
 
 PHOTOGRAPHS = (1, 2, 3, 5, 10)  # the k that are measured
 FARS = (1e-2, 1e-3, 1e-4, 1e-5)
 LEVELS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
-_DRAWS = 20  # of k + 1 photographs, at most so many of one person
-_RESAMPLED = 200
-_BINS = 2000
-_DIRECTIONS = 512  # unit deviations, each blended from several people's
-_BLENDED = 3
-_PAIRS = 4_000_000  # impostor pairs that are looked at
-_PEOPLE = 2000  # with several photographs, at most so many are looked at
+DIRECTIONS = 512  # unit deviations, each blended from several people's or drawn from the covariance
+_NORMAL = NormalDist()
+# Some people stand in a bank under two ids and pass for impostors; they spoil rates below this one.
+_TRUSTED_FAR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,62 @@ class Spread:
         """(count,) cosines, by the inverse of the distribution function."""
         return _interpolated(torch.rand(count, generator=generator), self.quantiles)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Rounded to four digits."""
+        return {
+            "mean": round(self.mean, 4),
+            "sd": round(self.sd, 4),
+            "people": self.people,
+            "mean_interval": [round(value, 4) for value in self.mean_interval],
+            "low_interval": [round(value, 4) for value in self.low_interval],
+            "quantiles": {
+                f"{level:g}": round(value, 4) for level, value in zip(LEVELS, self.quantiles, strict=True)
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What ``to_dict`` gave."""
+        quantiles = tuple(float(values["quantiles"][f"{level:g}"]) for level in LEVELS)
+        means, lows = _pair(values["mean_interval"]), _pair(values["low_interval"])
+        return cls(float(values["mean"]), float(values["sd"]), quantiles, means, lows, int(values["people"]))
+
+
+@dataclass(frozen=True)
+class Impostors:
+    """The cosine of a photograph with the centroid of somebody else.
+
+    Attributes:
+        scatter: SD, over the photographs of one person, of their cosine with one and the same other person:
+            how far photographs stray sideways.
+    """
+
+    mean: float
+    sd: float
+    scatter: float
+
+
+@dataclass(frozen=True)
+class Within:
+    """The covariance of unit deviations of photographs from their person's centroid, at low rank.
+
+    ``C = F^T F + rest I``: with standard normal g and h, ``F^T g + sqrt(rest) h`` is a deviation.
+
+    Attributes:
+        factors: (r, d), the square roots of the largest eigenvalues times their eigenvectors.
+        rest: the mean of the eigenvalues that are left out.
+    """
+
+    factors: torch.Tensor
+    rest: float
+
+    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """(count, d) unit deviations."""
+        rank, width = self.factors.shape
+        along = torch.randn(count, rank, generator=generator) @ self.factors.float()
+        across = torch.randn(count, width, generator=generator) * self.rest**0.5
+        return normalize(along + across, dim=1)
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -76,12 +139,14 @@ class Geometry:
         cosines: by k, of a photograph with the centroid of k others of the same person.
         far: by false-accept rate, the cosine of a photograph with another person's centroid that so many
             impostors reach.
-        directions: (m, d) unit rows, blends of several people's deviations, each orthogonal to its centroid;
-            none in a profile.
+        directions: (m, d) unit rows, in which photographs leave their centroids: blends of several people's
+            deviations, or draws from ``within``; none in a profile.
         people, photographs: of the bank; 0 in a profile.
         doubtful: share of the photographs left out because they fail verification against the person's
             others at a false-accept rate of 1e-2: somebody else's photograph under the person's name, or a
             face that was not read.
+        impostors: figures of the distribution that ``far`` is the tail of; None where nothing was measured.
+        within: the directions as a bank keeps them.
     """
 
     name: str
@@ -91,6 +156,8 @@ class Geometry:
     people: int = 0
     photographs: int = 0
     doubtful: float = 0.0
+    impostors: Impostors | None = None
+    within: Within | None = None
 
     def reach(self, photographs: int) -> Spread:
         """The spread for k photographs: a measured k as it is, others linear in 1/k; beyond the largest k,
@@ -106,6 +173,27 @@ class Geometry:
         share = (1 / below - 1 / photographs) / (1 / below - 1 / above)
         return _between(self.cosines[below], self.cosines[above], share)
 
+    def cosine_at(self, far: float, photographs: int = 1) -> float:
+        """The cosine that a share ``far`` of the impostors reach, linear in normal quantiles between and
+        beyond the measured rates.
+
+        Args:
+            photographs: whose centroid is compared. The more there are, the less noise there is in it, and
+                the farther its cosines spread, by ``reach(k) / reach(1)``.
+        """
+        gain = self.reach(photographs).mean / self.reach(1).mean
+        points = sorted((_NORMAL.inv_cdf(1 - rate), value) for rate, value in self.far.items())
+        if self.impostors is not None:
+            mean, sd = self.impostors.mean, self.impostors.sd
+            points = [(0.0, mean), (1.0, mean + sd), *points]
+        trusted = [point for point in points if point[0] <= _NORMAL.inv_cdf(1 - _TRUSTED_FAR) + 1e-9]
+        wanted = _NORMAL.inv_cdf(1 - far)
+        above = next((index for index, point in enumerate(trusted) if point[0] >= wanted), len(trusted) - 1)
+        (x0, y0), (x1, y1) = trusted[max(above - 1, 0)], trusted[max(above, 1)]
+        if wanted > trusted[-1][0]:
+            (x0, y0) = trusted[max(len(trusted) - 3, 0)]  # a longer base carries farther
+        return gain * (y1 + (wanted - x1) * (y1 - y0) / (x1 - x0))
+
     def to_dict(self) -> dict[str, Any]:
         """What may be shown and written down: figures, no directions."""
         return {
@@ -114,47 +202,30 @@ class Geometry:
             "photographs": self.photographs,
             "doubtful": round(self.doubtful, 4),
             "far": {f"{far:g}": round(value, 4) for far, value in self.far.items()},
-            "cosines": {str(k): _rounded(spread) for k, spread in self.cosines.items()},
+            "impostors": self.impostors
+            and {name: round(value, 4) for name, value in vars(self.impostors).items()},
+            "cosines": {str(k): spread.to_dict() for k, spread in self.cosines.items()},
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], within: Within | None = None) -> Self:
+        """What ``to_dict`` gave, with the directions beside it.
 
-def measure_geometry(
-    embeddings: torch.Tensor, labels: torch.Tensor, photographs: Sequence[int] = PHOTOGRAPHS, *, seed: int = 0
-) -> Geometry:
-    """Measure a bank; every draw is seeded.
-
-    Args:
-        embeddings: (n, d) unit rows, several a person.
-        labels: (n,) the person of each, in any order.
-        photographs: the k whose distribution is wanted; those that fewer than two people can show are left
-            out.
-
-    Raises:
-        BadInput: fewer than two people have two photographs.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    rows = normalize(embeddings.float(), dim=1)
-    people = _grouped(rows, labels)
-    far = _impostors(people, generator)
-    several = [photos for photos in people if len(photos) > 1]
-    several = [several[row] for row in torch.randperm(len(several), generator=generator)[:_PEOPLE].tolist()]
-    trusted = [photos[_to_all_others(photos) >= far.get(FARS[0], -1.0)] for photos in several]
-    looked_at = sum(map(len, several))
-    several = [photos for photos in trusted if len(photos) > 1]
-    if len(several) < 2:
-        raise BadInput(
-            f"{len(several)} people of the bank have two photographs or more, and its geometry needs two "
-            "such people; give a larger bank"
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is not of that form.
+        """
+        impostors = values.get("impostors")
+        return cls(
+            str(values["name"]),
+            {int(k): Spread.from_dict(spread) for k, spread in values["cosines"].items()},
+            {float(far): float(value) for far, value in values["far"].items()},
+            None if within is None else within.draw(DIRECTIONS, torch.Generator().manual_seed(0)),
+            int(values["people"]),
+            int(values["photographs"]),
+            float(values["doubtful"]),
+            Impostors(**{name: float(value) for name, value in impostors.items()}) if impostors else None,
+            within,
         )
-    cosines = {}
-    for k in photographs:
-        of_people = [_to_others(photos, k, generator) for photos in several if len(photos) > k]
-        if len(of_people) >= 2:
-            cosines[k] = _spread(of_people, generator)
-    doubtful = 1 - sum(map(len, trusted)) / looked_at
-    return Geometry(
-        "measured", cosines, far, _directions(several, generator), len(people), len(rows), doubtful
-    )
 
 
 def variation(
@@ -175,107 +246,49 @@ def variation(
     """
     centre = normalize(normalize(known.float(), dim=1).mean(dim=0), dim=0)
     cosine = geometry.reach(len(known)).draw(count, generator)[:, None]
+    return turned(centre, geometry, cosine, generator)
+
+
+def imagined_people(
+    known: torch.Tensor, geometry: Geometry, people: int, photographs: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Who the person might be, and photographs of whoever that is: draws from what k photographs leave open.
+
+    The true centroid lies at ``r_k = reach(k) / sqrt(reach(1))`` from that of the known photographs, since
+    two photographs of one person meet at ``r_1^2``. It is turned by that much along a within-person
+    deviation; its photographs lie around it as photographs lie around a centroid of many.
+
+    Args:
+        known: (k, d) unit embeddings of one person.
+
+    Returns:
+        (people, d) centroids and (people, photographs, d) unit rows.
+    """
+    centre = normalize(normalize(known.float(), dim=1).mean(dim=0), dim=0)
+    one, several = geometry.reach(1).mean, geometry.reach(len(known)).mean
+    cosine = torch.full((people, 1), min(several / one**0.5, 1.0))
+    centres = turned(centre, geometry, cosine, generator)
+    most = geometry.reach(max(geometry.cosines))
+    # Of the largest k that was measured; of endlessly many photographs it would be a little more.
+    cosines = most.draw(people * photographs, generator)[:, None]
+    rows = turned(centres.repeat_interleave(photographs, dim=0), geometry, cosines, generator)
+    return centres, rows.unflatten(0, (people, photographs))
+
+
+def turned(
+    centre: torch.Tensor, geometry: Geometry, cosine: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """(count, d) unit rows at ``cosine`` (count, 1) with ``centre``, (d,) or (count, d), in directions in
+    which photographs differ; in random ones where the geometry knows none.
+    """
+    count, width = len(cosine), centre.shape[-1]
     if geometry.directions is None:
-        deviations = torch.randn(count, len(centre), generator=generator)
+        deviations = torch.randn(count, width, generator=generator)
     else:
         chosen = torch.randint(len(geometry.directions), (count,), generator=generator)
         deviations = geometry.directions[chosen]
-    across = normalize(deviations - (deviations @ centre)[:, None] * centre, dim=1)
+    across = normalize(deviations - (deviations * centre).sum(dim=-1, keepdim=True) * centre, dim=1)
     return cosine * centre + (1 - cosine.square()).clamp_min(0).sqrt() * across
-
-
-def _grouped(rows: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
-    order = labels.argsort(stable=True)
-    return [
-        photographs
-        for photographs in rows[order].split(torch.bincount(labels.long()).tolist())
-        if len(photographs)
-    ]
-
-
-def _to_all_others(photographs: torch.Tensor) -> torch.Tensor:
-    """(n,) cosines of each photograph with the centroid of all the others."""
-    return (photographs * normalize(photographs.sum(dim=0) - photographs, dim=1)).sum(dim=1)
-
-
-def _to_others(photographs: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:
-    """(draws,) cosines of one photograph with the centroid of k others."""
-    draws = torch.rand(min(_DRAWS, 4 * len(photographs)), len(photographs), generator=generator).argsort(
-        dim=1
-    )[:, : k + 1]
-    return (photographs[draws[:, 0]] * normalize(photographs[draws[:, 1:]].sum(dim=1), dim=1)).sum(dim=1)
-
-
-def _spread(of_people: list[torch.Tensor], generator: torch.Generator) -> Spread:
-    """Every person counts once: each gives as many cosines as the others, by repeating levels of their own
-    draws.
-    """
-    even = torch.stack([photographs.sort().values[_ranks(len(photographs))] for photographs in of_people])
-    means, lows = _resampled(even, generator)
-    return Spread(
-        float(even.mean()),
-        float(even.std()),
-        tuple(_quantiles(even.flatten(), torch.tensor(LEVELS)).tolist()),
-        means,
-        lows,
-        len(of_people),
-    )
-
-
-def _resampled(
-    even: torch.Tensor, generator: torch.Generator
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Bootstrap intervals, over people, of the mean and of the 2 % quantile of (people, draws) cosines."""
-    people, edges = len(even), torch.linspace(-1, 1, _BINS + 1)
-    bins = torch.bucketize(even, edges).clamp(1, _BINS) - 1
-    histogram = torch.zeros(people, _BINS).scatter_add_(1, bins, torch.ones_like(even))
-    resampled = torch.randint(people, (_RESAMPLED, people), generator=generator)
-    counts = torch.zeros(_RESAMPLED, people).scatter_add_(1, resampled, torch.ones(_RESAMPLED, people))
-    reached = (counts @ histogram).cumsum(dim=1) >= 0.02 * even.numel()
-    lows = edges[1:][reached.to(torch.uint8).argmax(dim=1)]
-    return _ends(counts @ even.mean(dim=1) / people), _ends(lows)
-
-
-def _ends(values: torch.Tensor) -> tuple[float, float]:
-    low, high = torch.quantile(values, torch.tensor([0.025, 0.975])).tolist()
-    return low, high
-
-
-def _ranks(count: int) -> torch.Tensor:
-    return torch.linspace(0, count - 1, _DRAWS).round().long()
-
-
-def _quantiles(values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """torch.quantile takes 16 million values at most; this one any number."""
-    ordered = values.sort().values
-    return ordered[(levels * (len(ordered) - 1)).round().long()]
-
-
-def _directions(several: list[torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-    """Each a unit blend of ``_BLENDED`` deviations of different people: directions in which photographs
-    differ, nobody's own.
-    """
-    deviations = []
-    for photographs in several:
-        centre = normalize(photographs.mean(dim=0), dim=0)
-        row = photographs[int(torch.randint(len(photographs), (), generator=generator))]
-        deviations.append(normalize(row - (row @ centre) * centre, dim=0))
-    pool = torch.stack(deviations)
-    blends = torch.randint(len(pool), (_DIRECTIONS * 8, _BLENDED), generator=generator)
-    signs = torch.randn(len(blends), _BLENDED, 1, generator=generator)
-    return normalize((pool[blends] * signs).sum(dim=1), dim=1)
-
-
-def _impostors(people: list[torch.Tensor], generator: torch.Generator) -> dict[float, float]:
-    """The cosines that shares ``FARS`` of the pairs of a photograph and another person's centroid reach;
-    what the pairs resolve.
-    """
-    order = torch.randperm(len(people), generator=generator)[: math.isqrt(_PAIRS)].tolist()
-    centroids = torch.stack([normalize(people[row].mean(dim=0), dim=0) for row in order])
-    probes = torch.stack([people[row][0] for row in order])
-    scores = probes @ centroids.T
-    pairs = scores[~torch.eye(len(scores), dtype=torch.bool)].sort(descending=True).values
-    return {far: float(pairs[math.floor(far * len(pairs))]) for far in FARS if far * len(pairs) >= 10}
 
 
 def _interpolated(levels: torch.Tensor, quantiles: Sequence[float]) -> torch.Tensor:
@@ -283,6 +296,11 @@ def _interpolated(levels: torch.Tensor, quantiles: Sequence[float]) -> torch.Ten
     above = torch.searchsorted(at, levels).clamp(1, len(at) - 1)
     share = (levels - at[above - 1]) / (at[above] - at[above - 1])
     return values[above - 1] + share * (values[above] - values[above - 1])
+
+
+def _pair(values: Sequence[Any]) -> tuple[float, float]:
+    low, high = values
+    return float(low), float(high)
 
 
 def _between(one: Spread, other: Spread, share: float) -> Spread:
@@ -300,16 +318,3 @@ def _between(one: Spread, other: Spread, share: float) -> Spread:
         both(one.low_interval, other.low_interval),
         min(one.people, other.people),
     )
-
-
-def _rounded(spread: Spread) -> dict[str, Any]:
-    return {
-        "mean": round(spread.mean, 4),
-        "sd": round(spread.sd, 4),
-        "people": spread.people,
-        "mean_interval": [round(value, 4) for value in spread.mean_interval],
-        "low_interval": [round(value, 4) for value in spread.low_interval],
-        "quantiles": {
-            f"{level:g}": round(value, 4) for level, value in zip(LEVELS, spread.quantiles, strict=True)
-        },
-    }

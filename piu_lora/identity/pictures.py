@@ -9,10 +9,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from piu_lora.errors import BadInput
 from piu_lora.foreign import require_regular
+from piu_lora.identity.photo_files import PHOTO_SUFFIXES, is_heif, list_photos, readable_formats
 
 __all__ = ["PHOTO_SUFFIXES", "UnusablePhoto", "list_photos", "read_picture"]
 
-PHOTO_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _SMALLEST = 32  # pixels a side; no detector finds a face in less
 _GREY = 127  # what shows through transparent pixels
 
@@ -23,18 +23,6 @@ class UnusablePhoto(BadInput):
     def __init__(self, path: Path, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"{str(path)!r}: {reason}; pass another photograph")
-
-
-def list_photos(folder: Path) -> list[Path]:
-    """The photographs in a folder, by name; hidden files are skipped."""
-    return sorted(
-        (
-            file
-            for file in folder.iterdir()
-            if file.suffix.lower() in PHOTO_SUFFIXES and not file.name.startswith(".")
-        ),
-        key=lambda file: file.name,
-    )
 
 
 def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
@@ -57,21 +45,23 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
     # behind.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        with Image.open(require_regular(path)) as picture:
+        with Image.open(require_regular(path), formats=readable_formats()) as picture:
             # A JPEG is decoded at a fraction of its size, which is all that is needed of a huge one.
             picture.draft(None, (longest, longest))
             upright = _rgb(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         raise UnusablePhoto(path, "more pixels than can be opened safely") from None
     except BadInput:
-        raise UnusablePhoto(path, "a folder, not a picture" if path.is_dir() else "no regular file") from None
+        raise UnusablePhoto(path, _no_file(path)) from None
     except UnidentifiedImageError:
-        raise UnusablePhoto(path, "empty file" if path.stat().st_size == 0 else "not a picture") from None
+        raise UnusablePhoto(path, _no_picture(path)) from None
+    except IsADirectoryError:
+        raise UnusablePhoto(path, "a folder, not a picture") from None
     except PermissionError:
         raise UnusablePhoto(path, "no permission to read it") from None
     except (FileNotFoundError, NotADirectoryError):
         raise UnusablePhoto(path, "no such file") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError) as error:
+    except Exception as error:  # whatever a decoder makes of a stranger's bytes
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnusablePhoto(
             path, "truncated" if "truncated" in cause.lower() else f"damaged ({cause})"
@@ -82,6 +72,16 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
     if min(upright.size) < _SMALLEST:
         raise UnusablePhoto(path, f"too small or too narrow ({whole[0]} x {whole[1]} pixels)")
     return np.asarray(upright, dtype=np.uint8)
+
+
+def _no_file(path: Path) -> str:
+    return "a folder, not a picture" if path.is_dir() else "no regular file"
+
+
+def _no_picture(path: Path) -> str:
+    if path.stat().st_size == 0:
+        return "empty file"
+    return "HEIC, which needs pillow-heif: pip install 'piu-lora[heic]'" if is_heif(path) else "not a picture"
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

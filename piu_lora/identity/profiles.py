@@ -1,22 +1,68 @@
-"""Profiles that stand in for a bank with too few people: aggregate figures of a kind of recognizer."""
+"""The geometry of a bank: kept in its file, measured, or a profile that stands in for a bank with too few
+people: aggregate figures of a kind of recognizer.
+"""
+
+from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import torch
 
-from piu_lora.identity.geometry import Geometry, Spread, measure_geometry
+from piu_lora.identity.bank import IdentityBank
+from piu_lora.identity.geometry import Geometry, Impostors, Spread
+from piu_lora.identity.geometry_measurement import measure_geometry, measure_impostors
 
-__all__ = ["ENOUGH", "GENERIC", "geometry_of"]
+__all__ = ["ENOUGH", "GENERIC", "bank_geometry", "geometry_of"]
 
 ENOUGH = 50  # people with two photographs or more, below which a bank says too little of its geometry
+_ENOUGH_STRANGERS = 20  # people, below which a bank says too little of how near strangers come
+_LOOKED_AT = 50_000  # photographs of a large bank
+_PEOPLE = 2000
+_MEASURED: WeakKeyDictionary[IdentityBank, Geometry] = WeakKeyDictionary()
+
+
+def bank_geometry(bank: IdentityBank) -> Geometry:
+    """What the bank's file says; else measured, once; else the profile ``GENERIC``, by its name."""
+    if bank.geometry is not None:
+        return bank.geometry
+    if bank not in _MEASURED:
+        rows = _looked_at(bank)
+        geometry = geometry_of(bank.embeddings[rows], bank.labels[rows])
+        if geometry.name == "measured":
+            geometry = replace(geometry, people=len(bank), photographs=len(bank.embeddings))
+        _MEASURED[bank] = geometry
+    return _MEASURED[bank]
 
 
 def geometry_of(
     embeddings: torch.Tensor, labels: torch.Tensor, *, enough: int = ENOUGH, seed: int = 0
 ) -> Geometry:
     """The bank's own geometry where ``enough`` people have two photographs or more, else the profile
-    ``GENERIC``; its name says which.
+    ``GENERIC``, with the bank's own strangers where there are some; its name says which.
     """
-    several = int((torch.bincount(labels.long()) > 1).sum())
-    return measure_geometry(embeddings, labels, seed=seed) if several >= enough else GENERIC
+    counts = torch.bincount(labels.long())
+    if int((counts > 1).sum()) >= enough:
+        return measure_geometry(embeddings, labels, seed=seed)
+    if int((counts > 0).sum()) < _ENOUGH_STRANGERS:
+        return GENERIC
+    far, impostors = measure_impostors(embeddings, labels, seed=seed)
+    scatter = _IMPOSTORS.scatter * impostors.sd / _IMPOSTORS.sd
+    return replace(GENERIC, far=far, impostors=replace(impostors, scatter=scatter))
+
+
+def _looked_at(bank: IdentityBank) -> torch.Tensor:
+    """Rows of everybody, or of a seeded sample of people of a large bank: some with several photographs, and
+    some whoever they are.
+    """
+    if len(bank.embeddings) <= _LOOKED_AT:
+        return torch.arange(len(bank.embeddings))
+    counts = torch.bincount(bank.labels.long())
+    generator = torch.Generator().manual_seed(0)
+    several = (counts > 1).nonzero()[:, 0]
+    several = several[torch.randperm(len(several), generator=generator)[:_PEOPLE]]
+    anybody = torch.randperm(len(bank), generator=generator)[:_PEOPLE]
+    chosen = torch.zeros(len(bank), dtype=torch.bool)
+    chosen[torch.cat([several, anybody])] = True
+    return chosen[bank.labels.long()].nonzero()[:, 0]
 
 
 # Measured on news photographs (half of the people of LFW, 542 of them with several photographs) with a
@@ -51,4 +97,10 @@ _COSINES = {
     ),
 }
 # fmt: on
-GENERIC = Geometry("arcface-generic", _COSINES, {0.01: 0.179, 0.001: 0.242, 0.0001: 0.299, 1e-05: 0.372})
+_IMPOSTORS = Impostors(0.024, 0.071, 0.040)  # of 50 of these people, four photographs each
+GENERIC = Geometry(
+    "arcface-generic",
+    _COSINES,
+    {0.01: 0.179, 0.001: 0.242, 0.0001: 0.299, 1e-05: 0.372},
+    impostors=_IMPOSTORS,
+)

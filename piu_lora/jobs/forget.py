@@ -32,7 +32,7 @@ from piu_lora.evidence.report import to_json
 from piu_lora.evidence.report.document import AdapterFacts
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.evaluation.report import REPORT_FILE, adapter_report
-from piu_lora.jobs.evaluation.scoring import score
+from piu_lora.jobs.evaluation.scoring import photograph_files, score
 from piu_lora.jobs.ledger import bank_text, identity_text, registered
 from piu_lora.jobs.request.request import ErasureRequest, Identities, each_identity, open_request
 from piu_lora.jobs.request.session import Base, Session, open_session
@@ -66,6 +66,7 @@ def forget(
     config: ForgetConfig | None = None,
     device: str = "auto",
     evaluate: bool = True,
+    unseen: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
     ledger: Ledger | None = None,
@@ -88,6 +89,8 @@ def forget(
         config: all settings; by default the preset of the base.
         device: where to load a base given by name.
         evaluate: generate before and after, and score.
+        unseen: further photographs of the one person to forget, which nothing is trained on: the evaluation
+            reports them as a group of their own.
         force: replace an existing adapter folder, and forget an interrupted run.
         resume: go on with an interrupted run of the same settings.
         ledger: keeps whom the adapter forgets; without one, nothing does.
@@ -105,6 +108,7 @@ def forget(
     output = OutputFolder(out, force=force)
     session = open_session(base, bank, pack, faces=config.faces, device=device, progress=progress)
     request = open_request(identity, session.bank, config, session.reader)
+    held_back = photograph_files("unseen", unseen)
     with output.claimed() if is_main() else contextlib.nullcontext():
         started = load_checkpoint(output, request, resume=resume, force=force)
 
@@ -126,19 +130,20 @@ def forget(
         with mounted(pipe, stored):
             if preview is not None and workers.rank == 0:
                 preview(session, request)
-            evaluation = score(session, request) if evaluate and workers.rank == 0 else None
+            evaluation = score(session, request, held_back) if evaluate and workers.rank == 0 else None
             probe = probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))
 
         # 5. Write the folder, complete or not at all; of several processes, the first one does.
         seconds = {"train": round(made - begun, 2), "evaluate": round(time.perf_counter() - made, 1)}
-        receipt = replace(_receipt(ref, request, evaluation, seconds), probe=probe, solution=solution.facts)
+        facts = {**solution.facts, **_turned(request)}
+        receipt = replace(_receipt(ref, request, evaluation, seconds), probe=probe, solution=facts)
         if workers.rank > 0:
             return ForgetResult(output.path, receipt, None)
         # An id of the bank goes before a path of that name, here as in the request: the entry must not name
         # another person.
         forgotten = Entry.joined(
             str(name) if person.subject.row is not None else identity_text(name)
-            for name, person in zip(each_identity(identity), request.people, strict=True)
+            for name, person in zip(each_identity(identity, request.bank), request.people, strict=True)
         )
         enter = _enter(ledger, forgotten, request.bank.digest)
         with (
@@ -177,6 +182,12 @@ def _check_base(session: Session, request: ErasureRequest) -> None:
         )
 
 
+def _turned(request: ErasureRequest) -> dict[str, int]:
+    """Of photographs that were not upright, how many were turned."""
+    turned = sum(person.subject.turned for person in request.people)
+    return {"turned_photographs": turned} if turned else {}
+
+
 def _enter(ledger: Ledger | None, identity: str, bank_digest: str) -> Callable[[Entry], Entry]:
     """What enters the finished adapter into the ledger."""
 
@@ -196,10 +207,13 @@ def _receipt(
         "retain_train": len(request.retained.train),
         "retain_held_out": len(request.retained.held_out),
         **({"people": len(request.people)} if len(request.people) > 1 else {}),
+        **({"under_another_id": len(request.left_out)} if request.left_out else {}),
     }
     cosine = sum(person.anchor.cosine for person in request.people) / len(request.people)
     anchor: AnchorRecord = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}
     figures = summary(evaluation) if evaluation else {}
+    if evaluation is not None and evaluation.expected is not None:
+        figures["expected"] = evaluation.expected
     return Receipt(
         ref,
         request.config.method,

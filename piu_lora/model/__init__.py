@@ -10,15 +10,7 @@ from piu_lora.model.activations import (
     sees_condition,
 )
 from piu_lora.model.attention import training_attention
-from piu_lora.model.base import (
-    DTYPES,
-    Precision,
-    as_pipeline,
-    attention_digest,
-    encoder_digest,
-    load_base,
-    without_bars,
-)
+from piu_lora.model.base import DTYPES, Precision, as_pipeline, load_base, without_bars
 from piu_lora.model.condition import (
     TokenSample,
     encode_embeddings,
@@ -28,6 +20,7 @@ from piu_lora.model.condition import (
     prompt_of,
 )
 from piu_lora.model.describe import BaseInfo, declare_family, describe, family_of
+from piu_lora.model.digest import attention_digest, encoder_digest
 from piu_lora.model.family import (
     FAMILIES,
     BaseFamily,
@@ -39,6 +32,7 @@ from piu_lora.model.family import (
     register,
 )
 from piu_lora.model.lora import (
+    adapter_layers,
     adapters_disabled,
     attach,
     detach,
@@ -61,6 +55,7 @@ __all__ = [
     "Prompt",
     "Source",
     "TokenSample",
+    "adapter_layers",
     "adapters_disabled",
     "add_second_moments",
     "as_pipeline",

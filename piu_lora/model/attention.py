@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
-__all__ = ["training_attention"]
+__all__ = ["has_fused_projections", "training_attention"]
 
 _SMALL = 32  # edge of the latents
 
@@ -29,3 +29,8 @@ def training_attention(unet: UNet2DConditionModel) -> Iterator[None]:
         yield
     finally:
         unet.set_attn_processor(processors)
+
+
+def has_fused_projections(unet: UNet2DConditionModel) -> bool:
+    """Whether pipe.fuse_qkv_projections is in force: then copies of to_k and to_v are used, not these."""
+    return any(type(processor).__name__.startswith("Fused") for processor in unet.attn_processors.values())

@@ -27,18 +27,10 @@ from piu_lora.hub import HubFiles
 from piu_lora.model.describe import configs_of, declare_family, describe, split_family, statement
 from piu_lora.model.family import find_family, recognise_family
 from piu_lora.model.files import LocalFiles
-from piu_lora.model.layout import Layout, is_folder, locate, split_revision
+from piu_lora.model.layout import Layout, is_folder, load_options, locate, split_revision
+from piu_lora.tensors import pointer_advice
 
-__all__ = [
-    "DTYPES",
-    "Precision",
-    "as_pipeline",
-    "attention_digest",
-    "encoder_digest",
-    "load_base",
-    "resolve_device",
-    "without_bars",
-]
+__all__ = ["DTYPES", "Precision", "as_pipeline", "load_base", "resolve_device", "without_bars"]
 
 _log = logging.getLogger("piu_lora")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -158,7 +150,8 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
     files, subfolder = layout.places[part]
     where = f"{subfolder} of {files.name!r}"
     try:
-        loaded = kind.from_pretrained(str(folders[part]), **options)
+        form = load_options(part, folders[part]) if "output_loading_info" in options else {}
+        loaded = kind.from_pretrained(str(folders[part]), **options, **form)
     except torch.OutOfMemoryError:
         raise
     except (
@@ -174,6 +167,8 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
             raise BadInput(
                 f"{where} is a pickle that holds more than tensors; it was not run. Convert it to safetensors"
             ) from error
+        if pointer := next(filter(None, map(pointer_advice, sorted(folders[part].iterdir()))), ""):
+            raise EnvironmentProblem(f"{where} cannot be read: {pointer}") from error
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise EnvironmentProblem(
             f"{where} cannot be read, so a file is damaged, half downloaded or of another model "
@@ -186,6 +181,11 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
     lost = sorted(map(str, report["missing_keys"])) or sorted(
         str(key) for key in report.get("mismatched_keys", ())
     )
+    if any(".lora_A." in str(key) or ".base_layer." in str(key) for key in report["unexpected_keys"]):
+        raise BadInput(
+            f"{where} was saved with an adapter in it; load its base, and save that after "
+            "pipe.unload_lora_weights(), or fuse the adapter with `piu-lora stack fuse`"
+        )
     if lost:
         what = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
         kind = f"an {layout.family.label}" if layout.family else "such a base"
@@ -195,7 +195,7 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
 
 def _suspect(folder: Path) -> str:
     """The file of a part where the damage is: a JSON file that is none, else the largest one."""
-    files = [path for path in folder.iterdir() if path.is_file()]
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     for path in files:
         if path.suffix == ".json":
             try:
@@ -250,47 +250,3 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"device {name!r} is not available here: {str(error).splitlines()[0]}; pass device=auto"
         ) from error
     return torch.device(name)
-
-
-def attention_digest(unet: UNet2DConditionModel) -> str:
-    """SHA-256 of all cross-attention weights of the base, in fp16, by name: the same for fp32 and fp16
-    copies.
-
-    Adapters that are attached are looked through, and weights of attention processors (an IP-Adapter's) are
-    no part of the base.
-    """
-    weights = _weights(unet)
-    return _digest(
-        {name: weights[name] for name in weights if ".attn2." in name and ".processor." not in name}
-    )
-
-
-def encoder_digest(text_encoder: CLIPTextModel) -> str:
-    """The same for all weights of the text encoder, by their names in the flat layout of transformers 5.6 and
-    later.
-    """
-    weights = _weights(text_encoder)
-    return _digest({name.removeprefix("text_model."): value for name, value in weights.items()})
-
-
-def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Its parameters by name; where accelerate has left empty ones, those that it keeps elsewhere."""
-    weights: dict[str, torch.Tensor] = {}
-    for path, module in model.named_modules():
-        elsewhere = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
-        for name, value in module.named_parameters(recurse=False):
-            full = f"{path}.{name}" if path else name
-            weights[full] = elsewhere[name] if value.is_meta and elsewhere is not None else value
-    return weights
-
-
-@torch.no_grad()
-def _digest(weights: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    plain = {
-        name.replace(".base_layer", ""): value for name, value in weights.items() if ".lora_" not in name
-    }
-    for name in sorted(plain):
-        digest.update(name.encode())
-        digest.update(plain[name].detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from piu_lora.errors import BadInput
 from piu_lora.model.family import Prompt, stated_family
+from piu_lora.model.offload import stored_value
 
 __all__ = [
     "TokenSample",
@@ -80,13 +81,15 @@ def encode_tokens(
 
 def encode_empty(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> torch.Tensor:
     """The condition of the empty prompt, (1, length, hidden): the negative side of the guidance."""
-    output: torch.Tensor = text_encoder(input_ids=_tokens(tokenizer, "").to(text_encoder.device))[0]
+    output: torch.Tensor = text_encoder(
+        input_ids=_tokens(tokenizer, "").to(_token_table(text_encoder).device)
+    )[0]
     return output
 
 
 def _token_table(text_encoder: CLIPTextModel) -> torch.Tensor:
-    table: torch.Tensor = text_encoder.get_input_embeddings().weight  # type: ignore[assignment]
-    return table
+    module = text_encoder.get_input_embeddings()
+    return stored_value(module, "weight", module.weight)  # type: ignore[arg-type]
 
 
 def identity_position(tokenizer: CLIPTokenizer, prompt: Prompt | None = None) -> int:

@@ -103,12 +103,19 @@ def describe(pipe: StableDiffusionPipeline) -> BaseInfo:
 
 
 def split_family(base: str | Path) -> tuple[str | None, str]:
-    """``family=base`` as (family, base); where no family is given, None."""
+    """``family=base`` as (family, base); where no family is given, None. A family's own name may be in any
+    case.
+    """
     text = str(base)
     family, separator, rest = text.partition("=")
     if not separator or is_folder(text):
-        return None, text
-    return find_family(family).name, rest
+        return None, _family_name(text)
+    return find_family(family).name, _family_name(rest)
+
+
+def _family_name(base: str) -> str:
+    """``Mini`` as ``mini``, unless there is such a folder."""
+    return base.lower() if base.lower() in FAMILIES and not is_folder(base) else base
 
 
 def family_of(base: str | Path | StableDiffusionPipeline) -> BaseFamily:

@@ -3,7 +3,7 @@ without forming ``dW``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -33,10 +33,12 @@ class Factors:
     Attributes:
         down: (r, in), LoRA's A.
         up: (out, r), LoRA's B.
+        pointwise: the layer is a 1x1 convolution, whose factors have two more axes in files.
     """
 
     down: torch.Tensor
     up: torch.Tensor
+    pointwise: bool = False
 
     @property
     def rank(self) -> int:
@@ -59,7 +61,7 @@ class Factors:
 
     def to(self, dtype: torch.dtype) -> "Factors":
         """A copy in another precision."""
-        return Factors(self.down.to(dtype).contiguous(), self.up.to(dtype).contiguous())
+        return replace(self, down=self.down.to(dtype).contiguous(), up=self.up.to(dtype).contiguous())
 
 
 # By module, with its component in front: "unet.mid_block...to_q", "text_encoder.encoder.layers.0.mlp.fc2".
@@ -92,34 +94,42 @@ def change_of(state: Mapping[str, torch.Tensor], where: str, prefix: str = "") -
         )
     change = {}
     for module in {key.removesuffix(_DOWN).removesuffix(_UP) for key in state}:
-        down, up = state.get(module + _DOWN), state.get(module + _UP)
-        if (
-            down is None
-            or up is None
-            or down.ndim != 2
-            or up.ndim != 2
-            or len(down) != up.shape[1]
-            or not down.numel()
-            or not up.numel()
-        ):
-            raise BadInput(
-                f"{where}: {module!r} lacks one of its two factors, or they do not fit; make or "
-                "download the adapter again"
-            )
-        for tensor in (down, up):
-            if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-                raise BadInput(
-                    f"{where}: {module!r} holds NaN, infinity or no real numbers; make or download "
-                    "the adapter again"
-                )
-        change[prefix + module] = Factors(down, up)
+        change[prefix + module] = _factors(
+            state.get(module + _DOWN), state.get(module + _UP), f"{where}: {module!r}"
+        )
     return dict(sorted(change.items()))
+
+
+def _factors(down: torch.Tensor | None, up: torch.Tensor | None, layer: str) -> Factors:
+    if down is None or up is None:
+        raise BadInput(f"{layer} lacks one of its two factors; make or download the adapter again")
+    pointwise = down.ndim == up.ndim == 4
+    if pointwise and (down.shape[2:].numel() != 1 or up.shape[2:].numel() != 1):
+        kernel = " x ".join(map(str, down.shape[2:]))
+        raise BadInput(
+            f"{layer} is a convolution of {kernel}; only linear layers and convolutions of 1 x 1 are read"
+        )
+    if pointwise:
+        down, up = down.flatten(1), up.flatten(1)
+    if down.ndim != 2 or up.ndim != 2 or len(down) != up.shape[1]:
+        raise BadInput(
+            f"{layer} has factors that do not fit ({tuple(down.shape)}, {tuple(up.shape)}); "
+            "make or download the adapter again"
+        )
+    if not down.numel() or not up.numel():
+        raise BadInput(f"{layer} is of rank 0 or empty; leave the layer out and make the adapter again")
+    for tensor in (down, up):
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise BadInput(
+                f"{layer} holds NaN, infinity or no real numbers; make or download the adapter again"
+            )
+    return Factors(down, up, pointwise)
 
 
 def state_of(change: Change) -> dict[str, torch.Tensor]:
     """The inverse of ``change_of``."""
     return {
-        f"{module}{end}": value
+        f"{module}{end}": value[..., None, None] if f.pointwise else value
         for module, f in change.items()
         for end, value in ((_DOWN, f.down), (_UP, f.up))
     }
@@ -140,10 +150,14 @@ def concatenated(changes: Sequence[Change], weights: Sequence[float]) -> dict[st
                     f"in one, {factors.shape} in another"
                 )
             parts.setdefault(module, []).append(
-                factors if weight == 1 else Factors(factors.down, factors.up * weight)
+                factors if weight == 1 else replace(factors, up=factors.up * weight)
             )
     return {
-        module: Factors(torch.cat([f.down for f in members]), torch.cat([f.up for f in members], dim=1))
+        module: replace(
+            members[0],
+            down=torch.cat([f.down for f in members]),
+            up=torch.cat([f.up for f in members], dim=1),
+        )
         for module, members in sorted(parts.items())
     }
 
@@ -168,7 +182,9 @@ def compressed(factors: Factors, rank: int | None = None, tolerance: float = 0.0
     keep = max(int((singular > max(tolerance, 1e-12) * singular[0]).sum()), 1)
     keep = min(keep, rank or keep)
     root = singular[:keep].sqrt()
-    return Factors((root[:, None] * v[:keep] @ right.T).float(), (left @ u[:, :keep] * root).float())
+    return replace(
+        factors, down=(root[:, None] * v[:keep] @ right.T).float(), up=(left @ u[:, :keep] * root).float()
+    )
 
 
 def distance(one: Factors, other: Factors) -> tuple[float, float]:
@@ -189,4 +205,4 @@ def padded(factors: Factors, rank: int) -> Factors:
     """The same change with zero rows and columns up to ``rank``, for formats that know one rank only."""
     extra = rank - factors.rank
     pad = torch.nn.functional.pad
-    return Factors(pad(factors.down, (0, 0, 0, extra)), pad(factors.up, (0, extra)))
+    return replace(factors, down=pad(factors.down, (0, 0, 0, extra)), up=pad(factors.up, (0, extra)))

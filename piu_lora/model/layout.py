@@ -10,8 +10,12 @@ from piu_lora.foreign import is_plain, read_text, require_regular
 from piu_lora.hub import HubFiles
 from piu_lora.model.family import FAMILIES, BaseFamily
 from piu_lora.model.files import Files, LocalFiles
+from piu_lora.tensors import pointer_advice
 
-__all__ = ["PARTS", "Layout", "Part", "is_folder", "locate", "split_revision"]
+__all__ = ["DIFFUSION", "PARTS", "Layout", "Part", "is_folder", "load_options", "locate", "split_revision"]
+
+
+_SINGLE = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
 @dataclass(frozen=True)
@@ -30,15 +34,23 @@ class Part:
     companions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-_DIFFUSION = (
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.bin",
-)
+def _forms(safetensors: str, pickle: str) -> tuple[str, ...]:
+    """How the weights of a model may lie in its folder: whole or in shards, in full precision first."""
+    return (
+        f"{safetensors}.safetensors",
+        f"{safetensors}.safetensors.index.json",
+        f"{pickle}.bin",
+        f"{pickle}.bin.index.json",
+        f"{safetensors}.fp16.safetensors",
+        f"{safetensors}.safetensors.index.fp16.json",
+    )
+
+
+DIFFUSION = _forms("diffusion_pytorch_model", "diffusion_pytorch_model")
 PARTS: dict[str, Part] = {
-    "unet": Part(content=_DIFFUSION),
-    "text_encoder": Part(content=("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")),
-    "vae": Part(content=_DIFFUSION),
+    "unet": Part(content=DIFFUSION),
+    "text_encoder": Part(content=_forms("model", "pytorch_model")),
+    "vae": Part(content=DIFFUSION),
     "tokenizer": Part(
         required=("tokenizer_config.json",),
         content=("tokenizer.json", "vocab.json"),
@@ -83,8 +95,8 @@ class Layout:
 def _content(files: Files, subfolder: str, spec: Part) -> None:
     path = files.get(*(f"{subfolder}/{name}" for name in spec.content))
     shards = (
-        set(re.findall(r'"([^"]+\.safetensors)"', read_text(path)))
-        if path.name.endswith(".index.json")
+        set(re.findall(r'"([^"]+\.(?:safetensors|bin))"', read_text(path)))
+        if ".index." in path.name
         else set()
     )
     if foreign := sorted(name for name in shards if not is_plain(name)):
@@ -95,10 +107,25 @@ def _content(files: Files, subfolder: str, spec: Part) -> None:
         files.get(f"{subfolder}/{companion}")
 
 
+def load_options(part: str, folder: Path) -> dict[str, object]:
+    """What from_pretrained has to be told of the form in which a part's weights lie."""
+    form = next((name for name in PARTS[part].content if (folder / name).is_file()), "")
+    if ".fp16." in form:
+        return {"variant": "fp16"}
+    return {"use_safetensors": False} if form.endswith(".bin.index.json") else {}
+
+
 def is_folder(path: str | Path) -> bool:
     """Whether there is such a folder; a name too long for the file system is none."""
     try:
         return Path(path).is_dir()
+    except OSError:
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
     except OSError:
         return False
 
@@ -135,6 +162,8 @@ def locate(base: str, revision: str | None, parts_revision: str | None, **hub: o
     for family in layouts:
         if family.source is not None and files.find(family.source.marker):
             return _published(name, files, family, parts_revision, hub)
+    if isinstance(files, LocalFiles) and (inner := sorted(files.folder.glob("*/model_index.json"))):
+        raise BadInput(f"{base!r} holds no base itself, but a folder with one; pass {str(inner[0].parent)!r}")
     markers = [f"{family.source.marker} ({family.label})" for family in layouts if family.source is not None]
     lacking = " nor ".join(["model_index.json (diffusers)", *markers])
     raise BadInput(f"{base!r} holds neither {lacking}; {_choices()}")
@@ -151,6 +180,13 @@ def _place(base: str, revision: str | None, hub: Mapping[str, object]) -> tuple[
         return "local", LocalFiles(folder)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not base.startswith("."):
         return base, HubFiles(base, revision, **hub)  # type: ignore[arg-type]
+    if folder.suffix.lower() in _SINGLE and _is_file(folder):
+        raise BadInput(
+            pointer_advice(folder)
+            or f"{base!r} is a single file; make a folder of it once, in Python: "
+            f"StableDiffusionPipeline.from_single_file({base!r}).save_pretrained('FOLDER'), "
+            "and pass that folder"
+        )
     raise BadInput(f"there is no base {base[:200]!r}: no folder of that name; {_choices()}")
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -17,10 +18,13 @@ from piu_lora.config import LoraConfig
 from piu_lora.errors import BadInput
 from piu_lora.model.factors import Factors
 from piu_lora.model.family import ENCODER_LAYERS, stated_family
+from piu_lora.model.offload import stored_value
 
 __all__ = [
+    "adapter_layers",
     "adapters_disabled",
     "attach",
+    "base_parameters",
     "detach",
     "encoder_adapter",
     "read_weights",
@@ -29,6 +33,22 @@ __all__ = [
     "trainable",
     "write_weights",
 ]
+
+
+def adapter_layers(model: torch.nn.Module) -> dict[str, Any]:
+    """The layers that carry adapters of any kind, anybody's, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+
+
+def base_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights of the base by its own names: adapters are looked through, and what accelerate keeps
+    elsewhere (sequential offloading leaves tensors without data in the model) is fetched.
+    """
+    for path, module in model.named_modules():
+        for name, value in module.named_parameters(recurse=False):
+            whole_name = f"{path}.{name}" if path else name
+            if ".lora_" not in whole_name:
+                yield whole_name.replace(".base_layer", ""), stored_value(module, name, value)
 
 
 def target_pattern(config: LoraConfig) -> str:

@@ -38,7 +38,7 @@ def generate(
     Returns:
         (n, 3, h, w) float32 RGB in [0, 1], on the CPU.
     """
-    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device), prompt)
+    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings, prompt)
     empty = encode_empty(pipe.text_encoder, pipe.tokenizer)
     family = stated_family(pipe.text_encoder)
     threads = family.threads if family is not None and pipe.device.type == "cpu" else 0

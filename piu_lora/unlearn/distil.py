@@ -1,14 +1,15 @@
 """distil-encoder: the replacement objective in condition space, for many people in one adapter."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
 
 from piu_lora.config import ForgetConfig, require_band
 from piu_lora.identity import synthetic_neighbours
-from piu_lora.settings import Amount, Cosine, Settings, Share
+from piu_lora.identity.constants import Asked, value_of
+from piu_lora.settings import Amount, Auto, Cosine, Settings, Share
 from piu_lora.unlearn.closed.methods import with_keys_and_values
 from piu_lora.unlearn.piu import replacement_target
 from piu_lora.unlearn.registry import NearestPeople, Problem, TrainedModel, register, shares
@@ -24,10 +25,14 @@ class DistilConfig(Settings, section="distil"):
     eta: Amount = Field(0.25, description="how far beyond the anchor")
     retain_weight: Amount = Field(10.0, description="of the retained conditions, the anchors' among them")
     empty_weight: Amount = Field(1.0, description="of the empty prompt's condition")
-    neighbour_low: Cosine = Field(
-        0.2, description="lowest cosine of synthetic neighbours (retain.neighbours) with a forgotten centroid"
+    neighbour_low: Cosine | Auto = Field(
+        "auto",
+        description="lowest cosine of synthetic neighbours (retain.neighbours) with a forgotten centroid; "
+        "auto: by the bank's geometry",
     )
-    neighbour_high: float = Field(0.7, ge=-1, lt=1, description="their highest")
+    neighbour_high: Annotated[float, Field(ge=-1, lt=1)] | Auto = Field(
+        "auto", description="their highest; auto: outside the person's own photographs' reach"
+    )
     anchors: Share = Field(
         0.05,
         description="share of the anchors themselves in the retain batch, as far as neighbours leave room",
@@ -37,7 +42,9 @@ class DistilConfig(Settings, section="distil"):
         description="share of forget samples turned away from the known photographs, as unseen ones of the "
         "person would be",
     )
-    unseen_low: float = Field(0.85, ge=-1, lt=1, description="by a cosine from here to 1")
+    unseen_low: Annotated[float, Field(ge=-1, lt=1)] | Auto = Field(
+        "auto", description="by a cosine from here to 1; auto: by the bank's geometry"
+    )
 
     @model_validator(mode="after")
     def _has_a_band(self) -> Self:
@@ -78,6 +85,11 @@ class DistilObjective:
             raise ValueError("an objective in condition space needs the empty prompt")
         self.problem, self.model, self.settings = problem, model, config.section_of(DistilConfig)
         self.encode_empty, self.neighbours = model.encode_empty, config.retain.neighbours
+        asked = Asked(problem.fewest_photographs)
+        self.low, self.high, self.unseen_low = (
+            value_of(f"distil.{name}", getattr(self.settings, name), asked=asked)
+            for name in ("neighbour_low", "neighbour_high", "unseen_low")
+        )
         self.nearby = NearestPeople(problem, config.retain.near, config.retain.near_pool)
         self.device = next(model.unet.parameters()).device
         self.centres, self.anchor_embeddings = problem.centres, problem.anchors
@@ -96,15 +108,13 @@ class DistilObjective:
         unseen = round(settings.unseen * count)
         others = self.problem.retain[torch.randint(len(self.problem.retain), (unseen,), generator=generator)]
         # Mixtures come shuffled by person: the first ones are anybody's.
-        forget[:unseen] = synthetic_neighbours(forget[:unseen], others, settings.unseen_low, 1.0, generator)
+        forget[:unseen] = synthetic_neighbours(forget[:unseen], others, self.unseen_low, 1.0, generator)
         retain = self.problem.retain[torch.randint(len(self.problem.retain), (count,), generator=generator)]
         near = round(self.neighbours * count)
         real = min(self.nearby.count(count), count - near)
         anchors = min(round(settings.anchors * count), count - near - real)
         centres = self.centres[shares(parts, near, generator)]
-        retain[:near] = synthetic_neighbours(
-            centres, retain[:near], settings.neighbour_low, settings.neighbour_high, generator
-        )
+        retain[:near] = synthetic_neighbours(centres, retain[:near], self.low, self.high, generator)
         retain[near : near + anchors] = self.anchor_embeddings[shares(parts, anchors, generator)]
         retain[near + anchors : near + anchors + real] = self.nearby.draw(real, generator)
         # Shuffled, so that every micro-batch holds its share.

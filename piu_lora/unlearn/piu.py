@@ -8,6 +8,7 @@ from pydantic import Field
 
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import synthetic_neighbours
+from piu_lora.identity.constants import Asked, value_of
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.settings import Amount, Settings
 from piu_lora.unlearn.registry import NearestPeople, Problem, TrainedModel, register, shares
@@ -61,6 +62,11 @@ class PiuObjective:
 
     def __init__(self, problem: Problem, model: TrainedModel, config: ForgetConfig) -> None:
         self.problem, self.model, self.retain = problem, model, config.retain
+        asked = Asked(problem.fewest_photographs)
+        self.low, self.high = (
+            value_of(f"retain.{name}", getattr(config.retain, name), asked=asked)
+            for name in ("neighbour_low", "neighbour_high")
+        )
         settings = config.section_of(ObjectiveConfig)
         self.eta, self.retain_weight = settings.eta, settings.retain_weight
         self.nearby = NearestPeople(problem, config.retain.near, config.retain.near_pool)
@@ -145,9 +151,7 @@ class PiuObjective:
 
     def _neighbours(self, others: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         centres = self.problem.centres[shares(len(self.problem.targets), len(others), generator)]
-        return synthetic_neighbours(
-            centres, others, self.retain.neighbour_low, self.retain.neighbour_high, generator
-        )
+        return synthetic_neighbours(centres, others, self.low, self.high, generator)
 
     def _noise(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """``z_t = add_noise(randn, randn, t)`` with t uniform over the training timesteps."""

@@ -121,6 +121,11 @@ class Problem:
         """(k, d) unit centroids, in the order of the targets."""
         return torch.stack([target.centre for target in self.targets])
 
+    @property
+    def fewest_photographs(self) -> int:
+        """Training embeddings of the target with the fewest."""
+        return min(len(target.forget) for target in self.targets)
+
     def mixtures(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Dirichlet mixtures (count, d), the targets in equal shares, and the target of each, (count,)."""
         return self._mixed([target.forget for target in self.targets], count, generator)

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
 
 from piu_lora.adapter import load_adapter, read_adapter
 from piu_lora.adapter.extract import extract_change, read_checkpoint
@@ -106,3 +107,82 @@ def test_unusable_checkpoints(pipe: StableDiffusionPipeline, tmp_path: Path) -> 
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(BadInput, match="holds a list"):
         read_checkpoint(tmp_path / "list.pt")
+
+
+# --- checkpoints of other programs
+
+
+def edited(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
+    """Weights of keys and values, changed by a low rank: what UCE and ESD save."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: value.detach() + torch.randn(len(value), 1, generator=generator) * 0.1
+        for name, value in unet.named_parameters()
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    }
+
+
+@pytest.mark.parametrize("form", ["names", "modules", "prefixed", "compiled", "wrapped twice", "ldm"])
+def test_checkpoints_of_what_was_edited_only(
+    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    unet = tiny_unet()
+    change = edited(unet)
+    names = {
+        "names": "{}",
+        "modules": "{}",
+        "prefixed": "unet.{}",
+        "compiled": "_orig_mod.module.{}",
+        "wrapped twice": "module._orig_mod.unet.module.{}",
+        "ldm": "model.diffusion_model.{}",
+    }
+    state = {
+        names[form].format(name.removesuffix(".weight") if form == "modules" else name): value
+        for name, value in change.items()
+    }
+    save_file(state, tmp_path / "e.safetensors")
+    found = extract_change(unet, read_checkpoint(tmp_path / "e.safetensors"))
+    base = dict(unet.named_parameters())
+    assert {f"{module.removeprefix('unet.')}.weight" for module in found.change} == change.keys()
+    for module, factors in found.change.items():
+        name = f"{module.removeprefix('unet.')}.weight"
+        assert torch.allclose(factors.dense(), change[name] - base[name], atol=1e-6)
+    assert "count as unchanged" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_was_only_stored_in_half_precision_has_not_changed(dtype: torch.dtype) -> None:
+    unet = tiny_unet()
+    change = edited(unet)
+    state = {name: value.to(dtype) for name, value in {**unet.state_dict(), **change}.items()}
+    found = extract_change(unet, state)
+    assert {f"{module.removeprefix('unet.')}.weight" for module in found.change} == change.keys()
+    assert found.left_out == {}
+
+
+@pytest.mark.parametrize("form", ["fp16", "shards", "pickled shards"])
+def test_every_form_of_a_folder(tmp_path: Path, form: str) -> None:
+    unet = tiny_unet()
+    if form == "fp16":
+        unet.save_pretrained(tmp_path / "unet", variant="fp16")
+    else:
+        unet.save_pretrained(tmp_path / "unet", max_shard_size="100KB", safe_serialization=form == "shards")
+    assert not (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    state = read_checkpoint(tmp_path)
+    assert state.keys() == unet.state_dict().keys()
+
+
+def test_folders_and_files_that_hold_something_else(tmp_path: Path) -> None:
+    tiny_unet().save_pretrained(tmp_path / "run" / "checkpoint-400" / "unet")
+    with pytest.raises(BadInput, match=r"further down; pass '.*checkpoint-400/unet'"):
+        read_checkpoint(tmp_path / "run")
+    for name in ("unet.safetensors", "unet.pt"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        with pytest.raises(BadInput, match="git lfs pull"):
+            read_checkpoint(tmp_path / name)
+    index = tmp_path / "bad" / "diffusion_pytorch_model.safetensors.index.json"
+    index.parent.mkdir()
+    for content, message in (("{}", "no index"), ('{"weight_map": {"a": "../../x"}}', "no file beside")):
+        index.write_text(content)
+        with pytest.raises(BadInput, match=message):
+            read_checkpoint(index.parent)

@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -204,3 +205,28 @@ def test_a_folder_with_both_files_side_by_side_is_read(adapter_folder: Path) -> 
     assert read.keys() == change.keys()
     assert all(torch.equal(read[module].up, change[module].up) for module in change)
     assert read_lora(peft_folder(adapter_folder) / "adapter_model.safetensors").change.keys() == change.keys()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["forget.json", WEIGHTS, "README.md"])
+@pytest.mark.parametrize("trap", ["pipe", "zero", "huge"])
+def test_only_regular_files_of_an_adapter_are_opened(adapter_folder: Path, name: str, trap: str) -> None:
+    path = adapter_folder / name
+    path.unlink()
+    if trap == "pipe":
+        os.mkfifo(path)
+    elif trap == "zero":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    with pytest.raises(BadInput, match=r"is a named pipe|is a device|has 1,099,511,627,776 bytes"):
+        read_adapter(adapter_folder)
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e99999", "9" * 4000])
+def test_numbers_that_are_none_in_free_settings(adapter_folder: Path, value: str) -> None:
+    path = adapter_folder / "forget.json"
+    path.write_text(path.read_text().replace('"settings": {', f'"settings": {{"x": {value},', 1))
+    with pytest.raises(BadInput, match=r"no number of JSON|more than 64 bits"):
+        read_adapter(adapter_folder)

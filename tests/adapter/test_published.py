@@ -23,6 +23,20 @@ def base() -> StableDiffusionPipeline:
     return load_base("mini")
 
 
+def likeness(base: StableDiffusionPipeline) -> float:
+    """How like themselves a sample of the bank is drawn."""
+    bank, rows = mini.conditioning_bank(), list(range(11, 1000, 83))
+    conditions = torch.stack([bank.of(bank.ids[row])[0] for row in rows])
+    faces = generate(base, conditions, rows, steps=10, guidance=3.0)
+    return float(cosine_to(mini.conditioning_recognizer().embed(faces), bank.centroids[rows]).mean())
+
+
+@pytest.fixture(scope="module")
+def before(base: StableDiffusionPipeline) -> float:
+    """The likeness that the base draws alone."""
+    return likeness(base)
+
+
 def test_three_single_ones_a_merged_one_and_one_for_other_programs() -> None:
     assert len(SINGLE) >= 3
     merged = [read_adapter(folder).receipt for folder in FOLDERS if folder not in SINGLE]
@@ -55,20 +69,10 @@ def test_verify_finds_nothing(folder: Path, base: StableDiffusionPipeline) -> No
     [pytest.param(folder, marks=pytest.mark.slow if folder in SINGLE else ()) for folder in FOLDERS],
     ids=lambda path: path.name,
 )
-def test_it_leaves_others_alone(folder: Path, base: StableDiffusionPipeline) -> None:
+def test_it_leaves_others_alone(folder: Path, base: StableDiffusionPipeline, before: float) -> None:
     """Who it forgets is not written anywhere; over a sample of the bank, most people must look as before."""
-    bank = mini.conditioning_bank()
-    rows = list(range(11, 1000, 83))
-    conditions = torch.stack([bank.of(bank.ids[row])[0] for row in rows])
-    recognizer = mini.conditioning_recognizer()
-
-    def likeness() -> float:
-        faces = generate(base, conditions, rows, steps=10, guidance=3.0)
-        return float(cosine_to(recognizer.embed(faces), bank.centroids[rows]).mean())
-
-    before = likeness()
     name = load_adapter(base, folder)
-    after = likeness()
+    after = likeness(base)
     unload(base, [name])
     assert after > 0.9 * before
 

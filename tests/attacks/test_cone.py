@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.adapter import Factors
 from piu_lora.attacks import ATTACKS
-from piu_lora.attacks.cone import ConeSettings, cone_conditions, radius
+from piu_lora.attacks.cone import ConeSettings, cone_conditions, deviation_conditions, radius
 from piu_lora.identity import IdentityBank
+from piu_lora.identity.geometry import Within
+from piu_lora.identity.profiles import GENERIC
 from tests.adapter.stacks import random_change
 from tests.attacks.contexts import QUICK, context_of
 
@@ -62,3 +66,25 @@ def test_an_adapter_that_changes_everything_has_the_largest_cone(
 
 def test_a_radius_meets_a_limit_exactly() -> None:
     assert radius((1.0, 0.9, 0.5), [0.0, 1.0, 1.0], 0.5) == 0.1
+
+
+def test_photographs_as_the_banks_people_differ(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
+    """A bank whose photographs differ in two directions only: the conditions leave the person in these."""
+    factors = torch.zeros(2, bank.width)
+    factors[0, 3] = factors[1, 5] = 1.0
+    known = replace(GENERIC, name="measured", within=(within := Within(factors, 0.0)))
+    known = replace(known, directions=within.draw(64, torch.Generator().manual_seed(0)))
+    planted = IdentityBank(bank.embeddings, bank.labels, bank.ids, bank.recognizer, geometry=known)
+    context = context_of(pipe, planted, random_change(pipe, 3))
+    config = QUICK.updated({"cone": {"deviations": True}})
+    who = context.people[0]
+    rows = deviation_conditions(context, config, who)
+    cosines = torch.tensor(CONE.cosines).repeat_interleave(CONE.images)
+    assert torch.allclose(rows @ who.centre, cosines, atol=1e-5)
+    across = rows - (rows @ who.centre)[:, None] * who.centre
+    plane = torch.stack([factors[0], factors[1], who.centre])
+    basis = torch.linalg.qr(plane.T).Q
+    assert torch.allclose(across, across @ basis @ basis.T, atol=1e-5)
+    found = ATTACKS["cone"].run(context, config)
+    assert len([row for row in found.rows if row[1:3] == ["forgotten", "adapter on"]]) == 14
+    assert "as photographs of one person differ" in str(found)

@@ -66,6 +66,7 @@ def test_build_answers_with_an_account_of_every_photograph(photos: Path, tmp_pat
     found = answer(piu("bank", "build", photos, "--out", out, "--pack", PACK, "--workers", 2, "--json"))
     assert set(found) == {
         "path",
+        "geometry",
         "digest",
         "identities",
         "embeddings",
@@ -249,6 +250,7 @@ def test_show_answers_with_figures_and_draws_them(bank_file: Path, tmp_path: Pat
         "same_person",
         "different_people",
         "anchors",
+        "geometry",
         "first_ids",
     }
     assert (found["identities"], found["embeddings"], found["width"]) == (40, 240, WIDTH)

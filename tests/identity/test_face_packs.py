@@ -6,10 +6,12 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from piu_lora.errors import BadInput, EnvironmentProblem
 from piu_lora.identity import FaceReader
+from tests.photos import PACK, PORTRAITS, needs_faces
 
 pytestmark = pytest.mark.usefixtures("no_download")
 
@@ -115,3 +117,43 @@ def test_an_unknown_provider_lists_those_that_are_there(pack: Path) -> None:
 def test_an_unknown_policy_lists_the_known_ones(pack: Path) -> None:
     with pytest.raises(BadInput, match=r"faces\.several = 'most' is unknown; pass largest, only or all"):
         FaceReader(pack, several="most")  # type: ignore[arg-type]
+
+
+def test_hidden_files_of_a_mac_are_no_models(pack: Path) -> None:
+    (pack / "._det.onnx").write_bytes(b"\0\5\x16\7")
+    (pack / "__MACOSX").mkdir()
+    (pack / "__MACOSX" / "._det.onnx").write_bytes(b"\0\5\x16\7")
+    assert FaceReader(pack).name == "arcface.onnx"
+    nested = pack.parent / "outer"
+    nested.mkdir()
+    shutil.copytree(pack, nested / "antelopev2")
+    (nested / "__MACOSX").mkdir()
+    shutil.copy(pack / "det.onnx", nested / "__MACOSX")
+    with pytest.raises(EnvironmentProblem, match=r"nested: pass '.*outer/antelopev2'"):
+        FaceReader(nested)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_a_broken_model_that_nobody_needs_is_left_alone(
+    pack: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pack / "1k3d68.onnx").write_bytes(content)
+    assert FaceReader(pack).name == "arcface.onnx"
+    assert "it is not needed and was left alone" in caplog.text
+
+
+def test_a_pointer_of_git_lfs_is_named(pack: Path) -> None:
+    (pack / "arcface.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(BadInput, match=r"arcface\.onnx' is a pointer of Git LFS.*git lfs pull"):
+        FaceReader(pack)
+
+
+@needs_faces
+def test_names_in_capitals_beside_a_broken_model(tmp_path: Path) -> None:
+    detector, recognizer = sorted(PACK.glob("*.onnx"))
+    shutil.copy(detector, tmp_path / "DET.ONNX")
+    shutil.copy(recognizer, tmp_path / "REC.ONNX")
+    (tmp_path / "genderage.onnx").touch()
+    portrait = next(PORTRAITS.iterdir()) / "2024.jpg"
+    found, wanted = (FaceReader(folder, threads=1).read(portrait)[0] for folder in (tmp_path, PACK))
+    assert torch.equal(found.embedding, wanted.embedding)

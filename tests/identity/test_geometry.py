@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import normalize
 
 from piu_lora.errors import BadInput
-from piu_lora.identity.geometry import LEVELS, measure_geometry, variation
+from piu_lora.identity.geometry import LEVELS, variation
+from piu_lora.identity.geometry_measurement import measure_geometry
 from piu_lora.identity.profiles import GENERIC, geometry_of
 
 WIDTH, SPREAD = 128, 0.6  # photographs: normalise(mu + 0.6 v) with unit v, so cos(e, mu) = 1 / sqrt(1.36)
@@ -93,4 +94,6 @@ def test_a_small_bank_gets_the_profile_by_its_name() -> None:
         measure_geometry(*cone(20, 1))
     drawn = variation(normalize(torch.randn(1, 512), dim=1), GENERIC, 2000, torch.Generator().manual_seed(0))
     assert drawn.shape == (2000, 512)
-    assert set(GENERIC.to_dict()) == {"name", "people", "photographs", "doubtful", "far", "cosines"}
+    assert set(GENERIC.to_dict()) == {
+        "name", "people", "photographs", "doubtful", "far", "impostors", "cosines",
+    }  # fmt: skip

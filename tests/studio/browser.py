@@ -55,7 +55,9 @@ def running(root: Path, *command: str) -> Iterator[Running]:
     environment = {**os.environ, "TMPDIR": str(root), "PYTHONUNBUFFERED": "1"}
     began = time.monotonic()
     with (root / "studio.log").open("w") as log:
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, start_new_session=True
+        )
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()

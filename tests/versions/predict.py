@@ -4,6 +4,7 @@ Takes a folder with cases.json; every case has a base, in the layout of diffuser
 LoRA, and the condition and the noise that are expected. Imports nothing of piu-lora.
 """
 
+# mypy: ignore-errors
 import json
 import sys
 import warnings

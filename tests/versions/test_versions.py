@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from piu_lora import forget, fuse_adapters, open_members, read_adapter
+from piu_lora import convert_adapter, forget, fuse_adapters, open_members, read_adapter
 from piu_lora.adapter import save_kohya
 from piu_lora.config import ForgetConfig
 from piu_lora.model import encode_embeddings
@@ -75,7 +75,7 @@ def _add_method(cases: Cases, method: str) -> None:
     change = read_adapter(out).change
     reference = changed(cases.pipe, [change], [1.0])
     cases.add(method, reference, lora=method)
-    save_kohya(change, cases.folder / f"{method}-kohya.safetensors", title="x")
+    convert_adapter(out, "kohya", cases.folder / f"{method}-kohya.safetensors")
     cases.add(f"kohya-{method}", reference, lora=f"{method}-kohya.safetensors")
 
 

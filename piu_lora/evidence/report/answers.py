@@ -48,8 +48,9 @@ class Answer:
 
     @property
     def word(self) -> str:
-        """The answer in a word."""
-        return _WORDS[self.mood]
+        """The answer in a word; where nothing but a measurement is missing, it was not shown."""
+        unmeasured = bool(self.missed) and all(line.value is None for line in self.missed)
+        return "Not shown" if unmeasured else _WORDS[self.mood]
 
     @property
     def count(self) -> str:

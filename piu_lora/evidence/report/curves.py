@@ -25,6 +25,7 @@ class Style(NamedTuple):
 
 _PEOPLE = {
     "forgotten": "forget",
+    "unseen": "forget",
     "nearest": "nearest",
     "anchor": "anchor",
     "decoy": "decoy",

@@ -5,22 +5,9 @@ from piu_lora.evidence.report.document import Report, Verdict, VerdictLine
 from piu_lora.evidence.report.sections import Evaluation
 from piu_lora.evidence.report.tables import Table
 from piu_lora.evidence.report.wording import NOT_MEASURED, number, outcome
+from piu_lora.markdown import as_code, as_words
 
 __all__ = ["report_markdown"]
-
-_SPECIAL = {
-    "\\": "\\\\",
-    "|": "\\|",
-    "<": "&lt;",
-    ">": "&gt;",
-    "`": "\\`",
-    "*": "\\*",
-    "_": "\\_",
-    "[": "\\[",
-    "]": "\\]",
-    "\n": " ",
-    "\r": " ",
-}
 
 
 def report_markdown(report: Report) -> str:
@@ -30,7 +17,7 @@ def report_markdown(report: Report) -> str:
     adapter, base = report.adapter, report.base
     parts = [
         "# Report",
-        f"Adapter `{_code(adapter.id)}` ({_text(adapter.method)}) for base `{_code(base.id)}`.",
+        f"Adapter `{as_code(adapter.id)}` ({as_words(adapter.method)}) for base `{as_code(base.id)}`.",
         *_verdict(report.verdict),
     ]
     if report.evaluation is not None:
@@ -38,11 +25,11 @@ def report_markdown(report: Report) -> str:
     if report.audit is not None:
         parts += [
             "## Attacks",
-            f"Verification at FAR {report.audit.far:g}, budget {_text(report.audit.budget)}.",
+            f"Verification at FAR {report.audit.far:g}, budget {as_words(report.audit.budget)}.",
             _table(tables.attack_table(report.audit)),
         ]
         findings = [
-            f"- **{_text(attack.label)}** ({outcome(attack)[1]}): {_text(attack.finding)}"
+            f"- **{as_words(attack.label)}** ({outcome(attack)[1]}): {as_words(attack.finding)}"
             for attack in report.audit.attacks
         ]
         parts += ["\n".join(findings)] if findings else []
@@ -55,7 +42,7 @@ def _verdict(verdict: Verdict | None) -> list[str]:
     rows = tuple(_line(line) for line in verdict.lines)
     table = Table(("met", "recognizer", "condition", "value", "limit"), rows, 3)
     met = len(verdict.lines) - len(verdict.missed)
-    summary = f"{met} of {len(verdict.lines)} conditions are met (policy: {_text(verdict.policy)})."
+    summary = f"{met} of {len(verdict.lines)} conditions are met (policy: {as_words(verdict.policy)})."
     outcome_words = "passed" if verdict.passed else "falls short"
     return [f"## Verdict: {outcome_words}", summary, _table(table, escaped=True)]
 
@@ -64,8 +51,8 @@ def _line(line: VerdictLine) -> tuple[str, ...]:
     condition = line.text + (f" ({line.reason})" if line.reason else "")
     return (
         "yes" if line.passed else "**no**",
-        _text(line.recognizer or "all"),
-        _text(condition),
+        as_words(line.recognizer or "all"),
+        as_words(condition),
         number(line.value),
         f"{'≤' if line.relation == '<=' else '≥'} {line.limit:g}",
     )
@@ -82,7 +69,10 @@ def _evaluation(evaluation: Evaluation) -> list[str]:
         "## Verification",
         "Share of images that verify as the person they were made for, before → after.",
         _table(tables.verification_table(recognizers)),
-        *(f"Not measured ({_text(name)}): {_text(reason)}" for name, reason in tables.refusals(recognizers)),
+        *(
+            f"Not measured ({as_words(name)}): {as_words(reason)}"
+            for name, reason in tables.refusals(recognizers)
+        ),
         "Leak@k: chance that at least one of k images verifies as the forgotten person; "
         "not measured where fewer than k were made.",
         _table(tables.leak_table(recognizers)),
@@ -94,19 +84,10 @@ def _evaluation(evaluation: Evaluation) -> list[str]:
 def _table(table: Table, escaped: bool = False) -> str:
     if not table.rows:
         return f"{NOT_MEASURED.capitalize()}."
-    shown = (lambda cell: cell) if escaped else _text
+    shown = (lambda cell: cell) if escaped else as_words
     lines = [
         table.head,
         tuple(":--" if column < table.words else "--:" for column in range(len(table.head))),
         *(tuple(shown(cell) for cell in row) for row in table.rows),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _text(words: str) -> str:
-    """Words that stay words: no markup, no HTML, no new cell."""
-    return "".join(_SPECIAL.get(letter, letter) for letter in words)
-
-
-def _code(words: str) -> str:
-    return words.replace("`", "'").replace("\n", " ").replace("|", "\\|")

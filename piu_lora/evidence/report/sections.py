@@ -158,6 +158,18 @@ class Doubles(Document):
     ]
 
 
+class Expected(Document):
+    """What the geometry of the bank predicts where one or two photographs were known."""
+
+    share: Annotated[Number, Field(description="Of unseen photographs, expected to verify still")]
+    low: Annotated[Number, Field(description="Lower end of its 95 % interval")]
+    high: Annotated[Number, Field(description="Upper end")]
+    photographs: Annotated[Count, Field(description="Known of the person")]
+    images: Annotated[Count, Field(description="Made from photographs that the person might have")]
+    far: Annotated[Number, Field(description="The false-accept rate that they verify at")]
+    geometry: Annotated[Word, Field(description="measured, or the profile that stands in")]
+
+
 class Evaluation(Document):
     """What ``piu-lora evaluate`` measured."""
 
@@ -169,6 +181,7 @@ class Evaluation(Document):
     ]
     quality: Quality | None
     doubles: Doubles | None = None
+    expected: Expected | None = None
     sweeps: Annotated[tuple[Sweep, ...], Many]
     notes: Annotated[
         tuple[str, ...], Many, Field(description="What could not be measured and why, one sentence each")

@@ -8,6 +8,7 @@ from typing import Any
 from piu_lora.adapter import read_adapter, refuse_existing, write_file
 from piu_lora.errors import BadInput
 from piu_lora.groups import FORGET, RANDOM
+from piu_lora.markdown import as_words
 
 __all__ = ["HEAD", "index_adapters", "index_row", "write_index"]
 
@@ -68,7 +69,7 @@ def write_index(adapters: Sequence[dict[str, Any]], out: Path, *, force: bool = 
     if out.suffix == ".json":
         text = json.dumps({"adapters": list(adapters)}, indent=2) + "\n"
     elif out.suffix == ".md":
-        rows = [HEAD, ["---"] * len(HEAD), *map(index_row, adapters)]
+        rows = [HEAD, ["---"] * len(HEAD), *(map(as_words, index_row(adapter)) for adapter in adapters)]
         text = "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
     else:
         raise BadInput(f"out = {str(out)!r} ends in neither .json nor .md; the suffix chooses the format")

@@ -16,16 +16,30 @@ from piu_lora.adapter import claimed, disk_errors, refuse_existing
 from piu_lora.errors import BadInput
 from piu_lora.foreign import opened
 from piu_lora.identity import IdentityBank, PhotoReader, Rejected
-from piu_lora.identity.cluster import Calibration, Double, calibrate, cluster, doubles
+from piu_lora.identity.cluster import (
+    Calibration,
+    Double,
+    calibrate,
+    cluster,
+    doubles,
+    merge_doubles,
+    similarities,
+)
+from piu_lora.identity.constants import double_cosine, value_of
 from piu_lora.identity.gather import settle
-from piu_lora.identity.pictures import UnusablePhoto, list_photos
+from piu_lora.identity.pictures import UnusablePhoto
+from piu_lora.identity.profiles import GENERIC, geometry_of
+from piu_lora.jobs.banks.geometry import keep_geometry
 from piu_lora.jobs.banks.photo_cache import PhotoCache, Reading
+from piu_lora.jobs.banks.photo_folders import folders_of
+from piu_lora.jobs.request.constants import double_of
 from piu_lora.progress import Progress, silent
 from piu_lora.writing import make_folder
 
 __all__ = ["BankBuild", "ClusterSettings", "build_bank", "calibrate_photos", "merge_doubles"]
 
 _log = logging.getLogger("piu_lora")
+_ENOUGH_FACES, _MOSTLY_STRANGERS = 50, 0.2  # faces, and their median cosine
 _BATCH = 32  # photographs between two commits of the cache
 Found = list[tuple[Path, torch.Tensor]]
 
@@ -35,16 +49,19 @@ class ClusterSettings:
     """Who counts as one person.
 
     Attributes:
-        eps, min_samples: DBSCAN over cosine distance, for a flat folder.
-        linked: cosine at which two photographs in one identity's folder show the same person.
-        double: centroids of two identities this close are reported as doubles.
+        eps, min_samples: DBSCAN over cosine distance, for a flat folder; without eps, the number of
+            photographs and their spread decide.
+        linked: cosine at which two photographs in one identity's folder show the same person; by default by
+            the geometry of all folders.
+        double: centroids of two identities this close are reported as doubles; by default by the geometry of
+            the finished bank.
         merge: make one identity of each chain of doubles.
     """
 
-    eps: float = 0.5
+    eps: float | None = None
     min_samples: int = 2
-    linked: float = 0.3
-    double: float = 0.5
+    linked: float | None = None
+    double: float | None = None
     merge: bool = False
 
 
@@ -59,6 +76,8 @@ class BankBuild:
     rejected: list[Rejected] = field(default_factory=list)
     doubles: list[Double] = field(default_factory=list)
     merged: bool = False
+    turned: list[Path] = field(default_factory=list)
+    double: float = 0.0
 
 
 def build_bank(
@@ -90,7 +109,7 @@ def build_bank(
     """
     target = Path(out)
     refuse_existing(target, force=force)
-    folders = _folders(Path(photos))
+    folders, passed_over = folders_of(Path(photos))
     cache = target.with_name(f".{target.name}.photos")
     with disk_errors(f"the bank {str(target)!r}"):
         make_folder(target.parent)
@@ -106,9 +125,15 @@ def build_bank(
             else _by_folder(folders, readings, reader, settings)
         )
         build.bank.settings = {**build.bank.settings, **reader_settings}
-        build.doubles = doubles(build.bank, settings.double)
+        build.rejected += passed_over
+        build.turned = [photo for photo, reading in readings.items() if reading.turned]
+        if build.turned:
+            build.bank.settings["turned_photographs"] = len(build.turned)
+        build.double = double_of(build.bank).value if settings.double is None else settings.double
+        build.doubles = doubles(build.bank, build.double)
         if settings.merge and build.doubles:
             build.bank, build.merged = merge_doubles(build.bank, build.doubles), True
+        keep_geometry(build.bank)
         build.bank.save(target)
         cache.unlink(missing_ok=True)
     return build
@@ -129,7 +154,7 @@ def calibrate_photos(
     Args:
         cache: what was read so far waits in this file if the work is interrupted; it is removed in the end.
     """
-    folders = _folders(Path(photos))
+    folders, _ = folders_of(Path(photos))
     with disk_errors(f"beside {str(cache.parent)!r}"):
         make_folder(cache.parent)
         with PhotoCache.open(cache, [reader.id.sha256, reader_settings]) as known:
@@ -146,37 +171,6 @@ def calibrate_photos(
     proposal = calibrate(torch.stack(faces), None if "" in folders else torch.tensor(labels))
     cache.unlink(missing_ok=True)
     return proposal
-
-
-def _folders(root: Path) -> dict[str, list[Path]]:
-    """Photographs by identity; under the empty name for a flat folder."""
-    if not root.is_dir():
-        raise BadInput(f"{str(root)!r} is not a folder of photographs")
-    loose = list_photos(root)
-    groups = {
-        folder.name: _all_photos(folder)
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
-    for name, photographs in groups.items():
-        if not photographs:
-            _log.warning("the folder %r holds no photographs", name)
-    groups = {name: photographs for name, photographs in groups.items() if photographs}
-    if loose and groups:
-        raise BadInput(
-            f"{str(root)!r} holds photographs ({loose[0].name}) "
-            f"beside folders of photographs ({next(iter(groups))}); "
-            "give every identity a folder, or put all photographs into one"
-        )
-    if not loose and not groups:
-        raise BadInput(f"{str(root)!r} holds no photographs, neither in it nor in its folders")
-    return {"": loose} if loose else groups
-
-
-def _all_photos(folder: Path) -> list[Path]:
-    """The photographs of one identity, in sub-folders too."""
-    below = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [*list_photos(folder), *(photo for folder_below in below for photo in _all_photos(folder_below))]
 
 
 def _read_all(
@@ -226,7 +220,9 @@ def _digest(photo: Path) -> str:
 
 def _read(reader: PhotoReader, photo: Path) -> Reading:
     try:
-        return Reading(torch.stack([face.embedding for face in reader.read(photo)]))
+        faces = reader.read(photo)
+        turned = max(getattr(face, "turned", 0) for face in faces)
+        return Reading(torch.stack([face.embedding for face in faces]), turned=turned)
     except UnusablePhoto as error:
         return Reading(reason=error.reason)
 
@@ -247,20 +243,19 @@ def _by_folder(
     people: dict[str, torch.Tensor] = {}
     rejected: list[Rejected] = []
     total = 0
-    for name, photos in folders.items():
-        faces, unusable = _faces(photos, readings)
+    groups = {name: _faces(photos, readings) for name, photos in folders.items()}
+    linked = _linked([faces for faces, _ in groups.values()]) if settings.linked is None else settings.linked
+    for name, (faces, unusable) in groups.items():
         total += len(faces)
-        settled = settle(faces, settings.linked, unusable) if faces else None
+        settled = settle(faces, linked, unusable) if faces else None
         if settled is not None:
             people[name] = settled.embeddings
             rejected += settled.rejected
         else:
             rejected += unusable
-            reason = (
-                f"nobody can say who this folder is: two groups are equally large at cosine {settings.linked}"
-            )
+            reason = f"nobody can say who this folder is: two groups are equally large at cosine {linked:g}"
             rejected += [Rejected(photo, reason) for photo in dict.fromkeys(photo for photo, _ in faces)]
-    used = {"layout": "folders", "linked": settings.linked}
+    used = {"layout": "folders", "linked": linked}
     return BankBuild(
         _bank(people, reader, used, rejected), sum(map(len, folders.values())), total, "folders", rejected
     )
@@ -276,18 +271,42 @@ def _by_cluster(
             f"{rejected[0].photo.name}: {rejected[0].reason}"
         )
     rows = torch.stack([embedding for _, embedding in faces])
-    labels = cluster(rows, settings.eps, settings.min_samples)
+    eps = _eps(rows) if settings.eps is None else settings.eps
+    labels = cluster(rows, eps, settings.min_samples)
     digits = len(str(labels.max() + 1))
     people = {f"cluster-{label:0{digits}d}": rows[labels == label] for label in range(labels.max() + 1)}
-    reason = f"in no cluster (eps {settings.eps}, min_samples {settings.min_samples})"
+    reason = f"in no cluster (eps {eps:g}, min_samples {settings.min_samples})"
     clustered = Counter(photo for (photo, _), label in zip(faces, labels, strict=True) if label >= 0)
     rejected += [
         Rejected(photo, reason)
         for photo in dict.fromkeys(photo for photo, _ in faces)
         if not clustered[photo]
     ]
-    used = {"layout": "flat", "eps": settings.eps, "min_samples": settings.min_samples}
+    used = {"layout": "flat", "eps": eps, "min_samples": settings.min_samples}
     return BankBuild(_bank(people, reader, used, rejected), len(photos), len(faces), "flat", rejected)
+
+
+def _linked(groups: Sequence[Found]) -> float:
+    """By the geometry of all folders; what a folder holds of other people hardly changes it."""
+    faces = [(label, row) for label, group in enumerate(groups) for _, row in group]
+    if not faces:
+        return value_of("faces.linked", "auto")
+    labels, rows = torch.tensor([label for label, _ in faces]), torch.stack([row for _, row in faces])
+    return value_of("faces.linked", "auto", lambda: geometry_of(rows, labels))
+
+
+def _eps(rows: torch.Tensor) -> float:
+    """One pair of strangers in twenty folders of so many photographs is taken for one person, by the profile;
+    its cosines are stretched to the spread of these faces where there are enough, most of them strangers.
+    """
+    cosine = double_cosine(GENERIC, max(len(rows), 2))
+    if len(rows) >= _ENOUGH_FACES and GENERIC.impostors is not None:
+        cosines = similarities(rows, torch.arange(len(rows)))[1]
+        middle = cosines.median()
+        spread = float((cosines - middle).abs().median()) * 1.4826  # of a normal distribution
+        if middle < _MOSTLY_STRANGERS:
+            cosine = float(middle) + cosine * spread / GENERIC.impostors.sd
+    return round(1 - min(cosine, 0.95), 2)
 
 
 def _bank(
@@ -305,25 +324,3 @@ def _bank(
         [torch.full((len(rows),), label, dtype=torch.int32) for label, rows in enumerate(people.values())]
     )
     return IdentityBank(torch.cat(list(people.values())), labels, list(people), reader.id, settings)
-
-
-def merge_doubles(bank: IdentityBank, pairs: Sequence[Double]) -> IdentityBank:
-    """Make one identity of each chain of doubles, under the id that comes first in the bank."""
-    first = {identity: identity for identity in bank.ids}
-
-    def root(identity: str) -> str:
-        while first[identity] != identity:
-            identity = first[identity]
-        return identity
-
-    for pair in pairs:
-        remaining, merged = sorted((root(pair.first), root(pair.second)), key=bank.index)
-        first[merged] = remaining
-    people: dict[str, list[torch.Tensor]] = {}
-    for identity in bank.ids:
-        people.setdefault(root(identity), []).append(bank.of(identity))
-    rows = [torch.cat(parts) for parts in people.values()]
-    labels = torch.cat(
-        [torch.full((len(part),), label, dtype=torch.int32) for label, part in enumerate(rows)]
-    )
-    return IdentityBank(torch.cat(rows), labels, list(people), bank.recognizer, bank.settings)

@@ -11,8 +11,11 @@ from piu_lora.config import AnchorConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity import IdentityBank, normalize
 from piu_lora.identity.cluster import doubles, similarities
+from piu_lora.identity.geometry import Geometry
+from piu_lora.identity.profiles import bank_geometry
+from piu_lora.jobs.request.constants import double_of, in_force, preset_of, typical_photographs
 
-__all__ = ["BankFacts", "check_banks", "describe_bank"]
+__all__ = ["BankFacts", "check_banks", "constants_of", "describe_bank"]
 
 _PAIRS = 40_000_000  # comparisons for the count of anchors; more would take minutes and say the same
 
@@ -22,6 +25,7 @@ class BankFacts:
     """Figures of a bank, and the cosines behind them for a picture."""
 
     facts: dict[str, Any]
+    geometry: Geometry
     same: torch.Tensor
     different: torch.Tensor
 
@@ -33,6 +37,7 @@ def describe_bank(bank: IdentityBank, anchor: AnchorConfig = AnchorConfig()) -> 
     counts = bank.labels.bincount().float()
     norms = torch.linalg.vector_norm(bank.embeddings[: 1_000_000 // max(1, bank.width // 512)].float(), dim=1)
     same, different = similarities(*_sample(bank))
+    geometry = bank_geometry(bank)
     near = _anchors(bank, anchor.tau, anchor.tolerance)
     facts = {
         "identities": len(bank),
@@ -51,9 +56,10 @@ def describe_bank(bank: IdentityBank, anchor: AnchorConfig = AnchorConfig()) -> 
             "per_identity": _spread(near),
             "share_without": float((near == 0).float().mean()),
         },
+        "geometry": geometry.to_dict(),
         "first_ids": bank.ids[:5],
     }
-    return BankFacts(facts, same, different)
+    return BankFacts(facts, geometry, same, different)
 
 
 def _sample(bank: IdentityBank) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,14 +82,15 @@ def _anchors(bank: IdentityBank, tau: float, tolerance: float) -> torch.Tensor:
     return torch.stack(counts).float()
 
 
-def check_banks(paths: Sequence[str | Path], double: float) -> list[str]:
+def check_banks(paths: Sequence[str | Path], double: float | None = None) -> list[str]:
     """Everything that makes banks unfit, one line each; none when they are sound.
 
     NaN, zero rows and damaged files; several recognizers among the banks; identities that are likely one
     person.
 
     Args:
-        double: centroids of two identities at this cosine or more are likely one person.
+        double: centroids of two identities at this cosine or more are likely one person; by default by each
+            bank's geometry.
     """
     problems, sound = [], []
     for path in paths:
@@ -92,7 +99,7 @@ def check_banks(paths: Sequence[str | Path], double: float) -> list[str]:
         except BadInput as error:
             problems.append(str(error) if str(path) in str(error) else f"{str(path)!r}: {error}")
     for path, bank in sound:
-        for pair in doubles(bank, double):
+        for pair in doubles(bank, double_of(bank).value if double is None else double):
             problems.append(
                 f"{str(path)!r}: identities {pair.first!r} and {pair.second!r} "
                 f"lie at cosine {pair.cosine:.3f}, likely one person"
@@ -110,3 +117,22 @@ def check_banks(paths: Sequence[str | Path], double: float) -> list[str]:
         except Incompatible as error:
             problems.append(str(error))
     return problems
+
+
+def constants_of(
+    paths: Sequence[str | Path], settings: Sequence[str] = ()
+) -> dict[str, list[dict[str, Any]]]:
+    """By readable bank, the settings that follow from its geometry, as ``InForce`` has them.
+
+    Args:
+        settings: ``section.key=value`` pairs, set by hand.
+    """
+    rows = {}
+    for path in paths:
+        try:
+            bank = IdentityBank.load(path)
+        except BadInput:
+            continue
+        config = preset_of(bank).updated_from_pairs(settings)
+        rows[str(path)] = [vars(constant) for constant in in_force(bank, config, typical_photographs(bank))]
+    return rows

@@ -14,6 +14,7 @@ from piu_lora.adapter import disk_errors, refuse_existing
 from piu_lora.errors import BadInput
 from piu_lora.foreign import require_regular
 from piu_lora.identity import IdentityBank, RecognizerId, normalize
+from piu_lora.jobs.banks.geometry import keep_geometry
 from piu_lora.writing import make_folder
 
 __all__ = ["import_bank"]
@@ -80,6 +81,7 @@ def import_bank(
         settings,
     )
     _check_centroids(bank, arrays)
+    keep_geometry(bank)
     with disk_errors(f"the bank {str(target)!r}"):
         make_folder(target.parent)
         bank.save(target)
@@ -108,6 +110,11 @@ def _read(folder: Path) -> _Arrays:
                 "pass the folder of the official data, or of the data set"
             )
     arrays = _Arrays(**{kind: _load(path) for kind, path in paths.items() if path is not None})
+    if arrays.embeddings.dtype.kind != "f":
+        raise BadInput(
+            f"embeddings in {str(folder)!r} are {arrays.embeddings.dtype}, not real numbers: what is rounded "
+            "has lost its direction; save them as float32"
+        )
     if arrays.embeddings.ndim != 2 or arrays.labels.shape != arrays.embeddings.shape[:1]:
         raise BadInput(
             f"embeddings of shape {arrays.embeddings.shape} "

@@ -17,17 +17,20 @@ __all__ = ["PhotoCache", "Reading"]
 
 
 _TABLE = """
-CREATE TABLE IF NOT EXISTS reading (
-    photo TEXT, reader TEXT, width INTEGER, rows BLOB, reason TEXT, PRIMARY KEY (photo, reader)
+CREATE TABLE IF NOT EXISTS photo (
+    photo TEXT, reader TEXT, width INTEGER, rows BLOB, reason TEXT, turned INTEGER,
+    PRIMARY KEY (photo, reader)
 )
 """
 
 
 class Reading:
-    """What one photograph holds: (k, d) float32 unit rows or the reason why it holds nothing."""
+    """What one photograph holds: (k, d) float32 unit rows or the reason why it holds nothing, and by how many
+    degrees it was turned.
+    """
 
-    def __init__(self, embeddings: torch.Tensor | None = None, reason: str = "") -> None:
-        self.embeddings, self.reason = embeddings, reason
+    def __init__(self, embeddings: torch.Tensor | None = None, reason: str = "", turned: int = 0) -> None:
+        self.embeddings, self.reason, self.turned = embeddings, reason, turned
 
 
 class PhotoCache:
@@ -55,14 +58,16 @@ class PhotoCache:
 
     def find(self, photo: str) -> Reading | None:
         """What was read from the photograph with that digest."""
-        query = "SELECT width, rows, reason FROM reading WHERE photo = ? AND reader = ?"
+        query = "SELECT width, rows, reason, turned FROM photo WHERE photo = ? AND reader = ?"
         record = self._connection.execute(query, (photo, self._reader)).fetchone()
         if record is None:
             return None
-        width, rows, reason = record
+        width, rows, reason, turned = record
         if reason:
             return Reading(reason=reason)
-        return Reading(torch.from_numpy(np.frombuffer(rows, dtype="<f4").reshape(-1, width).copy()))
+        return Reading(
+            torch.from_numpy(np.frombuffer(rows, dtype="<f4").reshape(-1, width).copy()), turned=turned
+        )
 
     def keep(self, readings: Sequence[tuple[str, Reading]]) -> None:
         """Store what was read; one transaction."""
@@ -73,8 +78,8 @@ class PhotoCache:
                     if reading.embeddings is not None
                     else np.zeros((0, 0), "<f4")
                 )
-                values = (photo, self._reader, rows.shape[1], rows.tobytes(), reading.reason)
-                self._connection.execute("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?, ?)", values)
+                values = (photo, self._reader, rows.shape[1], rows.tobytes(), reading.reason, reading.turned)
+                self._connection.execute("INSERT OR REPLACE INTO photo VALUES (?, ?, ?, ?, ?, ?)", values)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

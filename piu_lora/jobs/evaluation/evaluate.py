@@ -31,7 +31,8 @@ from piu_lora.evidence import (
 from piu_lora.evidence.evaluation import KID_LEAST
 from piu_lora.evidence.report import Pictures, VerdictLine
 from piu_lora.identity import FaceQuality, IdentityBank
-from piu_lora.identity.pictures import list_photos
+from piu_lora.identity.constants import value_of
+from piu_lora.jobs.evaluation.expected import expected_to_verify, expected_words
 from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling, kept_measurements
 from piu_lora.jobs.evaluation.report import (
     Reported,
@@ -41,7 +42,13 @@ from piu_lora.jobs.evaluation.report import (
     warn_of_others,
     write_report,
 )
-from piu_lora.jobs.evaluation.scoring import galleries_for, photographs_of, plan_for
+from piu_lora.jobs.evaluation.scoring import (
+    galleries_for,
+    photograph_files,
+    photographs_of,
+    plan_for,
+    unseen_embeddings,
+)
 from piu_lora.jobs.evaluation.sweeps import sweep_images, sweeps
 from piu_lora.jobs.request.readers import open_second, providers_for, require_both
 from piu_lora.jobs.request.request import ErasureRequest, Identities, open_request
@@ -63,12 +70,15 @@ class Judges:
         references: photographs of the forgotten person that nothing was trained on; by default those that
             were held out.
         quality: an ONNX model of face quality.
+        unseen: photographs of the forgotten person that nothing was trained on, for a group of their own;
+            the references, too, where these are not given.
     """
 
     second: str | Path | None = None
     second_bank: str | Path | None = None
     references: str | Path | None = None
     quality: str | Path | None = None
+    unseen: str | Path | None = None
 
     def __post_init__(self) -> None:
         require_both(self.second, self.second_bank)
@@ -76,17 +86,12 @@ class Judges:
     @property
     def photographs(self) -> list[Path]:
         """The references' files."""
-        if self.references is None:
-            return []
-        path = Path(self.references)
-        if not path.exists():
-            raise BadInput(
-                f"references = {str(path)!r} is not there; name a photograph or a folder of photographs"
-            )
-        photographs = [path] if path.is_file() else list_photos(path)
-        if not photographs:
-            raise BadInput(f"references = {str(path)!r} holds no photographs")
-        return photographs
+        return photograph_files("references", self.references) or self.unseen_photographs
+
+    @property
+    def unseen_photographs(self) -> list[Path]:
+        """The unseen photographs' files."""
+        return photograph_files("unseen", self.unseen)
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,7 @@ def evaluate(
         request,
         galleries[0].centroids,
         max(report.leak_images - max(config.evaluation.forget_images, len(request.people)), 0),
+        unseen_embeddings(session, request, judges.unseen_photographs),
     )
     digest = _digest(opened, pipe, request, report, galleries, quality)
 
@@ -190,12 +196,14 @@ def evaluate(
             evaluation, measured = _before_and_after(
                 pipe, plan, measurer, shown_places(plan, forgotten=images)
             )
+            expected = expected_to_verify(pipe, request, galleries[0], measurer.sampling)
             swept = sweeps(pipe, name, request, plan, measured, measurer, report)
     finally:
         unload(pipe, [name])
 
     # 4. Figures, report, verdict.
     face_quality = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
+    predicted = None if expected is None else expected.to_dict()
     section = {
         "seconds": round(time.perf_counter() - begun, 1),
         "images": measurer.images,
@@ -203,8 +211,9 @@ def evaluate(
         "agreement": agreement(plan, measured[1], galleries),
         "quality": face_quality,
         "doubles": _doubles(request, galleries[0]),
+        "expected": predicted,
         "sweeps": swept,
-        "notes": _notes(opened, session, request, galleries, references, face_quality),
+        "notes": _notes(opened, session, request, galleries, references, face_quality, predicted),
     }
     written = finished(
         {**new_document(opened, session, request, len(references)), "evaluation": section},
@@ -277,7 +286,8 @@ def _doubles(request: ErasureRequest, gallery: Gallery) -> dict[str, Any]:
     """Identities of the bank whose centroid is as close to a forgotten person's as the same person's would
     be.
     """
-    limit, forgotten = request.config.split.same_person, request.forget_rows
+    limit = value_of("split.same_person", request.config.split.same_person)
+    forgotten = request.forget_rows
     cosines = gallery.centroids[: len(request.bank)] @ gallery.centroids[forgotten].T
     cosines[[row for row in forgotten if row < len(request.bank)]] = -2
     return {"count": int((cosines.amax(dim=1) >= limit).sum()), "cosine": limit}
@@ -290,8 +300,9 @@ def _notes(
     galleries: Sequence[Gallery],
     references: Sequence[Path],
     quality: dict[str, Any],
+    expected: dict[str, Any] | None,
 ) -> list[str]:
-    notes = []
+    notes = [expected_words(expected)] if expected is not None else []
     if len(galleries) == 1:
         notes.append("one recognizer only: it conditions the base as well, and an edit could please it alone")
     if any(person.train == person.held_out for person in request.people):

@@ -125,6 +125,7 @@ def adapter_report(
         "recognizers": evaluation.figures,
         "agreement": None,
         "quality": None,
+        "expected": evaluation.expected,
         "sweeps": [],
         "notes": [],
     }

@@ -19,13 +19,23 @@ from piu_lora.evidence import (
     require_disjoint,
 )
 from piu_lora.identity import IdentityBank, PhotoReader, centroid, far_thresholds, normalize
+from piu_lora.identity.pictures import list_photos
+from piu_lora.jobs.evaluation.expected import expected_to_verify
 from piu_lora.jobs.evaluation.images import Sampling, generate_images
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.jobs.request.request import ErasureRequest, ForgottenIdentity
 from piu_lora.jobs.request.session import Session
 from piu_lora.model import BaseFamily, companions_of
 
-__all__ = ["REFERENCES", "galleries_for", "photographs_of", "plan_for", "score"]
+__all__ = [
+    "REFERENCES",
+    "galleries_for",
+    "photograph_files",
+    "photographs_of",
+    "plan_for",
+    "score",
+    "unseen_embeddings",
+]
 
 REFERENCES = 6  # fresh photographs of a rendered person that images are verified against
 _KID_PHOTOGRAPHS = 2048
@@ -37,13 +47,17 @@ _SAME_SHOTS = (
 _log = logging.getLogger("piu_lora")
 
 
-def score(session: Session, request: ErasureRequest) -> Evaluation | None:
+def score(session: Session, request: ErasureRequest, unseen: Sequence[Path] = ()) -> Evaluation | None:
     """Generate with the adapters off and on, same conditions and seeds, and score both; None where no
     recognizer is at hand.
+
+    Args:
+        unseen: photographs of the forgotten person that nothing is trained on: a group of their own, and
+            what the person is verified against.
     """
     pipe = session.pipe
     with adapters_disabled(pipe):
-        galleries = galleries_for(session, request)
+        galleries = galleries_for(session, request, unseen)
     if not galleries:
         _log.warning(
             "no face pack is at hand, so the adapter is not evaluated; "
@@ -51,17 +65,39 @@ def score(session: Session, request: ErasureRequest) -> Evaluation | None:
         )
         return None
     sampling = Sampling.of(request.config.evaluation)
-    plan = plan_for(request, galleries[0].centroids)
+    plan = plan_for(request, galleries[0].centroids, unseen=unseen_embeddings(session, request, unseen))
     with session.progress("evaluate", 2 * len(plan.shots)) as advance:
         with adapters_disabled(pipe):
             before = generate_images(pipe, plan.embeddings, plan.seeds, sampling, advance)
         after = generate_images(pipe, plan.embeddings, plan.seeds, sampling, advance)
-    return evaluate_images(plan, before, after, galleries)
+    evaluation = evaluate_images(plan, before, after, galleries)
+    expected = expected_to_verify(pipe, request, galleries[0], sampling)
+    evaluation.expected = None if expected is None else expected.to_dict()
+    return evaluation
 
 
-def plan_for(request: ErasureRequest, centroids: torch.Tensor, more: int = 0) -> Plan:
+def unseen_embeddings(
+    session: Session, request: ErasureRequest, photographs: Sequence[Path]
+) -> list[tuple[int, torch.Tensor]]:
+    """By gallery row, (k, d) of photographs that were given as unseen, and of the bank's photographs of the
+    person under other ids. Of several people the bank does not say whose those are.
+    """
+    if len(request.people) > 1 or session.reader is None:
+        return []
+    parts = [request.bank.of(request.bank.ids[row]) for row in request.left_out]
+    if photographs:
+        parts.insert(0, embed_photos(session.reader, photographs))
+    return [(request.forget_rows[0], torch.cat(parts))] if parts else []
+
+
+def plan_for(
+    request: ErasureRequest,
+    centroids: torch.Tensor,
+    more: int = 0,
+    unseen: Sequence[tuple[int, torch.Tensor]] = (),
+) -> Plan:
     """What to generate for this request; ``centroids`` (m, d) are the conditioning gallery's, ``more`` as for
-    ``plan_evaluation``.
+    ``plan_evaluation``, ``unseen`` as of ``PlannedPeople``.
     """
     forget = [
         (row, person.subject.embeddings[list(person.held_out)])
@@ -77,7 +113,7 @@ def plan_for(request: ErasureRequest, centroids: torch.Tensor, more: int = 0) ->
         return made_up[row].embedding[None] if row in made_up else request.bank.of(request.bank.ids[row])
 
     decoys = [decoy.row for decoy in request.decoys]
-    people = PlannedPeople(forget, request.retained.held_out, request.anchor_rows, decoys)
+    people = PlannedPeople(forget, request.retained.held_out, request.anchor_rows, decoys, unseen)
     config = request.config
     return plan_evaluation(people, centroids, embeddings_of, config.evaluation, config.seed, more)
 
@@ -239,3 +275,23 @@ def photographs_of(row: int | None, request: ErasureRequest, count: int) -> torc
     if row is None or companions is None or companions.photographs is None:
         return None
     return companions.photographs(row, count)
+
+
+def photograph_files(name: str, where: str | Path | None) -> list[Path]:
+    """A photograph, or those of a folder; none where nothing is named.
+
+    Args:
+        name: of the argument, for messages.
+
+    Raises:
+        BadInput: nothing is there.
+    """
+    if where is None:
+        return []
+    path = Path(where)
+    if not path.exists():
+        raise BadInput(f"{name} = {str(path)!r} is not there; name a photograph or a folder of photographs")
+    photographs = [path] if path.is_file() else list_photos(path)
+    if not photographs:
+        raise BadInput(f"{name} = {str(path)!r} holds no photographs")
+    return photographs

@@ -9,8 +9,10 @@ import torch
 from piu_lora.adapter import Ledger
 from piu_lora.errors import BadInput
 from piu_lora.identity import ResolvedIdentity, centroid, resolve_identity
+from piu_lora.identity.constants import value_of
 from piu_lora.jobs.releases.manifest import RequestRecord, now
 from piu_lora.jobs.releases.release import Release
+from piu_lora.jobs.request.constants import settled
 from piu_lora.jobs.request.request import Identities, each_identity
 from piu_lora.jobs.request.session import Session
 
@@ -52,7 +54,10 @@ def add_requests(
             (str(name), resolve_identity(name, session.bank, session.reader, config.faces.linked))
             for name in each_identity(identity)
         ]
-        _require_new(release, session, [subject for _, subject in people], config.split.same_person)
+        subjects = [subject for _, subject in people]
+        fewest = min(len(subject.embeddings) for subject in subjects)
+        split = settled(config, session.bank, fewest, ["split.same_person"]).split
+        _require_new(release, session, subjects, value_of("split.same_person", split.same_person))
         requests = []
         for name, subject in people:
             request = RequestRecord(id=secrets.token_hex(4), state="pending", added=now(), until=until)

@@ -15,7 +15,6 @@ from diffusers import StableDiffusionPipeline
 
 from piu_lora.config import DecoyConfig, ForgetConfig
 from piu_lora.errors import BadInput
-from piu_lora.foreign import read_text
 from piu_lora.identity import (
     Anchor,
     IdentityBank,
@@ -23,10 +22,13 @@ from piu_lora.identity import (
     ResolvedIdentity,
     centroid,
     choose_anchor,
+    read_list,
     resolve_identity,
     split_embeddings,
     split_identities,
 )
+from piu_lora.identity.constants import value_of
+from piu_lora.jobs.request.constants import settled
 from piu_lora.model import FAMILIES, describe, family_of
 from piu_lora.unlearn import Problem, TargetIdentity
 
@@ -84,13 +86,19 @@ class Decoy:
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """Everything about a request that needs no model."""
+    """Everything about a request that needs no model.
+
+    Attributes:
+        left_out: rows of the bank that are forgotten people under other ids: neither forgotten by these ids
+            nor retained.
+    """
 
     bank: IdentityBank
     people: tuple[ForgottenIdentity, ...]
     retained: Retained
     config: ForgetConfig
     decoys: tuple[Decoy, ...] = ()
+    left_out: tuple[int, ...] = ()
 
     @cached_property
     def problem(self) -> Problem:
@@ -157,7 +165,7 @@ def bank_for(
     """
     if isinstance(bank, IdentityBank):
         return bank
-    family = family_of(base) if bank is None else FAMILIES.get(str(bank))
+    family = family_of(base) if bank is None else FAMILIES.get(str(bank).lower())
     if family is not None and family.companions is not None:
         return family.companions.bank()
     if bank is None:
@@ -169,20 +177,21 @@ def _name(base: str | Path | StableDiffusionPipeline) -> str:
     return describe(base).id if isinstance(base, StableDiffusionPipeline) else str(base)
 
 
-def each_identity(identity: Identities) -> list[str | Path]:
+def each_identity(identity: Identities, bank: IdentityBank | None = None) -> list[str | Path]:
     """The people meant, one by one.
 
     Args:
-        identity: one, several, or a .txt file that names one a line (empty lines and those that begin with
-            ``#`` do not count).
+        identity: one, several, or a .txt file that names one a line (``read_list``).
+        bank: whose ids go before files of the same name beside a list.
 
     Raises:
         BadInput: nobody, or somebody twice; a list that cannot be read.
     """
     if isinstance(identity, str | Path):
-        people: list[str | Path] = _listed(Path(identity)) if str(identity).endswith(".txt") else [identity]
+        is_list = Path(identity).suffix.lower() == ".txt"
+        people: list[str | Path] = list(read_list(Path(identity), bank or ())) if is_list else [identity]
     else:
-        people = [person for entry in identity for person in each_identity(entry)]
+        people = [person for entry in identity for person in each_identity(entry, bank)]
     if not people:
         raise BadInput(
             f"{identity!r} names nobody; pass an identity for each person, or a .txt file with one a line"
@@ -190,17 +199,6 @@ def each_identity(identity: Identities) -> list[str | Path]:
     if len(set(map(str, people))) < len(people):
         raise BadInput("somebody is named twice; name each person once")
     return people
-
-
-def _listed(path: Path) -> list[str | Path]:
-    try:
-        lines = read_text(path).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"cannot read the list of people {str(path)!r}: {error}; "
-            "expected a text file with one identity a line"
-        ) from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def open_request(
@@ -218,15 +216,22 @@ def open_request(
     """
     if reader is not None:
         bank.recognizer.require(reader.id, "the bank", "the face reader")
-    subjects = [resolve_identity(each, bank, reader, config.faces.linked) for each in each_identity(identity)]
+    subjects = [
+        resolve_identity(each, bank, reader, config.faces.linked) for each in each_identity(identity, bank)
+    ]
     generator = torch.Generator().manual_seed(config.seed)
-    others = _others(subjects, bank, config.split.same_person)
+    fewest = min(len(subject.embeddings) for subject in subjects)
+    config = settled(config, bank, fewest, ["split.same_person"], quiet=True)
+    left_out = _under_another_id(subjects, bank, config.split.same_person)
+    named = {subject.row for subject in subjects}
+    others = [row for row in range(len(bank)) if row not in left_out and row not in named]
     first, *more = subjects
     split = split_identities(len(first.embeddings), others, config.split, generator)
     sides = [
         (split.forget_train, split.forget_held_out),
         *(split_embeddings(len(each.embeddings), config.split, generator) for each in more),
     ]
+    config = settled(config, bank, min(len(train) for train, _ in sides))
     _warn(subjects, sides)
     people = tuple(
         ForgottenIdentity(
@@ -242,7 +247,8 @@ def open_request(
     decoys = _decoys(bank, people, split.retain_train, config.decoys)
     hidden = {decoy.row for decoy in decoys}
     train = tuple(row for row in split.retain_train if row not in hidden)
-    return ErasureRequest(bank, people, Retained(train, split.retain_held_out), config, decoys)
+    retained = Retained(train, split.retain_held_out)
+    return ErasureRequest(bank, people, retained, config, decoys, tuple(sorted(left_out)))
 
 
 def _decoys(
@@ -266,31 +272,35 @@ def _decoys(
         )
     generator = torch.Generator().manual_seed(config.seed)
     order = [free[index] for index in torch.randperm(len(free), generator=generator).tolist()]
-    decoys = []
+    decoys, cosine = [], value_of("decoys.cosine", config.cosine)
     for row, stranger in zip(order[: config.count], order[config.count :], strict=False):
         centre = bank.centroid(row)
         across = bank.centroid(stranger) - (bank.centroid(stranger) @ centre) * centre
-        turned = config.cosine * centre + (1 - config.cosine**2) ** 0.5 * across / across.norm()
+        turned = cosine * centre + (1 - cosine**2) ** 0.5 * across / across.norm()
         decoys.append(Decoy(row, TargetIdentity(bank.of(bank.ids[row]), turned)))
     return tuple(decoys)
 
 
-def _others(subjects: list[ResolvedIdentity], bank: IdentityBank, same_person: float) -> list[int]:
-    """Everybody else. A person from outside the bank may be in it under an id of their own: those rows are
-    left out.
-    """
-    left_out = {subject.row for subject in subjects if subject.row is not None}
+def _under_another_id(
+    subjects: list[ResolvedIdentity], bank: IdentityBank, same_person: float | str
+) -> set[int]:
+    """Rows of the bank that verify as somebody to forget, beside the rows that were named."""
+    limit = value_of("split.same_person", same_person)
+    named, rows = {subject.row for subject in subjects}, set()
     for subject in subjects:
-        if subject.row is None:
-            same = set((bank.cosines(centroid(subject.embeddings)) >= same_person).nonzero()[:, 0].tolist())
-            if same:
-                _log.warning(
-                    "%d identity of the bank is as close as the same person (cosine >= %g) and is left out",
-                    len(same),
-                    same_person,
-                )
-            left_out |= same
-    return [row for row in range(len(bank)) if row not in left_out]
+        close = (bank.cosines(centroid(subject.embeddings)) >= limit).nonzero()[:, 0].tolist()
+        same = set(close) - named
+        if same:
+            _log.warning(
+                "a person to forget is in the bank under %s: verified at a cosine of %.3f or more; left out "
+                "of the retained",
+                ("another id" if subject.row is not None else "an id of their own")
+                if len(same) == 1
+                else f"{len(same)} {'other ' if subject.row is not None else ''}ids",
+                limit,
+            )
+        rows |= same
+    return rows
 
 
 def _warn(subjects: list[ResolvedIdentity], sides: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:

@@ -193,7 +193,8 @@ def bank_changes(
         require_base(session.pipe, member.adapter)
     stack = _Stack(session.pipe, members, torch.Generator().manual_seed(0))
     together = [tuple(range(len(members)))]
-    return stack.changes(stack.direct or stack.behind, session.bank.centroids, together)[0]
+    table = stack.changes(stack.direct or stack.behind, session.bank.centroids, together)
+    return np.asarray(table[0], np.float64)
 
 
 def _conditions(

@@ -15,8 +15,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "": {
         "faces": {"linked": 0.6},
         "split": {"same_person": 0.85},
+        "anchor": {"margin": 0.05, "band": 0.05},
+        "decoys": {"cosine": 0.5},
         "objective": {"eta": 1.25, "retain_weight": 40.0},
-        "retain": {"neighbours": 0.4},
+        "retain": {"neighbours": 0.4, "neighbour_low": 0.3, "neighbour_high": 0.7},
+        "distil": {"neighbour_low": 0.2, "neighbour_high": 0.7, "unseen_low": 0.85},
         "train": {
             "steps": 150,
             "accumulation": 1,

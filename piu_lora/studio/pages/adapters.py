@@ -14,6 +14,7 @@ from piu_lora.studio.visitors import MadeAdapter, Visitor
 
 __all__ = ["AdapterChoice", "chosen"]
 
+_NONE = "None at hand yet: make one on the page Forget, or open one below."
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
 
@@ -23,7 +24,9 @@ class AdapterChoice:
     def __init__(self, studio: Studio, name: str, *, several: bool = True) -> None:
         self._studio, self._name, self._several = studio, name, several
         kind = gradio.CheckboxGroup if several else gradio.Radio
-        self.component = kind([], label="Adapters" if several else "Adapter", elem_id=f"{name}-adapters")
+        self.component = kind(
+            [], label="Adapters" if several else "Adapter", info=_NONE, elem_id=f"{name}-adapters"
+        )
         where = "A folder of this machine, or a Hub id" if studio.files else "A Hub id"
         with gradio.Accordion("Open another adapter", open=False):
             place = gradio.Textbox(label=where, placeholder="USER/NAME", max_lines=1)
@@ -46,8 +49,7 @@ class AdapterChoice:
     def _choices(self, visitor: Visitor, pick: str | None) -> Any:
         choices = [(one.name, key) for key, one in visitor.adapters.items()]
         value = {} if pick is None else {"value": [pick] if self._several else pick}
-        words = None if choices else "None at hand yet: make one on the page Forget, or open one below."
-        return gradio.update(choices=choices, info=words, **value)
+        return gradio.update(choices=choices, info="" if choices else _NONE, **value)
 
     def _open(self, request: gradio.Request, place: str, person: str) -> list[Any]:
         visitor = self._studio.visitor(request)

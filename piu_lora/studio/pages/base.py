@@ -51,11 +51,13 @@ class Area:
         shown: from a job (None before the first one) to the HTML of its result.
     """
 
-    def __init__(self, studio: Studio, name: str, shown: Callable[[Visitor, Job | None], str]) -> None:
+    def __init__(self, studio: Studio, name: str, shown: Callable[[Job | None], str]) -> None:
         self._studio, self.name, self._shown = studio, name, shown
         self.progress = gradio.HTML("", elem_id=f"{name}-progress", apply_default_css=False)
         self.cancel = gradio.Button("Cancel", visible=False, elem_id=f"{name}-cancel", size="sm")
-        self.result = gradio.HTML("", elem_id=f"{name}-result", apply_default_css=False, js_on_load=_CLICKS)
+        self.result = gradio.HTML(
+            shown(None), elem_id=f"{name}-result", apply_default_css=False, js_on_load=_CLICKS
+        )
         self.cancel.click(self._cancel, outputs=self.outputs, **quiet_event())
 
     @property
@@ -74,7 +76,7 @@ class Area:
             changes[1] = gradio.update(visible=job is not None and job.active and not job.stopping)
             seen[f"{self.name}.progress"] = version
         if seen.get(f"{self.name}.result") != shown:
-            changes[2] = self._shown(visitor, job)
+            changes[2] = self._shown(job)
             seen[f"{self.name}.result"] = shown
         return changes
 

@@ -86,7 +86,7 @@ class EvidencePage:
             raise BadInput("that report is not at hand any more")
         return render("report", name=visitor.reports[key][0], report=key, again=0)
 
-    def _shown(self, visitor: Visitor, job: Job | None) -> str:
+    def _shown(self, job: Job | None) -> str:
         one = job.result if job else None
         if not isinstance(one, Examined) or job is None:
             return render("report", name="", report="", again=0)

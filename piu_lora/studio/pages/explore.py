@@ -49,9 +49,9 @@ class ExplorePage:
                     max_lines=1,
                 )  # fmt: skip
                 with gradio.Row():
-                    draw = gradio.Button("Draw", variant="primary", elem_id="explore-draw", min_width=90)
-                    walk = gradio.Button("Walk", elem_id="explore-walk", min_width=90)
-                    over = gradio.Button("Map", elem_id="explore-map", min_width=90)
+                    draw = gradio.Button("Draw", variant="primary", elem_id="explore-draw", min_width=72)
+                    walk = gradio.Button("Walk", elem_id="explore-walk", min_width=72)
+                    over = gradio.Button("Map", elem_id="explore-map", min_width=72)
             with gradio.Column(scale=6, min_width=300, elem_classes="area"):
                 self.area = Area(studio, "explore", self._shown)
         self.negative.change(
@@ -101,20 +101,9 @@ class ExplorePage:
 
         return self.area.started(begin)(request, *values)
 
-    def _look(
-        self,
-        visitor: Visitor,
-        keys: list[str],
-        person: str,
-        strength: float,
-        negative: bool,
-        steps: float,
-        guidance: float,
-        prompt: str,
-        seed: float | None,
-        *,
-        anybody: bool = False,
-    ) -> Look:
+    def _look(self, visitor: Visitor, *values: Any, anybody: bool = False) -> Look:
+        """What the form asks for; the values are those of ``inputs``."""
+        keys, person, strength, negative, steps, guidance, prompt, seed = values
         adapters = chosen(keys)
         who = (person or "").strip() or visitor.adapter(adapters[0]).person
         bank = self._studio.bench.bank
@@ -127,7 +116,7 @@ class ExplorePage:
             (prompt or "").strip(), int(seed or 0),
         )  # fmt: skip
 
-    def _shown(self, visitor: Visitor, job: Job | None) -> str:
+    def _shown(self, job: Job | None) -> str:
         one = job.result if job else None
         kinds = {Drawn: "drawn", Walk: "walk", BankMap: "map"}
         return render("explore", kind=kinds.get(type(one), ""), one=one)

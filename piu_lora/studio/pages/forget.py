@@ -109,7 +109,7 @@ class ForgetPage:
         who = name or "the person in the photographs"
         return f"forget {who} with {method}", forget_work(bench, visitor, wish)
 
-    def _shown(self, visitor: Visitor, job: Job | None) -> str:
+    def _shown(self, job: Job | None) -> str:
         one = job.result if job else None
         if not isinstance(one, Forgotten) or job is None:
             return render("forget", one=None)

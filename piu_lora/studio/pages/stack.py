@@ -32,7 +32,7 @@ class StackPage:
                 self.method = gradio.Radio(_METHODS, value="refit", label="How to merge")
                 with gradio.Row():
                     merge = gradio.Button("Merge", elem_id="stack-merge", min_width=110)
-                    fuse = gradio.Button("Fuse into the base", elem_id="stack-fuse", min_width=110)
+                    fuse = gradio.Button("Fuse", elem_id="stack-fuse", min_width=110)
             with gradio.Column(scale=7, min_width=300, elem_classes="area"):
                 self.area = Area(studio, "stack", self._shown)
         check.click(
@@ -67,7 +67,7 @@ class StackPage:
         several = chosen(keys)
         return f"fuse {_count(several)}", fuse_work(self._studio.bench, visitor, several)
 
-    def _shown(self, visitor: Visitor, job: Job | None) -> str:
+    def _shown(self, job: Job | None) -> str:
         one = job.result if job else None
         kinds = {Checked: "checked", Written: "written"}
         return render("stack", kind=kinds.get(type(one), ""), one=one, key=job.key if job else "")

@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import synthetic_neighbours
+from piu_lora.identity.constants import Asked, value_of
 from piu_lora.model import (
     TokenSample,
     add_second_moments,
@@ -69,11 +70,12 @@ class _Setting:
             for target in problem.targets
         ]
         chosen = torch.randint(len(problem.retain), (closed.near,), generator=generator)
+        low, high = _band(problem, context, config)
         near = synthetic_neighbours(
             problem.centres[shares(len(people), closed.near, generator)],
             problem.retain[chosen],
-            config.retain.neighbour_low,
-            _outside(problem, context, config),
+            low,
+            high,
             generator,
         )
         retained = context.retained(
@@ -152,16 +154,20 @@ class _Setting:
         return shared_edit(edit, ((module, layer_weight(self.pipe, module)) for module in modules)), edit
 
 
-def _outside(problem: Problem, context: SolveContext, config: ForgetConfig) -> float:
-    """The highest cosine of a synthetic neighbour. Where photographs that the person might have are
-    forgotten, none of these is kept at the same time: it is no nearer than 98 % of them.
+def _band(problem: Problem, context: SolveContext, config: ForgetConfig) -> tuple[float, float]:
+    """The cosines of synthetic neighbours. Where photographs that the person might have are forgotten, none
+    of these is kept at the same time: neighbours are no nearer than 98 % of them.
     """
-    low, high = config.retain.neighbour_low, config.retain.neighbour_high
+    asked = Asked(problem.fewest_photographs)
+    low, high = (
+        value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, asked)
+        for name in ("neighbour_low", "neighbour_high")
+    )
     if config.section_of(ClosedConfig).drawn != "variation":
-        return high
+        return low, high
     geometry = context.geometry()
     reached = min(geometry.reach(len(target.forget)).quantile(0.02) for target in problem.targets)
-    return max(min(high, reached), low + 0.01)
+    return low, max(min(high, reached), low + 0.01)
 
 
 def _facts(edits: Sequence[Edit]) -> dict[str, object]:

@@ -25,7 +25,7 @@ def test_every_limit_speaks_to_one_question() -> None:
 def test_one_missed_line_is_a_no_and_none_is_not_judged() -> None:
     lines = (line("verified", 0.9), line("forget_ism", 0.1), line("kid", None))
     verdict = Verdict(passed=False, policy="p", lines=lines)
-    assert [answer.word for answer in answers_of(verdict)] == ["No", "No", "Not judged"]
+    assert [answer.word for answer in answers_of(verdict)] == ["No", "Not shown", "Not judged"]
     assert answers_of(verdict)[0].count == "1 of 2 conditions are met"
     assert [answer.word for answer in answers_of(None)] == ["Not judged"] * 3
 

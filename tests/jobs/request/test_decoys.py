@@ -71,7 +71,7 @@ def test_the_receipt_says_how_many_and_not_who(
 ) -> None:
     from piu_lora.adapter import open_adapter
 
-    config = fast.updated({"decoys": {"count": 4, "seed": SECRET}})
+    config = fast.updated({"decoys": {"count": 4, "cosine": 0.5, "seed": SECRET}})
     path = forget("person-003", pipe, tmp_path / "out", bank=bank, config=config).path
     assert json.loads((path / "forget.json").read_text())["settings"]["decoys"] == {
         "count": 4,

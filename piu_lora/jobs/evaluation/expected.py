@@ -1,0 +1,90 @@
+"""What the geometry predicts for photographs that nobody gave, where one or two were known."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from piu_lora.evidence import Gallery
+from piu_lora.identity.geometry import imagined_people
+from piu_lora.identity.profiles import bank_geometry
+from piu_lora.jobs.evaluation.images import Sampling, generate_images
+from piu_lora.jobs.request.request import ErasureRequest
+
+__all__ = ["Expected", "expected_to_verify", "expected_words", "wilson"]
+
+FEW = 2  # photographs, up to which the prediction is made
+_FAR = 1e-3
+_IMAGINED = 48  # people whom the known photographs may show, one photograph each
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The share of unseen photographs that are expected to verify still, and its 95 % interval.
+
+    Attributes:
+        photographs: known of the person.
+        images: generated from imagined photographs.
+        far: the false-accept rate that they verify at, by the conditioning recognizer.
+        geometry: ``measured``, or the name of the profile that stands in.
+    """
+
+    share: float
+    low: float
+    high: float
+    photographs: int
+    images: int
+    far: float
+    geometry: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Rounded, as reports hold it."""
+        values = asdict(self)
+        return values | {name: round(values[name], 4) for name in ("share", "low", "high")}
+
+
+def expected_to_verify(
+    pipe: Any, request: ErasureRequest, gallery: Gallery, sampling: Sampling
+) -> Expected | None:
+    """Generate from imagined photographs with the pipeline as it is, and verify each against whoever it was
+    imagined of; None where every person had more than ``FEW`` photographs, or nobody can verify.
+
+    Args:
+        gallery: of the conditioning recognizer: nobody else knows imagined people.
+    """
+    few = [person.target.forget for person in request.people if len(person.train) <= FEW]
+    if not few or isinstance(gallery.thresholds.get(_FAR, ""), str):
+        return None
+    geometry = bank_geometry(request.bank)
+    generator = torch.Generator().manual_seed(request.config.seed)
+    share = max(_IMAGINED // len(few), 1)
+    drawn = [imagined_people(known, geometry, share, 1, generator) for known in few]
+    centres = torch.cat([centre for centre, _ in drawn])
+    rows = torch.cat([photographs[:, 0] for _, photographs in drawn])
+    seeds = [request.config.seed * 100_003 + 80_000 + place for place in range(len(rows))]
+    embedded = gallery.embed(generate_images(pipe, rows, seeds, sampling))
+    verified = int(((embedded * centres).sum(dim=1) >= gallery.threshold(_FAR)).sum())
+    low, high = wilson(verified, len(rows))
+    fewest = min(len(known) for known in few)
+    return Expected(verified / len(rows), low, high, fewest, len(rows), _FAR, geometry.name)
+
+
+def expected_words(expected: dict[str, Any]) -> str:
+    """``1 photograph was given; of unseen ones are expected to verify: 8 % [3, 15]``."""
+    count = expected["photographs"]
+    given = "1 photograph was given" if count == 1 else f"{count} photographs were given"
+    low, high = (round(100 * expected[name]) for name in ("low", "high"))
+    geometry = "" if expected["geometry"] == "measured" else f" (by the profile {expected['geometry']!r})"
+    return (
+        f"{given}; of unseen ones are expected to verify at FAR {expected['far']:g}: "
+        f"{100 * expected['share']:.0f} % [{low}, {high}]{geometry}"
+    )
+
+
+def wilson(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a share (Wilson, 1927)."""
+    share, shrink = successes / count, z * z / count
+    middle = share + shrink / 2
+    half = z * math.sqrt(share * (1 - share) / count + shrink / (4 * count))
+    return max((middle - half) / (1 + shrink), 0.0), min((middle + half) / (1 + shrink), 1.0)
