@@ -243,7 +243,6 @@ def _facts(
         float(energies[list(numbers)].sum() / energies.sum())
         for energies, numbers in zip(ground.energies, (deciding, writing), strict=True)
     ]
-    worst = {name: (min if name == "marked" else max) for name in people[0].figures}
     return {
         "gates": [*neuron_names(layers[0], sorted(deciding)), *neuron_names(layers[1], sorted(writing))],
         "gate_energy": float(f"{max(energy):.2g}"),
@@ -252,7 +251,12 @@ def _facts(
         "inside": sum(person.outlook.inside for person in people),
         "expected_missed": round(max(person.outlook.missed for person in people), 3),
         **{
-            f"readout_{name}": round(choose(person.figures[name] for person in people), 4)
-            for name, choose in worst.items()
+            f"readout_{name}": round(_worst(name, [person.figures[name] for person in people]), 4)
+            for name in people[0].figures
         },
     }
+
+
+def _worst(name: str, values: Sequence[float]) -> float:
+    """The mark wants to be read high where it is; all other figures want to be low."""
+    return min(values) if name == "marked" else max(values)
