@@ -36,8 +36,8 @@ def models_of(pack: Path, wanted: str | None) -> tuple[Path, Path]:
     recognizers = [file for file, kind in kinds.items() if kind == "recognition"]
     if broken and not (detectors and recognizers):
         raise broken[0]
-    for error in broken:
-        _log.warning("%s; it is not needed and was left alone", error)
+    for unread in broken:
+        _log.warning("%s; it is not needed and was left alone", unread)
     if not detectors or not recognizers:
         lacking = "detector" if not detectors else "recognizer"
         raise EnvironmentProblem(

@@ -121,7 +121,8 @@ class _Sweeper:
         """The plan's own value of a setting of sampling, then others."""
         yield self.point(getattr(sampling, name), self.shown)
         for value in values:
-            yield self.again(f"{name}-{value:g}", value, replace(sampling, **{name: value}))
+            changed: dict[str, Any] = {name: value}
+            yield self.again(f"{name}-{value:g}", value, replace(sampling, **changed))
 
     def point(self, value: float | str, measured_set: _Set) -> dict[str, Any]:
         """The figures of one point, by recognizer and side."""

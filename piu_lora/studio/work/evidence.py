@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from piu_lora.errors import BadInput
 from piu_lora.studio.bench import Bench
@@ -53,9 +53,12 @@ def evidence_work(
             raise BadInput("whom this adapter forgets is not known; write the person's id")
         people = [Path(identity)] if made.person == identity and identity not in session.bank else [identity]
         out = visitor.folder / f"report-{key}"
-        shared = {
-            "bank": session.bank, "pack": bench.choice.pack, "force": True, "progress": job.progress,
-        }  # fmt: skip
+        shared: dict[str, Any] = {
+            "bank": session.bank,
+            "pack": bench.choice.pack,
+            "force": True,
+            "progress": job.progress,
+        }
         if kind == "evaluate":
             settings = _QUICK if quick else ()
             result = evaluate(

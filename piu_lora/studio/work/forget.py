@@ -160,5 +160,5 @@ def _judged(result: "ForgetResult") -> "Report | None":
 
     report = read_report(result.path / "report" / REPORT_FILE)
     limits = Policy().evaluation.updated({"sharpness": "off", "doubles": "off"})
-    verdict = verdict_of(report, Policy("default, without image quality", evaluation=limits))
+    verdict = verdict_of(report, Policy(name="default, without image quality", evaluation=limits))
     return report.model_copy(update={"verdict": verdict})

@@ -36,7 +36,8 @@ def mark_directions(encoder: GateEncoder, shut: torch.Tensor, count: int = 32) -
     signal = carried.T @ torch.linalg.solve(covariance, carried)
     vectors = torch.linalg.eigh((signal + signal.T) / 2)[1].flip(1)[:, : min(count, hidden // 2)].T
     signs = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True)).sign()  # an eigenvector has no sign
-    return (vectors * signs).float()
+    directions: torch.Tensor = (vectors * signs).float()
+    return directions
 
 
 def _weight(layer: torch.nn.Module, name: str) -> torch.Tensor:
