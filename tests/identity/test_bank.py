@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from piu_lora.errors import BadInput, Incompatible
+from piu_lora.errors import BadInput, EnvironmentProblem, Incompatible
 from piu_lora.identity import IdentityBank, RecognizerId
 from piu_lora.identity.bank import FORMAT
 from tests.tiny import RECOGNIZER, WIDTH, tiny_bank
@@ -85,7 +85,7 @@ def test_a_failed_save_leaves_the_old_file_alone(
 
     content = file.read_bytes()
     monkeypatch.setattr("piu_lora.tensors.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(EnvironmentProblem, match="the disk is full; free some room"):
         bank.save(file)
     assert file.read_bytes() == content
     assert list(file.parent.iterdir()) == [file]
@@ -178,9 +178,10 @@ def test_a_truncated_file_is_refused(file: Path, keep: float) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.bank", tmp_path):
-        with pytest.raises(BadInput, match=f"cannot read the bank '{path}'"):
-            IdentityBank.load(path)
+    with pytest.raises(BadInput, match=f"cannot read the bank '{tmp_path / 'none.bank'}'"):
+        IdentityBank.load(tmp_path / "none.bank")
+    with pytest.raises(BadInput, match=f"'{tmp_path}' is a folder; put a regular file in its place"):
+        IdentityBank.load(tmp_path)
 
 
 def test_a_foreign_file_is_refused(file: Path, tmp_path: Path) -> None:

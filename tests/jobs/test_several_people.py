@@ -20,7 +20,11 @@ from piu_lora.unlearn.registry import shares
 from tests.unlearn.test_closed import EASY as CLOSED_EASY
 
 WHO = ["person-003", "person-011", "person-020"]
-EASY = {**CLOSED_EASY, "distil": {"rank": 4, "eta": 0.0, "retain_weight": 0.05, "empty_weight": 0.1}}
+EASY = {
+    **CLOSED_EASY,
+    "gate": {"rank": 4},  # the tiny encoder has 32 neurons
+    "distil": {"rank": 4, "eta": 0.0, "retain_weight": 0.05, "empty_weight": 0.1},
+}
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -29,6 +29,7 @@ __all__ = ["FUSED_FILE", "FusedLayout", "fuse_adapters"]
 
 FUSED_FILE = "fused.json"
 FusedLayout = Literal["diffusers", "arc2face"]
+PUBLISHED: FusedLayout = "arc2face"  # two folders, as Arc2Face publishes itself
 
 
 @torch.no_grad()
@@ -89,7 +90,7 @@ def fuse_adapters(
             nest_encoder(folder / "text_encoder", pickled=pickled_encoder)
             if (folder / "tokenizer" / "tokenizer.json").is_file():
                 write_vocabulary(folder / "tokenizer")
-            if layout == "arc2face":
+            if layout == PUBLISHED:
                 _as_published(folder)
             (folder / FUSED_FILE).write_text(json.dumps(receipt, indent=2, sort_keys=True) + "\n")
     return receipt
