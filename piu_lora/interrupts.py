@@ -22,11 +22,13 @@ class _State:
 
     number = 0
     is_deferred = False
+    is_program = False  # whose end a signal means; a caller of the library may go on after KeyboardInterrupt
     advice = ""
 
 
 def listen() -> None:
     """From now on, Ctrl-C and SIGTERM stop the program; what ignores a signal already goes on ignoring it."""
+    _State.is_program = True
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -64,6 +66,8 @@ def deferred() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         _State.is_deferred = False
+        if not _State.is_program:
+            _State.number = 0
         _restore(previous)
 
 

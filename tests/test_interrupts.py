@@ -104,7 +104,8 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_work_that_stops_by_itself(number: signal.Signals) -> None:
+def test_work_that_stops_by_itself(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts._State, "is_program", True)
     before = signal.getsignal(number)
     try:
         with interrupts.deferred() as asked:
@@ -118,3 +119,11 @@ def test_work_that_stops_by_itself(number: signal.Signals) -> None:
             interrupts.check()
     finally:
         interrupts._State.number = 0
+
+
+def test_who_calls_the_library_may_go_on_after_an_interruption() -> None:
+    with interrupts.deferred() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+    assert not interrupts.was_asked()
+    interrupts.check()

@@ -108,4 +108,6 @@ def value_of(
     Args:
         geometry: asked for ``auto`` only; by default the profile, for callers who know no bank.
     """
-    return round(CONSTANTS[name].rule(geometry(), asked), 2) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return round(min(CONSTANTS[name].rule(geometry(), asked), 0.99), 2)  # few dimensions: strangers are alike
