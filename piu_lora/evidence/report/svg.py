@@ -33,6 +33,7 @@ _COLOURS = (
     "impostor",
     "heat",
     "heat-ink",
+    "unseen",
 )
 _STYLE: Any = {
     "svg.fonttype": "none",

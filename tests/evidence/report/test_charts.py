@@ -15,7 +15,9 @@ from piu_lora.evidence.report.maps import agreement_bar, neighbour_map
 from piu_lora.evidence.report.measures import Agreement
 from piu_lora.evidence.report.panels import plane, score_chart, sweep_chart
 from piu_lora.evidence.report.sections import Curve, Recognizer
-from piu_lora.evidence.report.svg import WIDTH, Chart, Margins
+from piu_lora.evidence.report.svg import WIDTH, Chart, Margins, paint
+from piu_lora.groups import GROUP_WORDS
+from piu_lora.palette import DARK, LIGHT
 from tests.evidence.report.example import recognizer, report
 
 EVALUATION, AUDIT = report().evaluation, report().audit
@@ -250,3 +252,9 @@ def test_hostile_words_stay_words() -> None:
 def test_a_long_word_is_a_line_of_its_own() -> None:
     assert wrapped("retained, random people", 9) == ["retained,", "random", "people"]
     assert wrapped("", 5) == [""]
+
+
+def test_every_group_has_a_colour() -> None:
+    for group in GROUP_WORDS:
+        assert paint(group)
+        assert group in LIGHT.keys() & DARK.keys()

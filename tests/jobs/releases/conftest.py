@@ -16,6 +16,7 @@ from piu_lora.model import find_family
 from tests.evidence.report.example import report
 
 QUICK = (
+    "gate.rank=4",
     "gate.retained=64",
     "gate.checked=64",
     "gate.variations=32",
