@@ -1,7 +1,6 @@
 """From a retrained UNet back to what was changed in it."""
 
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from diffusers import UNet2DConditionModel
 
 from piu_lora.adapter.folder import read_tensors
 from piu_lora.adapter.lora_keys import without_wrappers
+from piu_lora.adapter.pickles import load_pickle
 from piu_lora.documents import from_json
 from piu_lora.errors import BadInput, Incompatible
-from piu_lora.foreign import is_plain, read_text, require_regular
+from piu_lora.foreign import is_plain, read_text
 from piu_lora.model.factors import Factors
 from piu_lora.model.layout import DIFFUSION
-from piu_lora.tensors import pointer_advice
 
 __all__ = ["Extracted", "extract_change", "read_checkpoint"]
 
@@ -76,14 +75,11 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _unpickled(path: Path) -> Mapping[str, object]:
-    try:
-        state = torch.load(require_regular(path), map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise BadInput(
-            pointer_advice(path)
-            or f"{str(path)!r} is a pickle that holds more than tensors, or is damaged; it was not run. "
-            "Convert it to safetensors"
-        ) from error
+    state = load_pickle(
+        path,
+        "is a pickle that holds more than tensors, or is damaged; it was not run. Convert it to safetensors",
+        mmap=True,
+    )
     for name in ("state_dict", "unet", "model"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]

@@ -1,6 +1,5 @@
 """LoRA files of other programs, read as a change with the scale baked into ``up``."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +11,11 @@ from piu_lora.adapter.folder import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, read
 from piu_lora.adapter.lora_keys import LoraKey, other_kind, parse_key
 from piu_lora.adapter.older_loaders import trimmed
 from piu_lora.adapter.peft_settings import require_plain, scale_of
+from piu_lora.adapter.pickles import load_pickle
 from piu_lora.documents import from_json
 from piu_lora.errors import BadInput
-from piu_lora.foreign import read_text, require_regular
+from piu_lora.foreign import read_text
 from piu_lora.model.factors import COMPONENTS, Change, Factors, change_of, component
-from piu_lora.tensors import pointer_advice
 
 __all__ = ["Lora", "read_lora"]
 
@@ -110,14 +109,8 @@ def _read_file(path: Path, part: str = "") -> Lora:
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    try:
-        state = torch.load(require_regular(path), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise BadInput(
-            pointer_advice(path)
-            or f"{str(path)!r} is neither safetensors nor a pickle of plain tensors, and was not run; "
-            "convert it first"
-        ) from error
+    refusal = "is neither safetensors nor a pickle of plain tensors, and was not run; convert it first"
+    state = load_pickle(path, refusal)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BadInput(f"{str(path)!r} holds no state dict; pass a LoRA file")
     return state, {}

@@ -285,15 +285,21 @@ def test_two_runs_at_once_leave_one_adapter(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def with_a_checkpoint(out: Path, *settings: str) -> "subprocess.Popen[str]":
+    """A process that trains, and has just written its first checkpoint."""
+    line = command("forget", "--identity", "mini-0007", "--out", out, *QUICK, *settings)
+    run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.time() + 120
+    while not out.with_name(f".{out.name}.checkpoint").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    return run
+
+
 @pytest.mark.slow
 def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     """SIGINT to the real process while it trains; the resumed adapter equals an uninterrupted one."""
     long = ["--set", "train.steps=20", "--set", "train.checkpoint_every=2"]
-    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, *long)
-    run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.time() + 120
-    while not (tmp_path / ".out.checkpoint").exists() and time.time() < deadline:
-        time.sleep(0.05)
+    run = with_a_checkpoint(tmp_path / "out", *long)
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 130, errors
@@ -308,12 +314,7 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sigterm_is_like_ctrl_c(tmp_path: Path) -> None:
     """What a scheduler sends: the checkpoint stays, the lock goes, and the last line says how to go on."""
-    long = ["--set", "train.steps=200", "--set", "train.checkpoint_every=2"]
-    line = command("forget", "--identity", "mini-0007", "--out", tmp_path / "out", *QUICK, *long)
-    run = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.time() + 120
-    while not (tmp_path / ".out.checkpoint").exists() and time.time() < deadline:
-        time.sleep(0.05)
+    run = with_a_checkpoint(tmp_path / "out", "--set", "train.steps=200", "--set", "train.checkpoint_every=2")
     run.terminate()
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 143, errors
