@@ -211,11 +211,6 @@ class Ledger(LedgerFile):
         Path(lock.lock_file).unlink(missing_ok=True)
         return now is not None and now.state == "pending"
 
-    def erase_identity(self, adapter_id: str) -> None:
-        """Forget whom an adapter forgets, for good; all else that is known of it stays."""
-        with self._writing() as database:
-            database.execute("UPDATE adapters SET identity = '' WHERE adapter_id = ?", (adapter_id,))
-
     def remove(self, adapter_id: str) -> None:
         """Take a pending entry back; any other stays, whoever asks: only ``withdraw`` ends it."""
         with self._writing() as database:

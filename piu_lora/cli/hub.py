@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from piu_lora.cli.options import Bank, DryRun, Force, Json, LedgerFile, Pack, PulledFolder, SearchedIdentity
+from piu_lora.cli.options import (
+    Bank,
+    DryRun,
+    Force,
+    Json,
+    LedgerFile,
+    Pack,
+    PublicRepository,
+    PulledFolder,
+    SearchedIdentity,
+)
 from piu_lora.cli.output import Document, Part, print_result
 from piu_lora.cli.terminal import opened_ledger
 
@@ -18,12 +28,7 @@ def push(
         str,
         typer.Argument(metavar="USER/REPO", help="Repository on the Hub; it is created where it is missing."),
     ],
-    public: Annotated[
-        bool,
-        typer.Option(
-            "--public", help="Let everybody see a repository that is created. By default it is private."
-        ),
-    ] = False,
+    public: PublicRepository = False,
     dry_run: DryRun = False,
     identity: SearchedIdentity = None,
     bank: Bank = None,

@@ -40,6 +40,7 @@ __all__ = [
     "Pack",
     "PolicyFile",
     "Public",
+    "PublicRepository",
     "PulledFolder",
     "QualityModel",
     "Rank",
@@ -51,6 +52,7 @@ __all__ = [
     "SecondPack",
     "Seed",
     "Settings",
+    "Shard",
     "ShowImages",
     "Stored",
     "Tolerance",
@@ -118,6 +120,13 @@ PolicyFile = Annotated[
 ]
 Junit = Annotated[
     Path | None, typer.Option(help="Write the verdict to this file as JUnit XML, for CI systems.")
+]
+Shard = Annotated[str, typer.Option(help="Largest size of a weights file, such as 2GB.")]
+PublicRepository = Annotated[
+    bool,
+    typer.Option(
+        "--public", help="Let everybody see a repository that is created. By default it is private."
+    ),
 ]
 Public = Annotated[
     bool,

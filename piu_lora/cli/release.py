@@ -18,7 +18,9 @@ from piu_lora.cli.options import (
     LedgerFile,
     Pack,
     PolicyFile,
+    PublicRepository,
     Settings,
+    Shard,
 )
 from piu_lora.cli.output import Part, Table, bars, print_result
 from piu_lora.cli.terminal import opened_ledger
@@ -251,12 +253,7 @@ def log(folder: Folder, as_json: Json = False) -> None:
 def push(
     folder: Folder,
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="Where to on the Hub.")],
-    public: Annotated[
-        bool,
-        typer.Option(
-            "--public", help="Let everybody see a repository that is created. By default it is private."
-        ),
-    ] = False,
+    public: PublicRepository = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent.")] = False,
     ledger: LedgerFile = None,
     as_json: Json = False,
@@ -279,7 +276,7 @@ def fuse(
     folder: Folder,
     out: AdapterFolder,
     dtype: Dtype = "fp32",
-    shard: Annotated[str, typer.Option(help="Largest size of a weights file, such as 2GB.")] = "2GB",
+    shard: Shard = "2GB",
     force: Force = False,
     as_json: Json = False,
 ) -> None:

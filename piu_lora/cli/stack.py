@@ -20,6 +20,7 @@ from piu_lora.cli.options import (
     Limit,
     OwnLimit,
     Seed,
+    Shard,
     Stored,
     Weights,
 )
@@ -241,7 +242,7 @@ def fuse(
     weights: Weights = [],
     allow_negative: AllowNegative = False,
     dtype: Dtype = "fp32",
-    shard: Annotated[str, typer.Option(help="Largest size of a weights file, such as 2GB.")] = "2GB",
+    shard: Shard = "2GB",
     layout: Annotated[
         Literal["diffusers", "arc2face"],
         typer.Option(

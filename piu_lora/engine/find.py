@@ -8,6 +8,7 @@ from piu_lora.engine.job import Job
 from piu_lora.engine.processes import Processes
 from piu_lora.engine.serial import Serial
 from piu_lora.errors import BadInput
+from piu_lora.threads import usable
 
 __all__ = ["ENGINES", "Engine", "EngineName", "find_engine"]
 
@@ -59,5 +60,5 @@ def find_engine(name: str = "processes", workers: int = 1, address: str = "") ->
 def _threads(workers: int) -> int:
     """An equal share of what this process may use."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
-    available = int(stated) if stated.isdigit() else len(os.sched_getaffinity(0))
+    available = int(stated) if stated.isdigit() else usable()
     return max(available // workers, 1)

@@ -22,12 +22,11 @@ DEFAULT_POLICY = Policy().tightened(seen_before="off", strangers="off", doubles=
 _EXACT = 1e-5  # relative; float32 sums
 
 
-def checks_of(report: Report, earlier: Report | None, policy: Policy, worse: float) -> list[CheckRecord]:
-    """The policy's verdict on a version's evaluation, and the comparison with the version before.
+def checks_of(report: Report, earlier: Report | None, worse: float) -> list[CheckRecord]:
+    """The verdict of a version's evaluation, and the comparison with the version before.
 
     Args:
         earlier: of the version before.
-        policy: the limits.
         worse: by how much the likeness of others, after / before, may fall from one version to the next.
     """
     lines = report.verdict.lines if report.verdict else ()

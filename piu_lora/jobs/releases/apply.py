@@ -129,7 +129,7 @@ def _make_version(
     number = release.manifest.next_number
     if known:
         report = _evaluated(release, session, known, number, terms)
-        checks += checks_of(report, _earlier_report(release), terms.policy, terms.worse)
+        checks += checks_of(report, _earlier_report(release), terms.worse)
     return VersionRecord(
         number=number,
         state="accepted" if all(check.passed for check in checks) else "failed",
@@ -149,6 +149,7 @@ def _solve_members(release: Release, session: Session, requests: Sequence[Reques
     taken = set(
         taken_gates(member.receipt.solution for member in (*members.values(), *leaving) if member is not None)
     )
+    make_folder(release.path / "members", 0o700)
     config = release.config
     reserved = config.to_dict().get("gate", {}).get("occupied", ())
     for request in requests:
@@ -162,7 +163,6 @@ def _solve_members(release: Release, session: Session, requests: Sequence[Reques
             )
         apart = config.updated({"gate": {"occupied": sorted({*reserved, *taken})}})
         made = _forgotten(release, session, identity, release.member_folder(request), apart)
-        release.member_folder(request).parent.chmod(0o700)
         members[request.id] = made
         taken |= set(made.receipt.solution.get("gates", ()))
     return [member for member in members.values() if member is not None]

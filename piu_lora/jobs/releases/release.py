@@ -12,6 +12,7 @@ import numpy as np
 from piu_lora.adapter import (
     Adapter,
     BaseRef,
+    Entry,
     Ledger,
     claimed,
     disk_errors,
@@ -23,7 +24,7 @@ from piu_lora.adapter.folder import RECEIPT_FILE
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity import ResolvedIdentity
-from piu_lora.jobs.ledger import bank_text, entry_for
+from piu_lora.jobs.ledger import bank_text, entry_for, identity_text
 from piu_lora.jobs.releases.manifest import MANIFEST_FILE, Keep, Manifest, RequestRecord, VersionRecord, now
 from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.model import family_of
@@ -120,12 +121,10 @@ class Release:
         text = private / f"{request.id}.txt"
         return text.read_text(encoding="utf-8") if text.is_file() else ""
 
-    def erase_identity(self, request: RequestRecord, ledger: Ledger | None) -> None:
-        """Forget who made a request, here and in the ledger."""
+    def erase_identity(self, request: RequestRecord) -> None:
+        """Forget who made a request."""
         for suffix in ("npy", "txt"):
             (self.path / "private" / f"{request.id}.{suffix}").unlink(missing_ok=True)
-        if ledger is not None and request.adapter_id:
-            ledger.erase_identity(request.adapter_id)
 
     def session(self, device: str = "auto", progress: Progress = silent) -> Session:
         """Base, bank and reader of the release."""
@@ -168,8 +167,9 @@ class Release:
                 if path.name.partition(".")[0] not in known:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         if self.manifest.keep == "nothing":
+            # Before the ledger, which then has nobody to name.
             for request in self.manifest.in_state("active"):
-                self.erase_identity(request, ledger)
+                self.erase_identity(request)
         if ledger is not None:
             self._settle_ledger(ledger)
 
@@ -202,10 +202,8 @@ class Release:
             elif request.state in ("active", "leaving") and entry is None and (made := self.member(request)):
                 ledger.add(entry_for(made.receipt, made.path, self.identity(request), bank))
         version = self.manifest.version(self.manifest.current)
-        if version is not None and version.adapter_id:
-            entry = ledger.entry(version.adapter_id)
-            if entry is None:
-                self._enter_version(ledger, version)
+        if version is not None and ledger.entry(version.adapter_id) is None:
+            self._enter_version(ledger, version)
         for other in self.manifest.versions:
             entry = ledger.entry(other.adapter_id) if other.adapter_id else None
             if other is not version and entry is not None and entry.state == "active":
@@ -215,11 +213,12 @@ class Release:
     def _enter_version(self, ledger: Ledger, version: VersionRecord) -> None:
         path = self.version_folder(version.number)
         receipt = read_adapter(path).receipt
-        identities = [] if receipt.members else [
-            self.identity(request) for request in self.manifest.requests if request.id in version.requests
-        ]  # fmt: skip
-        entry = entry_for(receipt, path, "\n".join(identities), bank_text(self.manifest.bank or None))
-        ledger.record_merge(entry) if receipt.members else ledger.add(entry)
+        bank = bank_text(self.manifest.bank or None)
+        if receipt.members:  # whose entries name them
+            ledger.record_merge(entry_for(receipt, path, bank=bank))
+            return
+        requests = [request for request in self.manifest.requests if request.id in version.requests]
+        ledger.add(entry_for(receipt, path, Entry.joined(map(self.identity, requests)), bank))
 
     def require_base(self, ref: BaseRef) -> None:
         """Raise ``Incompatible`` where the base is no longer the one that the release was made for."""
@@ -268,9 +267,9 @@ def create_release(
     open_session(base, bank, pack, faces=config.faces)  # refuses what cannot be opened
     manifest = Manifest(
         created=now(),
-        base=_located(base),
-        bank=_located(bank),
-        pack=_located(pack),
+        base=identity_text(base),
+        bank=bank_text(bank),
+        pack=identity_text(pack or ""),
         settings=config.to_dict(),
         keep=keep,
     )
@@ -288,8 +287,3 @@ def open_release(path: str | Path) -> Release:
     """
     folder = Path(path).absolute()
     return Release(folder, Manifest.load(folder))
-
-
-def _located(path: str | Path | None) -> str:
-    """A path in full, so that it means the same from everywhere; a name as it is."""
-    return "" if path is None else str(Path(path).absolute() if Path(path).exists() else path)

@@ -114,7 +114,7 @@ def withdraw_request(release: Release, beginning: str, *, ledger: Ledger | None 
         changed = _ended(request)
         release.save(release.manifest.changed(changed))
         if changed.state == "withdrawn":
-            release.erase_identity(changed, ledger)
+            release.erase_identity(changed)
     return changed
 
 

@@ -9,7 +9,7 @@ import gradio
 
 from piu_lora.errors import BadInput, PiuLoraError
 from piu_lora.studio.elements import render
-from piu_lora.studio.pages.base import Studio, quiet_event
+from piu_lora.studio.pages.base import Studio, person_box, quiet_event
 from piu_lora.studio.visitors import MadeAdapter, Visitor
 
 __all__ = ["AdapterChoice", "chosen"]
@@ -30,9 +30,7 @@ class AdapterChoice:
         where = "A folder of this machine, or a Hub id" if studio.files else "A Hub id"
         with gradio.Accordion("Open another adapter", open=False):
             place = gradio.Textbox(label=where, placeholder="USER/NAME", max_lines=1)
-            person = gradio.Textbox(
-                label="Whom it forgets, if you know", placeholder="an id of the bank", max_lines=1
-            )
+            person = person_box("Whom it forgets, if you know")
             button = gradio.Button("Open", size="sm")
             note = gradio.HTML("", apply_default_css=False)
         button.click(self._open, [place, person], [self.component, note], **quiet_event())

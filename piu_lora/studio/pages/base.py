@@ -12,10 +12,15 @@ from piu_lora.studio.elements import curve, render
 from piu_lora.studio.queue import Job, WorkQueue
 from piu_lora.studio.visitors import Visitor, Visitors
 
-__all__ = ["COOKIE", "Area", "Studio", "Work", "quiet_event"]
+__all__ = ["COOKIE", "Area", "Studio", "Work", "person_box", "quiet_event"]
 
 COOKIE = "piu_lora_studio"
 Work = Callable[[Job], None]
+
+
+def person_box(label: str, **options: Any) -> gradio.Textbox:
+    """Where somebody of the bank is named; the options are those of a ``Textbox``."""
+    return gradio.Textbox(label=label, placeholder="an id of the bank", max_lines=1, **options)
 
 
 @dataclass(frozen=True)

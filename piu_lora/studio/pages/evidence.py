@@ -7,7 +7,7 @@ import gradio
 from piu_lora.errors import BadInput
 from piu_lora.studio.elements import render
 from piu_lora.studio.pages.adapters import AdapterChoice, chosen
-from piu_lora.studio.pages.base import Area, Studio, Work, quiet_event
+from piu_lora.studio.pages.base import Area, Studio, Work, person_box, quiet_event
 from piu_lora.studio.queue import Job
 from piu_lora.studio.visitors import Visitor
 from piu_lora.studio.work.evidence import Examined, evidence_work
@@ -25,10 +25,7 @@ class EvidencePage:
         with gradio.Row():
             with gradio.Column(scale=1, min_width=300):
                 self.adapter = AdapterChoice(studio, "evidence", several=False)
-                self.person = gradio.Textbox(
-                    label="Whom it forgets", info="Empty: as it was made here.",
-                    placeholder="an id of the bank", max_lines=1,
-                )  # fmt: skip
+                self.person = person_box("Whom it forgets", info="Empty: as it was made here.")
             with gradio.Column(scale=1, min_width=300):
                 self.depth = gradio.Radio(_DEPTHS, value="quick", label="How thorough")
                 with gradio.Row():

@@ -8,7 +8,7 @@ import gradio
 from piu_lora.errors import BadInput
 from piu_lora.studio.elements import render
 from piu_lora.studio.pages.adapters import AdapterChoice, chosen
-from piu_lora.studio.pages.base import Area, Studio, Work, quiet_event
+from piu_lora.studio.pages.base import Area, Studio, Work, person_box, quiet_event
 from piu_lora.studio.queue import Job
 from piu_lora.studio.visitors import Visitor
 from piu_lora.studio.work.explore import BankMap, Drawn, Look, Walk, draw_work, map_work, walk_work
@@ -24,10 +24,9 @@ class ExplorePage:
         with gradio.Row():
             with gradio.Column(scale=5, min_width=300):
                 self.adapters = AdapterChoice(studio, "explore")
-                self.person = gradio.Textbox(
-                    label="Person", info="Empty: whom the first adapter forgets.",
-                    placeholder="an id of the bank", max_lines=1, elem_id="explore-person",
-                )  # fmt: skip
+                self.person = person_box(
+                    "Person", info="Empty: whom the first adapter forgets.", elem_id="explore-person"
+                )
                 self.strength = gradio.Slider(0, 1.5, value=1, step=0.05, label="Strength")
                 self.negative = gradio.Checkbox(
                     label="Allow a negative strength", info="It brings the forgotten person out."
@@ -44,10 +43,7 @@ class ExplorePage:
                         info="Holds the word id once.",
                     )
                     self.seed = gradio.Number(value=0, precision=0, minimum=0, label="Seed")
-                self.neighbour = gradio.Textbox(
-                    label="Walk to", info="Empty: the nearest neighbour.", placeholder="an id of the bank",
-                    max_lines=1,
-                )  # fmt: skip
+                self.neighbour = person_box("Walk to", info="Empty: the nearest neighbour.")
                 with gradio.Row():
                     draw = gradio.Button("Draw", variant="primary", elem_id="explore-draw", min_width=72)
                     walk = gradio.Button("Walk", elem_id="explore-walk", min_width=72)
@@ -58,9 +54,15 @@ class ExplorePage:
             lambda yes: gradio.update(minimum=-1 if yes else 0), self.negative, self.strength, **quiet_event()
         )
         inputs = [
-            self.adapters.component, self.person, self.strength, self.negative, self.steps, self.guidance,
-            self.prompt, self.seed,
-        ]  # fmt: skip
+            self.adapters.component,
+            self.person,
+            self.strength,
+            self.negative,
+            self.steps,
+            self.guidance,
+            self.prompt,
+            self.seed,
+        ]
         draw.click(self.area.started(self._draw), inputs, self.area.outputs, **quiet_event())
         walk.click(
             self.area.started(self._walk), [self.neighbour, *inputs], self.area.outputs, **quiet_event()
@@ -112,9 +114,15 @@ class ExplorePage:
         if strength < 0 and not negative:
             raise BadInput(f"strength = {strength:g} is below 0; allow it first")
         return Look(
-            adapters, who, float(strength), bool(negative), int(steps), float(guidance),
-            (prompt or "").strip(), int(seed or 0),
-        )  # fmt: skip
+            adapters,
+            who,
+            float(strength),
+            bool(negative),
+            int(steps),
+            float(guidance),
+            (prompt or "").strip(),
+            int(seed or 0),
+        )
 
     def _shown(self, job: Job | None) -> str:
         one = job.result if job else None

@@ -7,7 +7,7 @@ import gradio
 from piu_lora.errors import BadInput
 from piu_lora.studio.elements import render
 from piu_lora.studio.methods import FIRST_METHOD
-from piu_lora.studio.pages.base import Area, Studio, Work, quiet_event
+from piu_lora.studio.pages.base import Area, Studio, Work, person_box, quiet_event
 from piu_lora.studio.pages.wall import Wall
 from piu_lora.studio.queue import Job
 from piu_lora.studio.visitors import Visitor
@@ -28,9 +28,7 @@ class ForgetPage:
                 self.source = gradio.Radio(_SOURCES, value=_SOURCES[0], label="Whom to forget")
                 with gradio.Column(visible=True) as bank:
                     self.wall = Wall(studio, "forget")
-                    self.person = gradio.Textbox(
-                        label="Person", placeholder="an id of the bank", max_lines=1, elem_id="forget-person"
-                    )
+                    self.person = person_box("Person", elem_id="forget-person")
                 with gradio.Column(visible=False) as photographs:
                     gradio.HTML(render("drop"), apply_default_css=False)
                 self.method = gradio.Dropdown(
@@ -53,8 +51,10 @@ class ForgetPage:
                 self.area = Area(studio, "forget", self._shown)
         self.source.change(
             lambda source: [gradio.update(visible=source == name) for name in _SOURCES],
-            self.source, [bank, photographs], **quiet_event(),
-        )  # fmt: skip
+            self.source,
+            [bank, photographs],
+            **quiet_event(),
+        )
         self.method.change(self._label, self.method, about, **quiet_event())
         self.wall.component.click(_picked, outputs=self.person, **quiet_event())
         inputs = [self.source, self.person, self.method, self.seed, self.evaluate, self.settings]

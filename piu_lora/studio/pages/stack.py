@@ -40,9 +40,11 @@ class StackPage:
         )
         fuse.click(self.area.started(self._fuse), self.adapters.component, self.area.outputs, **quiet_event())
         merge.click(
-            self.area.started(self._merge), [self.adapters.component, self.method], self.area.outputs,
+            self.area.started(self._merge),
+            [self.adapters.component, self.method],
+            self.area.outputs,
             **quiet_event(),
-        )  # fmt: skip
+        )
 
     @property
     def outputs(self) -> list[Any]:

@@ -71,9 +71,15 @@ def draw_pairs(
         for bare in (True, False):
             with adapters_disabled(pipe) if bare and active(pipe) else nullcontext():
                 pictures = generate(
-                    pipe, embeddings, seeds, steps=how.steps, guidance=how.guidance, batch=4,
-                    progress=advance, prompt=how.prompt,
-                )  # fmt: skip
+                    pipe,
+                    embeddings,
+                    seeds,
+                    steps=how.steps,
+                    guidance=how.guidance,
+                    batch=4,
+                    progress=advance,
+                    prompt=how.prompt,
+                )
             sides.append(pictures)
     alike: list[float | None] = [None] * len(faces)
     if reader is not None:

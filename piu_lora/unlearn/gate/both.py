@@ -2,20 +2,13 @@
 
 from piu_lora.config import ForgetConfig
 from piu_lora.unlearn.closed.methods import with_keys_and_values
-from piu_lora.unlearn.gate.method import gate_encoder
-from piu_lora.unlearn.gate.settings import GateConfig
-from piu_lora.unlearn.registry import Problem, Solution, SolveContext, closed_form
+from piu_lora.unlearn.gate.method import gate_encoder, gate_form
+from piu_lora.unlearn.registry import Problem, Solution, SolveContext
 
 __all__ = ["gate_both"]
 
 
-@closed_form(
-    "gate-both",
-    "gate neurons, closed form on keys and values",
-    "this project and UCE",
-    settings=GateConfig,
-    defaults={"anchor": {"rule": "synthetic"}},
-)
+@gate_form("gate-both", "gate neurons, closed form on keys and values", "this project and UCE")
 def gate_both(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """Both, so that neither an unedited encoder nor an unedited UNet alone still generates the person.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -19,7 +20,7 @@ from piu_lora.unlearn.gate.settings import GateConfig
 from piu_lora.unlearn.gate.writing import Marked, written
 from piu_lora.unlearn.registry import Problem, Solution, SolveContext, TargetIdentity, closed_form
 
-__all__ = ["GatedPerson", "Ground", "gate_change", "gate_encoder", "gate_person"]
+__all__ = ["GatedPerson", "Ground", "gate_change", "gate_encoder", "gate_form", "gate_person"]
 
 _MET = 4  # templates that each of the nearest people meets
 _ENDS = 16  # templates over which the change at the identity token is averaged
@@ -74,14 +75,10 @@ class GatedPerson:
     figures: dict[str, float]
 
 
-@closed_form(
-    "gate-encoder",
-    "gate neurons in the text encoder",
-    "this project",
-    settings=GateConfig,
-    defaults={"anchor": {"rule": "synthetic"}},
-    additive=True,
-)
+gate_form = partial(closed_form, settings=GateConfig, defaults={"anchor": {"rule": "synthetic"}})
+
+
+@gate_form("gate-encoder", "gate neurons in the text encoder", "this project", additive=True)
 def gate_encoder(problem: Problem, context: SolveContext, config: ForgetConfig) -> Solution:
     """Neurons of the text encoder become a step: nothing for everybody else, the anchor's stream for the
     forgotten person.

@@ -102,28 +102,23 @@ def neuron_names(layer: int, neurons: Sequence[int]) -> list[str]:
 
 
 def neuron_numbers(names: Iterable[str], layer: int) -> list[int]:
-    """The neurons of one layer among ``layer.neuron`` names.
+    """The neurons of one layer among ``layer.neuron`` names; raises as ``gate_layers``."""
+    return gate_layers(names).get(layer, [])
+
+
+def gate_layers(names: Iterable[str]) -> dict[int, list[int]]:
+    """The neurons of ``layer.neuron`` names, by layer.
 
     Raises:
         BadInput: not of that form.
     """
-    numbers = []
-    for name in names:
-        of_layer, _, neuron = name.partition(".")
-        if not (of_layer.isdigit() and neuron.isdigit()):
-            raise BadInput(
-                f"gate.occupied holds {name!r}; expected LAYER.NEURON, as a receipt's gates list them"
-            )
-        if int(of_layer) == layer:
-            numbers.append(int(neuron))
-    return numbers
-
-
-def gate_layers(names: Iterable[str]) -> dict[int, list[int]]:
-    """The neurons of ``layer.neuron`` names, by layer."""
     layers: dict[int, list[int]] = {}
     for name in names:
         layer, _, neuron = name.partition(".")
+        if not (layer.isdigit() and neuron.isdigit()):
+            raise BadInput(
+                f"gate.occupied holds {name!r}; expected LAYER.NEURON, as a receipt's gates list them"
+            )
         layers.setdefault(int(layer), []).append(int(neuron))
     return layers
 
