@@ -1,6 +1,7 @@
 """An IP-Adapter for the embedded base (arXiv 2308.06721), led by an expression in place of an image."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,9 @@ _TOKENS = 4  # of the expression, beside the condition's
 
 class _Expression(torch.nn.Module):
     """The layers that an IP-Adapter has; diffusers' own loader puts them into the frozen UNet."""
+
+    project: Any
+    attention: Any
 
     def __init__(self, studio: Studio) -> None:
         super().__init__()
@@ -40,7 +44,7 @@ class _Expression(torch.nn.Module):
         )
 
 
-def _own_projections(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _own_projections(unet: Any) -> dict[str, torch.Tensor]:
     """Keys start as the UNet's, values at a tenth, so that the expression says little at first."""
     layers = [module for name, module in unet.named_modules() if name.endswith("attn2")]
     start = {}
@@ -50,7 +54,7 @@ def _own_projections(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
     return start
 
 
-def _in_order(unet: torch.nn.Module, layers: list[torch.nn.Module]) -> list[torch.nn.Module]:
+def _in_order(unet: Any, layers: list[Any]) -> list[Any]:
     """As the UNet lists its attention processors, which is how an IP-Adapter numbers them."""
     by_name = {id(module): name for name, module in unet.named_modules()}
     names = [name.removesuffix(".processor") for name in unet.attn_processors]

@@ -32,7 +32,7 @@ class _Consistency(torch.nn.Module):
         self.factors = torch.nn.ParameterDict(
             {name.replace(".", "/"): value for name, value in unet.named_parameters() if f".{_NAME}." in name}
         )
-        self.alphas = studio.schedule.alphas_cumprod
+        self.alphas: torch.Tensor = studio.schedule.alphas_cumprod
 
     def loss(self, drawn: NoisyPhotographs, before: torch.Tensor, guidance: torch.Tensor) -> torch.Tensor:
         """Pseudo-Huber distance of f at a time and at the one ``before`` it, one DDIM step along."""
@@ -40,14 +40,16 @@ class _Consistency(torch.nn.Module):
             earlier = self._guided_step(drawn, before, guidance)
             target = self._f(earlier, before, drawn.conditions)
         error = self._f(drawn.noisy, drawn.times, drawn.conditions) - target
-        return (error.square() + _HUBER**2).sqrt().sub(_HUBER).mean()
+        distance: torch.Tensor = (error.square() + _HUBER**2).sqrt().sub(_HUBER).mean()
+        return distance
 
     def _f(self, noisy: torch.Tensor, times: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
         scaled = (times * _SCALE)[:, None, None, None]
         skip = _SIGMA**2 / (scaled**2 + _SIGMA**2)
         out = scaled / (scaled**2 + _SIGMA**2).sqrt()
         predicted = self.unet[0](noisy, times, conditions).sample
-        return skip * noisy + out * self._clean(noisy, predicted, times)
+        value: torch.Tensor = skip * noisy + out * self._clean(noisy, predicted, times)
+        return value
 
     def _clean(self, noisy: torch.Tensor, predicted: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         alpha = self.alphas[times][:, None, None, None]
