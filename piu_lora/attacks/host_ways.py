@@ -37,7 +37,9 @@ def _plain(host: Host, pipe: StableDiffusionPipeline, **options: Any) -> torch.T
 @contextmanager
 def _sampler(pipe: StableDiffusionPipeline, kind: Any) -> Iterator[None]:
     before = pipe.scheduler
-    pipe.scheduler = kind.from_config(before.config)
+    # DDIM clips to what pixels may be unless it is told not to, as Stable Diffusion's own configs do.
+    latent = {"clip_sample": False} if kind is DDIMScheduler else {}
+    pipe.scheduler = kind.from_config(before.config, **latent)
     try:
         yield
     finally:

@@ -70,7 +70,8 @@ class _Consistency(torch.nn.Module):
         predicted = unconditional + guidance[:, None, None, None] * (conditional - unconditional)
         alpha = self.alphas[before][:, None, None, None]
         clean = self._clean(drawn.noisy, predicted, drawn.times)
-        return alpha.sqrt() * clean + (1 - alpha).sqrt() * predicted
+        earlier: torch.Tensor = alpha.sqrt() * clean + (1 - alpha).sqrt() * predicted
+        return earlier
 
 
 def train_lcm(folder: Path, steps: int, batch: int = 24) -> None:
