@@ -2,255 +2,155 @@
 
     python -m benchmarks.hosts --out benchmarks/results/hosts.json
 
-For every method and person: the embedded base as each host sets it up, with a pinned adapter unless the row
-says otherwise. Images are verified by the recognizer that the base never met, against the centroid in
-the evaluating bank, at a false-accept rate of 1e-3. Beside the forgotten people stands a control. The second
-LoRA is small and random: it stands for one that changes the style.
+For every method and person, the attacks ``hosts`` and ``template`` of ``piu-lora audit``: the embedded base
+as each host sets it up, before and after, beside a control person who is not forgotten. Images are verified
+by the recognizer that the base never met, against photographs that nothing was trained on, at a false-accept
+rate of 1e-3. Cells are written as they come, and those of a run before are kept.
 """
 
-import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler, StableDiffusionImg2ImgPipeline
-from diffusers import StableDiffusionPipeline as Pipe
 
 from benchmarks.output import parser as new_parser
-from benchmarks.output import publish
-from piu_lora import ForgetConfig, forget, fuse_adapters, load_adapter, load_base, open_members, read_adapter
-from piu_lora.adapter import Factors, save_diffusers, unload
-from piu_lora.identity import centroid, normalize
-from piu_lora.identity.verification import far_threshold
-from piu_lora.model import encode_embeddings, family_of, generate, mini
-from piu_lora.model.family import Prompt
-from piu_lora.model.mini.export import fresh_portraits
+from benchmarks.output import write_table
+from piu_lora import ForgetConfig, forget, load_base
+from piu_lora.evidence.statistics import share_interval
+from piu_lora.jobs.auditing.audit import audit
+from piu_lora.model import family_of
 
-METHODS = ("closed-kv", "closed-encoder", "closed-both", "gate-encoder")
-PEOPLE, CONTROL = (7, 501), 800  # rows of the bank that no default was tuned on
-FAR = 1e-3
-Draw = Callable[[Pipe, torch.Tensor, list[int]], torch.Tensor]
-
-
-def plain(pipe: Pipe, embeddings: torch.Tensor, seeds: list[int], **options: Any) -> torch.Tensor:
-    """As the base is meant to be used."""
-    return generate(pipe, embeddings, seeds, **{"steps": 10, **options})
-
-
-def by_template(text: str) -> Draw:
-    """Another prompt around the embedding."""
-    return lambda pipe, who, seeds: plain(pipe, who, seeds, prompt=Prompt(text, "id"))
+METHODS = (
+    "closed-kv",
+    "closed-encoder",
+    "closed-both",
+    "gate-encoder",
+    "gate-both",
+    "distil-encoder",
+    "distil-both",
+)
+PEOPLE = (7, 501)  # rows of the bank that no default was tuned on
+UNTOUCHED, TEMPLATES = "untouched", "templates"
+NOTE = "Share of images verified as the forgotten person (of the control person, who is not forgotten)."
 
 
-def with_scheduler(kind: Any, **options: Any) -> Draw:
-    """Another sampler than DPM-Solver++."""
-
-    def draw(pipe: Pipe, who: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-        own = pipe.scheduler
-        pipe.scheduler = kind.from_config(own.config)
-        try:
-            return plain(pipe, who, seeds, **options)
-        finally:
-            pipe.scheduler = own
-
-    return draw
-
-
-def pooled(pipe: Pipe, who: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """One embedding of all photographs."""
-    return plain(pipe, centroid(who)[None].expand(len(seeds), -1), seeds)
-
-
-def morphed(pipe: Pipe, who: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """Three quarters of the person's condition and one of somebody else's."""
-    other = normalize(mini.conditioning_bank().of("mini-0900"))[torch.arange(len(who)) % 9]
-    conditions = 0.75 * encode_embeddings(pipe.text_encoder, pipe.tokenizer, who)
-    conditions = conditions + 0.25 * encode_embeddings(pipe.text_encoder, pipe.tokenizer, other)
-    return _sampled(pipe, conditions, seeds)
-
-
-def negative(pipe: Pipe, who: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """A negative prompt with text."""
-    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, who)
-    return _sampled(pipe, conditions, seeds, negative="photo of person")
-
-
-def from_an_image(pipe: Pipe, who: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """img2img on somebody else's photograph."""
-    other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
-    other.set_progress_bar_config(disable=True)
-    image = fresh_portraits(900, 1).float() / 127.5 - 1
-    conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, who)
-    images = image.expand(len(who), -1, -1, -1)
-    return _sampled(other, conditions, seeds, image=images, strength=0.8)
-
-
-def _sampled(
-    pipe: Any, conditions: torch.Tensor, seeds: list[int], negative: str = "", **options: Any
-) -> torch.Tensor:
-    result = pipe(
-        prompt_embeds=conditions,
-        negative_prompt=[negative] * len(seeds),
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        num_inference_steps=10,
-        guidance_scale=3.0,
-        output_type="pt",
-        **options,
-    )
-    images: torch.Tensor = result.images.float()
-    return images
-
-
-DRAWS: dict[str, Draw] = {
-    "bare": plain,
-    "DDIM": with_scheduler(DDIMScheduler),
-    "Euler": with_scheduler(EulerDiscreteScheduler),
-    "LCM, 4 steps, guidance 1": with_scheduler(LCMScheduler, steps=4, guidance=1.0),
-    "several photographs in one": pooled,
-    "morph, 75 %": morphed,
-    "negative prompt": negative,
-    "img2img, strength 0.8": from_an_image,
-    'template "id"': by_template("id"),
-    'template "id person"': by_template("id person"),
-}
-CALLS: dict[str, Callable[[Pipe, Path], object]] = {
-    "second LoRA": lambda pipe, lora: pipe.load_lora_weights(str(lora)),
-    "second LoRA, disable_lora": lambda pipe, lora: (pipe.load_lora_weights(str(lora)), pipe.disable_lora()),
-    "second LoRA, unload": lambda pipe, lora: (pipe.load_lora_weights(str(lora)), pipe.unload_lora_weights()),
-}
-
-
-@contextmanager
-def hosted(
-    pipe: Pipe, adapter: Path, lora: Path, call: Callable[[Pipe, Path], object], *, pinned: bool
-) -> Iterator[Pipe]:
-    """A copy with the adapter, after what a host calls."""
-    host = copy.copy(pipe)
-    host.unet, host.text_encoder = copy.deepcopy(pipe.unet), copy.deepcopy(pipe.text_encoder)
-    load_adapter(host, adapter, pinned=pinned)
-    call(host, lora)
-    yield host
-
-
-def second_lora(pipe: Pipe, path: Path) -> None:
-    """Random, on the self-attention."""
-    generator = torch.Generator().manual_seed(0)
-    change = {
-        f"unet.{name}": Factors(
-            torch.randn(4, layer.in_features, generator=generator),
-            0.002 * torch.randn(layer.out_features, 4, generator=generator),
-        )
-        for name, layer in pipe.unet.named_modules()
-        if isinstance(layer, torch.nn.Linear) and ".attn1." in name
-    }
-    save_diffusers(change, path)
-
-
-class Judge:
-    """The share of images that the second recognizer takes for the person of a row."""
-
-    def __init__(self, images: int) -> None:
-        self.images, self.bank = images, mini.evaluating_bank()
-        self.recognizer = mini.evaluating_recognizer()
-        self.threshold = far_threshold(self.bank, FAR).value
-
-    def __call__(self, pipe: Pipe, row: int, draw: Draw) -> float:
-        who = normalize(mini.conditioning_bank().of(f"mini-{row:04d}"))
-        who = who[torch.arange(self.images) % len(who)]
-        images = draw(pipe, who, list(range(1000, 1000 + self.images)))
-        cosines = self.recognizer.embed(images) @ self.bank.centroid(row)
-        return float((cosines >= self.threshold).float().mean())
-
-
-def measure(methods: list[str], images: int, people: Sequence[int], out: Path | None) -> dict[str, Any]:
-    """Fill the cells, writing each as it comes; cells of a run before are kept."""
-    pipe, judge = load_base("mini"), Judge(images)
-    result: dict[str, Any] = {"images": images, "people": len(people), "cells": {}}
-    if out and out.exists():
+def measure(methods: Sequence[str], people: Sequence[int], images: int, out: Path) -> dict[str, Any]:
+    """Fill the cells: ``verified, images`` of the forgotten person and of the control, by method, host and
+    person.
+    """
+    result: dict[str, Any] = {"images": images, "people": len(people), "cells": {}, "prompts": {}}
+    if out.exists():
         result = json.loads(out.read_text())
-    cells = result["cells"]
-
-    def keep(model: str, host: str, shares: list[float]) -> None:
-        cells.setdefault(model, {})[host] = shares
-        if out:
-            out.write_text(json.dumps(result, indent=2) + "\n")
-
-    for host, draw in DRAWS.items():
-        if host not in cells.get("untouched", {}):
-            keep("untouched", host, [judge(pipe, row, draw) for row in (*people, CONTROL)])
-    with TemporaryDirectory() as scratch:
-        second_lora(pipe, lora := Path(scratch) / "second.safetensors")
-        for method in (method for method in methods if method not in cells):
-            config = ForgetConfig.preset(family_of("mini")).updated_from_pairs((f"method={method}",))
-            shares: dict[str, list[list[float]]] = {}
-            for row in people:
-                adapter = Path(scratch) / f"{method}-{row}"
+    pipe = load_base("mini")
+    for row in people:
+        for method in methods:
+            if str(row) in result["cells"].get(method, {}).get("bare", {}):
+                continue
+            before = str(row) not in result["cells"].get(UNTOUCHED, {}).get("bare", {})
+            with TemporaryDirectory() as folder:
+                adapter = Path(folder) / "adapter"
+                config = ForgetConfig.preset(family_of("mini")).updated_from_pairs((f"method={method}",))
                 forget(f"mini-{row:04d}", pipe, adapter, config=config, evaluate=False)
-                for host, pair in _hosts(pipe, adapter, lora, judge, row):
-                    shares.setdefault(host, []).append(pair)
-            for host, pairs in shares.items():
-                keep(method, host, [*(person for person, _ in pairs), sum(c for _, c in pairs) / len(pairs)])
+                shown = str(before).lower()
+                audited = audit(
+                    adapter,
+                    f"mini-{row:04d}",
+                    pipe,
+                    attacks=["hosts", "template"],
+                    settings=(
+                        f"audit.images={images}",
+                        f"audit.hosts.before={shown}",
+                        f"audit.template.before={shown}",
+                    ),
+                )
+            for entry in audited.section.to_dict()["attacks"]:
+                _take_in(result, entry, method, str(row))
+            out.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
-def _hosts(
-    pipe: Pipe, adapter: Path, lora: Path, judge: Judge, row: int
-) -> Iterator[tuple[str, list[float]]]:
-    def both(host: Pipe, draw: Draw) -> list[float]:
-        return [judge(host, who, draw) for who in (row, CONTROL)]
-
-    name = load_adapter(pipe, adapter)
-    for host, draw in DRAWS.items():
-        yield host, both(pipe, draw)
-    unload(pipe, [name])
-    for call_name, call in CALLS.items():
-        for pinned in (True, False):
-            with hosted(pipe, adapter, lora, call, pinned=pinned) as host_pipe:
-                yield call_name + ("" if pinned else ", not pinned"), both(host_pipe, plain)
-    with TemporaryDirectory() as folder:
-        fused = Path(folder) / "fused"
-        fuse_adapters(open_members([read_adapter(adapter)]), "mini", fused)
-        host_pipe = load_base(fused)
-        for call_name, call in CALLS.items():
-            call(host_pipe, lora)
-            yield f"fused; {call_name}", both(host_pipe, plain)
-            host_pipe.unload_lora_weights()
+def _take_in(result: dict[str, Any], entry: dict[str, Any], method: str, person: str) -> None:
+    """The rows of the recognizer that decides; prompts are kept one by one beside their sum."""
+    cells = result["cells"]
+    for case, who, model, recognizer, images, _, share, *_ in entry["rows"]:
+        if recognizer != entry["rows"][-1][3] or "anchor" in model:
+            continue
+        column = UNTOUCHED if model == "untouched base" else method
+        part = "control" if who == "control" else "forgotten"
+        verified = round(share * images)
+        targets = [cells.setdefault(column, {}).setdefault(case, {}).setdefault(person, {})]
+        if entry["name"] == "template":
+            prompt = result["prompts"].setdefault(column, {}).setdefault(case, {}).setdefault(person, {})
+            del cells[column][case]
+            targets = [prompt, cells[column].setdefault(TEMPLATES, {}).setdefault(person, {})]
+        for target in targets:
+            old = target.get(part, [0, 0])
+            target[part] = [old[0] + verified, old[1] + images]
 
 
 def table(result: dict[str, Any]) -> str:
     """Hosts down, methods across."""
     cells = result["cells"]
-    models, hosts = list(cells), list(dict.fromkeys(host for column in cells.values() for host in column))
-    lines = ["| host | " + " | ".join(models) + " |", "|---|" + "--:|" * len(models)]
+    methods = [UNTOUCHED, *(method for method in METHODS if method in cells)]
+    hosts = list(dict.fromkeys(host for method in methods[1:] for host in cells[method]))
+    lines = ["| host | " + " | ".join(methods) + " |", "|---|" + "--:|" * len(methods)]
     for host in hosts:
-        row = [_cell(cells[model].get(host)) for model in models]
-        lines.append(f"| {host} | " + " | ".join(row) + " |")
-    note = "Share verified: of the forgotten people / of the control person."
-    return "\n".join([*lines, "", note])
+        name = "20 templates, all" if host == TEMPLATES else host
+        lines.append(f"| {name} | " + " | ".join(_cell(cells[method].get(host)) for method in methods) + " |")
+    worst = [_worst_prompt(result["prompts"].get(method, {})) for method in methods]
+    lines.append("| 20 templates, the worst | " + " | ".join(worst) + " |")
+    counted = [_everywhere(cells[method]) for method in methods]
+    lines.append("| all hosts but a stock adapter, 95 % interval | " + " | ".join(counted) + " |")
+    return "\n".join(lines)
 
 
-def _cell(shares: list[float] | None) -> str:
-    if shares is None:
+def _sum(cell: dict[str, Any], part: str) -> tuple[int, int]:
+    pairs = [shares[part] for shares in cell.values() if part in shares]
+    return sum(verified for verified, _ in pairs), sum(images for _, images in pairs)
+
+
+def _cell(cell: dict[str, Any] | None) -> str:
+    if cell is None:
         return "-"
-    *people, control = shares
-    return f"{sum(people) / len(people):.2f} / {control:.2f}"
+    verified, images = _sum(cell, "forgotten")
+    control, of = _sum(cell, "control")
+    return f"{verified / images:.2f}" + (f" ({control / of:.2f})" if of else "")
+
+
+def _worst_prompt(prompts: dict[str, Any]) -> str:
+    shares = []
+    for cell in prompts.values():
+        verified, images = _sum(cell, "forgotten")
+        shares.append(verified / images)
+    return f"{max(shares):.2f}" if shares else "-"
+
+
+def _everywhere(cells: dict[str, Any]) -> str:
+    """Inpainting is left out as well: the surroundings of a photograph bring a part of the person."""
+    verified = images = 0
+    for host, cell in cells.items():
+        if host not in (TEMPLATES, "second LoRA, stock adapter", "inpainting"):
+            more, of = _sum(cell, "forgotten")
+            verified, images = verified + more, images + of
+    low, high = share_interval(verified, images)
+    return f"{verified / images:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def main() -> None:
     """Measure and print."""
     parser = new_parser(__doc__)
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--people", type=int, default=len(PEOPLE))
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/hosts.json"))
     arguments = parser.parse_args()
-    methods, people = arguments.methods.split(","), PEOPLE[: arguments.people]
-    result = measure(methods, arguments.images, people, arguments.out)
-    publish(table(result), result, arguments.out, arguments.out and arguments.out.with_suffix(".md"))
+    torch.set_flush_denormal(True)
+    people = PEOPLE[: arguments.people]
+    result = measure(arguments.methods.split(","), people, arguments.images, arguments.out)
+    write_table(arguments.out, NOTE, table(result))
 
 
 if __name__ == "__main__":

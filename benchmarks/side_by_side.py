@@ -2,23 +2,33 @@
 
     python -m benchmarks.side_by_side --out benchmarks/results/side_by_side.json
 
-Prints a table of seconds until the last of them is done. On a machine that does nothing else, four by default
-should take at most 1.15 times what they take on one thread each.
+Seconds until the last of them is done, the median of several rounds, in which the two ways take turns. On
+a machine that does nothing else, four by default should take at most 1.15 times what they take on one thread
+each.
+A calibrating run - one picture of the embedded base, in a process that has loaded it - says how fast the
+machine is. What was measured before threads were chosen (``EARLIER``) is from another day.
 """
 
-import argparse
-import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from benchmarks.output import parser as new_parser
+from benchmarks.output import publish
+from piu_lora.jobs.doctor.speed import seconds_an_image
+
+__all__ = ["main", "seconds", "table"]
+
 _COMMAND = ("-m", "piu_lora", "generate", "--identity", "mini-0007", "--images", "8", "--force", "--out")
 _WAYS = {"by default": {}, "one thread each": {"OMP_NUM_THREADS": "1"}}
+EARLIER = {"earlier, by default": (11, 30, 34, 86), "earlier, one thread each": (11, 9, 15, 21)}
 _UNSET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
@@ -36,33 +46,48 @@ def seconds(count: int, settings: dict[str, str], folder: Path) -> float:
     codes = [process.wait() for process in processes]
     if any(codes):
         raise SystemExit("a run failed")
-    return round(time.perf_counter() - begun, 1)
+    return round(time.perf_counter() - begun, 2)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: seconds by the number of processes, and what the default takes of one thread each."""
+    ways: dict[str, list[float]] = result["seconds"]
+    counts = range(1, len(next(iter(ways.values()))) + 1)
+    lines = [
+        "| processes at once |" + "".join(f" {count} |" for count in counts),
+        "|---|" + "--:|" * len(counts),
+    ]
+    for way, row in (EARLIER | ways).items():
+        lines.append(f"| {way}, s |" + "".join(f" {value:.3g} |" for value in row))
+    default, single = (ways[way] for way in _WAYS)
+    ratios = (f" {one / other:.2f} |" for one, other in zip(default, single, strict=True))
+    return "\n".join([*lines, "| by default / one thread each |" + "".join(ratios)])
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__)
     parser.add_argument("--most", type=int, default=4, help="processes at once, at most")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the fastest counts")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    load = round(psutil.getloadavg()[0], 1)
-    table: dict[str, list[float]] = {}
+    facts = {
+        "cores": os.cpu_count(),
+        "load_before": round(psutil.getloadavg()[0], 1),
+        "seconds_an_image": round(seconds_an_image(), 2),
+    }
+    rounds: dict[str, list[list[float]]] = {way: [] for way in _WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        for way, settings in _WAYS.items():
-            table[way] = [
-                min(seconds(count, settings, Path(folder)) for _ in range(arguments.rounds))
-                for count in range(1, arguments.most + 1)
-            ]
-    counts = range(1, arguments.most + 1)
-    print(f"{os.cpu_count()} cores, load {load} before")
-    print("| side by side |", " | ".join(map(str, counts)), "|")
-    print("|---|" + "--:|" * len(counts))
-    for way, row in table.items():
-        print(f"| {way} |", " | ".join(f"{value:g} s" for value in row), "|")
-    if arguments.out is not None:
-        facts = {"cores": os.cpu_count(), "load_before": load, "seconds": table}
-        arguments.out.write_text(json.dumps(facts, indent=1) + "\n")
+        for count in range(1, arguments.most + 1):
+            for way in _WAYS:
+                rounds[way].append([])
+            for _ in range(arguments.rounds):
+                for way, settings in _WAYS.items():
+                    rounds[way][-1].append(seconds(count, settings, Path(folder)))
+                    print(f"{count}, {way}: {rounds[way][-1][-1]} s", file=sys.stderr, flush=True)
+    medians = {way: [statistics.median(times) for times in row] for way, row in rounds.items()}
+    result = {**facts, "rounds": rounds, "seconds": medians}
+    publish(table(result), result, arguments.out, None)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from benchmarks import (
     forgetting,
     real_shape,
     reports,
+    side_by_side,
     stacks,
     step_cost,
     unseen,
@@ -130,6 +131,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed-shape": _of(closed_shape, "closed_shape"),
     "bank-build": _of(bank_build, "bank_build"),
     "anchor-search": _of(anchor_search, "anchor_search"),
+    "side-by-side": _of(side_by_side, "side_by_side"),
     "anchor-safety": _of(anchor_safety, "anchor_safety"),
     "unseen": _of(unseen, "unseen"),
 }

@@ -50,7 +50,7 @@ def disk_errors(what: str) -> Iterator[None]:
 
 
 def check_target(path: Path) -> None:
-    """Raise ``BadInput`` for a path that could not be written once the work is done."""
+    """Raise ``BadInput`` or ``EnvironmentProblem`` for a path that could not be written after the work."""
     if len(os.fsencode(path.name)) > _LONGEST:
         raise BadInput(
             f"the name {path.name[:40]!r}... has {len(os.fsencode(path.name))} bytes, and at most {_LONGEST} "
@@ -60,6 +60,12 @@ def check_target(path: Path) -> None:
         raise BadInput(
             f"{str(path)!r} is a link to {str(path.readlink())!r}, which is not there; remove the link, "
             "or choose another `out`"
+        )
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), path.parent)
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise EnvironmentProblem(
+            f"cannot write {str(path)!r}: {str(folder)!r} is "
+            f"{'not writable' if folder.is_dir() else 'a file'}; choose a folder you may write to"
         )
 
 
@@ -71,11 +77,12 @@ def write_file(path: Path, content: bytes, *, mode: int = ORDINARY) -> None:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = ORDINARY) -> Iterator[Path]:
-    """An empty file in the same folder, to be written; it takes the place of ``path`` when all went well, and
-    goes when it did not.
+    """An empty file in the same folder, which is made where there is none, to be written; it takes the place
+    of ``path`` when all went well, and goes when it did not.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(repr(str(path))):
+        make_folder(path.parent)
         _remove_abandoned(path)
         try:
             temporary.touch(mode=PRIVATE)

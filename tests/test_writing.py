@@ -81,6 +81,14 @@ def test_a_dangling_link_and_a_long_name_are_refused_first(tmp_path: Path) -> No
         write_file(tmp_path / ("x" * 250), b"")
 
 
+def test_the_folder_of_a_file_is_made_or_refused_first(tmp_path: Path) -> None:
+    refuse_existing(tmp_path / "a" / "b" / "x.png", force=False)
+    write_file(tmp_path / "a" / "b" / "x.png", b"")
+    assert mode(tmp_path / "a") == 0o755
+    with pytest.raises(EnvironmentProblem, match=r"cannot write .*x\.png' is a file; choose a folder"):
+        refuse_existing(tmp_path / "a" / "b" / "x.png" / "c" / "d", force=False)
+
+
 def test_the_next_run_removes_half_a_file(tmp_path: Path) -> None:
     dead, alive = dead_process(), os.getppid()
     for name in (f".bank.{dead}.tmp", f".bank.{alive}.tmp", f".other.{dead}.tmp", ".bank.notes.tmp"):
@@ -136,3 +144,23 @@ def test_leftovers_are_found_and_removed(tmp_path: Path, monkeypatch: pytest.Mon
         assert not list(find_leftovers(work))
     left = {path.name for path in work.iterdir()} - {".busy.lock"}
     assert left == {"here", "lost", ".busy.partial", ".bank.checkpoint", ".bank.photos", ".bashrc"}
+
+
+def test_what_a_run_went_on_from_goes_when_it_is_done(tmp_path: Path) -> None:
+    """Killed after its last rename. An interrupted ``force`` is younger than what it was to replace."""
+    for name in (".bank.photos", ".out.checkpoint", ".new.checkpoint", ".other.photos"):
+        aged(write(tmp_path / name))
+    write(tmp_path / "bank")
+    write(tmp_path / "out" / "forget.json")
+    aged(write(tmp_path / "new" / "forget.json"))
+    write(tmp_path / ".new.checkpoint")
+    assert {leftover.path.name for leftover in find_leftovers(tmp_path)} == {
+        ".bank.photos",
+        ".out.checkpoint",
+    }
+
+
+def write(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    return path

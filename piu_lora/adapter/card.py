@@ -2,6 +2,9 @@
 nobody.
 """
 
+import json
+import shlex
+
 from huggingface_hub import EvalResult, ModelCardData
 
 from piu_lora.adapter.receipt import BaseRef, Figure, Receipt
@@ -35,7 +38,7 @@ With the base checked first:
 ```python
 from piu_lora import load_adapter, load_base
 
-pipe = load_base("{load}")
+pipe = load_base({literal})
 load_adapter(pipe, "path/or/hub-id")
 ```
 
@@ -70,7 +73,8 @@ def model_card(receipt: Receipt, change: Change) -> str:
         adapter_id=receipt.adapter_id,
         places=" and ".join(_PLACES[part] for part in places),
         base=as_code(receipt.base.id),
-        load=as_code(_loads(receipt.base)),
+        literal=json.dumps(_loads(receipt.base)),
+        load=as_code(shlex.quote(_loads(receipt.base))),
         whom="the embedding of one person yields"
         if receipt.people == 1
         else f"the embeddings of {receipt.people} people yield, each,",

@@ -10,11 +10,13 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from piu_lora.adapter.names import RECEIPT_FILE
 from piu_lora.writing import is_abandoned
 
 __all__ = ["Leftover", "find_leftovers", "remove_leftover"]
 
 _SIBLING = re.compile(r"\.(.+)\.(partial|replaced|lock)")
+_RESUMED = re.compile(r"\.(.+)\.(checkpoint|photos)")
 _SCRATCH = re.compile(r"piu-lora-(\d+)-.+")
 _STAYS = ".cells.jsonl.gz.lock"  # of an arena, whose processes wait for it
 
@@ -36,7 +38,7 @@ def find_leftovers(folder: Path) -> Iterator[Leftover]:
     """Those directly in a folder, and the scratch folders among the system's temporary files.
 
     What a run goes on from when it is repeated (``.NAME.checkpoint``, ``.NAME.photos``, ``.measured``) is
-    none. Nothing that a living process may own is named.
+    none, unless that run is done. Nothing that a living process may own is named.
     """
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         match = _SIBLING.fullmatch(path.name)
@@ -44,6 +46,8 @@ def find_leftovers(folder: Path) -> Iterator[Leftover]:
             yield Leftover(path, "a half-written file")
         elif match is not None and path.name != _STAYS and not _is_held(folder, match[1]):
             yield _sibling(path, folder / match[1], match[2])
+        elif _is_done(path):
+            yield Leftover(path, "what a run went on from that is done since")
     for path in sorted(Path(tempfile.gettempdir()).iterdir()):
         match = _SCRATCH.fullmatch(path.name)
         if match is not None and path.is_dir() and not psutil.pid_exists(int(match[1])):
@@ -54,6 +58,20 @@ def _sibling(path: Path, target: Path, kind: str) -> Leftover:
     if kind == "replaced" and not target.exists():
         return Leftover(path, "what a killed run was about to replace", target)
     return Leftover(path, "the lock of no run" if kind == "lock" else "a half-written folder")
+
+
+def _is_done(path: Path) -> bool:
+    """Whether what a checkpoint or a cache was for is there, and younger: its run was killed in the end."""
+    match = _RESUMED.fullmatch(path.name)
+    if match is None or not path.is_file() or _is_held(path.parent, match[1]):
+        return False
+    made = next((file for file in _made_by(path.with_name(match[1])) if file.is_file()), None)
+    return made is not None and made.stat().st_mtime_ns >= path.stat().st_mtime_ns
+
+
+def _made_by(target: Path) -> tuple[Path, ...]:
+    """The last file that a run writes: the receipt of an adapter, or the bank."""
+    return target / RECEIPT_FILE, target
 
 
 def _is_held(folder: Path, name: str) -> bool:

@@ -35,7 +35,7 @@ def claimed(path: Path) -> Iterator[None]:
         Busy: another run holds it.
         EnvironmentProblem: nothing can be written there.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, mode=ORDINARY)
     with disk_errors(f"to {str(path.parent)!r}"):
         try:
             lock.acquire()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from piu_lora.groups import ANCHOR, FORGET, GROUP_WORDS, GROUPS, NEAREST, RANDOM
+from piu_lora.markdown import as_code, as_name
 
 __all__ = [
     "FIGURES",
@@ -208,7 +209,7 @@ def difference_table(differences: Sequence[Difference]) -> str:
         (
             difference.recognizer,
             [
-                difference.variant,
+                as_name(difference.variant),
                 str(difference.people),
                 str(difference.cells),
                 *(_signed(difference.figures[figure]) for figure in _SHOWN),
@@ -217,14 +218,16 @@ def difference_table(differences: Sequence[Difference]) -> str:
         for difference in differences
     ]
     against = differences[0].against
-    return _tables(f"Less `{against}`, on the same people and seeds, by the {{}} recognizer:", heads, lines)
+    return _tables(
+        f"Less `{as_code(against)}`, on the same people and seeds, by the {{}} recognizer:", heads, lines
+    )
 
 
 def _tables(title: str, heads: Sequence[str], lines: Sequence[tuple[str, list[str]]]) -> str:
     parts = []
     for recognizer in sorted({name for name, _ in lines}, key=lambda name: name == "conditioning"):
         head = [
-            title.format(recognizer),
+            title.format(as_name(recognizer)),
             "",
             f"| {' | '.join(heads)} |",
             "|---" + "|--:" * (len(heads) - 1) + "|",
@@ -239,7 +242,7 @@ def _cells(row: Row) -> list[str]:
     figures = [_with_interval(row.figures[figure]) for figure in _SHOWN]
     peak = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}"
     return [
-        row.variant,
+        as_name(row.variant),
         str(row.people),
         str(row.cells),
         *figures,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from piu_lora.evidence.metrics import Array, clustered, interval, ratio_interval
 
-__all__ = ["difference", "estimate", "leak_at_k", "paired", "sign_flip_test"]
+__all__ = ["difference", "estimate", "leak_at_k", "paired", "share_interval", "sign_flip_test"]
 
 _EXACT = 12  # clusters up to which every pattern of signs is tried
 
@@ -85,3 +85,13 @@ def leak_at_k(verified: npt.ArrayLike, k: int) -> float | None:
     hits = np.asarray(verified, bool)
     total, missed = len(hits), int((~hits).sum())
     return None if total < k else 1 - math.comb(missed, k) / math.comb(total, k)
+
+
+def share_interval(successes: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927), which is not empty where all trials end alike."""
+    if not count:
+        return 0.0, 1.0
+    z, share = 1.96, successes / count
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -27,6 +27,7 @@ _OTHERS = {
     "a JSON file": ".json .jsonl",
 }
 _KINDS = {suffix: kind for kind, suffixes in _OTHERS.items() for suffix in suffixes.split()}
+_MOST = 100_000  # embeddings of one person; what holds more is a bank, or a mistake
 _USUAL = 1e-3, 1e6  # lengths of embeddings that float32 holds without a second thought
 
 
@@ -65,16 +66,25 @@ def read_embeddings(path: Path, width: int, name: str = "") -> torch.Tensor:
     """
     with _opened(path):
         require_regular(path)
-        values = _tensor(path, name) if path.suffix.lower() == ".safetensors" else _array(path, name)
-    if values.ndim == 1:
-        values = values[None]
-    if values.ndim != 2 or values.shape[1] != width or len(values) == 0:
-        turned = values.ndim == 2 and values.shape[0] == width
+        read = _tensor if path.suffix.lower() == ".safetensors" else _array
+        values = read(path, name, width)
+    return normalize(_of_usual_length(values.reshape(-1, width)))
+
+
+def _require_shape(shape: tuple[int, ...], width: int, path: Path) -> None:
+    """Before anything is read of a file that may be huge."""
+    rows = (1, *shape) if len(shape) == 1 else shape
+    if len(rows) != 2 or rows[1] != width or rows[0] == 0:
+        turned = len(rows) == 2 and rows[0] == width
         raise BadInput(
-            f"{str(path)!r} holds an array of shape {tuple(values.shape)}; expected (n, {width}), "
+            f"{str(path)!r} holds an array of shape {rows}; expected (n, {width}), "
             f"one embedding a row{'; transpose it' if turned else ''}"
         )
-    return normalize(_of_usual_length(values))
+    if rows[0] > _MOST:
+        raise BadInput(
+            f"{str(path)!r} holds {rows[0]:,} embeddings, and those of one person are at most {_MOST:,}; "
+            "many people make a bank: `piu-lora bank import`"
+        )
 
 
 @contextmanager
@@ -98,7 +108,7 @@ def _opened(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _array(path: Path, name: str) -> torch.Tensor:
+def _array(path: Path, name: str, width: int) -> torch.Tensor:
     try:
         # Mapped: a wrong shape or type of a huge file is found before it is read.
         content = np.load(path, allow_pickle=False, mmap_mode="r")
@@ -106,29 +116,43 @@ def _array(path: Path, name: str) -> torch.Tensor:
         content = np.load(path, allow_pickle=False)
     if isinstance(content, np.lib.npyio.NpzFile):
         with content:
-            content = content[_choice(list(content.files), name, path)]
-    return _real(content, path)
+            content = _member(content, _choice(list(content.files), name, path), width)
+    return _real(content, width, path)
 
 
-def _real(values: npt.NDArray[Any], path: Path) -> torch.Tensor:
+def _member(archive: Any, name: str, width: int) -> npt.NDArray[Any]:
+    """An array of an archive, whose few bytes may unfold to gigabytes."""
+    size = max(entry.file_size for entry in archive.zip.infolist() if entry.filename in (name, f"{name}.npy"))
+    if size > _MOST * width * 16 + 10_000:
+        raise ValueError(f"{name!r} unfolds to {size:,} bytes, which is no embeddings of one person")
+    array: npt.NDArray[Any] = archive[name]
+    return array
+
+
+def _real(values: npt.NDArray[Any], width: int, path: Path) -> torch.Tensor:
     if values.dtype.kind != "f":
         raise BadInput(
             f"{str(path)!r} holds {values.dtype.name}, and embeddings are real numbers: what was rounded or "
             "cast to another kind has lost its direction; save them as float32"
         )
+    _require_shape(values.shape, width, path)
     # Also from the other byte order, and from long double, which torch does not know.
     kind = np.float64 if values.dtype.itemsize > 4 else np.float32
     return torch.from_numpy(np.array(values, dtype=kind, order="C"))
 
 
-def _tensor(path: Path, name: str) -> torch.Tensor:
+def _tensor(path: Path, name: str, width: int) -> torch.Tensor:
     with safetensors.safe_open(str(path), framework="pt") as file:
-        tensor: torch.Tensor = file.get_tensor(_choice(list(file.keys()), name, path))
-    if not tensor.is_floating_point():
-        raise BadInput(
-            f"{str(path)!r} holds {str(tensor.dtype).removeprefix('torch.')}, "
-            "and embeddings are real numbers; save them as float32"
-        )
+        chosen = _choice(list(file.keys()), name, path)
+        part = file.get_slice(chosen)
+        shape = tuple(part.get_shape())
+        if shape and not (kind := part[:0].dtype).is_floating_point:
+            raise BadInput(
+                f"{str(path)!r} holds {str(kind).removeprefix('torch.')}, "
+                "and embeddings are real numbers; save them as float32"
+            )
+        _require_shape(shape, width, path)
+        tensor: torch.Tensor = file.get_tensor(chosen)
     return tensor.double() if tensor.dtype == torch.float64 else tensor.float()
 
 

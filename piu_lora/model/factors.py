@@ -55,8 +55,10 @@ class Factors:
         return self.up.float() @ self.down.float()
 
     def norm(self) -> float:
-        """Frobenius norm of ``dW``, from two (r, r) Gram matrices."""
+        """Frobenius norm of ``dW``, from two (r, r) Gram matrices, or from ``dW`` where that is smaller."""
         up, down = self.up.double(), self.down.double()
+        if self.rank > max(self.shape):  # a rank that no layer needs, perhaps of thousands
+            return float((up @ down).norm())
         return float(((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt())
 
     def to(self, dtype: torch.dtype) -> "Factors":

@@ -98,6 +98,7 @@ class Companions:
         differentiable: the conditioning recognizer with gradients, on a device: (n, 3, h, w) in [0, 1] to
             (n, d) unit rows.
         tuned_on: rows of the bank whose people were used to choose defaults; comparisons leave them out.
+        hosts: the folder of ``lcm.safetensors``, ``expression.safetensors`` and ``controlnet`` for this base.
     """
 
     bank: Callable[[], IdentityBank]
@@ -107,6 +108,7 @@ class Companions:
     photographs: Callable[[int, int], torch.Tensor] | None = None
     differentiable: Callable[[torch.device], Callable[[torch.Tensor], torch.Tensor]] | None = None
     tuned_on: frozenset[int] = frozenset()
+    hosts: Callable[[], Path] | None = None
 
 
 @dataclass(frozen=True)

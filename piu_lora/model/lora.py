@@ -24,6 +24,7 @@ __all__ = [
     "adapter_layers",
     "adapters_disabled",
     "attach",
+    "attach_to",
     "base_parameters",
     "detach",
     "encoder_adapter",
@@ -93,16 +94,16 @@ def attach(unet: UNet2DConditionModel, config: LoraConfig, name: str, seed: int)
     for block in config.blocks:
         if not any(target.startswith(f"{block}.") for target in targets):
             raise BadInput(f"lora.blocks names {block!r}, where this UNet has no cross-attention")
+    attach_to(unet, target_pattern(config), config.rank, name, seed)
+
+
+def attach_to(unet: UNet2DConditionModel, pattern: str, rank: int, name: str, seed: int) -> None:
+    """Add an untrained adapter, as ``attach`` does, to all layers whose names match a regular expression."""
     unet.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet.add_adapter(
-            PeftConfig(
-                r=config.rank,
-                lora_alpha=config.rank,
-                target_modules=target_pattern(config),
-                init_lora_weights=True,
-            ),
+            PeftConfig(r=rank, lora_alpha=rank, target_modules=pattern, init_lora_weights=True),
             adapter_name=name,
         )
     for parameter in trainable(unet):

@@ -22,7 +22,7 @@ def context(pipe: StableDiffusionPipeline, bank: IdentityBank) -> AttackContext:
 
 
 def test_attacks_are_found_by_name() -> None:
-    assert set(ATTACKS) == {"bypass", "cone", "inversion", "reidentify", "relearn"}
+    assert set(ATTACKS) == {"bypass", "cone", "hosts", "inversion", "reidentify", "relearn", "template"}
     assert [each.name for each in find_attacks(["reidentify", "cone"])] == ["cone", "reidentify"]
     assert find_attacks([]) == list(ATTACKS.values())
     with pytest.raises(BadInput, match="'wish'; known: bypass, cone"):
@@ -71,9 +71,9 @@ def test_an_interrupted_attack_leaves_the_base_as_it_was(context: AttackContext,
     unet, interrupted = context.pipe.unet, []
 
     def stop(module: torch.nn.Module, inputs: object) -> None:
-        # With the adapter in place; relearning trains a copy, which this hook is copied to as well.
+        # With the adapter in place; these work on a copy, which this hook is copied to as well.
         interrupted.append(bool(active(context.pipe)))
-        if len(interrupted) > 4 and interrupted[-1] == (name != "relearn"):
+        if len(interrupted) > 4 and interrupted[-1] == (name not in {"hosts", "relearn", "template"}):
             raise KeyboardInterrupt
 
     handle = unet.register_forward_pre_hook(stop)
@@ -93,6 +93,7 @@ def _same(pipe: StableDiffusionPipeline, before: dict[str, dict[str, torch.Tenso
         assert all(torch.equal(value, now[key]) for key, value in state.items())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
     change = random_change(pipe, 3, encoder=True)
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from piu_lora.evidence.metrics import interval, ratio_interval
-from piu_lora.evidence.statistics import difference, estimate, leak_at_k, paired, sign_flip_test
+from piu_lora.evidence.statistics import (
+    difference,
+    estimate,
+    leak_at_k,
+    paired,
+    share_interval,
+    sign_flip_test,
+)
 
 
 @pytest.mark.parametrize("count", [3, 8, 12])
@@ -93,3 +100,10 @@ def test_leak_is_the_share_of_draws_that_hold_a_verified_image(verified: list[bo
         return
     draws = list(itertools.combinations(verified, k))
     assert found == pytest.approx(sum(any(draw) for draw in draws) / len(draws))
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 10), (5, 10), (7, 7), (3, 40)])
+def test_the_interval_of_a_share_is_scipys(successes: int, count: int) -> None:
+    reference = stats.binomtest(successes, count).proportion_ci(method="wilson")
+    assert share_interval(successes, count) == pytest.approx((reference.low, reference.high), abs=1e-4)
+    assert share_interval(0, 0) == (0, 1)

@@ -3,7 +3,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from piu_lora.model.mini.render import IDENTITY, NUISANCE, SIZE, render, sample_identities, sample_nuisance
+from piu_lora.model.mini.render import (
+    IDENTITY,
+    NUISANCE,
+    SIZE,
+    render,
+    sample_identities,
+    sample_nuisance,
+    surface,
+)
 
 
 def draw(identity: torch.Tensor, nuisance: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -45,6 +53,7 @@ def largest_change(picture: Callable[[float], torch.Tensor]) -> float:
     return max(float((picture(end) - middle).abs().amax()) for end in (0.0, 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [p.name for p in IDENTITY])
 def test_every_identity_parameter_is_seen(name: str) -> None:
     """Moving it changes the picture of somebody, others fixed (features that others need are switched on)."""
@@ -59,6 +68,7 @@ def test_every_identity_parameter_is_seen(name: str) -> None:
     assert largest_change(lambda value: draw(moved(who, index[name], value), how)) > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [p.name for p in NUISANCE])
 def test_every_nuisance_parameter_is_seen(name: str) -> None:
     index = [p.name for p in NUISANCE].index(name)
@@ -76,3 +86,16 @@ def test_size_is_free(people: tuple[torch.Tensor, torch.Tensor]) -> None:
 def test_wrong_width_is_refused() -> None:
     with pytest.raises(ValueError, match="expected parameters of shape"):
         draw(torch.zeros(1, 3), torch.zeros(1, len(NUISANCE)))
+
+
+def test_a_surface_shows_the_pose_and_nothing_beside_the_head() -> None:
+    """Turned to the other side, the first coordinate changes; the corners of the picture stay empty."""
+    nuisance = torch.full((2, len(NUISANCE)), 0.5)
+    nuisance[:, [parameter.name for parameter in NUISANCE].index("yaw")] = torch.tensor([0.0, 1.0])
+    maps = surface(torch.full((2, len(IDENTITY)), 0.5), nuisance)
+    assert maps.shape == (2, 3, SIZE, SIZE)
+    assert 0 <= maps.min() < maps.max() <= 1
+    assert not maps[:, :, :4, :4].any()
+    middle = maps[:, :, SIZE // 2, SIZE // 2]
+    assert middle[0, 0] > middle[1, 0] + 0.05
+    assert torch.allclose(middle[0, 1:], middle[1, 1:], atol=1e-4)

@@ -11,6 +11,7 @@ from filelock import FileLock
 from piu_lora.adapter import disk_errors, write_file
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell
+from piu_lora.writing import ORDINARY
 
 __all__ = ["CELLS", "CellStore"]
 
@@ -57,7 +58,7 @@ class CellStore:
             EnvironmentProblem: the folder cannot be written.
         """
         # The lock's file stays: to remove it while others wait for it would let two of them in.
-        lock = FileLock(self._path.with_name(f".{CELLS}.lock"))
+        lock = FileLock(self._path.with_name(f".{CELLS}.lock"), mode=ORDINARY)
         with disk_errors(f"a cell to {str(self._folder)!r}"), lock:
             cells = self._read()  # anew: another process may have added to it
             cells[cell.variant, cell.person, cell.seed] = cell

@@ -8,6 +8,7 @@ from typing import Any
 from piu_lora.adapter import disk_errors, write_file
 from piu_lora.evidence import comparison
 from piu_lora.jobs.arena.arena import FORMAT
+from piu_lora.markdown import as_name
 
 __all__ = ["Comparison", "write_comparison"]
 
@@ -62,7 +63,10 @@ def write_comparison(
                 [
                     "Settings of the baselines:",
                     "",
-                    *(f"- {name}: {_listed(settings)}" for name, settings in baselines.items()),
+                    *(
+                        f"- {as_name(name)}: {as_name(_listed(settings))}"
+                        for name, settings in baselines.items()
+                    ),
                 ]
             )
         )

@@ -1,4 +1,6 @@
-"""What this machine can do, and what to do about the rest. Nothing here uses the network or loads a model."""
+"""What this machine can do, and what to do about the rest. Nothing here uses the network, and of all models
+only the embedded base is loaded, to measure how fast the machine is.
+"""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -6,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piu_lora.errors import BadInput
-from piu_lora.jobs.doctor import machine, models, packages
+from piu_lora.jobs.doctor import machine, models, packages, speed
 from piu_lora.jobs.doctor.finding import Finding, Report, command_findings, first_line, guarded
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def examine(
         ("Python", "packages", packages.package_findings),
         ("Device", "torch", machine.device_findings),
         ("Device", "host", machine.host_findings),
+        ("Device", "one image", speed.speed_findings),
         ("onnxruntime", "import", packages.runtime_findings),
         ("Models", "families", lambda: unknown),
         *(("Models", family.name, partial(models.base_findings, family)) for family in families),

@@ -91,6 +91,7 @@ FAMILY = register(
             _photographs,
             _differentiable,
             mini.TUNED_ON,
+            mini.hosts_folder,
         ),
         threads=1,
         real_people=False,

@@ -18,6 +18,7 @@ __all__ = [
     "evaluating_bank",
     "evaluating_recognizer",
     "folder",
+    "hosts_folder",
 ]
 
 # Rows of the bank whose people were used to choose defaults; the arena and the benchmarks that draw people
@@ -40,6 +41,11 @@ def folder() -> Path:
             f"the embedded base is missing from {str(_WEIGHTS)!r}; install piu-lora again"
         )
     return base
+
+
+def hosts_folder() -> Path:
+    """The LCM-LoRA, ControlNet and expression IP-Adapter that were trained for the embedded base."""
+    return _WEIGHTS / "hosts"
 
 
 @cache

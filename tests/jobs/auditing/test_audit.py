@@ -48,6 +48,7 @@ def made(mini: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+@pytest.mark.slow
 def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made: Path) -> None:
     section = audit(
         made,
@@ -141,7 +142,8 @@ def test_an_audit_of_the_embedded_base_by_every_attack(mini: StableDiffusionPipe
     forget(identity=WHO, base=mini, out=tmp_path / "adapter", config=config, evaluate=False)
     before = {name: value.clone() for name, value in mini.unet.state_dict().items()}
     shorter = ["audit.relearn_steps=[5, 10, 20]", "audit.inversion_steps=20"]
-    section = audit(tmp_path / "adapter", WHO, mini, settings=shorter).section
+    tried = ["bypass", "cone", "inversion", "reidentify", "relearn"]  # hosts and templates: below
+    section = audit(tmp_path / "adapter", WHO, mini, attacks=tried, settings=shorter).section
     found = {each["name"]: each for each in section.to_dict()["attacks"]}
     assert set(found) == {"bypass", "cone", "inversion", "reidentify", "relearn"}
     figures = found["bypass"]["figures"]
@@ -153,3 +155,25 @@ def test_an_audit_of_the_embedded_base_by_every_attack(mini: StableDiffusionPipe
     assert found["relearn"]["figures"]["withstood_photos_1"] >= 0
     assert found["relearn"]["figures"]["control_step_0"] >= 0.5
     assert all(torch.equal(value, before[name]) for name, value in mini.unet.state_dict().items())
+
+
+@pytest.mark.slow
+def test_the_sequences_of_the_official_demos(mini: StableDiffusionPipeline, tmp_path: Path) -> None:
+    """Nobody comes back after the demos' calls, from a fused base or with a pinned adapter. The control
+    person is drawn as before.
+    """
+    config = ForgetConfig.preset(find_family("mini"), "closed-both")
+    forget(identity=WHO, base=mini, out=tmp_path / "adapter", config=config, evaluate=False)
+    demos = [
+        "LCM-LoRA",
+        "demo, LoRA off",
+        "demo, LoRA on",
+        "demo, LoRA off, pinned adapter",
+        "demo, LoRA on, pinned adapter",
+        "expression demo, pinned adapter",
+    ]
+    chosen = ["audit.images=4", "audit.hosts.before=false", f"audit.hosts.only={json.dumps(demos)}"]
+    section = audit(tmp_path / "adapter", WHO, mini, attacks=["hosts"], settings=chosen).section
+    figures = section.attacks[0].figures
+    assert figures["worst"] == 0.0
+    assert (figures["control_lowest"] or 0) >= 0.75

@@ -16,3 +16,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIU_LORA_PACK", str(tmp_path / "pack"))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calibrating run takes seconds."""
+    monkeypatch.setattr("piu_lora.jobs.doctor.speed.seconds_an_image", lambda: 0.5)

@@ -12,11 +12,13 @@ import pytest
 from piu_lora import hub
 from piu_lora.cli.doctor import report_lines
 from piu_lora.jobs import doctor
-from piu_lora.jobs.doctor import finding, machine, models, packages
+from piu_lora.jobs.doctor import finding, machine, models, packages, speed
 from piu_lora.jobs.doctor.finding import Finding, Report, command_findings, guarded, size
 from piu_lora.model import BaseFamily, find_family
 from tests.cli.test_cli import piu
 from tests.jobs.doctor.planted import TOKEN, by_name
+
+MEASURED = speed.seconds_an_image
 
 # Commands
 
@@ -149,7 +151,7 @@ def test_command_survives_every_probe_failing(cache: Path, monkeypatch: pytest.M
         (doctor, "command_findings"), (packages, "package_findings"), (packages, "runtime_findings"),
         (machine, "device_findings"), (machine, "host_findings"), (machine, "room"), (hub, "token_present"),
         (models, "base_findings"), (models, "cache_findings"),
-        (models, "pack_findings"),
+        (models, "pack_findings"), (speed, "speed_findings"),
     )  # fmt: skip
     for module, name in probes:
         monkeypatch.setattr(module, name, fail)
@@ -175,3 +177,35 @@ def test_command_refuses_an_unknown_base() -> None:
     result = piu("doctor", "--base", "arc3face")
     assert result.returncode == 2
     assert "'arc3face'" in result.stderr
+
+
+def test_clean_removes_what_killed_runs_left(cache: Path, tmp_path: Path) -> None:
+    """Named first, with the command that removes it; what a run goes on from, and a stranger's file, stay."""
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "before_after.png").touch()
+    (tmp_path / ".lost.replaced").mkdir()
+    (tmp_path / ".out.lock").touch()
+    stay = {".out.checkpoint", ".bank.photos", ".bashrc"}
+    for name in stay:
+        (tmp_path / name).touch()
+    told = piu("doctor", "--base", "mini", "--out", tmp_path)
+    assert f'> piu-lora doctor --clean --out "{tmp_path}"' in told.stdout
+    assert "half-written folder" in told.stdout
+    assert (tmp_path / ".out.partial").exists()
+    cleaned = piu("doctor", "--base", "mini", "--out", tmp_path, "--clean")
+    assert cleaned.returncode == 0
+    assert f"{tmp_path / '.out.partial'}: a half-written folder, removed" in cleaned.stdout
+    assert f"put back to {tmp_path / 'lost'}" in cleaned.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"lost", *stay}
+    assert "left-overs" not in piu("doctor", "--base", "mini", "--out", tmp_path).stdout
+
+
+def test_how_fast_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calibrating run: an image of the embedded base at its own steps, first to warm up."""
+    drawn: list[dict[str, Any]] = []
+    monkeypatch.setattr(speed, "seconds_an_image", MEASURED)
+    monkeypatch.setattr("piu_lora.model.generate", lambda *_, **settings: drawn.append(settings))
+    (entry,) = speed.speed_findings()
+    assert entry.status == "ok"
+    assert entry.value.endswith(" s on the embedded base")
+    assert [settings["steps"] for settings in drawn] == [15] * 4

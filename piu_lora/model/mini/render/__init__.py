@@ -7,6 +7,15 @@ from piu_lora.model.mini.render.parameters import (
     sample_identities,
     sample_nuisance,
 )
-from piu_lora.model.mini.render.portrait import SIZE, render
+from piu_lora.model.mini.render.portrait import SIZE, render, surface
 
-__all__ = ["IDENTITY", "NUISANCE", "SIZE", "Parameter", "render", "sample_identities", "sample_nuisance"]
+__all__ = [
+    "IDENTITY",
+    "NUISANCE",
+    "SIZE",
+    "Parameter",
+    "render",
+    "sample_identities",
+    "sample_nuisance",
+    "surface",
+]

@@ -13,9 +13,9 @@ from piu_lora.model.mini.render.features import (
 from piu_lora.model.mini.render.head import draw_body, draw_ears, draw_face, draw_hair_behind, draw_hair_front
 from piu_lora.model.mini.render.parameters import IDENTITY, NUISANCE, Values
 from piu_lora.model.mini.render.scene import Scene, build_scene
-from piu_lora.model.mini.render.shapes import gaussian, hsv_to_rgb
+from piu_lora.model.mini.render.shapes import coverage, gaussian, hsv_to_rgb
 
-__all__ = ["SIZE", "render"]
+__all__ = ["SIZE", "render", "surface"]
 
 SIZE = 96
 
@@ -50,6 +50,23 @@ def render(
     draw_hair_front(canvas, scene)
     draw_glasses(canvas, scene)
     return _photograph(canvas, scene, generator)
+
+
+@torch.no_grad()
+def surface(identity: torch.Tensor, nuisance: torch.Tensor, size: int = SIZE) -> torch.Tensor:
+    """Where the head is and how it is turned, as Arc2Face's ControlNet is shown normals: the two coordinates
+    of the turned surface and its height, 0 beside the head.
+
+    Args:
+        identity, nuisance, size: as of ``render``.
+
+    Returns:
+        (n, 3, size, size) float32 in [0, 1].
+    """
+    scene = build_scene(Values(IDENTITY, identity), Values(NUISANCE, nuisance), size)
+    height = (1 - scene.radius.square()).clamp_min(0).sqrt()
+    maps = torch.stack([0.5 + 0.5 * scene.fu, 0.5 + 0.5 * scene.fv, height], dim=1)
+    return maps.clamp(0, 1) * coverage((scene.radius - 1) * 0.45, scene.pixel, 1.2)[:, None]
 
 
 def _background(scene: Scene) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Hosts of the embedded base that need weights: an LCM-LoRA, a ControlNet, an expression adapter."""
