@@ -19,7 +19,7 @@ from benchmarks.output import parser as new_parser
 from benchmarks.output import write_table
 from piu_lora import ForgetConfig
 from piu_lora.evidence import evaluate_images, summary
-from piu_lora.groups import FORGET, GROUPS
+from piu_lora.groups import FORGET, GROUP_WORDS, GROUPS, RETAINED
 from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.round import Contender, verified_share
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
@@ -92,8 +92,9 @@ def run(
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: a line for each method and number of people, by the evaluating recognizer."""
+    others = " | ".join(GROUP_WORDS[group].short for group in RETAINED)
     lines = [
-        "| people | method | forget ISM after/before | recognised | verified | random | nearest | anchors "
+        f"| people | method | forget ISM after/before | recognised | verified | {others} "
         "| seconds | rank | MB |",
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]

@@ -73,8 +73,8 @@ def active(pipe: StableDiffusionPipeline) -> dict[str, float]:
 def _weight_of(layer: Any, name: str) -> float:
     """What an adapter's change is multiplied by, beyond its own ``alpha / r``, or ``alpha / sqrt(r)``."""
     rank = layer.r[name]
-    own = layer.lora_alpha[name] / (rank**0.5 if layer.use_rslora.get(name) else rank)
-    return float(layer.scaling[name]) / own if own else 0.0
+    usual = layer.lora_alpha[name] / (rank**0.5 if layer.use_rslora.get(name) else rank)
+    return float(layer.scaling[name]) / usual if usual else 0.0
 
 
 def states(pipe: StableDiffusionPipeline) -> dict[int, LayerState]:

@@ -105,15 +105,15 @@ def parse_key(key: str, part: str = "") -> LoraKey | None:
     for prefix, kohya_part in _KOHYA.items():
         if path.startswith(prefix):
             style, part, path = "kohya", kohya_part, _dotted(path.removeprefix(prefix))
-    found, path = _part_of(path, part)
-    if not found:
+    component, path = _part_of(path, part)
+    if not component:
         return None
     if match["old"]:
         projection = match["old"].removeprefix("processor.")
-        path += "." + (_ENCODER_NAMES[projection] if found == "text_encoder" else projection)
-    path = _diffusers_name(path) if found == "unet" else path
+        path += "." + (_ENCODER_NAMES[projection] if component == "text_encoder" else projection)
+    path = _diffusers_name(path) if component == "unet" else path
     return LoraKey(
-        f"{found}.{path.removeprefix('text_model.') if found == 'text_encoder' else path}",
+        f"{component}.{path.removeprefix('text_model.') if component == 'text_encoder' else path}",
         path,
         _role(match),
         style,
@@ -154,7 +154,7 @@ def _diffusers_name(path: str) -> str:
         path = path.replace("middle_block.1.", "mid_block.attentions.0.", 1)
     match = re.match(r"(input|output)_blocks\.(\d+)\.1\.", path)
     if match:
-        place, rest = int(match[2]), path[match.end() :]
-        block, layer = divmod(place - 1 if match[1] == "input" else place, 3)
+        number, rest = int(match[2]), path[match.end() :]
+        block, layer = divmod(number - 1 if match[1] == "input" else number, 3)
         path = f"{'down' if match[1] == 'input' else 'up'}_blocks.{block}.attentions.{layer}.{rest}"
     return f"{path}.0" if path.endswith(".to_out") else path

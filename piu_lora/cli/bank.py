@@ -1,7 +1,7 @@
 """``piu-lora bank``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,10 @@ from piu_lora.cli.options import (
     Workers,
 )
 from piu_lora.cli.output import Facts, Part, bars, print_result
+
+if TYPE_CHECKING:
+    from piu_lora.identity.cluster import Calibration
+    from piu_lora.jobs.banks.build import BankBuild
 
 __all__ = ["account", "app"]
 
@@ -112,9 +116,14 @@ def build(
     result = job.build_bank(
         photos, out, reader, reader.settings, settings, workers=workers, force=force, progress=bars
     )
+    print_result(_built(result, out), account(result), as_json)
+
+
+def _built(result: "BankBuild", out: Path) -> dict[str, Any]:
     from piu_lora.identity.photo_files import printable
 
-    facts = {
+    geometry = result.bank.geometry
+    return {
         "path": str(out),
         "digest": result.bank.digest,
         "identities": len(result.bank),
@@ -125,10 +134,9 @@ def build(
         "merged": result.merged,
         "turned": [printable(photo) for photo in result.turned],
         "rejected": [{"photo": printable(entry.photo), "reason": entry.reason} for entry in result.rejected],
-        "geometry": None if result.bank.geometry is None else result.bank.geometry.to_dict(),
+        "geometry": None if geometry is None else geometry.to_dict(),
         "doubles": [vars(pair) for pair in result.doubles],
     }
-    print_result(facts, account(result), as_json)
 
 
 def _reader(pack: Path | None, several: str, device: str) -> Any:
@@ -166,19 +174,20 @@ def _propose(photos: Path, reader: Any, picture: Path, workers: int, *, force: b
     write_file(
         picture, cosine_histograms(proposal.same, proposal.different, marks, f"Proposed eps {proposal.eps}")
     )
-    origin = "from known identities" if proposal.labelled else "estimated, identities unknown"
     facts = {
         "eps": proposal.eps,
         "nearest_stranger": proposal.impostor,
         "same_person": proposal.same_mean,
         "labelled": proposal.labelled,
     }
-    stranger, same = (
-        f"the nearest stranger ({proposal.impostor:.3f})",
-        f"one person ({proposal.same_mean:.3f})",
-    )
-    text = f"eps {proposal.eps} ({origin}): halfway between {stranger} and {same}; see {picture}"
-    print_result(facts, text, as_json)
+    print_result(facts, _proposal_text(proposal, picture), as_json)
+
+
+def _proposal_text(proposal: "Calibration", picture: Path) -> str:
+    origin = "from known identities" if proposal.labelled else "estimated, identities unknown"
+    stranger = f"the nearest stranger ({proposal.impostor:.3f})"
+    same = f"one person ({proposal.same_mean:.3f})"
+    return f"eps {proposal.eps} ({origin}): halfway between {stranger} and {same}; see {picture}"
 
 
 @app.command("import")

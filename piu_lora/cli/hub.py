@@ -1,7 +1,7 @@
 """``piu-lora push`` and ``piu-lora pull``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from piu_lora.cli.options import (
 )
 from piu_lora.cli.output import Document, Part, print_result
 from piu_lora.cli.terminal import opened_ledger
+
+if TYPE_CHECKING:
+    from piu_lora.jobs.adapters.publish import Published
 
 __all__ = ["pull", "push"]
 
@@ -40,7 +43,6 @@ def push(
 
     Nothing is sent when a file names or shows the person whom the adapter forgets.
     """
-    from piu_lora.adapter.receipt import people_text
     from piu_lora.jobs.adapters.publish import push as job
 
     with opened_ledger(ledger) as entries:
@@ -55,14 +57,18 @@ def push(
             ledger=entries,
         )
     facts = {"repository": repository, "public": public, "dry_run": dry_run, **vars(published)}
-    parts: list[Part] = [f"{size:>12,} {name}" for name, size in published.files.items()]
+    print_result(facts, _parts(published, dry_run=dry_run), as_json)
+
+
+def _parts(published: "Published", *, dry_run: bool) -> list[Part]:
+    from piu_lora.adapter.receipt import people_text
+
+    files: list[Part] = [f"{size:>12,} {name}" for name, size in published.files.items()]
     if dry_run:
-        parts += ["", Document(published.card)]
-    else:
-        state = "pushed to" if published.changed else "unchanged at"
-        people = people_text(published.people)
-        parts.append(f"{state} {published.url} (commit {published.commit[:12]}), for {people}")
-    print_result(facts, parts, as_json)
+        return [*files, "", Document(published.card)]
+    state = "pushed to" if published.changed else "unchanged at"
+    people = people_text(published.people)
+    return [*files, f"{state} {published.url} (commit {published.commit[:12]}), for {people}"]
 
 
 def pull(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,9 @@ from piu_lora.cli.output import Facts, Table, print_result
 from piu_lora.cli.terminal import opened_ledger
 from piu_lora.errors import BadInput
 from piu_lora.groups import FORGET
+
+if TYPE_CHECKING:
+    from piu_lora.adapter import Entry
 
 __all__ = ["app"]
 
@@ -49,6 +52,16 @@ def list_(
 
     with _opened(ledger) as ledger_file:
         entries, path = ledger_file.entries(state), ledger_file.path
+    facts = [
+        {**(vars(entry) if names else entry.public()), "people": forgotten_people(entry)} for entry in entries
+    ]
+    nothing = f"no {state} adapters in {path}" if state else f"no adapters in {path}"
+    print_result({"adapters": facts}, _listed(entries, names=names) if entries else nothing, as_json)
+
+
+def _listed(entries: "list[Entry]", *, names: bool) -> Table:
+    from piu_lora.jobs.ledger import forgotten_people
+
     head = ["adapter", "state", "base", "method", "people", "created", "forget ISM"]
     rows = [
         [
@@ -63,15 +76,7 @@ def list_(
         ]
         for entry in entries
     ]
-    facts = {
-        "adapters": [
-            {**(vars(entry) if names else entry.public()), "people": forgotten_people(entry)}
-            for entry in entries
-        ]
-    }
-    nothing = f"no {state} adapters in {path}" if state else f"no adapters in {path}"
-    table = Table([*head, *(["identity"] if names else [])], rows)
-    print_result(facts, table if rows else nothing, as_json)
+    return Table([*head, *(["identity"] if names else [])], rows)
 
 
 def _forget_ratios(figures: dict[str, dict[str, float | None]]) -> str:

@@ -77,8 +77,8 @@ def photo_files(folder: Path) -> PhotoFiles:
         else:
             real.add(target)
             result.photos.append(entry)
-    for found in (result.photos, result.folders):
-        found.sort(key=lambda entry: entry.name)
+    for paths in (result.photos, result.folders):
+        paths.sort(key=lambda entry: entry.name)
     return result
 
 

@@ -40,16 +40,16 @@ def lies(points: npt.NDArray[np.float32]) -> bool:
     return abs(float(np.degrees(np.arctan2(down[0], down[1])))) > _UPRIGHT
 
 
-def best_turn(found: dict[int, Detection | None]) -> int:
+def best_turn(faces_by_turn: dict[int, Detection | None]) -> int:
     """The turn, in degrees, in which the face is upright; 0 unless another one is better without doubt.
 
     Args:
-        found: the largest face in each turn; None where there is none.
+        faces_by_turn: the largest face in each turn; None where there is none.
     """
-    scores = {turn: face.score if face else 0.0 for turn, face in found.items()}
+    scores = {turn: face.score if face else 0.0 for turn, face in faces_by_turn.items()}
     best = max(scores, key=lambda turn: scores[turn])
-    seen = found.get(0)
-    margin = 0.0 if seen is not None and lies(seen.points) else _MARGIN
+    upright = faces_by_turn.get(0)
+    margin = 0.0 if upright is not None and lies(upright.points) else _MARGIN
     return best if scores[best] > scores.get(0, 0.0) + margin else 0
 
 
@@ -64,16 +64,16 @@ def tiles(height: int, width: int) -> list[tuple[int, int, int, int]]:
 
 def _starts(edge: int) -> Sequence[int]:
     count = max(-(-(edge - _TILE) // _STEP), 0) + 1
-    return sorted({max(min(place * _STEP, edge - _TILE), 0) for place in range(count)})
+    return sorted({max(min(tile * _STEP, edge - _TILE), 0) for tile in range(count)})
 
 
 def without_doubles(faces: Sequence[Detection]) -> list[Detection]:
     """Of boxes that overlap by more than two fifths, the one of the highest score."""
-    kept: list[Detection] = []
+    chosen: list[Detection] = []
     for face in sorted(faces, key=lambda face: -face.score):
-        if all(_overlap(face.box, other.box) < 0.4 for other in kept):
-            kept.append(face)
-    return kept
+        if all(_overlap(face.box, other.box) < 0.4 for other in chosen):
+            chosen.append(face)
+    return chosen
 
 
 def _overlap(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:

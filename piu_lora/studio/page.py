@@ -8,6 +8,7 @@ from piu_lora.studio.pages.base import Studio, quiet_event
 from piu_lora.studio.pages.evidence import EvidencePage
 from piu_lora.studio.pages.explore import ExplorePage
 from piu_lora.studio.pages.forget import ForgetPage
+from piu_lora.studio.pages.requests import RequestsPage
 from piu_lora.studio.pages.stack import StackPage
 
 __all__ = ["build_page"]
@@ -21,6 +22,7 @@ _TABS: tuple[tuple[str, Any], ...] = (
     ("Explore", ExplorePage),
     ("Stack", StackPage),
     ("Evidence", EvidencePage),
+    ("Requests", RequestsPage),
 )
 
 
@@ -31,6 +33,8 @@ def build_page(studio: Studio) -> gradio.Blocks:
         pages: list[Any] = []
         with gradio.Tabs():
             for name, kind in _TABS:
+                if kind is RequestsPage and not studio.files:
+                    continue  # a release lies in a folder of the machine
                 with gradio.Tab(name, id=name.lower()):
                     pages.append(kind(studio))
         seen = gradio.State({})

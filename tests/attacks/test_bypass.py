@@ -34,6 +34,7 @@ def test_an_encoder_adapter_falls_to_the_unedited_encoder(
     assert "text encoder alone" in found.finding
 
 
+@pytest.mark.slow
 def test_each_half_of_an_adapter_is_what_it_says(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
     """Against dense weights: base encoder with edited UNet, and weight -1."""
     change = random_change(pipe, 3, encoder=True)

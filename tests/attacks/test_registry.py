@@ -93,6 +93,7 @@ def _same(pipe: StableDiffusionPipeline, before: dict[str, dict[str, torch.Tenso
         assert all(torch.equal(value, now[key]) for key, value in state.items())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(pipe: StableDiffusionPipeline, bank: IdentityBank) -> None:
     change = random_change(pipe, 3, encoder=True)
 

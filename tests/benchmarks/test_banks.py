@@ -11,6 +11,7 @@ from tests.photos import PACK, PORTRAITS, needs_faces
 
 
 @needs_faces
+@pytest.mark.slow
 def test_bank_build_times_all_loops_over_the_same_photographs(tmp_path: Path) -> None:
     for number, folder in enumerate(sorted(PORTRAITS.iterdir())[:2]):
         (tmp_path / str(number)).mkdir()
@@ -50,6 +51,7 @@ def test_synthetic_bank_has_the_geometry_of_real_faces(tmp_path: Path) -> None:
     assert float(cosines.std()) == pytest.approx(0.071, abs=0.01)
 
 
+@pytest.mark.slow
 def test_anchor_search_measures_both_ways_in_processes_of_their_own(tmp_path: Path) -> None:
     anchor_search.write_bank(tmp_path / "bank.safetensors", 20_000)
     ways = anchor_search.measure(tmp_path / "bank.safetensors", threads=1, rounds=2)

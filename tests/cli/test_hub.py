@@ -235,6 +235,7 @@ for arguments in (sys.argv[1:4], ["pull", sys.argv[3]]):
 """
 
 
+@pytest.mark.slow
 def test_the_token_never_shows_not_even_with_debug(
     writer: LoopbackHub, adapter_folder: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_quickstart_leaves_an_adapter_and_a_picture(adapter: Path) -> None:
     assert Image.open(adapter / "report" / "before_after.png").width > 500
 
 
+@pytest.mark.slow
 def test_stock_diffusers_reproduces_our_picture_to_the_pixel(adapter: Path, tmp_path: Path) -> None:
     script = (EXAMPLES / "stock_diffusers.py").read_text()
     imported = {

@@ -151,6 +151,7 @@ def test_verify_by_name(made: list[ForgetResult]) -> None:
     assert verify_adapter(made[0].path, "small")
 
 
+@pytest.mark.slow
 def test_audit(made: list[ForgetResult], base: StableDiffusionPipeline, tmp_path: Path) -> None:
     done = audit(made[0].path, WHO, base, tmp_path / "audit", budget="quick")
     names = {entry["name"] for entry in done.document["audit"]["attacks"]}

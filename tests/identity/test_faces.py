@@ -105,6 +105,7 @@ def test_embeddings_are_those_of_a_plain_insightface_loop(reader: FaceReader, pe
     )
 
 
+@pytest.mark.slow
 @needs_faces
 def test_ten_years_later_a_person_is_nearer_to_themselves_than_to_anybody_else(reader: FaceReader) -> None:
     people = range(20)
@@ -278,6 +279,7 @@ def test_generated_pictures_may_stray_from_their_range(reader: FaceReader) -> No
 # --- the process around it
 
 
+@pytest.mark.slow
 @needs_faces
 def test_eight_threads_give_the_bits_that_one_gives() -> None:
     photos = [portrait(person, year) for person in SOME for year in (2014, 2024)]

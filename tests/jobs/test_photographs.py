@@ -63,6 +63,7 @@ def people(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_forgotten_person(
     published: LoopbackHub,
     people: Path,

@@ -53,6 +53,7 @@ def test_every_method_takes_several(
     unload(pipe, [name])
 
 
+@pytest.mark.slow
 def test_the_edited_encoder_writes_each_ones_own_anchor(
     pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path
 ) -> None:

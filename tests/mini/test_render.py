@@ -53,6 +53,7 @@ def largest_change(picture: Callable[[float], torch.Tensor]) -> float:
     return max(float((picture(end) - middle).abs().amax()) for end in (0.0, 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [p.name for p in IDENTITY])
 def test_every_identity_parameter_is_seen(name: str) -> None:
     """Moving it changes the picture of somebody, others fixed (features that others need are switched on)."""
@@ -67,6 +68,7 @@ def test_every_identity_parameter_is_seen(name: str) -> None:
     assert largest_change(lambda value: draw(moved(who, index[name], value), how)) > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [p.name for p in NUISANCE])
 def test_every_nuisance_parameter_is_seen(name: str) -> None:
     index = [p.name for p in NUISANCE].index(name)

@@ -133,10 +133,13 @@ class Eye:
             for node in fault["nodes"]
         ]
 
-    def shot(self, folder: Path, name: str, *, whole: bool = True) -> Path:
-        """A screenshot; also one for the documentation where that is asked for."""
+    def shot(self, folder: Path, name: str, *, whole: bool = True, part: str = "") -> Path:
+        """A screenshot, of all or of a part; also one for the documentation where that is asked for."""
         path = folder / f"{name}.png"
-        self.page.screenshot(path=path, full_page=whole)
+        if part:
+            self.page.locator(part).screenshot(path=path)
+        else:
+            self.page.screenshot(path=path, full_page=whole)
         if SHOTS:
             from PIL import Image
 

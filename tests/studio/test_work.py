@@ -112,6 +112,12 @@ def test_strength_nought_changes_nobody(bench: Bench, visitor: Visitor, forgotte
     assert all(pair.before == pair.after for pair in drawn.pairs)
 
 
+def test_a_negative_strength_is_warned_of() -> None:
+    page = render("explore", kind="drawn", one=Drawn("somebody", -0.5, ()))
+    assert "brings the forgotten person out" in page
+    assert "warning" not in render("explore", kind="drawn", one=Drawn("somebody", 0.5, ()))
+
+
 def test_the_map_has_everybody_and_the_forgotten_person_changed_most(
     bench: Bench, visitor: Visitor, forgotten: Job, bank: IdentityBank
 ) -> None:
@@ -136,6 +142,10 @@ def test_a_check_has_the_people_of_the_adapters_first(
     assert all(not column.own for column in one.columns[2:])
     assert len(one.lines) == 3
     assert one.lines[0].changes[0] > one.lines[0].changes[1]
+    assert one.lines[2].label == f"{bank.ids[0]} + {bank.ids[3]}"
+    assert len(one.hurt) == min(4, len(one.columns) - 2)
+    assert all(f"most by {bank.ids[0]}" in pair.label or bank.ids[3] in pair.label for pair in one.hurt)
+    assert active(bench.open().pipe) == {}
 
 
 def test_photographs_are_named_by_no_name_of_theirs(tmp_path: Path) -> None:

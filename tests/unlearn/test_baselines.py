@@ -88,9 +88,8 @@ def test_a_rival_edits_what_it_says_and_nothing_else(name: str, bank: IdentityBa
     assert all(torch.isfinite(value).all() for value in pipe.unet.state_dict().values())
     again = tiny_pipeline()
     baseline.run(again, problem_of(bank), baseline.settings(**QUICK[name]), seed=0)
-    assert all(
-        torch.equal(value, pipe.unet.state_dict()[key]) for key, value in again.unet.state_dict().items()
-    )
+    edited = pipe.unet.state_dict()
+    assert all(torch.equal(value, edited[key]) for key, value in again.unet.state_dict().items())
 
 
 def test_uce_minimises_its_three_terms() -> None:

@@ -179,17 +179,12 @@ def test_training_changes_only_the_cross_attention_and_repeats(tmp_path: Path, l
         is first
     )
     train_dense(second, *people(), settings, **run)
-    changed = {
-        name
-        for name, value in first.unet.state_dict().items()
-        if not torch.equal(value, base.unet.state_dict()[name])
-    }
+    trained, repeated, untouched = (pipe.unet.state_dict() for pipe in (first, second, base))
+    changed = {name for name, value in trained.items() if not torch.equal(value, untouched[name])}
     assert len(losses) == 2
     assert len(changed) == 5 * 6
     assert all(".attn2." in name for name in changed)
-    assert all(
-        torch.equal(value, second.unet.state_dict()[name]) for name, value in first.unet.state_dict().items()
-    )
+    assert all(torch.equal(value, repeated[name]) for name, value in trained.items())
 
 
 def test_training_lowers_the_loss(own_pipe: StableDiffusionPipeline) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.model import BaseFamily, family_of
 from piu_lora.writing import check_target, make_folder
 
-__all__ = ["FORMAT", "Arena", "drawn_people", "enter_arena", "shared_settings"]
+__all__ = ["FORMAT", "Arena", "drawn_people", "enter_arena", "read_arena", "shared_settings"]
 
 FORMAT = "piu_lora.comparison/1"
 
@@ -108,6 +109,26 @@ def drawn_people(bank: IdentityBank, family: BaseFamily, count: int) -> list[str
     return [bank.ids[row] for row in free[:count]]
 
 
+def read_arena(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The digest of the arena in a folder, and the settings that its contenders share.
+
+    Raises:
+        BadInput: there is none, or a damaged one.
+    """
+    path = folder / "arena.json"
+    try:
+        stored = json.loads(path.read_text())
+        return str(stored["digest"]), dict(stored["settings"])
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"{str(folder)!r} holds no arena; `piu-lora compare --out {folder}` makes one"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{str(path)!r} is damaged: {error}; restore it, or compare into another folder"
+        ) from error
+
+
 def enter_arena(folder: Path, digest: str, config: ForgetConfig, *, create: bool) -> None:
     """Create an arena in a folder, or make sure that the one there is the same.
 
@@ -126,12 +147,7 @@ def enter_arena(folder: Path, digest: str, config: ForgetConfig, *, create: bool
             document = json.dumps({"format": FORMAT, "digest": digest, "settings": settings}, indent=1)
             write_file(path, f"{document}\n".encode())
         return
-    try:
-        stored = json.loads(path.read_text())["digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{str(path)!r} is damaged: {error}; restore it, or compare into another folder"
-        ) from error
+    stored, _ = read_arena(folder)
     if stored != digest:
         raise BadInput(
             f"{str(folder)!r} holds an arena of another base, bank or settings; "

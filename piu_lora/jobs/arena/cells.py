@@ -40,6 +40,14 @@ class CellStore:
             self._cells = self._read()
         return self._cells.get((variant, person, seed)) or self._earlier(variant, person, seed)
 
+    def all(self) -> list[Cell]:
+        """The cells of the compressed file, in its order.
+
+        Raises:
+            BadInput: it is damaged.
+        """
+        return list(self._read().values())
+
     def add(self, cell: Cell) -> None:
         """Write a cell, in the place of one of the same variant, person and seed.
 

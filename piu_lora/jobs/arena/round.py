@@ -27,7 +27,16 @@ from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, find_baseline
 
 Recognise = Callable[[torch.Tensor], torch.Tensor]
-__all__ = ["SHARED", "UNTOUCHED", "VARIED", "Contender", "Round", "known_methods", "verified_share"]
+__all__ = [
+    "SHARED",
+    "UNTOUCHED",
+    "VARIED",
+    "Contender",
+    "Round",
+    "known_methods",
+    "run_baseline",
+    "verified_share",
+]
 
 UNTOUCHED = "untouched"
 # Settings that are the arena's; all others are a method's own.
@@ -175,11 +184,8 @@ class Round:
         return after, _Made(trial.cost.seconds, trial.cost.peak_bytes, trial.stored_bytes, trial.facts)
 
     def _baseline(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
-        baseline, pipe = find_baseline(contender.method), copy.copy(self.session.pipe)
-        pipe.unet = copy.deepcopy(self.session.pipe.unet)
-        settings = contender.rival_settings(self.family)
         with measure_cost(self.session.pipe.device) as cost:
-            baseline.run(pipe, self._baseline_problem(), settings, self.request.config.seed)
+            pipe = run_baseline(self.session, self.request, contender)
         after = self._pictures(pipe)
         changed = [
             parameter.numel()
@@ -189,22 +195,6 @@ class Round:
             if not torch.equal(parameter, original)
         ]
         return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
-
-    def _baseline_problem(self) -> BaselineProblem:
-        problem, bank = self.request.problem, self.request.bank
-        if len(problem.targets) != 1:
-            raise BadInput("the baselines forget one person at a time")
-        differentiable = _differentiable(self.family)
-        recognise = differentiable(self.session.pipe.device) if differentiable else None
-        target = problem.targets[0]
-        everybody = problem.retain[torch.arange(len(problem.retain))]
-        return BaselineProblem(
-            target.forget,
-            target.anchor,
-            everybody,
-            bank.centroids[list(self.request.retained.train)],
-            recognise,
-        )
 
     def _figures(self, after: torch.Tensor) -> dict[str, dict[str, float | None]]:
         figures = evaluate_images(self.plan, self.before, after, self.galleries).figures
@@ -220,6 +210,32 @@ class Round:
                 "no_face": scores["no_face"][FORGET]["after"] / len(indices),
             }
         return judged
+
+
+def run_baseline(session: Session, request: ErasureRequest, contender: Contender) -> StableDiffusionPipeline:
+    """A copy of the pipeline whose UNet a baseline has changed; the session's own stays as it is.
+
+    Raises:
+        BadInput: several people are to be forgotten.
+    """
+    baseline, pipe = find_baseline(contender.method), copy.copy(session.pipe)
+    pipe.unet = copy.deepcopy(session.pipe.unet)
+    settings = contender.rival_settings(session.family)
+    baseline.run(pipe, _baseline_problem(session, request), settings, request.config.seed)
+    return pipe
+
+
+def _baseline_problem(session: Session, request: ErasureRequest) -> BaselineProblem:
+    problem, bank = request.problem, request.bank
+    if len(problem.targets) != 1:
+        raise BadInput("the baselines forget one person at a time")
+    differentiable = _differentiable(session.family)
+    recognise = differentiable(session.pipe.device) if differentiable else None
+    target = problem.targets[0]
+    everybody = problem.retain[torch.arange(len(problem.retain))]
+    return BaselineProblem(
+        target.forget, target.anchor, everybody, bank.centroids[list(request.retained.train)], recognise
+    )
 
 
 def verified_share(gallery: Gallery, images: torch.Tensor, rows: Sequence[int]) -> float | None:

@@ -62,7 +62,7 @@ def expected_to_verify(
     drawn = [imagined_people(known, geometry, share, 1, generator) for known in few]
     centres = torch.cat([centre for centre, _ in drawn])
     rows = torch.cat([photographs[:, 0] for _, photographs in drawn])
-    seeds = [request.config.seed * 100_003 + 80_000 + place for place in range(len(rows))]
+    seeds = [request.config.seed * 100_003 + 80_000 + index for index in range(len(rows))]
     embedded = gallery.embed(generate_images(pipe, rows, seeds, sampling))
     verified = int(((embedded * centres).sum(dim=1) >= gallery.threshold(_FAR)).sum())
     low, high = wilson(verified, len(rows))
@@ -73,11 +73,11 @@ def expected_to_verify(
 def expected_words(expected: dict[str, Any]) -> str:
     """``1 photograph was given; of unseen ones are expected to verify: 8 % [3, 15]``."""
     count = expected["photographs"]
-    given = "1 photograph was given" if count == 1 else f"{count} photographs were given"
+    photographs = "1 photograph was given" if count == 1 else f"{count} photographs were given"
     low, high = (round(100 * expected[name]) for name in ("low", "high"))
     geometry = "" if expected["geometry"] == "measured" else f" (by the profile {expected['geometry']!r})"
     return (
-        f"{given}; of unseen ones are expected to verify at FAR {expected['far']:g}: "
+        f"{photographs}; of unseen ones are expected to verify at FAR {expected['far']:g}: "
         f"{100 * expected['share']:.0f} % [{low}, {high}]{geometry}"
     )
 

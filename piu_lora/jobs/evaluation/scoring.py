@@ -188,31 +188,33 @@ def _gallery(
     portraits: torch.Tensor | None,
     references: Sequence[Path],
 ) -> Gallery:
-    own = name == "conditioning"
-    seen = [
-        person.subject.embeddings if own else embed_photos(reader, person.subject.photos)
+    conditioning = name == "conditioning"
+    strangers = [
+        person.subject.embeddings if conditioning else embed_photos(reader, person.subject.photos)
         for person in request.strangers
     ]
-    drawn = (
-        [each[None] for each in request.made_up]
-        if own
-        else [reader.embed(each) for each in (() if portraits is None else portraits)]
+    made_up = (
+        [embeddings[None] for embeddings in request.made_up]
+        if conditioning
+        else [reader.embed(portrait) for portrait in (() if portraits is None else portraits)]
     )
-    everybody = torch.cat([bank.centroids, *(centroid(each)[None] for each in (*seen, *drawn))])
+    everybody = torch.cat(
+        [bank.centroids, *(centroid(embeddings)[None] for embeddings in (*strangers, *made_up))]
+    )
     known = {
-        row: _reference(person, reader, bank, request, own=own, given=references)
+        row: _reference(person, reader, bank, request, conditioning=conditioning, references=references)
         for row, person in zip(request.forget_rows, request.people, strict=True)
     }
     return Gallery(
         name,
         reader.embed,
         everybody,
-        {row: each for row, each in known.items() if each is not None},
+        {row: embeddings for row, embeddings in known.items() if embeddings is not None},
         far_thresholds(bank, FARS),
-        _SAME_SHOTS if any(each is None for each in known.values()) else "",
-        frozenset(range(len(everybody) - len(drawn), len(everybody))),
+        _SAME_SHOTS if any(embeddings is None for embeddings in known.values()) else "",
+        frozenset(range(len(everybody) - len(made_up), len(everybody))),
         normalize(bank.embeddings[:: max(len(bank.embeddings) // _KID_PHOTOGRAPHS, 1)]),
-        "conditions the base" if own else "only evaluates",
+        "conditions the base" if conditioning else "only evaluates",
     )
 
 
@@ -227,28 +229,28 @@ def _reference(
     bank: IdentityBank,
     request: ErasureRequest,
     *,
-    own: bool,
-    given: Sequence[Path],
+    conditioning: bool,
+    references: Sequence[Path],
 ) -> torch.Tensor | None:
     """(d,) what a forgotten person is verified against: a centroid of what was never trained on; None where
     there is nothing.
     """
-    if given:
-        found = embed_photos(reader, given)
-        trained = _trained(person, reader, own=own)
+    if references:
+        embedded = embed_photos(reader, references)
+        trained = _trained(person, reader, conditioning=conditioning)
         if trained is not None:
-            require_disjoint(found, trained, "conditioning" if own else "evaluating")
-        return centroid(found)
+            require_disjoint(embedded, trained, "conditioning" if conditioning else "evaluating")
+        return centroid(embedded)
     photographs = photographs_of(person.subject.row, request, REFERENCES)
     if photographs is not None:
         return centroid(reader.embed(photographs))
     if person.train == person.held_out:
         return None
     held = list(person.held_out)
-    if own:
+    if conditioning:
         return centroid(person.subject.embeddings[held])
     if person.subject.photos:
-        return centroid(embed_photos(reader, [person.subject.photos[place] for place in held]))
+        return centroid(embed_photos(reader, [person.subject.photos[index] for index in held]))
     theirs = (
         bank.of(request.bank.ids[person.subject.row]) if person.subject.row is not None else torch.empty(0)
     )
@@ -256,12 +258,12 @@ def _reference(
     return centroid(theirs[held]) if len(theirs) == len(person.subject.embeddings) else None
 
 
-def _trained(person: ForgottenIdentity, reader: PhotoReader, *, own: bool) -> torch.Tensor | None:
+def _trained(person: ForgottenIdentity, reader: PhotoReader, *, conditioning: bool) -> torch.Tensor | None:
     """What was trained on, (n, d) as the recognizer sees it; None where its photographs are not at hand."""
-    if own:
+    if conditioning:
         return person.subject.embeddings[list(person.train)]
     return (
-        embed_photos(reader, [person.subject.photos[place] for place in person.train])
+        embed_photos(reader, [person.subject.photos[index] for index in person.train])
         if person.subject.photos
         else None
     )

@@ -59,7 +59,7 @@ class StackCheck:
         """Columns of people whom no adapter is meant to change."""
         return range(len(self.owners), self.interference.condition.shape[1])
 
-    def disturbed(self, place: int) -> dict[str, float]:
+    def disturbed(self, index: int) -> dict[str, float]:
         """By adapter of a stack: what the others change for its person, as a share of what it means to change
         itself.
         """
@@ -67,22 +67,22 @@ class StackCheck:
             owner: self.interference.condition[owner, column] for column, owner in enumerate(self.owners)
         }
         return {
-            self.ids[owner]: float(self.others[place, column] / meant[owner])
+            self.ids[owner]: float(self.others[index, column] / meant[owner])
             for column, owner in enumerate(self.owners)
-            if not np.isnan(self.others[place, column])
+            if not np.isnan(self.others[index, column])
         }
 
-    def over(self, place: int) -> bool:
+    def over(self, index: int) -> bool:
         """Whether a stack exceeds a limit, or two of its adapters use the same gate neuron."""
-        harm = self.interference.harm(place, self.bystanders)["p95"]
-        disturbed = any(share > self.own_limit for share in self.disturbed(place).values())
-        return bool(harm > self.limit or disturbed or self.collisions(place))
+        harm = self.interference.harm(index, self.bystanders)["p95"]
+        disturbed = any(share > self.own_limit for share in self.disturbed(index).values())
+        return bool(harm > self.limit or disturbed or self.collisions(index))
 
-    def collisions(self, place: int) -> list[str]:
+    def collisions(self, index: int) -> list[str]:
         """The gate neurons that two adapters of a stack have both rewired: each takes the old neuron away,
         and a second time is once too often.
         """
-        stack = set(self.interference.stacks[place])
+        stack = set(self.interference.stacks[index])
         return sorted(
             name for name, owners in self.shared_neurons.items() if len(stack.intersection(owners)) > 1
         )
@@ -94,23 +94,29 @@ class StackCheck:
     @property
     def exceeded(self) -> list[tuple[int, ...]]:
         """The stacks over a limit."""
-        return [stack for place, stack in enumerate(self.interference.stacks) if self.over(place)]
+        return [stack for index, stack in enumerate(self.interference.stacks) if self.over(index)]
 
     def facts(self) -> dict[str, Any]:
         """Everything, ready for JSON; people are numbers, so that it names nobody."""
-        found, own = self.interference, {place: column for column, place in enumerate(self.owners)}
+        interference, columns = self.interference, {index: column for column, index in enumerate(self.owners)}
         stacks = [
             {
                 "adapters": [self.ids[i] for i in stack],
-                "bystanders": found.harm(place, self.bystanders),
-                "activations": None if found.activations is None else float(found.activations[place].mean()),
-                "own": {self.ids[i]: float(found.condition[place, own[i]]) for i in stack if i in own},
-                "disturbed": self.disturbed(place),
-                "over_limit": self.over(place),
-                "collisions": self.collisions(place),
-                "change": [round(float(value), 4) for value in found.condition[place]],
+                "bystanders": interference.harm(index, self.bystanders),
+                "activations": None
+                if interference.activations is None
+                else float(interference.activations[index].mean()),
+                "own": {
+                    self.ids[i]: float(interference.condition[index, columns[i]])
+                    for i in stack
+                    if i in columns
+                },
+                "disturbed": self.disturbed(index),
+                "over_limit": self.over(index),
+                "collisions": self.collisions(index),
+                "change": [round(float(value), 4) for value in interference.condition[index]],
             }
-            for place, stack in enumerate(found.stacks)
+            for index, stack in enumerate(interference.stacks)
         ]
         people = [f"person of {self.ids[owner]}" for owner in self.owners] + [
             f"bystander {i}" for i in range(len(self.bystanders))

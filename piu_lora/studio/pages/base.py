@@ -36,8 +36,11 @@ class Studio:
         """Who asks."""
         return self.visitors.get(request.cookies.get(COOKIE, ""))
 
-    def start(self, visitor: Visitor, page: str, title: str, work: Work) -> None:
+    def start(self, visitor: Visitor, page: str, title: str, work: Work, result: Any = None) -> None:
         """Put a page's job into the queue.
+
+        Args:
+            result: what there is to see until the job shows something.
 
         Raises:
             BadInput: the page's last one still runs.
@@ -45,7 +48,7 @@ class Studio:
         last = visitor.jobs.get(page)
         if last is not None and last.active:
             raise BadInput("this page is busy with its last job; cancel it first")
-        visitor.jobs[page] = self.queue.add(Job(title, work))
+        visitor.jobs[page] = self.queue.add(Job(title, work, result=result))
 
 
 class Area:
@@ -54,10 +57,21 @@ class Area:
     Args:
         name: of the page.
         shown: from a job (None before the first one) to the HTML of its result.
+        keeps: whether the result of the job before stays until there is another.
+        cancelled: what a cancelled job leaves.
     """
 
-    def __init__(self, studio: Studio, name: str, shown: Callable[[Job | None], str]) -> None:
+    def __init__(
+        self,
+        studio: Studio,
+        name: str,
+        shown: Callable[[Job | None], str],
+        *,
+        keeps: bool = False,
+        cancelled: str = "Nothing was left behind.",
+    ) -> None:
         self._studio, self.name, self._shown = studio, name, shown
+        self._keeps, self._cancelled = keeps, cancelled
         self.progress = gradio.HTML("", elem_id=f"{name}-progress", apply_default_css=False)
         self.cancel = gradio.Button("Cancel", visible=False, elem_id=f"{name}-cancel", size="sm")
         self.result = gradio.HTML(
@@ -87,7 +101,8 @@ class Area:
 
     def _bar(self, job: Job | None) -> str:
         ahead = self._studio.queue.ahead(job) if job else 0
-        return render("progress", job=job, ahead=ahead, curve=curve(job.losses) if job else "")
+        line = curve(job.losses) if job else ""
+        return render("progress", job=job, ahead=ahead, curve=line, cancelled=self._cancelled)
 
     def _cancel(self, request: gradio.Request) -> list[Any]:
         visitor = self._studio.visitor(request)
@@ -106,7 +121,8 @@ class Area:
             visitor = self._studio.visitor(request)
             try:
                 title, work = begin(visitor, *values)
-                self._studio.start(visitor, self.name, title, work)
+                last = visitor.jobs.get(self.name) if self._keeps else None
+                self._studio.start(visitor, self.name, title, work, last.result if last else None)
             except PiuLoraError as error:
                 return [_fault(str(error)), gradio.skip(), gradio.skip()]
             return self.update(visitor, {})
@@ -129,7 +145,7 @@ def quiet_event() -> dict[str, Any]:
 
 _CLICKS = """
 element.addEventListener('click', (event) => {
-  const target = event.target.closest('[data-person]');
-  if (target) trigger('click', {person: target.dataset.person});
+  const target = event.target.closest('[data-person], [data-point]');
+  if (target) trigger('click', {person: target.dataset.person, point: target.dataset.point});
 });
 """

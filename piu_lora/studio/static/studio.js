@@ -46,7 +46,7 @@
   // What was asked for comes into view on a narrow page, where it stands below the form.
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button[id]");
-    const page = button && /^(forget|explore|stack|evidence)-(?!cancel)/.exec(button.id);
+    const page = button && /^(forget|explore|stack|evidence|arena|requests)-(?!cancel)/.exec(button.id);
     if (!page) return;
     const progress = document.getElementById(page[1] + "-progress");
     setTimeout(() => progress && progress.scrollIntoView({ block: "nearest" }), 600);
@@ -54,6 +54,10 @@
 
   // A map's points say who they are, by pointer and by keyboard.
   const tell = (event) => {
+    const spot = event.target.closest && event.target.closest(".spot[data-words]");
+    if (spot)
+      spot.closest("figure").querySelector(".spot-words").textContent =
+        spot.dataset.point + ": " + spot.dataset.words;
     const point = event.target.closest && event.target.closest("[data-row]");
     if (!point) return;
     const card = point.closest(".map").querySelector(".who-card");
@@ -64,6 +68,13 @@
   };
   document.addEventListener("pointerover", tell);
   document.addEventListener("focusin", tell);
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    const point = event.target.closest && event.target.closest("svg [role=button]");
+    if (!point) return;
+    event.preventDefault();
+    point.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  });
 
   async function ask(box, options) {
     const status = box.querySelector("[role=status]");

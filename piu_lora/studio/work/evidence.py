@@ -13,10 +13,10 @@ from piu_lora.studio.visitors import Visitor
 if TYPE_CHECKING:
     from piu_lora.evidence.report.document import Verdict
 
-__all__ = ["Examined", "evidence_work"]
+__all__ = ["QUICK", "Examined", "evidence_work"]
 
 # Fewer pictures and no sweeps: a first answer, not evidence for a release.
-_QUICK = (
+QUICK = (
     "evaluation.forget_images=8",
     "evaluation.retain_images=8",
     "evaluation.nearest=4",
@@ -60,7 +60,7 @@ def evidence_work(
             "progress": job.progress,
         }
         if kind == "evaluate":
-            settings = _QUICK if quick else ()
+            settings = QUICK if quick else ()
             result = evaluate(
                 made.path, people, session.pipe, out, settings=settings, images=True, **shared
             ).report

@@ -51,6 +51,7 @@ def draw_pairs(
     progress: Progress = silent,
     cosines: Sequence[float | None] | None = None,
     reader: "PhotoReader | None" = None,
+    bare: "StableDiffusionPipeline | None" = None,
 ) -> list[Pair]:
     """Each face with the adapters off, and with those that are active.
 
@@ -58,6 +59,7 @@ def draw_pairs(
         faces: a label, an embedding (d,), and a seed each.
         cosines: of each with the person whom the page is about.
         reader: says how alike the two pictures of each are.
+        bare: the base alone, where ``pipe`` is a changed copy of it.
     """
     import torch
 
@@ -68,10 +70,11 @@ def draw_pairs(
     seeds = [seed for _, _, seed in faces]
     sides = []
     with progress("draw", 2 * len(faces)) as advance:
-        for bare in (True, False):
-            with adapters_disabled(pipe) if bare and active(pipe) else nullcontext():
+        for before in (True, False):
+            one = bare if before and bare is not None else pipe
+            with adapters_disabled(one) if before and active(one) else nullcontext():
                 pictures = generate(
-                    pipe,
+                    one,
                     embeddings,
                     seeds,
                     steps=how.steps,
@@ -83,8 +86,8 @@ def draw_pairs(
             sides.append(pictures)
     alike: list[float | None] = [None] * len(faces)
     if reader is not None:
-        one, other = (reader.embed(pictures) for pictures in sides)
-        alike = (one * other).sum(dim=1).tolist()
+        first, second = (reader.embed(pictures) for pictures in sides)
+        alike = (first * second).sum(dim=1).tolist()
     similar = cosines or [None] * len(faces)
     shown = [[webp(picture) for picture in pictures] for pictures in sides]
     return [Pair(label, *entry) for (label, _, _), *entry in zip(faces, *shown, similar, alike, strict=True)]

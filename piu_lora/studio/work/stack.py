@@ -1,22 +1,25 @@
 """Adapters together: who is hurt by whom, one adapter of several, a base with all of them in its weights."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piu_lora.studio.bench import Bench
 from piu_lora.studio.queue import Job
 from piu_lora.studio.visitors import MadeAdapter, Visitor
+from piu_lora.studio.work.pictures import Draw, Pair, draw_pairs
 
 if TYPE_CHECKING:
+    import torch
+
     from piu_lora.jobs.stacks.check import StackCheck
     from piu_lora.jobs.stacks.members import StackMember
     from piu_lora.progress import Progress
 
 __all__ = ["Checked", "Column", "Written", "check_work", "fuse_work", "merge_work"]
 
-_BYSTANDERS, _COLUMNS = 64, 10
+_BYSTANDERS, _COLUMNS, _HURT = 64, 10, 4
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Checked:
-    """The interference of a stack, its most changed bystanders first."""
+    """The interference of a stack, its most changed bystanders first.
+
+    Attributes:
+        hurt: those bystanders, before and with all adapters; empty until they are drawn.
+    """
 
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     limit: float
     own_limit: float
+    hurt: tuple[Pair, ...] = ()
 
     @property
     def top(self) -> float:
@@ -88,9 +96,35 @@ def check_work(bench: Bench, visitor: Visitor, keys: Sequence[str]) -> Callable[
             session = bench.session(job.progress)
             members, made = _members(bench, visitor, keys, job.progress)
             check = check_stack(members, session.pipe, session.bank, people=_BYSTANDERS)
-        job.show(_table(bench, check, made))
+        table = _table(bench, check, made)
+        job.show(table)
+        job.show(replace(table, hurt=_hurt(bench, table, made, job)))
 
     return work
+
+
+def _hurt(bench: Bench, table: Checked, made: Sequence[MadeAdapter], job: Job) -> tuple[Pair, ...]:
+    """The bystanders who are changed most, drawn with all adapters, and by whose adapter."""
+    from piu_lora.adapter import load_adapters, unload
+    from piu_lora.config import ForgetConfig
+
+    session = bench.session(job.progress)
+    pipe, bank = session.pipe, session.bank
+    evaluation = ForgetConfig.preset(session.family).evaluation
+    faces: list[tuple[str, torch.Tensor, int]] = []
+    for place, column in enumerate(table.columns):
+        if column.own or column.row is None or len(faces) == _HURT:
+            continue
+        alone = table.lines[: len(made)]
+        worst = max(alone, key=lambda line: line.changes[place])
+        label = f"{column.name}, most by {worst.label}" if len(made) > 1 else column.name
+        faces.append((label, bank.centroid(column.row), 1))
+    names = load_adapters(pipe, [one.path for one in made])
+    try:
+        how = Draw(evaluation.steps, evaluation.guidance)
+        return tuple(draw_pairs(pipe, faces, how, job.progress, reader=session.reader))
+    finally:
+        unload(pipe, names)
 
 
 def _members(
@@ -115,10 +149,11 @@ def _table(bench: Bench, check: "StackCheck", made: Sequence[MadeAdapter]) -> Ch
     rows = [check.rows[column - len(check.owners)] for column in worst]
     columns = [*owners, *(Column(bank.ids[row], row) for row in rows)]
     places = [*range(len(check.owners)), *worst]
-    names = dict(zip(check.ids, (one.name for one in made), strict=True))
+    shorts = _shorts(bench, made)
+    names = dict(zip(check.ids, shorts, strict=True))
     lines = [
         Line(
-            f"all {len(stack)}" if len(stack) > 2 else " + ".join(made[index].name for index in stack),
+            f"all {len(stack)}" if len(stack) > 2 else " + ".join(shorts[index] for index in stack),
             tuple(float(table[place, column]) for column in places),
             check.interference.harm(place, check.bystanders)["p95"],
             tuple((names[key], share) for key, share in check.disturbed(place).items()),
@@ -127,6 +162,14 @@ def _table(bench: Bench, check: "StackCheck", made: Sequence[MadeAdapter]) -> Ch
         for place, stack in enumerate(check.interference.stacks)
     ]
     return Checked(tuple(columns), tuple(lines), check.limit, check.own_limit)
+
+
+def _shorts(bench: Bench, made: Sequence[MadeAdapter]) -> list[str]:
+    """What adapters are called on the map: whom they forget, where that is somebody of the bank, once."""
+    people = [one.person for one in made]
+    return [
+        one.person if one.person in bench.bank and people.count(one.person) == 1 else one.name for one in made
+    ]
 
 
 def merge_work(bench: Bench, visitor: Visitor, keys: Sequence[str], method: str) -> Callable[[Job], None]:

@@ -115,6 +115,23 @@ class GateEncoder:
         name = repr(("gate/2", self.decides.name, templates.prompt, templates.count, templates.share))
         return Measurement(name, self.config.retained, self.sums)
 
+    def late_query(self) -> torch.Tensor:
+        """(hidden,) the mean query of the writing layer's attention at tokens behind the identity, of nobody
+        under every template.
+        """
+        queries: list[torch.Tensor] = []
+        layer, numbers = self.writes, torch.arange(self.templates.count)
+        handle = layer.module.get_submodule("self_attn.q_proj").register_forward_hook(
+            lambda _module, _arguments, output: queries.append(output.detach().float().cpu())
+        )
+        try:
+            self.streams(layer, torch.zeros(len(numbers), self.pipe.text_encoder.config.hidden_size), numbers)
+        finally:
+            handle.remove()
+        rows = torch.cat(queries)
+        behind = torch.arange(rows.shape[1])[None] > self.templates.positions[:, None]
+        return rows[behind].mean(dim=0)
+
     def background(self, layer: Layer) -> torch.Tensor:
         """(m, hidden) what a layer's MLP reads where there is no identity: random texts and the empty
         prompt.
@@ -194,10 +211,20 @@ def measure_everybody(
             [
                 encoder.background(encoder.writes),
                 some_of(late.inputs.flatten(0, 1), 4 * _ELSEWHERE, generator),
+                *([] if templates.count < 2 else [_under_the_familys_own(encoder, sample, generator)]),
             ]
         ),
         (means["squares"], late.squares),
     )
+
+
+def _under_the_familys_own(
+    encoder: GateEncoder, sample: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """(k, hidden) what the writing layer reads of people under the prompt that nearly everybody uses."""
+    official = torch.zeros(len(sample), dtype=torch.long)
+    rows = encoder.streams(encoder.writes, sample, official).inputs
+    return some_of(rows.flatten(0, 1), 4 * _ELSEWHERE, generator)
 
 
 def some_of(rows: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -15,6 +15,7 @@ _CLEAR = 6.0  # a pre-activation this far from 0 is the activation's linear or s
 _STEEPEST = 60.0
 _QUIET = 0.1  # weight of everybody else, of whom nothing shall be read
 _RIDGE = 1e-3
+_PROTECTION = 30.0  # of everybody else, where the gate cannot be right for all
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def written(marked: Marked, others: torch.Tensor, one: torch.Tensor, rank: int, 
         ridge: of the gate's readout.
     """
     shut = torch.cat([others, marked.before])
-    mark = separating(marked.inputs, shut, ridge)
+    mark = separating(marked.inputs, shut, ridge, _PROTECTION)
     readouts, directions, missed = _change(marked, shut, rank)
     spread = (marked.inputs.double() @ readouts).abs().quantile(0.98, dim=0).clamp_min(1e-12)
     readouts = readouts * (_RANGE / spread)

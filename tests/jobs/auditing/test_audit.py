@@ -48,6 +48,7 @@ def made(mini: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+@pytest.mark.slow
 def test_reidentification_from_a_closed_form(mini: StableDiffusionPipeline, made: Path) -> None:
     section = audit(
         made,

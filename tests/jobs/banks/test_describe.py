@@ -81,6 +81,7 @@ def test_a_bank_of_one_photograph_each_has_no_cosines_of_one_person() -> None:
     assert facts["different_people"]["min"] < 0 < facts["different_people"]["max"]
 
 
+@pytest.mark.slow
 def test_a_large_bank_still_shows_the_cosines_of_one_person(monkeypatch: pytest.MonkeyPatch) -> None:
     """More embeddings than are looked at: the sample must hold pairs of one person."""
     monkeypatch.setattr(

@@ -128,6 +128,7 @@ def test_images_of_the_person_are_kept_only_when_asked_for(
     assert "scores" not in public["evaluation"]["recognizers"]["conditioning"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on(
     adapter: Path,
     base: StableDiffusionPipeline,

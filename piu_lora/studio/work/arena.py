@@ -1,0 +1,198 @@
+"""An arena's methods side by side: where each stands, and the faces behind a point."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from piu_lora.errors import BadInput
+from piu_lora.studio.bench import BaseChoice, Bench
+from piu_lora.studio.queue import Job
+from piu_lora.studio.work.pictures import Draw, Pair, draw_pairs, nearest_rows
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from piu_lora.evidence import Cell
+    from piu_lora.evidence.comparison import Row
+    from piu_lora.jobs.arena.arena import Arena
+    from piu_lora.jobs.arena.round import Contender
+    from piu_lora.jobs.request.request import ErasureRequest
+    from piu_lora.jobs.request.session import Session
+
+__all__ = ["ArenaFaces", "ArenaView", "arena_work", "faces_work"]
+
+_LOOKS, _NEIGHBOURS = 3, 4
+
+
+@dataclass(frozen=True)
+class ArenaFaces:
+    """What a contender did to the person who is nearest to its median.
+
+    Attributes:
+        note: what sets these faces apart from those that were measured; empty where nothing does.
+    """
+
+    variant: str
+    person: str
+    looks: tuple[Pair, ...]
+    neighbours: tuple[Pair, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ArenaView:
+    """An arena that was read.
+
+    Attributes:
+        rows: by recognizer, the one that only evaluates first; a row for each contender.
+    """
+
+    folder: Path
+    rows: "dict[str, list[Row]]"
+    people: int
+    seeds: int
+    faces: ArenaFaces | None = None
+
+    @property
+    def variants(self) -> list[str]:
+        """The contenders, in the order of their numbers."""
+        return [row.variant for row in next(iter(self.rows.values()))]
+
+
+def arena_work(folder: Path) -> Callable[[Job], None]:
+    """Read an arena."""
+
+    def work(job: Job) -> None:
+        with job.progress("read the arena", 0):
+            job.show(_view(folder))
+
+    return work
+
+
+def _view(folder: Path) -> ArenaView:
+    from piu_lora.evidence.comparison import rows_of
+
+    cells = _cells(folder)
+    rows: dict[str, list[Row]] = {}
+    for row in rows_of(cells):
+        rows.setdefault(row.recognizer, []).append(row)
+    ordered = sorted(rows, key=lambda name: name == "conditioning")
+    people, seeds = {cell.person for cell in cells}, {cell.seed for cell in cells}
+    return ArenaView(folder, {name: rows[name] for name in ordered}, len(people), len(seeds))
+
+
+def _cells(folder: Path) -> "list[Cell]":
+    from piu_lora.jobs.arena.arena import read_arena
+    from piu_lora.jobs.arena.cells import CellStore
+
+    read_arena(folder)  # refuses whatever is none
+    cells = CellStore(folder).all()
+    if not cells:
+        raise BadInput("that arena has no cells yet; `piu-lora compare` runs them")
+    return cells
+
+
+def faces_work(bench: Bench, view: ArenaView, variant: str) -> Callable[[Job], None]:
+    """Run a contender once more on one person, and draw the faces before and after."""
+
+    def work(job: Job) -> None:
+        from piu_lora.jobs.arena.arena import drawn_people
+        from piu_lora.jobs.arena.round import Contender
+        from piu_lora.jobs.request.request import open_request
+
+        session = bench.session(job.progress)
+        arena = _arena(bench.choice, view.folder, session)
+        cell = _typical(view, variant)
+        method, *pairs = variant.split()
+        contender = Contender(method, tuple(pairs))
+        same = contender.settings(arena.config, arena.family) == cell.settings
+        person = drawn_people(session.bank, arena.family, cell.person + 1)[cell.person]
+        config = contender.request_settings(arena.config, arena.family).updated({"seed": cell.seed})
+        request = open_request(person, session.bank, config, session.reader)
+        with _changed(session, request, contender, job) as pipe:
+            faces = _faces(session, request, pipe, job)
+        note = "" if same else "Drawn by the settings of today; those of the arena were others."
+        job.show(
+            replace(
+                view, faces=ArenaFaces(variant, person, tuple(faces[:_LOOKS]), tuple(faces[_LOOKS:]), note)
+            )
+        )
+
+    return work
+
+
+def _arena(choice: BaseChoice, folder: Path, session: "Session") -> "Arena":
+    """The arena of a folder.
+
+    Raises:
+        BadInput: it is not one of this base and bank.
+    """
+    from piu_lora.jobs.arena.arena import Arena, read_arena, shared_settings
+
+    digest, settings = read_arena(folder)
+    config = shared_settings(session.family).updated(settings)
+    arena = Arena(choice.base, choice.bank, choice.pack, None, None, choice.device, config)
+    if arena.digest(session.bank, None) != digest:
+        raise BadInput(
+            "that arena was made on another base or bank, or with a second recognizer, so its faces cannot "
+            "be drawn here; open the studio on its base and bank"
+        )
+    return arena
+
+
+def _typical(view: ArenaView, variant: str) -> "Cell":
+    """The cell of a contender that is nearest to its median of forgetting."""
+    recognizer, rows = next(iter(view.rows.items()))
+    middle = next((row.figures["forget"] for row in rows if row.variant == variant), None)
+    cells = [cell for cell in _cells(view.folder) if cell.variant == variant]
+    if not cells:
+        raise BadInput(f"{variant!r} is not in that arena; choose one of its points")
+
+    def distance(cell: "Cell") -> float:
+        value = cell.figures[recognizer]["forget"]
+        return float("inf") if value is None or middle is None else abs(value - middle[0])
+
+    return min(cells, key=distance)
+
+
+@contextmanager
+def _changed(
+    session: "Session", request: "ErasureRequest", contender: "Contender", job: Job
+) -> "Iterator[StableDiffusionPipeline]":
+    """A pipeline that carries what a contender does; the session's own is bare afterwards."""
+    from dataclasses import replace as changed
+
+    from piu_lora.jobs.arena.round import UNTOUCHED, run_baseline
+    from piu_lora.jobs.training.trial import tried
+    from piu_lora.unlearn.baselines import BASELINES
+
+    if contender.method == UNTOUCHED:
+        yield session.pipe
+    elif contender.method in BASELINES:
+        with job.progress(f"run {contender.name}; it cannot be stopped on the way", 0):
+            pipe = run_baseline(session, request, contender)
+        job.check()
+        yield pipe
+    else:
+        own = changed(request, config=contender.config(request.config, session.family))
+        with job.progress(f"run {contender.name}", 0), tried(session, own):
+            yield session.pipe
+
+
+def _faces(
+    session: "Session", request: "ErasureRequest", pipe: "StableDiffusionPipeline", job: Job
+) -> Sequence[Pair]:
+    from piu_lora.identity import centroid
+
+    person, bank = request.people[0], request.bank
+    shown = person.subject.embeddings[list(person.held_out)]
+    centre = centroid(person.subject.embeddings)
+    rows = nearest_rows(bank, centre, {*request.forget_rows, *request.anchor_rows}, _NEIGHBOURS)
+    faces = [(f"picture {place + 1}", shown[place % len(shown)], 1 + place) for place in range(_LOOKS)]
+    faces += [(bank.ids[row], bank.centroid(row), 1) for row in rows]
+    evaluation = request.config.evaluation
+    how = Draw(evaluation.steps, evaluation.guidance)
+    bare = None if pipe is session.pipe else session.pipe
+    return draw_pairs(pipe, faces, how, job.progress, reader=session.reader, bare=bare)
