@@ -103,7 +103,7 @@ def table(result: dict[str, Any]) -> str:
     worst = [_worst_prompt(result["prompts"].get(method, {})) for method in methods]
     lines.append("| 20 templates, the worst | " + " | ".join(worst) + " |")
     counted = [_everywhere(cells[method]) for method in methods]
-    lines.append("| all hosts but a stock adapter, 95 % interval | " + " | ".join(counted) + " |")
+    lines.append("| all hosts but a stock adapter, interval over images | " + " | ".join(counted) + " |")
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ from benchmarks import (
     closed_shape,
     decoys,
     forgetting,
+    hosts,
     real_shape,
     reports,
     side_by_side,
@@ -39,7 +40,7 @@ __all__ = ["PAGES", "TABLES", "filled", "main"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/how-to/hosts.md")
 _BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -134,6 +135,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "side-by-side": _of(side_by_side, "side_by_side"),
     "anchor-safety": _of(anchor_safety, "anchor_safety"),
     "unseen": _of(unseen, "unseen"),
+    "hosts": _of(hosts, "hosts"),
 }
 
 

@@ -28,6 +28,7 @@ WRITTEN = {
     "anchor-search": "anchor_search.md",
     "anchor-safety": "anchor_safety.md",
     "unseen": "unseen.md",
+    "hosts": "hosts.md",
     "arena": "compare/comparison.md",
     "arena-differences": "compare/comparison.md",
     "arena-baselines": "compare/comparison.md",
@@ -64,8 +65,8 @@ def test_the_table_beside_the_figures_is_the_same(name: str) -> None:
 
 
 def test_a_page_that_is_stale_fails_the_check(tmp_path: Path, monkeypatch, capsys) -> None:
-    (tmp_path / "docs").mkdir()
     for page in PAGES:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / page, tmp_path / page)
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     for page, code in (("", 0), ("README.md", 1)):
