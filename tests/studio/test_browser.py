@@ -14,10 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from piu_lora.config import ForgetConfig
-from piu_lora.jobs.releases.release import create_release, open_release
-from piu_lora.model import find_family
-from tests.jobs.releases.conftest import QUICK as QUICK_GATES
 from tests.studio.browser import AXE, BROWSER, SCHEMES, SHOTS, WIDTHS, Eye, Running, needed, running
 
 # One after the other, in one browser: each goes on from where the last one stopped.
@@ -27,9 +23,8 @@ TABS = {
     "Explore": ".strip",
     "Stack": "#stack-result .pair",
     "Evidence": "#evidence-result iframe.report",
-    "Requests": "#requests-result .result",
+    "Requests": "#requests-open",
 }
-ARENA = Path(__file__).parents[2] / "benchmarks" / "results" / "compare"
 FIRST_LOOK, INTERACTIVE = 120.0, 5.0  # seconds, on two quiet cores
 WAIT = 600_000
 
@@ -170,51 +165,12 @@ def test_the_stack_of_both(first: Eye) -> None:
 def test_evidence_is_read_in_place(first: Eye) -> None:
     page = first.page
     first.tab("Evidence")
-    page.get_by_role("radio", name="mini-0007", exact=False).last.check()
+    page.locator("#evidence-adapters input").first.check()
     page.click("#evidence-go")
     page.wait_for_selector("#evidence-result iframe.report", timeout=WAIT)
     report = page.frame_locator("#evidence-result iframe.report")
     report.locator("#verdict").wait_for()
     assert report.locator(".answer").count() == 3
-    assert first.faults == []
-
-
-def test_a_point_of_an_arena_is_clicked_and_shows_its_faces(first: Eye) -> None:
-    page = first.page
-    page.get_by_text("Methods side by side").click()
-    page.locator("#arena-folder input, #arena-folder textarea").fill(str(ARENA))
-    page.click("#arena-go")
-    page.wait_for_selector(".plane .spot", timeout=WAIT)
-    point = page.locator(".plane .spot[data-point=uce]").first
-    point.hover()
-    assert "uce: forgotten" in page.locator(".spot-words").first.inner_text()
-    point.press("Enter")
-    page.wait_for_selector("#arena-result .compare", timeout=WAIT)
-    assert page.locator("#arena-result .pair").count() == 4
-    assert first.faults == []
-
-
-def test_a_request_is_added_applied_and_withdrawn(first: Eye, studio: Running) -> None:
-    page, folder = first.page, studio.root / "release"
-    config = ForgetConfig.preset(find_family("mini"), "gate-encoder").updated_from_pairs(QUICK_GATES)
-    create_release(folder, "mini", config=config)
-    first.tab("Requests")
-    page.locator("#requests-folder input, #requests-folder textarea").fill(str(folder))
-    page.click("#requests-open")
-    page.locator("#requests-person input, #requests-person textarea").fill("mini-0007")
-    page.click("#requests-add")
-    page.wait_for_selector("#requests-result .state.pending", timeout=WAIT)
-    assert "mini-0007" not in page.locator("#requests-result").inner_text()
-    page.get_by_label("Quick").last.check()
-    page.click("#requests-apply")
-    page.wait_for_selector("#requests-result h3:has-text('The gate')", timeout=WAIT)
-    assert page.locator("#requests-result table").count() == 2
-    assert open_release(folder).manifest.versions[0].measured == 1
-    first.tab("Evidence")
-    page.locator("#evidence-beside label:has-text('of the release')").click()
-    beside = page.frame_locator("#evidence-second iframe.report")
-    beside.locator("#verdict").wait_for()
-    assert beside.locator(".answer").count() == 3
     assert first.faults == []
 
 
@@ -234,11 +190,6 @@ def test_every_page_fits_and_can_be_read(
         eye.tab(tab)
         eye.page.wait_for_selector(there, timeout=60_000)
         looked_at(eye, tmp_path, tab.lower(), width, scheme)
-        if tab == "Evidence":
-            eye.page.get_by_text("Methods side by side").click()
-            eye.page.wait_for_selector(".plane .spot", timeout=60_000)
-            eye.page.locator("#arena-part").scroll_into_view_if_needed()
-            looked_at(eye, tmp_path, "arena", width, scheme, "#arena-part")
     assert eye.faults == []
     context.close()
 
@@ -273,9 +224,7 @@ def test_another_browser_sees_nothing_of_it(first: Eye, studio: Running, chromiu
     context.close()
 
 
-def test_work_waits_its_turn_and_cancelled_work_leaves_nothing(
-    first: Eye, studio: Running, chromium: Any
-) -> None:
+def test_cancelled_work_leaves_nothing(first: Eye, studio: Running) -> None:
     page = first.page
     before = {path for path in studio.folders[0].rglob("*") if path.is_file()}
     first.tab("Forget")
@@ -284,16 +233,6 @@ def test_work_waits_its_turn_and_cancelled_work_leaves_nothing(
     page.get_by_role("option", name=re.compile(r"^piu\b(?!-)")).click()
     page.click("#forget-go")
     page.wait_for_selector("#forget-progress [role=progressbar][aria-label=train]", timeout=WAIT)
-    page.wait_for_selector("#forget-progress .curve", timeout=WAIT)
-    context = chromium.new_context()
-    other = Eye(context.new_page(), studio.address)
-    other.open()
-    other.page.locator("#forget-person input, #forget-person textarea").fill("mini-0030")
-    other.page.click("#forget-go")
-    other.page.wait_for_selector("#forget-progress .step:has-text('waiting: 1 job first')", timeout=60_000)
-    other.page.click("#forget-cancel")
-    other.page.wait_for_selector("#forget-progress .note:has-text('Cancelled')", timeout=60_000)
-    context.close()
     page.click("#forget-cancel")
     page.wait_for_selector("#forget-progress .note:has-text('Cancelled')", timeout=WAIT)
     assert {path for path in studio.folders[0].rglob("*") if path.is_file()} == before
