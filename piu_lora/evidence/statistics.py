@@ -92,6 +92,7 @@ def share_interval(successes: int, count: int) -> tuple[float, float]:
     if not count:
         return 0.0, 1.0
     z, share = 1.96, successes / count
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    shrink = z * z / count
+    middle = share + shrink / 2
+    half = z * math.sqrt(share * (1 - share) / count + shrink / (4 * count))
+    return max((middle - half) / (1 + shrink), 0.0), min((middle + half) / (1 + shrink), 1.0)

@@ -1,18 +1,18 @@
 """What the geometry predicts for photographs that nobody gave, where one or two were known."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from piu_lora.evidence import Gallery
+from piu_lora.evidence.statistics import share_interval
 from piu_lora.identity.geometry import imagined_people
 from piu_lora.identity.profiles import bank_geometry
 from piu_lora.jobs.evaluation.images import Sampling, generate_images
 from piu_lora.jobs.request.request import ErasureRequest
 
-__all__ = ["Expected", "expected_to_verify", "expected_words", "wilson"]
+__all__ = ["Expected", "expected_to_verify", "expected_words"]
 
 FEW = 2  # photographs, up to which the prediction is made
 _FAR = 1e-3
@@ -65,7 +65,7 @@ def expected_to_verify(
     seeds = [request.config.seed * 100_003 + 80_000 + index for index in range(len(rows))]
     embedded = gallery.embed(generate_images(pipe, rows, seeds, sampling))
     verified = int(((embedded * centres).sum(dim=1) >= gallery.threshold(_FAR)).sum())
-    low, high = wilson(verified, len(rows))
+    low, high = share_interval(verified, len(rows))
     fewest = min(len(known) for known in few)
     return Expected(verified / len(rows), low, high, fewest, len(rows), _FAR, geometry.name)
 
@@ -80,11 +80,3 @@ def expected_words(expected: dict[str, Any]) -> str:
         f"{photographs}; of unseen ones are expected to verify at FAR {expected['far']:g}: "
         f"{100 * expected['share']:.0f} % [{low}, {high}]{geometry}"
     )
-
-
-def wilson(successes: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson, 1927)."""
-    share, shrink = successes / count, z * z / count
-    middle = share + shrink / 2
-    half = z * math.sqrt(share * (1 - share) / count + shrink / (4 * count))
-    return max((middle - half) / (1 + shrink), 0.0), min((middle + half) / (1 + shrink), 1.0)

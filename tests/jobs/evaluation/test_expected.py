@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from piu_lora.evidence.statistics import share_interval
 from piu_lora.identity.geometry import imagined_people
 from piu_lora.identity.profiles import GENERIC
-from piu_lora.jobs.evaluation.expected import expected_words, wilson
+from piu_lora.jobs.evaluation.expected import expected_words
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -25,9 +26,9 @@ def test_imagined_photographs_lie_where_real_ones_do(count: int) -> None:
 
 def test_wilson_against_its_worked_example() -> None:
     """Brown, Cai and DasGupta (2001): none of 10 is [0, 0.278]."""
-    low, high = wilson(0, 10)
+    low, high = share_interval(0, 10)
     assert (low, high) == pytest.approx((0.0, 0.2775), abs=1e-3)
-    assert wilson(10, 10)[1] == 1
+    assert share_interval(10, 10)[1] == 1
 
 
 def test_in_words() -> None:
