@@ -20,27 +20,14 @@ import torch
 from benchmarks.output import parser as new_parser
 from benchmarks.output import publish
 from piu_lora import load_base
-from piu_lora.config import ForgetConfig
 from piu_lora.jobs.auditing.audit import audit
+from piu_lora.jobs.doctor.speed import seconds_an_image
 from piu_lora.jobs.evaluation.evaluate import evaluate
-from piu_lora.model import find_family, generate, mini
 
 __all__ = ["main", "table"]
 
 ADAPTER = Path("adapters/mini-piu-9814e0fb69f07257")
 PERSON = "mini-0007"  # whoever it is: the work is the same
-
-
-def calibrate(pipe: Any) -> float:
-    """Processor seconds for one image at the base's own steps; the least of three."""
-    settings = ForgetConfig.preset(find_family("mini")).evaluation
-    embedding = mini.conditioning_bank().embeddings[:1].float()
-    times = []
-    for _ in range(3):
-        begun = time.process_time()
-        generate(pipe, embedding, [0], steps=settings.steps, guidance=settings.guidance)
-        times.append(time.process_time() - begun)
-    return min(times)
 
 
 @contextmanager
@@ -106,13 +93,13 @@ def main() -> None:
     out = parser.parse_args().out
     torch.set_num_threads(1)
     pipe = load_base("mini", device="cpu")
-    images = [calibrate(pipe)]
+    images = [seconds_an_image(clock=time.process_time)]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
         evaluated = measured(pipe, "evaluate", lambda: evaluate(ADAPTER, PERSON, pipe, report))
-        images.append(calibrate(pipe))
+        images.append(seconds_an_image(clock=time.process_time))
         audited = measured(pipe, "audit", lambda: audit(ADAPTER, PERSON, pipe, report))
-        images.append(calibrate(pipe))
+        images.append(seconds_an_image(clock=time.process_time))
     facts = {"seconds_an_image": round(sum(images) / len(images), 3), "images": images}
     result = {**facts, "evaluate": evaluated, "audit": audited}
     publish(table(result), result, out, None)
