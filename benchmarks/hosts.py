@@ -20,6 +20,7 @@ from benchmarks.output import parser as new_parser
 from benchmarks.output import write_table
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence.statistics import share_interval
+from piu_lora.jobs.arena.round import UNTOUCHED
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.model import family_of
 
@@ -33,7 +34,7 @@ METHODS = (
     "distil-both",
 )
 PEOPLE = (7, 501)  # rows of the bank that no default was tuned on
-UNTOUCHED, TEMPLATES = "untouched", "templates"
+TEMPLATES = "templates"
 NOTE = "Share of images verified as the forgotten person (of the control person, who is not forgotten)."
 
 
@@ -74,21 +75,19 @@ def measure(methods: Sequence[str], people: Sequence[int], images: int, out: Pat
 
 def _take_in(result: dict[str, Any], entry: dict[str, Any], method: str, person: str) -> None:
     """The rows of the recognizer that decides; prompts are kept one by one beside their sum."""
-    cells = result["cells"]
     for case, who, model, recognizer, images, _, share, *_ in entry["rows"]:
         if recognizer != entry["rows"][-1][3] or "anchor" in model:
             continue
         column = UNTOUCHED if model == "untouched base" else method
         part = "control" if who == "control" else "forgotten"
         verified = round(share * images)
-        targets = [cells.setdefault(column, {}).setdefault(case, {}).setdefault(person, {})]
+        places = [(result["cells"], case)]
         if entry["name"] == "template":
-            prompt = result["prompts"].setdefault(column, {}).setdefault(case, {}).setdefault(person, {})
-            del cells[column][case]
-            targets = [prompt, cells[column].setdefault(TEMPLATES, {}).setdefault(person, {})]
-        for target in targets:
-            old = target.get(part, [0, 0])
-            target[part] = [old[0] + verified, old[1] + images]
+            places = [(result["prompts"], case), (result["cells"], TEMPLATES)]
+        for tree, host in places:
+            cell = tree.setdefault(column, {}).setdefault(host, {}).setdefault(person, {})
+            before = cell.get(part, [0, 0])
+            cell[part] = [before[0] + verified, before[1] + images]
 
 
 def table(result: dict[str, Any]) -> str:

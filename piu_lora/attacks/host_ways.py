@@ -163,7 +163,7 @@ def reference_unet(host: Host) -> torch.Tensor:
     one's self-attention reads its features, as the expression demo does.
     """
     pipe, conditions = host.copied(), host.encode(host.embeddings)
-    negative = _plain_empty(host, len(conditions))
+    negative = host.empty(len(conditions))
     latents = _latents(pipe, host.other_photographs)
     seen: dict[str, torch.Tensor] = {}
     untouched = host.context.pipe.unet
@@ -179,13 +179,6 @@ def reference_unet(host: Host) -> torch.Tensor:
     for name, layer in _self_attention(pipe.unet):
         layer.register_forward_pre_hook(_reading(seen[name]), with_kwargs=True)
     return host.sample(pipe, conditions)
-
-
-def _plain_empty(host: Host, count: int) -> torch.Tensor:
-    from piu_lora.model import encode_empty
-
-    with torch.no_grad():
-        return encode_empty(host.pipe.text_encoder, host.pipe.tokenizer).expand(count, -1, -1)
 
 
 def _self_attention(unet: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
@@ -249,48 +242,34 @@ def lcm_lora(host: Host) -> torch.Tensor:
 @way("demo, LoRA off")
 def demo_without(host: Host) -> torch.Tensor:
     """A fused base after the demo's calls: a second LoRA loaded, then ``disable_lora()``."""
-    pipe = host.copied()
-    _load_second(host, pipe)
-    pipe.disable_lora()
-    return _plain(host, pipe)
+    return _as_the_demo(host, host.copied(), lora=False)
 
 
 @way("demo, LoRA on")
 def demo_with(host: Host) -> torch.Tensor:
     """The same, then ``enable_lora()``."""
-    pipe = host.copied()
-    _load_second(host, pipe)
-    pipe.disable_lora()
-    pipe.enable_lora()
-    return _as_lora_wants(host, pipe)
+    return _as_the_demo(host, host.copied(), lora=True)
 
 
 @way("demo, LoRA off, pinned adapter")
 def pinned_without(host: Host) -> torch.Tensor:
     """The same calls on a pinned adapter."""
     with _adapter(host, pinned=True) as pipe:
-        _load_second(host, pipe)
-        pipe.disable_lora()
-        return _plain(host, pipe)
+        return _as_the_demo(host, pipe, lora=False)
 
 
 @way("demo, LoRA on, pinned adapter")
 def pinned_with(host: Host) -> torch.Tensor:
     """The same calls on a pinned adapter, then ``enable_lora()``."""
     with _adapter(host, pinned=True) as pipe:
-        _load_second(host, pipe)
-        pipe.disable_lora()
-        pipe.enable_lora()
-        return _as_lora_wants(host, pipe)
+        return _as_the_demo(host, pipe, lora=True)
 
 
 @way("expression demo, pinned adapter")
 def pinned_expression(host: Host) -> torch.Tensor:
     """An IP-Adapter where the base has one, a LoRA called ``ref``, and ``set_adapters("ref")``."""
     with _adapter(host, pinned=True) as pipe:
-        with TemporaryDirectory() as folder:
-            lora = second_lora(pipe, Path(folder))
-            pipe.load_lora_weights(str(lora), adapter_name="ref")
+        _load_random(pipe, "ref")
         pipe.set_adapters("ref", 0.5)
         return _with_expression(host, pipe) if host.trained else _plain(host, pipe)
 
@@ -299,8 +278,7 @@ def pinned_expression(host: Host) -> torch.Tensor:
 def stock(host: Host) -> torch.Tensor:
     """An adapter that is not pinned, and any second LoRA: stock diffusers switches the first one off."""
     with _adapter(host, pinned=False) as pipe:
-        with TemporaryDirectory() as folder:
-            pipe.load_lora_weights(str(second_lora(pipe, Path(folder))))
+        _load_random(pipe)
         return _plain(host, pipe)
 
 
@@ -317,19 +295,27 @@ def _adapter(host: Host, *, pinned: bool) -> Iterator[StableDiffusionPipeline]:
         yield pipe
 
 
-def _load_second(host: Host, pipe: StableDiffusionPipeline) -> None:
+def _as_the_demo(host: Host, pipe: StableDiffusionPipeline, *, lora: bool) -> torch.Tensor:
+    """What the official demo calls: it loads its LCM-LoRA, and switches it off, and on again where asked for;
+    any LoRA stands for it where a base has none.
+    """
     if host.trained:
         pipe.load_lora_weights(str(host.trained), weight_name="lcm.safetensors", adapter_name="lcm-lora")
-        return
-    with TemporaryDirectory() as folder:
-        pipe.load_lora_weights(str(second_lora(pipe, Path(folder))), adapter_name="lcm-lora")
-
-
-def _as_lora_wants(host: Host, pipe: StableDiffusionPipeline) -> torch.Tensor:
+    else:
+        _load_random(pipe, "lcm-lora")
+    pipe.disable_lora()
+    if not lora:
+        return _plain(host, pipe)
+    pipe.enable_lora()
     if not host.trained:
         return _plain(host, pipe)
     with _sampler(pipe, LCMScheduler):
         return _plain(host, pipe, **_FEW)
+
+
+def _load_random(pipe: StableDiffusionPipeline, name: str | None = None) -> None:
+    with TemporaryDirectory() as folder:
+        pipe.load_lora_weights(str(second_lora(pipe, Path(folder))), adapter_name=name)
 
 
 def second_lora(pipe: StableDiffusionPipeline, folder: Path) -> Path:

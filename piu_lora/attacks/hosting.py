@@ -22,17 +22,14 @@ __all__ = ["WAYS", "Host", "Way", "way"]
 
 @dataclass
 class Host:
-    """A host that runs an edited base, and whom it draws.
-
-    Attributes:
-        fused: whether the change is in the weights; otherwise ways that load adapters load it as one.
+    """A host that runs an edited base, and whom it draws; the change is in the weights, but where a way loads
+    it as an adapter.
     """
 
     context: AttackContext
     config: AuditConfig
     change: Change
     who: ProbedIdentity
-    fused: bool = True
     _pipes: dict[str, StableDiffusionPipeline] = field(default_factory=dict, repr=False)
 
     @property
@@ -48,7 +45,7 @@ class Host:
 
     def of(self, who: ProbedIdentity) -> "Host":
         """The same host, drawing somebody else."""
-        return Host(self.context, self.config, self.change, who, self.fused, self._pipes)
+        return Host(self.context, self.config, self.change, who, self._pipes)
 
     @property
     def embeddings(self) -> torch.Tensor:
@@ -84,13 +81,18 @@ class Host:
         return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
 
     @torch.no_grad()
+    def empty(self, count: int, pipe: StableDiffusionPipeline | None = None) -> torch.Tensor:
+        """The condition of the empty prompt by the edited encoder, ``count`` times."""
+        pipe = pipe or self.pipe
+        return encode_empty(pipe.text_encoder, pipe.tokenizer).expand(count, -1, -1)
+
+    @torch.no_grad()
     def sample(self, pipe: Any, conditions: torch.Tensor, **options: Any) -> torch.Tensor:
         """Images (n, 3, h, w) in [0, 1] by any pipeline of diffusers with the audit's sampler."""
         family = stated_family(self.context.pipe.text_encoder)
         pipe.set_progress_bar_config(disable=True)
-        empty = encode_empty(pipe.text_encoder, pipe.tokenizer).expand(len(conditions), -1, -1)
         defaults = {
-            "negative_prompt_embeds": empty,
+            "negative_prompt_embeds": self.empty(len(conditions), pipe),
             "num_inference_steps": self.config.steps,
             "guidance_scale": self.config.guidance,
             "generator": [torch.Generator().manual_seed(seed) for seed in self.seeds],

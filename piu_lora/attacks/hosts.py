@@ -1,12 +1,12 @@
 """Hosts: does the person come out of the programs that run the base?"""
 
 import re
+from dataclasses import replace
 
 import torch
 from pydantic import Field
 
 import piu_lora.attacks.host_ways  # noqa: F401  (fills WAYS)
-from piu_lora.adapter import Change
 from piu_lora.attacks.config import AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.hosting import WAYS, Host, Way, trained_hosts
@@ -78,7 +78,7 @@ def hosts(context: AttackContext, config: AuditConfig) -> Outcome:
     after: dict[str, float] = {}
     control: dict[str, float] = {}
     alone: dict[str, float] = {}
-    edited, untouched = (_host(context, config, change) for change in (context.change, {}))
+    edited, untouched = (Host(context, config, change, context.control) for change in (context.change, {}))
     for way in ways:
         for person in context.people[: config.people]:
             if settings.before:
@@ -102,7 +102,7 @@ def hosts(context: AttackContext, config: AuditConfig) -> Outcome:
         bool(leaks),
         f"{criterion(config)}, by a host; a stock adapter beside a second LoRA does not count, nor a "
         "photograph that verifies with the anchor's condition",
-        _finding(context, after, counted, control, ways),
+        _finding(context, after, counted, control),
         f"{len(ways)} hosts x {config.images} images",
         {
             **{figure_name(name): share for name, share in after.items()},
@@ -114,14 +114,10 @@ def hosts(context: AttackContext, config: AuditConfig) -> Outcome:
     )
 
 
-def _host(context: AttackContext, config: AuditConfig, change: Change) -> Host:
-    return Host(context, config, change, context.control)
-
-
 def _led_by_anchor(person: ProbedIdentity) -> ProbedIdentity:
     """The person's photographs with the anchor's embedding."""
     rows = person.embeddings if person.anchor is None else person.anchor[None]
-    return ProbedIdentity(person.label, person.row, rows, person.photos, person.source, person.anchor)
+    return replace(person, embeddings=rows)
 
 
 def _judged(host: Host, way: Way, person: ProbedIdentity, model: str, table: AttackTable) -> Judgement:
@@ -142,15 +138,10 @@ def with_intervals(table: AttackTable) -> list[list[str | float | int | None]]:
 
 
 def _finding(
-    context: AttackContext,
-    after: dict[str, float],
-    counted: dict[str, float],
-    control: dict[str, float],
-    ways: list[Way],
+    context: AttackContext, after: dict[str, float], counted: dict[str, float], control: dict[str, float]
 ) -> str:
     worst = max(counted, key=lambda name: counted[name], default="")
-    missing = sorted(set(WAYS) - {way.name for way in ways if way.needs} - set(after))
-    lacking = [name for name in missing if WAYS[name].needs]
+    lacking = sorted(name for name, way in WAYS.items() if way.needs and name not in after)
     lines = [
         f"at worst {counted.get(worst, 0.0):.0%} of the images verify as the person ({worst})",
         f"the control who is not forgotten: {min(control.values()):.0%} at least",
