@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "comparison_table",
     "difference_table",
     "differences_from",
+    "evaluating_first",
     "rows_of",
 ]
 
@@ -202,6 +203,11 @@ def comparison_table(rows: Sequence[Row]) -> str:
     return _tables("By the {} recognizer:", heads, [(row.recognizer, _cells(row)) for row in rows])
 
 
+def evaluating_first(recognizers: Iterable[str]) -> list[str]:
+    """Names of recognizers, the one that conditions the base behind those that only evaluate."""
+    return sorted(recognizers, key=lambda name: name == "conditioning")
+
+
 def difference_table(differences: Sequence[Difference]) -> str:
     """Markdown: a table for each recognizer, the evaluating one first."""
     heads = ["method", "people", "cells", *(_HEADS[figure] for figure in _SHOWN)]
@@ -225,7 +231,7 @@ def difference_table(differences: Sequence[Difference]) -> str:
 
 def _tables(title: str, heads: Sequence[str], lines: Sequence[tuple[str, list[str]]]) -> str:
     parts = []
-    for recognizer in sorted({name for name, _ in lines}, key=lambda name: name == "conditioning"):
+    for recognizer in evaluating_first({name for name, _ in lines}):
         head = [
             title.format(as_name(recognizer)),
             "",
@@ -291,7 +297,7 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    recognizer = min((row.recognizer for row in rows), key=lambda name: name == "conditioning")
+    recognizer = evaluating_first(row.recognizer for row in rows)[0]
     matching = [row for row in rows if row.recognizer == recognizer]
     people = max(row.people for row in matching)
     figure = Figure(figsize=(12.5, 5), layout="constrained")

@@ -1,7 +1,7 @@
 """Where an arena's methods stand on a plane: forgetting across, what others keep upwards."""
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,8 +59,6 @@ def plane(rows: Sequence["Row"], group: str) -> Plane:
         rows: of one recognizer, in the order of their numbers; one without a figure has no mark.
         group: of the retained people.
     """
-    from piu_lora.unlearn.baselines import BASELINES
-
     placed = [
         (number, row, row.figures["forget"], row.figures[group]) for number, row in enumerate(rows, start=1)
     ]
@@ -73,7 +71,7 @@ def plane(rows: Sequence["Row"], group: str) -> Plane:
         Spot(
             number,
             row.variant,
-            _kind(row.variant, BASELINES),
+            _kind(row.variant),
             across(x[0]),
             upwards(y[0]),
             (across(x[1]), across(x[2])),
@@ -85,9 +83,12 @@ def plane(rows: Sequence["Row"], group: str) -> Plane:
     return Plane(spots, _curves(spots), across.ticks(), upwards.ticks())
 
 
-def _kind(variant: str, baselines: Container[str]) -> str:
+def _kind(variant: str) -> str:
+    from piu_lora.jobs.arena.round import UNTOUCHED
+    from piu_lora.unlearn.baselines import BASELINES
+
     method = variant.split()[0]
-    return "untouched" if method == "untouched" else "baseline" if method in baselines else "ours"
+    return "untouched" if method == UNTOUCHED else "baseline" if method in BASELINES else "ours"
 
 
 def _curves(spots: Sequence[Spot]) -> tuple[str, ...]:

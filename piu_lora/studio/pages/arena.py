@@ -6,6 +6,7 @@ from typing import Any
 import gradio
 
 from piu_lora.errors import BadInput
+from piu_lora.groups import NEAREST, RANDOM
 from piu_lora.studio.chart import plane
 from piu_lora.studio.elements import render
 from piu_lora.studio.pages.base import Area, Studio, Work, quiet_event
@@ -15,7 +16,7 @@ from piu_lora.studio.work.arena import ArenaView, arena_work, faces_work
 
 __all__ = ["ArenaPart"]
 
-_GROUPS = (("random people", "random"), ("the nearest people", "nearest"))
+_GROUPS = (("random people", RANDOM), ("the nearest people", NEAREST))
 
 
 class ArenaPart:

@@ -46,14 +46,24 @@ class ArenaView:
     """An arena that was read.
 
     Attributes:
+        cells: as they were read.
         rows: by recognizer, the one that only evaluates first; a row for each contender.
     """
 
     folder: Path
+    cells: "tuple[Cell, ...]"
     rows: "dict[str, list[Row]]"
-    people: int
-    seeds: int
     faces: ArenaFaces | None = None
+
+    @property
+    def people(self) -> int:
+        """How many were forgotten."""
+        return len({cell.person for cell in self.cells})
+
+    @property
+    def seeds(self) -> int:
+        """With how many seeds each."""
+        return len({cell.seed for cell in self.cells})
 
     @property
     def variants(self) -> list[str]:
@@ -72,15 +82,13 @@ def arena_work(folder: Path) -> Callable[[Job], None]:
 
 
 def _view(folder: Path) -> ArenaView:
-    from piu_lora.evidence.comparison import rows_of
+    from piu_lora.evidence.comparison import evaluating_first, rows_of
 
     cells = _cells(folder)
     rows: dict[str, list[Row]] = {}
     for row in rows_of(cells):
         rows.setdefault(row.recognizer, []).append(row)
-    ordered = sorted(rows, key=lambda name: name == "conditioning")
-    people, seeds = {cell.person for cell in cells}, {cell.seed for cell in cells}
-    return ArenaView(folder, {name: rows[name] for name in ordered}, len(people), len(seeds))
+    return ArenaView(folder, tuple(cells), {name: rows[name] for name in evaluating_first(rows)})
 
 
 def _cells(folder: Path) -> "list[Cell]":
@@ -146,7 +154,7 @@ def _typical(view: ArenaView, variant: str) -> "Cell":
     """The cell of a contender that is nearest to its median of forgetting."""
     recognizer, rows = next(iter(view.rows.items()))
     middle = next((row.figures["forget"] for row in rows if row.variant == variant), None)
-    cells = [cell for cell in _cells(view.folder) if cell.variant == variant]
+    cells = [cell for cell in view.cells if cell.variant == variant]
     if not cells:
         raise BadInput(f"{variant!r} is not in that arena; choose one of its points")
 
@@ -162,8 +170,6 @@ def _changed(
     session: "Session", request: "ErasureRequest", contender: "Contender", job: Job
 ) -> "Iterator[StableDiffusionPipeline]":
     """A pipeline that carries what a contender does; the session's own is bare afterwards."""
-    from dataclasses import replace as changed
-
     from piu_lora.jobs.arena.round import UNTOUCHED, run_baseline
     from piu_lora.jobs.training.trial import tried
     from piu_lora.unlearn.baselines import BASELINES
@@ -176,8 +182,8 @@ def _changed(
         job.check()
         yield pipe
     else:
-        own = changed(request, config=contender.config(request.config, session.family))
-        with job.progress(f"run {contender.name}", 0), tried(session, own):
+        its = replace(request, config=contender.config(request.config, session.family))
+        with job.progress(f"run {contender.name}", 0), tried(session, its):
             yield session.pipe
 
 
