@@ -6,7 +6,7 @@ import torch
 from diffusers import ControlNetModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from piu_lora.model.mini.hosts.denoising import Studio
+from piu_lora.model.mini.hosts.denoising import FrozenBase
 from piu_lora.model.mini.training import FitSettings, fit
 
 __all__ = ["build_controlnet", "load_trained", "train_controlnet"]
@@ -15,22 +15,22 @@ SEED = 67
 _CHANNELS = (16, 32, 64, 96)  # of the layers that read the image
 
 
-def build_controlnet(studio: Studio) -> ControlNetModel:
+def build_controlnet(base: FrozenBase) -> ControlNetModel:
     """Not trained yet: the UNet's own first half, which adds nothing."""
     torch.manual_seed(SEED)
-    return ControlNetModel.from_unet(studio.pipe.unet, conditioning_embedding_out_channels=_CHANNELS)
+    return ControlNetModel.from_unet(base.pipe.unet, conditioning_embedding_out_channels=_CHANNELS)
 
 
 def train_controlnet(folder: Path, steps: int, batch: int = 24) -> None:
     """Train it on noise prediction (arXiv 2302.05543); the UNet stays as it is."""
-    studio = Studio(folder)
-    studio.plain_attention()
-    model, unet = build_controlnet(studio).train(), studio.pipe.unet
+    base = FrozenBase(folder)
+    base.plain_attention()
+    model, unet = build_controlnet(base).train(), base.pipe.unet
     model.set_attn_processor(AttnProcessor())
 
     def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        drawn = studio.draw(batch, generator)
-        image = studio.photographs.surfaces[drawn.who, drawn.shot].float() / 255
+        drawn = base.draw(batch, generator)
+        image = base.photographs.surfaces[drawn.who, drawn.shot].float() / 255
         down, middle = model(
             drawn.noisy, drawn.times, drawn.conditions, controlnet_cond=image, return_dict=False
         )
@@ -49,6 +49,6 @@ def train_controlnet(folder: Path, steps: int, batch: int = 24) -> None:
 
 def load_trained(folder: Path) -> ControlNetModel:
     """The trained ControlNet of ``folder``."""
-    model = build_controlnet(Studio(folder))
+    model = build_controlnet(FrozenBase(folder))
     model.load_state_dict(torch.load(folder / "controlnet.pt", weights_only=True)["average"])
     return model.eval()

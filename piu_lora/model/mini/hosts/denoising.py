@@ -13,7 +13,7 @@ from piu_lora.model.condition import encode_embeddings, encode_empty
 from piu_lora.model.mini.hosts.photographs import Photographs, photographs
 from piu_lora.model.mini.untrained import SCHEDULER
 
-__all__ = ["NoisyPhotographs", "Studio"]
+__all__ = ["FrozenBase", "NoisyPhotographs"]
 
 _WITHOUT = 0.1  # share of conditions that are the empty prompt's, for classifier-free guidance
 
@@ -30,7 +30,7 @@ class NoisyPhotographs:
     conditions: torch.Tensor
 
 
-class Studio:
+class FrozenBase:
     """The embedded base, frozen, and the photographs that a host learns from."""
 
     def __init__(self, folder: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from piu_lora.model.mini.hosts.denoising import Studio
+from piu_lora.model.mini.hosts.denoising import FrozenBase
 from piu_lora.model.mini.hosts.photographs import EXPRESSIONS
 from piu_lora.model.mini.training import FitSettings, fit
 
@@ -21,9 +21,9 @@ class _Expression(torch.nn.Module):
     project: Any
     attention: Any
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, base: FrozenBase) -> None:
         super().__init__()
-        pipe = studio.pipe
+        pipe = base.pipe
         width = pipe.unet.config.cross_attention_dim
         torch.manual_seed(SEED)
         projection, norm = torch.nn.Linear(len(EXPRESSIONS), _TOKENS * width), torch.nn.LayerNorm(width)
@@ -63,13 +63,13 @@ def _in_order(unet: Any, layers: list[Any]) -> list[Any]:
 
 def train_expression(folder: Path, steps: int, batch: int = 24) -> None:
     """Train it on noise prediction, with the expression of the very photograph."""
-    studio = Studio(folder)
-    model = _Expression(studio)
-    unet = studio.pipe.unet
+    base = FrozenBase(folder)
+    model = _Expression(base)
+    unet = base.pipe.unet
 
     def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        drawn = studio.draw(batch, generator)
-        expression = studio.photographs.expressions[drawn.who, drawn.shot]
+        drawn = base.draw(batch, generator)
+        expression = base.photographs.expressions[drawn.who, drawn.shot]
         predicted = unet(
             drawn.noisy,
             drawn.times,
@@ -84,8 +84,8 @@ def train_expression(folder: Path, steps: int, batch: int = 24) -> None:
 
 def trained_adapter(folder: Path) -> dict[str, torch.Tensor]:
     """The trained IP-Adapter of ``folder``, by the names that diffusers reads from a file."""
-    studio = Studio(folder)
-    model = _Expression(studio)
+    base = FrozenBase(folder)
+    model = _Expression(base)
     model.load_state_dict(torch.load(folder / "expression.pt", weights_only=True)["average"])
     projection = model.project.image_projection_layers[0]
     weights = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from piu_lora.model.lora import adapters_disabled, attach_to
-from piu_lora.model.mini.hosts.denoising import NoisyPhotographs, Studio
+from piu_lora.model.mini.hosts.denoising import FrozenBase, NoisyPhotographs
 from piu_lora.model.mini.training import FitSettings, fit
 
 __all__ = ["train_lcm", "trained_lora"]
@@ -24,15 +24,15 @@ _HUBER = 1e-3
 class _Consistency(torch.nn.Module):
     """``f(z_t, t) = c_skip(t) z_t + c_out(t) x_0(z_t, t)``, alike along a trajectory of the base."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, base: FrozenBase) -> None:
         super().__init__()
-        unet = studio.pipe.unet
+        unet = base.pipe.unet
         attach_to(unet, _LAYERS, _RANK, _NAME, SEED)
-        self.unet, self.studio = [unet], studio  # a list hides the frozen UNet from the optimiser
+        self.unet, self.base = [unet], base  # a list hides the frozen UNet from the optimiser
         self.factors = torch.nn.ParameterDict(
             {name.replace(".", "/"): value for name, value in unet.named_parameters() if f".{_NAME}." in name}
         )
-        self.alphas: torch.Tensor = studio.schedule.alphas_cumprod
+        self.alphas: torch.Tensor = base.schedule.alphas_cumprod
 
     def loss(self, drawn: NoisyPhotographs, before: torch.Tensor, guidance: torch.Tensor) -> torch.Tensor:
         """Pseudo-Huber distance of f at a time and at the one ``before`` it, one DDIM step along."""
@@ -59,7 +59,7 @@ class _Consistency(torch.nn.Module):
         self, drawn: NoisyPhotographs, before: torch.Tensor, guidance: torch.Tensor
     ) -> torch.Tensor:
         """One step of DDIM by the bare base with classifier-free guidance."""
-        empty = self.studio.empty.expand_as(drawn.conditions)
+        empty = self.base.empty.expand_as(drawn.conditions)
         with adapters_disabled(self.unet[0]):
             both = self.unet[0](
                 torch.cat([drawn.noisy, drawn.noisy]),
@@ -76,9 +76,9 @@ class _Consistency(torch.nn.Module):
 
 def train_lcm(folder: Path, steps: int, batch: int = 24) -> None:
     """Distil the guided base into a LoRA."""
-    studio = Studio(folder)
-    studio.plain_attention()
-    model = _Consistency(studio)
+    base = FrozenBase(folder)
+    base.plain_attention()
+    model = _Consistency(base)
     stride = 1000 // _GRID
 
     def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
@@ -87,7 +87,7 @@ def train_lcm(folder: Path, steps: int, batch: int = 24) -> None:
         before = (times - _SKIP * stride).clamp_min(0)
         low, high = _GUIDANCE
         guidance = low + (high - low) * torch.rand(batch, generator=generator)
-        loss = model.loss(studio.draw(batch, generator, times), before, guidance)
+        loss = model.loss(base.draw(batch, generator, times), before, guidance)
         return loss, {"huber": float(loss.detach())}
 
     fit("lcm", model, step, folder, FitSettings(steps, lr=1e-3, seed=SEED, ema=0.98, save_every=25))
