@@ -49,17 +49,18 @@ def tormented(
     folder: Path,
     check: Callable[[], None],
     *,
-    start: Callable[[], object],
     finished: Callable[[], object],
+    start: Callable[[], object] | None = None,
 ) -> None:
     """Kill a job at its changes to the files and at random moments; look, repeat it, and compare.
 
     Args:
-        start: lays the folder out as the job finds it.
         check: what must hold after every kill.
         finished: what must be the same after every repetition.
+        start: lays the folder out as the job finds it; it is empty by default.
     """
     chance = seeded(os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0])
+    start = start or partial(emptied, folder)
     start()
     work()  # whatever it imports is there for the children
     start()
@@ -97,6 +98,18 @@ def assert_nothing_left(folder: Path, *names: str) -> None:
     assert {path.name for path in folder.iterdir()} <= set(names)
 
 
+def assert_whole(out: Path) -> None:
+    """An adapter that is there can be read."""
+    if out.exists():
+        read_adapter(out)
+
+
+def weights_alone(out: Path) -> bytes:
+    """The weights of an adapter, beside which nothing is left."""
+    assert_nothing_left(out.parent, out.name)
+    return (out / WEIGHTS).read_bytes()
+
+
 def forget_again(run: Callable[..., Any], out: Path, **changes: Any) -> None:
     """As somebody would who repeats the command until it is done."""
     if not out.exists():
@@ -119,19 +132,8 @@ def forgetting(pipe: Any, bank: IdentityBank, fast: Any) -> Callable[..., Any]:
 @pytest.mark.parametrize("steps", [1, 6])
 def test_forget_and_resume(forgetting: Callable[..., Any], tmp_path: Path, steps: int) -> None:
     folder, out = tmp_path / "work", tmp_path / "work" / "out"
-
-    def check() -> None:
-        if out.exists():
-            read_adapter(out)
-
-    def finished() -> bytes:
-        assert_nothing_left(folder, "out")
-        return (out / WEIGHTS).read_bytes()
-
-    tormented(
-        partial(forget_again, forgetting, out, steps=steps), folder, check,
-        start=lambda: emptied(folder), finished=finished,
-    )  # fmt: skip
+    work = partial(forget_again, forgetting, out, steps=steps)
+    tormented(work, folder, partial(assert_whole, out), finished=partial(weights_alone, out))
 
 
 def test_forced(forgetting: Callable[..., Any], tmp_path: Path) -> None:
@@ -152,8 +154,7 @@ def test_forced(forgetting: Callable[..., Any], tmp_path: Path) -> None:
             assert lost.restore == out
 
     def finished() -> bytes:
-        assert_nothing_left(folder, "out")
-        new = (out / WEIGHTS).read_bytes()
+        new = weights_alone(out)
         assert new != earlier
         return new
 
@@ -172,28 +173,19 @@ def test_bank_build(tmp_path: Path) -> None:
         assert_nothing_left(folder, out.name)
         return out.read_bytes()
 
-    tormented(
-        lambda: out.exists() or build(photos, out), folder, check,
-        start=lambda: emptied(folder), finished=finished,
-    )  # fmt: skip
+    tormented(lambda: out.exists() or build(photos, out), folder, check, finished=finished)
 
 
 def test_merge(pipe: Any, tmp_path: Path) -> None:
     adapters = [write_random(pipe, tmp_path / str(seed), seed, encoder=True) for seed in (1, 2, 3)]
     folder, out = tmp_path / "work", tmp_path / "work" / "out"
-
-    def check() -> None:
-        if out.exists():
-            read_adapter(out)
-
-    def finished() -> bytes:
-        assert_nothing_left(folder, "out")
-        return (out / WEIGHTS).read_bytes()
-
+    members = [StackMember(entry, 1.0) for entry in adapters]
     tormented(
-        lambda: out.exists() or merge_adapters([StackMember(entry, 1.0) for entry in adapters], out),
-        folder, check, start=lambda: emptied(folder), finished=finished,
-    )  # fmt: skip
+        lambda: out.exists() or merge_adapters(members, out),
+        folder,
+        partial(assert_whole, out),
+        finished=partial(weights_alone, out),
+    )
 
 
 def test_compare(tmp_path: Path) -> None:
@@ -219,8 +211,11 @@ def test_compare(tmp_path: Path) -> None:
 
     tormented(
         partial(compare, folder, ["untouched", "uce"], people=1, seeds=1, config=arena_settings()),
-        folder, check, start=start, finished=finished,
-    )  # fmt: skip
+        folder,
+        check,
+        start=start,
+        finished=finished,
+    )
 
 
 _TABLES = ("arena.json", "comparison.csv", "comparison.json", "comparison.md", "comparison.png")
