@@ -1,7 +1,7 @@
 """dlib's face recognizer: a judge that has nothing in common with ArcFace, and comes from a package registry.
 
 Its detector, five points and ResNet-29 (128-d, trained on about 3 million faces; model files in the public
-domain) are in the packages of the extra ``dlib``: King, "Dlib-ml: A Machine Learning Toolkit", JMLR 10 (2009);
+domain) are in the packages of the extra ``dlib``: King, "Dlib-ml: A Machine Learning Toolkit", JMLR 2009;
 http://blog.dlib.net/2017/02/high-quality-face-recognition-with-deep.html.
 """
 
