@@ -1,6 +1,6 @@
 """The methods of forgetting: each owns its objective and is found by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -34,6 +34,7 @@ __all__ = [
     "find_method",
     "register",
     "shares",
+    "unread_settings",
 ]
 
 
@@ -339,6 +340,14 @@ def closed_form(
         return solve
 
     return decorate
+
+
+def unread_settings(method: str, keys: Iterable[str]) -> list[str]:
+    """Of settings (``section.key``), those of a training that a closed form leaves unread."""
+    if find_method(method).solve is None:
+        return []
+    read = {"train.precision", "lora.blocks"}
+    return [key for key in keys if key.partition(".")[0] in ("train", "lora") and key not in read]
 
 
 def find_method(name: str) -> Method:

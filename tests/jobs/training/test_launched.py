@@ -20,7 +20,18 @@ from piu_lora.adapter import read_adapter
 from piu_lora.model.factors import state_of
 from tests.unlearn.test_workers import free_port
 
-ARGUMENTS = ("forget", "--identity", "mini-0007", "--no-evaluate", "--device", "cpu", "--json", "--debug")
+ARGUMENTS = (
+    "forget",
+    "--identity",
+    "mini-0007",
+    "--method",
+    "piu",
+    "--no-evaluate",
+    "--device",
+    "cpu",
+    "--json",
+    "--debug",
+)
 
 
 def launcher() -> list[str]:
