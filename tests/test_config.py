@@ -50,9 +50,8 @@ def test_a_family_without_preset_gets_the_papers() -> None:
 
 
 def test_without_a_method_a_preset_takes_the_one_that_measures_best() -> None:
-    assert ForgetConfig.preset(find_family("mini")) == ForgetConfig.preset(
-        find_family("mini"), DEFAULT_METHOD
-    )
+    mini = find_family("mini")
+    assert ForgetConfig.preset(mini) == ForgetConfig.preset(mini, DEFAULT_METHOD)
     assert ForgetConfig().method == "piu"  # the paper's recipe
 
 

@@ -52,11 +52,8 @@ def command(
         return chosen.updated_from_pairs(settings).updated(stated)
 
     # The method may be set anywhere, and has defaults of its own.
-    chosen = over(
-        ForgetConfig.preset(
-            family_of(opening.base), over(ForgetConfig.preset(family_of(opening.base))).method
-        )
-    )
+    family = family_of(opening.base)
+    chosen = over(ForgetConfig.preset(family, over(ForgetConfig.preset(family)).method))
     _say_unread(chosen.method, settings)
     try:
         # Of several processes, the first one writes.

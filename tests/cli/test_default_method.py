@@ -1,14 +1,18 @@
-"""Which method ``forget`` takes where none is named, and what it says of settings that this one does not read."""
+"""Which method ``forget`` takes where none is named, and what is said of settings that it does not read."""
 
 import json
 from pathlib import Path
+
+import pytest
 
 from tests.cli.test_cli import piu
 
 SMALL = [part for name in ("retained", "checked", "written") for part in ("--set", f"gate.{name}=64")]
 
 
-def test_gate_neurons_by_default_and_a_training_setting_is_said_to_do_nothing(tmp_path: Path) -> None:
+def test_gate_neurons_by_default_and_a_training_setting_is_said_to_do_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     result = piu(
         "forget",
         "--identity",
@@ -25,10 +29,10 @@ def test_gate_neurons_by_default_and_a_training_setting_is_said_to_do_nothing(tm
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "out" / "forget.json").read_text())["method"] == "gate-encoder"
     assert "solved in" in result.stdout
-    assert "train.steps does nothing: gate-encoder solves in closed form; pass --method piu" in result.stderr
+    assert "train.steps does nothing: gate-encoder solves in closed form; pass --method piu" in caplog.text
 
 
-def test_a_method_in_a_settings_file_is_taken(tmp_path: Path) -> None:
+def test_a_method_in_a_settings_file_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = tmp_path / "settings.toml"
     settings.write_text('method = "closed-kv"\n[closed]\nretained = 64\nnear = 64\nmixtures = 8\n')
     result = piu(
@@ -45,4 +49,4 @@ def test_a_method_in_a_settings_file_is_taken(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "out" / "forget.json").read_text())["method"] == "closed-kv"
-    assert "does nothing" not in result.stderr
+    assert "does nothing" not in caplog.text
