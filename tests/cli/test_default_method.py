@@ -7,7 +7,8 @@ import pytest
 
 from tests.cli.test_cli import piu
 
-SMALL = [part for name in ("retained", "checked", "written") for part in ("--set", f"gate.{name}=64")]
+NAMES = ("retained", "checked", "written", "variations", "near", "prompts")
+SMALL = [part for name in NAMES for part in ("--set", f"gate.{name}=32")]
 
 
 def test_gate_neurons_by_default_and_a_training_setting_is_said_to_do_nothing(

@@ -18,7 +18,7 @@ from piu_lora.evidence.picture import to_image
 from piu_lora.model import mini
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-SOLVED = [f"gate.{name}=64" for name in ("retained", "checked", "written")]
+SOLVED = [f"gate.{name}=32" for name in ("retained", "checked", "written", "variations", "near", "prompts")]
 SHORT = [
     "evaluation.forget_images=2",
     "evaluation.retain_images=2",
