@@ -43,6 +43,7 @@ _UNSEEN, _OF_NEAR, _RANDOM = (
     2,
     60,
 )  # photographs: at most so many of a person, of each neighbour, of random people
+_FEWEST = 2  # unseen photographs of a person
 _SETTINGS: dict[str, Any] = {"closed": {"retained": 1024, "near": 512, "mixtures": 32}}
 
 
@@ -69,14 +70,17 @@ class Request:
 
 
 def opened(faces: RealFaces, half: str, people: int, skip: int) -> World:
-    """The encoder, its decoder, and ``people`` of a half with the most photographs, in random order after the
-    first ``skip``, taken out of the bank.
+    """The encoder, its decoder, and ``people`` of a half, taken out of the bank: those with enough
+    photographs for every k, in random order after the first ``skip``, then those with enough for 3 or fewer.
     """
     counts, members = torch.bincount(faces.labels), faces.half(half)
-    enough = members[counts[members] > max(PHOTOGRAPHS) + 1]
-    order = enough[torch.randperm(len(enough), generator=torch.Generator().manual_seed(0))]
-    chosen = order[skip : skip + people].tolist()
+    generator, order = torch.Generator().manual_seed(0), []
+    for least, most in ((max(PHOTOGRAPHS) + 2, len(counts)), (3 + _FEWEST, max(PHOTOGRAPHS) + 1)):
+        enough = members[(counts[members] >= least) & (counts[members] <= most)]
+        order += enough[torch.randperm(len(enough), generator=generator)].tolist()
+    chosen = order[skip : skip + people]
     bank = bank_of(faces, torch.tensor([person for person in range(len(faces.ids)) if person not in chosen]))
+    bank.geometry = measure_geometry(bank.embeddings, bank.labels)  # once, instead of at every request
     fitted = faces.embeddings[torch.isin(faces.labels, faces.half("tuning"))]
     shuffled = fitted[torch.randperm(len(fitted), generator=torch.Generator().manual_seed(1))]
     sums = torch.zeros(len(faces.ids), faces.embeddings.shape[1])
@@ -84,7 +88,7 @@ def opened(faces: RealFaces, half: str, people: int, skip: int) -> World:
         faces,
         Decoder.calibrated(random_pipeline(), shuffled),
         bank,
-        measure_geometry(bank.embeddings, bank.labels),
+        bank.geometry,
         far_threshold(bank, 1e-3).value,
         normalize(sums.index_add_(0, faces.labels, faces.embeddings), dim=1),
         chosen,
@@ -99,6 +103,12 @@ def request(world: World, person: int, photographs: int) -> Request:
     config = ForgetConfig.preset(find_family("arc2face"), "gate-encoder").anchor
     anchor = choose_anchor(world.bank, centroid(own[:photographs]), range(len(world.bank)), config, generator)
     return Request(person, TargetIdentity(own[:photographs], anchor.embedding), own[photographs:][:_UNSEEN])
+
+
+def with_enough(world: World, photographs: int) -> list[int]:
+    """The people of whom so many photographs can be given, and some are left."""
+    counts = torch.bincount(world.faces.labels)
+    return [person for person in world.people if int(counts[person]) >= photographs + _FEWEST]
 
 
 def problem_of(world: World, requests: list[Request]) -> Problem:
@@ -212,7 +222,8 @@ def table(document: dict[str, Any]) -> str:
     """Markdown: a line for each method and number of photographs."""
     others = " | ".join(GROUP_WORDS[group].short for group in _OTHERS)
     lines = [
-        f"{document['half']} half of the people, {document['people']} people with 12 photographs or more; "
+        f"{document['half']} half of the people, {document['people']} people, of whom those count that have "
+        f"{_FEWEST} photographs or more that were not given; "
         f"decoder's cosine {document['decoder']:.3f}; threshold {document['threshold']:.3f} at FAR 1e-3, "
         "photograph against centroid. Means over people with 95 % bootstrap intervals; nearest (ten of "
         "them), random and anchor: ISM as a share of what it was.",
@@ -276,7 +287,7 @@ def main() -> None:
         solver = Gates(world, config) if method == "gate-encoder" else Closed(world, config)
         for photographs in dict.fromkeys(options.photographs):
             rows = document["rows"].setdefault(f"{photographs} {method}", [])
-            for person in world.people[len(rows) :]:
+            for person in with_enough(world, photographs)[len(rows) :]:
                 asked, begun = request(world, person, photographs), time.perf_counter()
                 change, facts = solver.change([asked])
                 seconds = time.perf_counter() - begun
