@@ -87,6 +87,7 @@ def _summary() -> str:
     """The README's table: the arena, by the recognizer that only evaluates."""
     chosen = (
         "untouched",
+        "gate-encoder",
         "closed-encoder",
         "distil-encoder",
         "piu",
