@@ -14,15 +14,18 @@ from pathlib import Path
 from piu_lora.errors import BadInput
 from piu_lora.studio.queue import Job
 
-__all__ = ["MadeAdapter", "Visitor", "Visitors", "private_folder"]
+__all__ = ["FROM_PHOTOGRAPHS", "MadeAdapter", "Visitor", "Visitors", "private_folder"]
 
+FROM_PHOTOGRAPHS = "the person in the photographs"
 _IDLE = 6 * 3600.0  # seconds after which somebody who does not come back is forgotten
 _KEY = re.compile(r"[\w-]{22,64}")
 
 
 @dataclass(frozen=True)
 class MadeAdapter:
-    """An adapter at hand: its folder, and whom it forgets as the visitor said; never written anywhere."""
+    """An adapter at hand: its folder, and whom it forgets: an id of the bank, or a file of embeddings in the
+    visitor's own folder.
+    """
 
     path: Path
     person: str
