@@ -1,5 +1,6 @@
 """Browsers kept apart: each has its own jobs, adapters, and a private folder that goes with the studio."""
 
+import os
 import re
 import secrets
 import shutil
@@ -115,7 +116,8 @@ class Visitors:
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """While open, a folder that only the owner can read; it goes at the end with everything in it."""
-    folder = Path(tempfile.mkdtemp(prefix="piu-lora-studio-"))  # 0700
+    # 0700, and by a name that ``doctor --clean`` knows where a studio was killed.
+    folder = Path(tempfile.mkdtemp(prefix=f"piu-lora-{os.getpid()}-studio-"))
     try:
         yield folder
     finally:

@@ -45,7 +45,7 @@ class Running:
     @property
     def folders(self) -> list[Path]:
         """The private folders of studios under its own temporary folder."""
-        return list(self.root.glob("piu-lora-studio-*"))
+        return list(self.root.glob("piu-lora-*-studio-*"))
 
 
 @contextlib.contextmanager
@@ -133,6 +133,13 @@ class Eye:
     def write(self, name: str, words: str) -> None:
         """Into the field of that id."""
         self.page.locator(f"#{name} input, #{name} textarea").first.fill(words)
+
+    def see(self, selector: str, seconds: float = 600) -> None:
+        """Wait until something is there; looking now and then leaves the processor to the studio."""
+        end = time.monotonic() + seconds
+        while not self.page.locator(selector).first.is_visible():
+            assert time.monotonic() < end, f"{selector} did not come within {seconds:.0f} s"
+            self.page.wait_for_timeout(200)
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()

@@ -29,7 +29,7 @@ TABS = {
 }
 FIRST_LOOK, INTERACTIVE = 120.0, 5.0  # seconds, on two quiet cores
 WAIT = 600_000
-FEW = "evaluation.forget_images=8 evaluation.retain_images=8 evaluation.nearest=4"
+FEW = "evaluation.forget_images=8 evaluation.retain_images=8 evaluation.nearest=4 evaluation.steps=10"
 
 
 def quiet() -> bool:
@@ -61,8 +61,8 @@ def test_from_nothing_to_before_and_after(
     page.get_by_text("More settings").click()
     page.get_by_label("Measure it afterwards").uncheck()  # comes after the first look
     page.click("#forget-go")
-    page.wait_for_selector("#forget-progress .busy, #forget-progress .done", timeout=WAIT)
-    page.wait_for_selector(".compare", timeout=WAIT)
+    first.see("#forget-progress .busy, #forget-progress .done")
+    first.see(".compare")
     looked = time.monotonic() - studio.began
     computed = sum(psutil.Process(studio.process.pid).cpu_times()[:2])
     measured = {
@@ -83,7 +83,7 @@ def test_from_nothing_to_before_and_after(
     slider.focus()
     slider.press("Home")
     assert page.locator(".compare").first.get_attribute("style") == "--cut: 0%;"
-    page.wait_for_selector(".take", timeout=WAIT)
+    first.see(".take")
     assert computed <= FIRST_LOOK
     if quiet():
         assert looked <= FIRST_LOOK
@@ -93,17 +93,17 @@ def test_from_nothing_to_before_and_after(
 def test_a_reloaded_page_finds_its_job_and_its_verdict(first: Eye, tmp_path: Path) -> None:
     page = first.page
     page.reload()
-    page.wait_for_selector(".take", timeout=60_000)
+    first.see(".take")
     picked(first, "mini-0007")
     page.get_by_text("More settings").click()
     page.get_by_label("Other settings").fill(FEW)
     page.click("#forget-go")
-    page.wait_for_selector("#forget-progress .busy", timeout=WAIT)
+    first.see("#forget-progress .busy")
     page.reload(timeout=WAIT)
-    page.wait_for_selector("#forget-progress .busy:has-text('mini-0007')", timeout=WAIT)
+    first.see("#forget-progress .busy:has-text('mini-0007')")
     first.shot(tmp_path, "forget-busy", whole=False)
-    page.wait_for_selector("#forget-progress .done", timeout=WAIT)
-    page.wait_for_selector("#forget-result .take", timeout=WAIT)
+    first.see("#forget-progress .done")
+    first.see("#forget-result .take")
     assert page.locator("#forget-result .answer").count() == 3
     assert page.locator("#forget-result .figures table").count() >= 1
     picked(first, "mini-0007")
@@ -125,21 +125,23 @@ def test_exploring(first: Eye, tmp_path: Path) -> None:
     page = first.page
     first.tab("Explore")
     chosen(first, "explore")
+    page.get_by_text("How faces are drawn").click()
+    page.locator("#explore-steps input[type=number]").fill("10")
     page.click("#explore-map")
-    page.wait_for_selector("#explore-result .map circle", timeout=WAIT)
+    first.see("#explore-result .map circle")
     first.shot(tmp_path, "map", whole=False)
     point = page.locator("#explore-result circle[tabindex]").first
     point.hover(force=True)
-    page.wait_for_selector(".who-card:not([hidden])")
+    first.see(".who-card:not([hidden])")
     point.press("Enter")
-    page.wait_for_selector("#explore-result .compare", timeout=WAIT)
+    first.see("#explore-result .compare")
     strength = page.locator("#explore-strength input[type=range]")
     assert (strength.get_attribute("min"), strength.get_attribute("max")) == ("0", "1.5")
     page.get_by_label("Allow a negative strength").check()
-    page.wait_for_selector("#explore-strength input[type=range][min='-1']")
+    first.see("#explore-strength input[type=range][min='-1']")
     page.get_by_label("Allow a negative strength").uncheck()
     page.click("#explore-walk")
-    page.wait_for_selector("#explore-result .strip", timeout=WAIT)
+    first.see("#explore-result .strip")
     assert page.locator(".strip figure").count() == 7
     assert first.faults == []
 
@@ -149,15 +151,14 @@ def test_the_stack_of_both(first: Eye) -> None:
     first.tab("Stack")
     page.wait_for_function("document.querySelectorAll('#stack-adapters input').length === 2")
     chosen(first, "stack")
-    for button in ("#stack-fuse", "#stack-merge"):
-        page.click(button)
-        page.wait_for_selector("#stack-progress .busy", timeout=WAIT)
-        page.wait_for_selector("#stack-progress .done", timeout=WAIT)
-        page.wait_for_selector("#stack-result .take a")
+    for work in ("fuse", "merge"):
+        page.click(f"#stack-{work}")
+        first.see(f"#stack-progress .done:has-text('{work} 2')")
+        first.see("#stack-result .take a")
     page.click("#stack-check")
-    page.wait_for_selector(".heat td", timeout=WAIT)
+    first.see(".heat td")
     assert page.locator(".heat tbody tr").count() == 3
-    page.wait_for_selector("#stack-progress .done", timeout=WAIT)
+    first.see("#stack-progress .done:has-text('check 2')")
     assert page.locator("#stack-result .pair").count() == 4
     assert first.faults == []
 
@@ -165,9 +166,9 @@ def test_the_stack_of_both(first: Eye) -> None:
 def test_evidence_is_read_in_place(first: Eye) -> None:
     page = first.page
     first.tab("Evidence")
-    page.locator("#evidence-adapters input").first.check()
+    page.locator("#evidence-adapters input").nth(1).check()
     page.click("#evidence-go")
-    page.wait_for_selector("#evidence-result iframe.report", timeout=WAIT)
+    first.see("#evidence-result iframe.report")
     report = page.frame_locator("#evidence-result iframe.report")
     report.locator("#verdict").wait_for()
     assert report.locator(".answer").count() == 3
@@ -179,12 +180,12 @@ def test_a_point_of_an_arena_is_clicked_and_shows_its_faces(first: Eye) -> None:
     page.get_by_text("Methods side by side").click()
     first.write("arena-folder", str(ARENA))
     page.click("#arena-go")
-    page.wait_for_selector(".plane .spot", timeout=WAIT)
+    first.see(".plane .spot")
     point = page.locator(".plane .spot[data-point=closed-encoder]").first
     point.hover()
     assert "closed-encoder: forgotten" in page.locator(".spot-words").first.inner_text()
     point.press("Enter")
-    page.wait_for_selector("#arena-result .compare", timeout=WAIT)
+    first.see("#arena-result .compare")
     assert page.locator("#arena-result .pair").count() == 4
     assert first.faults == []
 
@@ -193,19 +194,21 @@ def test_a_request_is_added_and_applied_and_its_report_read_beside_another(
     first: Eye, studio: Running
 ) -> None:
     page, folder = first.page, studio.root / "release"
-    config = ForgetConfig.preset(find_family("mini"), "gate-encoder").updated_from_pairs(QUICK_GATES)
+    config = ForgetConfig.preset(find_family("mini"), "gate-encoder").updated_from_pairs(
+        [*QUICK_GATES, "evaluation.steps=10"]
+    )
     create_release(folder, "mini", config=config)
     first.tab("Requests")
     first.write("requests-folder", str(folder))
     page.click("#requests-open")
-    page.wait_for_selector("#requests-add", timeout=WAIT)
+    first.see("#requests-add")
     first.write("requests-person", "mini-0007")
     page.click("#requests-add")
-    page.wait_for_selector("#requests-result .state.pending", timeout=WAIT)
+    first.see("#requests-result .state.pending")
     assert "mini-0007" not in page.locator("#requests-result").inner_text()
     page.get_by_label("Quick").last.check()
     page.click("#requests-apply")
-    page.wait_for_selector("#requests-result h3:has-text('The gate')", timeout=WAIT)
+    first.see("#requests-result h3:has-text('The gate')")
     assert page.locator("#requests-result table").count() == 2
     assert open_release(folder).manifest.versions[0].measured == 1
     first.tab("Evidence")
@@ -226,11 +229,11 @@ def test_every_page_fits_and_can_be_read(
         eye.open()
         for tab, there in TABS.items():
             eye.tab(tab)
-            eye.page.wait_for_selector(there, timeout=60_000)
+            eye.see(there)
             eye.looked_at(tmp_path, tab.lower(), width, scheme)
             if tab == "Evidence":
                 eye.page.get_by_text("Methods side by side").click()
-                eye.page.wait_for_selector(".plane .spot", timeout=60_000)
+                eye.see(".plane .spot")
                 eye.looked_at(tmp_path, "arena", width, scheme, "#arena-part")
         assert eye.faults == []
 

@@ -57,14 +57,14 @@ def files_of(studio: Running) -> set[Path]:
 def test_another_browser_sees_empty_pages_that_can_be_read(
     first: Eye, other: Eye, studio: Running, tmp_path: Path
 ) -> None:
-    other.page.wait_for_selector(".tile[data-person]", timeout=WAIT)
+    other.see(".tile[data-person]")
     for tab in EMPTY:
         other.tab(tab)
-        other.page.wait_for_selector(f"#{tab.lower()}-result .empty")
+        other.see(f"#{tab.lower()}-result .empty")
         other.looked_at(tmp_path, f"empty-{tab.lower()}", 360, "dark")
     first.open()
     first.tab("Evidence")
-    first.page.wait_for_selector("#evidence-result iframe.report")
+    first.see("#evidence-result iframe.report")
     source = first.page.locator("#evidence-result iframe.report").get_attribute("src")
     assert other.page.context.request.get(studio.address + str(source)).status == 404
     assert first.page.context.request.get(studio.address + str(source)).status == 200
@@ -76,10 +76,10 @@ def test_an_adapter_is_opened_by_its_folder(other: Eye) -> None:
     other.page.get_by_text("Open another adapter").first.click()
     other.page.get_by_label("A folder of this machine, or a Hub id").first.fill(str(folder / "none"))
     other.page.get_by_role("button", name="Open", exact=True).first.click()
-    other.page.wait_for_selector(".fault:visible")
+    other.see(".fault:visible")
     other.page.get_by_label("A folder of this machine, or a Hub id").first.fill(str(folder))
     other.page.get_by_role("button", name="Open", exact=True).first.click()
-    other.page.wait_for_selector("#explore-adapters input:checked")
+    other.see("#explore-adapters input:checked")
 
 
 def test_photographs_are_dropped_and_bad_ones_refused_with_a_reason(
@@ -89,13 +89,13 @@ def test_photographs_are_dropped_and_bad_ones_refused_with_a_reason(
     other.tab("Forget")
     page.locator("#forget-source").get_by_label("Photographs").check()
     page.click("#forget-go")
-    page.wait_for_selector("#forget-progress .fault:has-text('there is no photograph yet')")
+    other.see("#forget-progress .fault:has-text('there is no photograph yet')")
     other.looked_at(tmp_path, "fault", 360, "dark")
     files = [(f"ann {place}.png", "image/png", one) for place, one in enumerate(portraits(2))]
     files += [("notes.jpg", "image/jpeg", b"not a picture"), ("huge.png", "image/png", b"0" * 10_000_001)]
     sent = [(name, kind, base64.b64encode(content).decode()) for name, kind, content in files]
     page.locator(".drop").evaluate(DROP, sent)
-    page.wait_for_selector("#forget-dropped img >> nth=1")
+    other.see("#forget-dropped img >> nth=1")
     refused = page.locator(".drop .refused li").all_inner_texts()
     assert refused == [
         "huge.png: larger than 10 MB",
@@ -117,18 +117,18 @@ def test_work_waits_its_turn_and_cancelled_work_leaves_nothing(
     page.click("#forget-method input")
     page.get_by_role("option", name=re.compile(r"^piu\b(?!-)")).click()
     page.click("#forget-go")
-    page.wait_for_selector("#forget-progress [role=progressbar][aria-label=train]", timeout=WAIT)
-    page.wait_for_selector("#forget-progress .curve", timeout=WAIT)
+    first.see("#forget-progress [role=progressbar][aria-label=train]")
+    first.see("#forget-progress .curve")
     other.page.get_by_text("More settings").click()
     other.page.get_by_label("Measure it afterwards").uncheck()
     other.page.click("#forget-go")
-    other.page.wait_for_selector("#forget-progress .step:has-text('waiting: 1 job first')")
+    other.see("#forget-progress .step:has-text('waiting: 1 job first')")
     assert "photographs" in other.page.locator("#forget-progress .what").inner_text()
     page.click("#forget-cancel")
-    page.wait_for_selector("#forget-progress .note:has-text('Cancelled')", timeout=WAIT)
-    other.page.wait_for_selector("#forget-progress .busy", timeout=WAIT)
+    first.see("#forget-progress .note:has-text('Cancelled')")
+    other.see("#forget-progress .busy")
     other.page.click("#forget-cancel")
-    other.page.wait_for_selector("#forget-progress .note:has-text('Cancelled')", timeout=WAIT)
+    other.see("#forget-progress .note:has-text('Cancelled')")
     assert files_of(studio) == before
     assert page.locator("#forget-progress .note").inner_text().startswith("Cancelled: forget mini-0020")
     assert first.faults == []
@@ -139,20 +139,20 @@ def test_somebody_in_photographs_is_forgotten_after_a_reload(other: Eye, tmp_pat
     page = other.page
     other.open()
     page.locator("#forget-source").get_by_label("Photographs").check()
-    page.wait_for_selector("#forget-dropped img >> nth=1")
+    other.see("#forget-dropped img >> nth=1")
     page.get_by_text("More settings").click()
     page.get_by_label("Measure it afterwards").uncheck()
     page.click("#forget-go")
-    page.wait_for_selector("#forget-result .take", timeout=WAIT)
+    other.see("#forget-result .take")
     assert "The person in the photographs" in page.locator("#forget-result").inner_text()
     page.click("[data-remove]")
-    page.wait_for_selector("#forget-dropped img", state="detached")
+    page.locator("#forget-dropped img").first.wait_for(state="detached")
     other.tab("Explore")  # whom they show is known without them
     for box in page.locator("#explore-adapters label:has-text('photographs') input").all():
         box.check()
     page.locator("#explore-adapters label:not(:has-text('photographs')) input").uncheck()
     page.click("#explore-draw")
-    page.wait_for_selector("#explore-result .compare", timeout=WAIT)
+    other.see("#explore-result .compare")
     other.looked_at(tmp_path, "explore-photographs", 360, "dark")
     assert other.faults == []
 
@@ -165,13 +165,13 @@ def test_real_photographs_are_taken_as_files(other: Eye, studio: Running) -> Non
     page = other.page
     other.tab("Forget")
     page.set_input_files("#photographs", [people[0]])
-    page.wait_for_selector("#forget-dropped img")
+    other.see("#forget-dropped img")
     page.click("#forget-go")  # the embedded base cannot know them, and either way says something
-    page.wait_for_selector("#forget-progress .fault, #forget-progress .done", timeout=WAIT)
+    other.see("#forget-progress .fault, #forget-progress .done")
     assert str(studio.root) not in page.content()
     assert people[0].parent.name not in page.content()
     page.click("[data-remove]")
-    page.wait_for_selector("#forget-dropped img", state="detached")
+    page.locator("#forget-dropped img").first.wait_for(state="detached")
 
 
 def test_nothing_tells_where_it_lies(first: Eye, studio: Running) -> None:

@@ -35,7 +35,9 @@ class ExplorePage:
                     label="Allow a negative strength", info="It brings the forgotten person out."
                 )
                 with gradio.Accordion("How faces are drawn", open=False):
-                    self.steps = gradio.Slider(0, 50, value=0, step=1, label="Steps (0: the base's own)")
+                    self.steps = gradio.Slider(
+                        0, 50, value=0, step=1, label="Steps (0: the base's own)", elem_id="explore-steps"
+                    )
                     self.guidance = gradio.Slider(
                         0, 8, value=0, step=0.1, label="Guidance (0: the base's own)"
                     )

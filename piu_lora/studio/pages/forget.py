@@ -40,13 +40,15 @@ class ForgetPage:
                         placeholder="click a face, or write an id",
                         max_lines=1,
                         elem_id="forget-person",
-                        min_width=220,
+                        scale=2,
+                        min_width=200,
                     )
                     self.method = gradio.Dropdown(
                         [FIRST_METHOD],
                         value=FIRST_METHOD,
                         label="Method",
                         elem_id="forget-method",
+                        scale=3,
                         min_width=220,
                     )
                 self.about = gradio.HTML("", apply_default_css=False, elem_id="forget-about")
