@@ -2,7 +2,7 @@
 as they come; a stopped run goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES
 
-__all__ = ["compare", "contenders"]
+__all__ = ["compare", "contenders", "same_settings"]
 
 
 def contenders(
@@ -122,6 +122,7 @@ def compare(
     arena.require_shared()
     runner = find_engine(engine, processes, address)
     settings = {entrant: entrant.settings(shared, arena.family) for entrant in entrants}
+    later = {entrant: entrant.plain_settings() for entrant in entrants}
     everybody, judge = bank_for(base, bank), arena.open_second()
     if judge is not None:
         judge.require_people_of(everybody)
@@ -136,7 +137,7 @@ def compare(
         for entrant in entrants
     ]
     store = CellStore(folder)
-    cells = {task: _stored(store, task, settings[task.contender]) for task in tasks}
+    cells = {task: _stored(store, task, settings[task.contender], later[task.contender]) for task in tasks}
     if not report_only:
         missing = [task for task in tasks if cells[task] is None]
         with progress("compare", len(tasks), len(tasks) - len(missing)) as advance:
@@ -161,7 +162,33 @@ def compare(
     return write_comparison(folder, finished, len(tasks), against, baselines)
 
 
-def _stored(store: CellStore, task: Task, settings: dict[str, Any]) -> Cell | None:
+def _stored(store: CellStore, task: Task, settings: dict[str, Any], plain: dict[str, Any]) -> Cell | None:
     """The cell on disk; None where there is none, or one of other settings."""
     cell = store.find(task.contender.name, task.person, task.seed)
-    return cell if cell is not None and cell.settings == settings else None
+    return cell if cell is not None and same_settings(cell.settings, settings, plain) else None
+
+
+def same_settings(stored: Mapping[str, Any], now: Mapping[str, Any], plain: Mapping[str, Any]) -> bool:
+    """Whether a cell was run with the settings of now.
+
+    A setting that came after the cell was run is not in it; it must then be as it is by default, which leaves
+    what a method did before.
+
+    Args:
+        plain: the defaults of all settings.
+    """
+    if stored.keys() - now.keys():
+        return False
+    for name, value in now.items():
+        default = plain.get(name)
+        if name not in stored:
+            if value != default:
+                return False
+        elif isinstance(value, Mapping):
+            if not isinstance(stored[name], Mapping) or not same_settings(
+                stored[name], value, default if isinstance(default, Mapping) else {}
+            ):
+                return False
+        elif value != stored[name]:
+            return False
+    return True

@@ -1,6 +1,5 @@
 """One round of the arena: one person, one seed, any method, scored alike."""
 
-import copy
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence import Cell, Gallery, Plan, evaluate_images
 from piu_lora.groups import FORGET, GROUPS
 from piu_lora.identity import Threshold
+from piu_lora.jobs.arena.difference import changed_tensors, copied
 from piu_lora.jobs.evaluation.images import Sampling, generate_images
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest
@@ -35,6 +35,7 @@ __all__ = [
     "Round",
     "known_methods",
     "run_baseline",
+    "usual_methods",
     "verified_share",
 ]
 
@@ -57,6 +58,11 @@ def known_methods(family: BaseFamily | None = None) -> list[str]:
             if family is None or not baseline.needs_recognizer or _differentiable(family) is not None
         ),
     ]
+
+
+def usual_methods(family: BaseFamily) -> list[str]:
+    """What enters the arena where nobody names methods: all but the forms of baselines."""
+    return [name for name in known_methods(family) if name not in BASELINES or not BASELINES[name].form_of]
 
 
 def _differentiable(family: BaseFamily) -> Callable[[torch.device], Recognise] | None:
@@ -127,6 +133,14 @@ class Contender:
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
 
+    def plain_settings(self) -> dict[str, Any]:
+        """The defaults of all settings that it has, whatever the base."""
+        if self.method == UNTOUCHED:
+            return {}
+        plain = ForgetConfig() if self.method in METHODS else find_baseline(self.method).settings()
+        values: dict[str, Any] = json.loads(json.dumps(plain.to_dict()))
+        return values
+
     def rival_settings(self, family: BaseFamily) -> Settings:
         """Of a baseline: those of the family, or the official comparison's, and what is varied."""
         return find_baseline(self.method).settings_for(family).updated_from_pairs(self.pairs)
@@ -186,15 +200,10 @@ class Round:
     def _baseline(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
         with measure_cost(self.session.pipe.device) as cost:
             pipe = run_baseline(self.session, self.request, contender)
-        after = self._pictures(pipe)
-        changed = [
-            parameter.numel()
-            for parameter, original in zip(
-                pipe.unet.parameters(), self.session.pipe.unet.parameters(), strict=True
-            )
-            if not torch.equal(parameter, original)
-        ]
-        return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
+        after, part = self._pictures(pipe), find_baseline(contender.method).component
+        before, edited = (getattr(owner, part).state_dict() for owner in (self.session.pipe, pipe))
+        stored = 4 * sum(tensor.numel() for tensor in changed_tensors(before, edited).values())
+        return after, _Made(cost.seconds, cost.peak_bytes, stored, {})
 
     def _figures(self, after: torch.Tensor) -> dict[str, dict[str, float | None]]:
         figures = evaluate_images(self.plan, self.before, after, self.galleries).figures
@@ -213,14 +222,13 @@ class Round:
 
 
 def run_baseline(session: Session, request: ErasureRequest, contender: Contender) -> StableDiffusionPipeline:
-    """A copy of the pipeline whose UNet a baseline has changed; the session's own stays as it is.
+    """A copy of the pipeline that a baseline has changed; the session's own stays as it is.
 
     Raises:
         BadInput: several people are to be forgotten.
     """
-    baseline, pipe = find_baseline(contender.method), copy.copy(session.pipe)
-    pipe.unet = copy.deepcopy(session.pipe.unet)
-    settings = contender.rival_settings(session.family)
+    baseline = find_baseline(contender.method)
+    pipe, settings = copied(session.pipe, baseline.component), contender.rival_settings(session.family)
     baseline.run(pipe, _baseline_problem(session, request), settings, request.config.seed)
     return pipe
 

@@ -61,7 +61,13 @@ def esd_loss(
     return mse_loss(model(latents, times, forget).sample, esd_target(at_neutral, at_forget, eta))
 
 
-@baseline("esd", "ESD-x", "arXiv 2303.07345", EsdSettings)
+@baseline(
+    "esd",
+    "ESD-x",
+    "arXiv 2303.07345",
+    EsdSettings,
+    about="An older part: the official comparison ran it once and does no more.",
+)
 def edit_esd(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: EsdSettings, seed: int
 ) -> None:

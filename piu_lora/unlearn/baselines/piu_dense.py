@@ -215,7 +215,13 @@ def train_dense(
     return pipe
 
 
-@baseline("piu-dense", "PIU (dense)", "arXiv 2605.22311", PiuDenseSettings)
+@baseline(
+    "piu-dense",
+    "PIU (dense)",
+    "arXiv 2605.22311",
+    PiuDenseSettings,
+    about="The paper's own method, on dense weights.",
+)
 def edit_piu_dense(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: PiuDenseSettings, seed: int
 ) -> None:
