@@ -43,6 +43,15 @@ def command(
         str, typer.Option(help="Address of a running Ray cluster. By default Ray is started here.")
     ] = "",
     against: Against = None,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep", help="Run each method at several strengths, and compare at equal forgetting, too."
+        ),
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep what each method makes, for `audit`, in OUT/artefacts.")
+    ] = False,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Run nothing, and report on what was run before.")
     ] = False,
@@ -53,7 +62,7 @@ def command(
 
     from piu_lora.jobs.arena.arena import shared_settings
     from piu_lora.jobs.arena.compare import compare
-    from piu_lora.jobs.arena.round import usual_methods
+    from piu_lora.jobs.arena.contender import usual_methods
     from piu_lora.model import family_of
 
     family = family_of(opening.base)
@@ -74,6 +83,8 @@ def command(
             engine=engine,
             address=address,
             against=against,
+            sweep=sweep,
+            keep=keep,
             report_only=report_only,
             progress=bars,
             **opening.keywords,

@@ -3,6 +3,7 @@ from the untouched base to deep forgetting.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from piu_lora.settings import Settings
 
@@ -34,11 +35,9 @@ class Dial:
         """
         if self.setting == WEIGHT:
             return [f"{WEIGHT}={value:g}" for value in self.values if value != 1]
-        own = settings
-        *sections, key = self.setting.split(".")
-        for section in sections:
-            own = own._value(section)
-        current = own._value(key)
+        current: Any = settings.to_dict()
+        for key in self.setting.split("."):
+            current = current[key]
         values = [current * value if self.relative else value for value in self.values]
         if isinstance(current, int):
             values = [max(round(value), 1) for value in values]

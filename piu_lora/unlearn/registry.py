@@ -15,6 +15,7 @@ from piu_lora.identity.profiles import GENERIC
 from piu_lora.model.factors import Factors
 from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
+from piu_lora.unlearn.dial import ADAPTER_WEIGHT, Dial
 
 __all__ = [
     "METHODS",
@@ -268,6 +269,7 @@ class Method:
         complete: what is added, in closed form, to a trained change.
         additive: whether adapters that were made one by one add up, each doing what it does alone.
         encoder_rank: of a text-encoder adapter for so many people; ``lora.rank`` where there is none.
+        dial: what makes it forget more or less.
     """
 
     name: str
@@ -279,6 +281,7 @@ class Method:
     complete: Complete | None = None
     additive: bool = False
     encoder_rank: Rank | None = None
+    dial: Dial = ADAPTER_WEIGHT
 
 
 METHODS: dict[str, Method] = {}
@@ -294,6 +297,7 @@ def register(
     encoder_rank: Rank | None = None,
     settings: type[Settings] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    dial: Dial = ADAPTER_WEIGHT,
 ) -> Callable[[Build], Build]:
     """Add a trained method to the registry.
 
@@ -306,12 +310,20 @@ def register(
         encoder_rank: of a text-encoder adapter, by settings and number of people; else ``lora.rank``.
         settings: its section of ``ForgetConfig``.
         defaults: nested settings that it prefers to the common defaults.
+        dial: as in ``Method``.
     """
 
     def decorate(build: Build) -> Build:
         ForgetConfig.register_method(name, settings, defaults)
         METHODS[name] = Method(
-            name, label, paper, build, component=component, complete=complete, encoder_rank=encoder_rank
+            name,
+            label,
+            paper,
+            build,
+            component=component,
+            complete=complete,
+            encoder_rank=encoder_rank,
+            dial=dial,
         )
         return build
 
@@ -326,16 +338,17 @@ def closed_form(
     settings: type[Settings] | None = None,
     defaults: Mapping[str, Any] | None = None,
     additive: bool = False,
+    dial: Dial = ADAPTER_WEIGHT,
 ) -> Callable[[Solve], Solve]:
     """Add a method that needs no training to the registry; the arguments are those of ``register``.
 
     Args:
-        additive: as in ``Method``.
+        additive, dial: as in ``Method``.
     """
 
     def decorate(solve: Solve) -> Solve:
         ForgetConfig.register_method(name, settings, defaults)
-        METHODS[name] = Method(name, label, paper, solve=solve, additive=additive)
+        METHODS[name] = Method(name, label, paper, solve=solve, additive=additive, dial=dial)
         return solve
 
     return decorate

@@ -34,7 +34,8 @@ from piu_lora import (
 from piu_lora.adapter import unload
 from piu_lora.attacks import ATTACKS
 from piu_lora.jobs.arena.arena import shared_settings
-from piu_lora.jobs.arena.round import Contender, Round
+from piu_lora.jobs.arena.contender import Contender
+from piu_lora.jobs.arena.round import Round
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import open_session
 from piu_lora.jobs.stacks.layer_statistics import RefitConfig

@@ -10,7 +10,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.model import encode_embeddings, find_family
-from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, Rendering, find_baseline
+from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, Rendering, Snapshots, find_baseline
 from piu_lora.unlearn.baselines.esd import esd_target
 from piu_lora.unlearn.baselines.pictures import latents_of, render_forget
 from piu_lora.unlearn.baselines.siss import averaging, subtracted
@@ -167,6 +167,32 @@ def test_siss_with_and_without_an_average(bank: IdentityBank) -> None:
         find_baseline("siss").run(pipe, problem_of(bank), find_baseline("siss").settings(**settings), seed=0)
         kept.append(pipe.unet.conv_in.weight - tiny_pipeline().unet.conv_in.weight)
     assert 0 < float(kept[1].norm()) < float(kept[0].norm())
+
+
+@pytest.mark.parametrize("name", ["esd", "piu-dense", "siss", "wid"])
+def test_a_shorter_run_is_the_beginning_of_a_longer_one(name: str, bank: IdentityBank) -> None:
+    """So a watcher of one run sees what every shorter one would leave."""
+    pipe, baseline, seen = tiny_pipeline(levels=2), find_baseline(name), {}
+
+    def weights(pipe: StableDiffusionPipeline) -> torch.Tensor:
+        return torch.cat([value.flatten() for value in pipe.unet.state_dict().values()])
+
+    watcher = Snapshots(frozenset({1}), lambda done: seen.update({done: weights(pipe)}))
+    settings = baseline.settings(**{**QUICK[name], "steps": 2})
+    baseline.run(pipe, dataclasses.replace(problem_of(bank), snapshots=watcher), settings, seed=0)
+    short = tiny_pipeline(levels=2)
+    baseline.run(short, problem_of(bank), settings.updated({"steps": 1}), seed=0)
+    assert seen.keys() == {1}
+    assert torch.equal(seen[1], weights(short))
+
+
+def test_every_baseline_has_a_dial() -> None:
+    for baseline in BASELINES.values():
+        assert baseline.dial is not None
+        assert len(baseline.dial.pairs(baseline.settings_for(find_family("mini")))) >= 4
+    esd, uce = find_baseline("esd"), find_baseline("uce")
+    assert esd.dial.pairs(esd.settings(steps=300)) == ["steps=38", "steps=75", "steps=150", "steps=225"]
+    assert uce.dial.pairs(uce.settings(erase=20.0))[:2] == ["erase=0.2", "erase=0.6"]
 
 
 def test_wid_asks_for_each_image_s_own_face(bank: IdentityBank) -> None:

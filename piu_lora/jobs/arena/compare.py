@@ -14,9 +14,9 @@ from piu_lora.jobs.arena.arena import Arena, drawn_people, enter_arena, shared_s
 from piu_lora.jobs.arena.cell_runner import Task, run_cells
 from piu_lora.jobs.arena.cells import CellStore
 from piu_lora.jobs.arena.comparison import Comparison, write_comparison
-from piu_lora.jobs.arena.round import UNTOUCHED, Contender, known_methods
+from piu_lora.jobs.arena.contender import UNTOUCHED, Contender, known_methods
 from piu_lora.jobs.request.request import bank_for
-from piu_lora.model import family_of
+from piu_lora.model import BaseFamily, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES
@@ -82,6 +82,8 @@ def compare(
     address: str = "",
     device: str = "auto",
     against: str | None = None,
+    sweep: bool = False,
+    keep: bool = False,
     report_only: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
@@ -105,6 +107,9 @@ def compare(
             the cells are the same.
         against: the method or variant, by its name in the tables, that all others are compared with on the
             cells that both have; the first that changes anything by default.
+        sweep: each method also at the other values of its dial of strength; the report then compares methods
+            at equal forgetting.
+        keep: keep what each method makes, in ``artefacts`` of the folder, for ``audit``.
         report_only: run nothing: the tables are made of the cells that are there, and say how many each
             method has.
 
@@ -118,15 +123,19 @@ def compare(
     if against is not None and against not in names:
         raise BadInput(f"against = {against!r} is not among what is compared: {', '.join(names)}")
     shared = config or shared_settings(family_of(base))
-    arena = Arena(base, bank, pack, second, second_bank, device, shared)
+    folder = Path(out)
+    artefacts = folder / "artefacts" if keep else None
+    arena = Arena(base, bank, pack, second, second_bank, device, shared, sweep, artefacts)
     arena.require_shared()
+    if sweep:
+        entrants = _with_dials(entrants, shared, arena.family)
     runner = find_engine(engine, processes, address)
     settings = {entrant: entrant.settings(shared, arena.family) for entrant in entrants}
     later = {entrant: entrant.plain_settings() for entrant in entrants}
     everybody, judge = bank_for(base, bank), arena.open_second()
     if judge is not None:
         judge.require_people_of(everybody)
-    folder, chosen = Path(out), drawn_people(everybody, arena.family, people)
+    chosen = drawn_people(everybody, arena.family, people)
     enter_arena(folder, arena.digest(everybody, judge), shared, create=not report_only)
 
     # 2. Run the cells that are missing.
@@ -159,7 +168,25 @@ def compare(
         )
     against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
     baselines = {entrant.name: settings[entrant] for entrant in entrants if entrant.method in BASELINES}
-    return write_comparison(folder, finished, len(tasks), against, baselines)
+    return write_comparison(folder, finished, len(tasks), against, baselines, _curves(entrants))
+
+
+def _with_dials(entrants: Sequence[Contender], shared: ForgetConfig, family: BaseFamily) -> list[Contender]:
+    """Every contender, each followed by itself at other strengths: what differs in strength only is run
+    once.
+    """
+    swept = [other for entrant in entrants for other in (entrant, *entrant.swept(shared, family))]
+    return list(dict.fromkeys(swept))
+
+
+def _curves(entrants: Sequence[Contender]) -> dict[str, str]:
+    """By name of a contender, the one on whose curve it lies: that which has all but the dial in common."""
+    curves = {}
+    for entrant in entrants:
+        if entrant.dial is not None:
+            rest = [pair for pair in entrant.pairs if pair.partition("=")[0] != entrant.dial.setting]
+            curves[entrant.name] = Contender(entrant.method, tuple(rest)).name
+    return curves
 
 
 def _stored(store: CellStore, task: Task, settings: dict[str, Any], plain: dict[str, Any]) -> Cell | None:

@@ -19,6 +19,7 @@ from piu_lora.settings import Count, Settings
 from piu_lora.unlearn.baselines.parts import TokenChoice, encoder_of, token_rows
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 from piu_lora.unlearn.baselines.uce import uce_layers
+from piu_lora.unlearn.dial import Dial
 
 __all__ = ["CureSettings", "edit_cure", "expanded", "soft_projector"]
 
@@ -41,7 +42,8 @@ def soft_projector(rows: torch.Tensor, alpha: float) -> torch.Tensor:
     """(hidden, hidden) ``V diag(f(r)) V^T`` of rows (n, hidden)."""
     squares, vectors = torch.linalg.eigh(rows.T @ rows)
     energies = squares.clamp_min(0) / squares.clamp_min(0).sum()
-    return (vectors * expanded(energies, alpha)) @ vectors.T
+    projector: torch.Tensor = (vectors * expanded(energies, alpha)) @ vectors.T
+    return projector
 
 
 @baseline(
@@ -50,6 +52,7 @@ def soft_projector(rows: torch.Tensor, alpha: float) -> torch.Tensor:
     "arXiv 2505.12677",
     CureSettings,
     about="From its paper; not among the official comparison's baselines.",
+    dial=Dial("alpha", (0.1, 0.3, 1, 3, 10, 30), relative=True),
 )
 @torch.no_grad()
 def edit_cure(

@@ -22,6 +22,7 @@ from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.inserts import insert
 from piu_lora.unlearn.baselines.parts import encoder_of, token_rows
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
+from piu_lora.unlearn.dial import Dial
 
 __all__ = ["GloceSettings", "edit_gloce", "gate_parts", "leading"]
 
@@ -46,7 +47,8 @@ class GloceSettings(Settings, section="gloce"):
 def leading(rows: torch.Tensor, count: int, centred: bool = True) -> torch.Tensor:
     """(count, hidden) orthonormal directions of most variance of rows (n, hidden), or of most energy."""
     values = rows - rows.mean(dim=0) if centred else rows
-    return torch.linalg.eigh(values.T @ values)[1].flip(1).T[:count]
+    directions: torch.Tensor = torch.linalg.eigh(values.T @ values)[1].flip(1).T[:count]
+    return directions
 
 
 def gate_parts(
@@ -77,6 +79,7 @@ def gate_parts(
     "arXiv 2503.12356",
     GloceSettings,
     about="A gated form from its paper, moved to the condition.",
+    dial=Dial("threshold", (-1, 0, 1, 2.5, 4, 6)),
 )
 @torch.no_grad()
 def edit_gloce(

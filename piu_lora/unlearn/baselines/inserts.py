@@ -18,6 +18,10 @@ class EmbeddingAdapter(torch.nn.Module):
         token: (1,) id of the identity token.
     """
 
+    down: torch.Tensor
+    up: torch.Tensor
+    token: torch.Tensor
+
     def __init__(self, down: torch.Tensor, up: torch.Tensor, token: torch.Tensor) -> None:
         super().__init__()
         for name, value in {"down": down, "up": up, "token": token}.items():
@@ -52,6 +56,15 @@ class ConditionGate(torch.nn.Module):
         parts: ``gate`` (g, hidden), ``origin``, ``centre`` and ``bias`` (hidden,), ``update`` (r, hidden),
             ``degen`` (hidden, r), ``threshold`` and ``slope`` (1,).
     """
+
+    gate: torch.Tensor
+    origin: torch.Tensor
+    centre: torch.Tensor
+    bias: torch.Tensor
+    update: torch.Tensor
+    degen: torch.Tensor
+    threshold: torch.Tensor
+    slope: torch.Tensor
 
     def __init__(self, **parts: torch.Tensor) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The baseline methods: each edits a pipeline in place and is found by name."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -11,10 +11,21 @@ from piu_lora.errors import BadInput
 from piu_lora.model import BaseFamily, training_attention
 from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
+from piu_lora.unlearn.dial import Dial
 
-__all__ = ["BASELINES", "Baseline", "BaselineProblem", "Form", "baseline", "find_baseline"]
+__all__ = ["BASELINES", "Baseline", "BaselineProblem", "Form", "Snapshots", "baseline", "find_baseline"]
 
 Component = Literal["unet", "text_encoder"]
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Of a training whose rate is constant: ``take`` is told when one of ``steps`` is done, while the model
+    is what a run of that length would leave.
+    """
+
+    steps: frozenset[int]
+    take: Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,16 @@ class BaselineProblem:
     # (m, 3, h, w) RGB in [0, 1] in the base's size, of the first m training embeddings, m at most n; None
     # where there are none
     photographs: torch.Tensor | None = None
+    snapshots: Snapshots | None = None
+
+    def is_watched(self, done: int) -> bool:
+        """Whether somebody wants the model after so many steps."""
+        return self.snapshots is not None and done in self.snapshots.steps
+
+    def after(self, done: int) -> None:
+        """Say that so many steps are done."""
+        if self.snapshots is not None and self.is_watched(done):
+            self.snapshots.take(done)
 
 
 S = TypeVar("S", bound=Settings)
@@ -59,6 +80,7 @@ class Baseline:
     Attributes:
         component: what it changes.
         needs_recognizer: a differentiable one, as ``BaselineProblem.recognise``.
+        dial: what makes it forget more or less; None where nothing is declared.
         about: where it stands among the published comparisons, in one sentence.
         form_of: the baseline that this is a form of; empty for a baseline itself.
         preset: what the form sets otherwise.
@@ -74,6 +96,7 @@ class Baseline:
     about: str = ""
     form_of: str = ""
     preset: Mapping[str, Any] = field(default_factory=dict)
+    dial: Dial | None = None
 
     def settings_for(self, family: BaseFamily) -> Settings:
         """The settings on a family of bases: the baseline's defaults, over them the family's own for it, and
@@ -125,29 +148,27 @@ def baseline(
     component: Component = "unet",
     about: str = "",
     forms: Sequence[Form] = (),
+    dial: Dial | None = None,
 ) -> Callable[[Edit[S]], Edit[S]]:
     """Add a baseline to the registry, and its forms.
 
     Args:
         settings: a class whose defaults the baseline runs with.
-        needs_recognizer, component, about: as in ``Baseline``.
+        needs_recognizer, component, about, dial: as in ``Baseline``.
     """
 
     def decorate(edit: Edit[S]) -> Edit[S]:
-        BASELINES[name] = Baseline(name, label, paper, settings, edit, needs_recognizer, component, about)
+        plain = Baseline(name, label, paper, settings, edit, needs_recognizer, component, about, dial=dial)
+        BASELINES[name] = plain
         for form in forms:
             entry = f"{name}-{form.suffix}"
-            BASELINES[entry] = Baseline(
-                entry,
-                f"{label} ({form.suffix})",
-                paper,
-                settings,
-                edit,
-                needs_recognizer,
-                component,
-                form.about,
-                name,
-                form.settings,
+            BASELINES[entry] = replace(
+                plain,
+                name=entry,
+                label=f"{label} ({form.suffix})",
+                about=form.about,
+                form_of=name,
+                preset=form.settings,
             )
         return edit
 

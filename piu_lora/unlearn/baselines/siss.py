@@ -18,6 +18,7 @@ from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import add_noise, encoder_of, noise_schedule, open_parameters
 from piu_lora.unlearn.baselines.pictures import Pictures, Rendering, render_forget, render_retain
 from piu_lora.unlearn.baselines.registry import BaselineProblem, Form, baseline
+from piu_lora.unlearn.dial import STEPS, Dial
 
 __all__ = ["SissSettings", "averaging", "denoising_gradient", "edit_siss", "subtracted"]
 
@@ -120,6 +121,7 @@ def averaging(parameters: list[torch.nn.Parameter], settings: SissSettings) -> E
     SissSettings,
     about="As this arena ran it first: an average that follows fast, noise of its own for each branch.",
     forms=_FORMS,
+    dial=Dial(STEPS, (0.125, 0.25, 0.5, 0.75, 1), relative=True),
 )
 def edit_siss(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: SissSettings, seed: int
@@ -131,7 +133,7 @@ def edit_siss(
     parameters, schedule = open_parameters(unet), noise_schedule(pipe)
     optimizer = torch.optim.Adam(parameters, lr=settings.lr)
     average = averaging(parameters, settings)
-    for _ in range(settings.steps):
+    for step in range(settings.steps):
         gradients = _update(pipe, parameters, schedule, (retain, forget), settings, generator)
         for parameter, combined in zip(parameters, gradients, strict=True):
             parameter.grad = combined
@@ -139,9 +141,24 @@ def edit_siss(
         optimizer.step()
         if average is not None:
             average.step(parameters)
+        if problem.is_watched(step + 1):
+            _shown(problem, step + 1, parameters, average)
     optimizer.zero_grad(set_to_none=True)
     if average is not None:
         average.copy_to(parameters)
+
+
+def _shown(
+    problem: BaselineProblem, done: int, parameters: list[torch.nn.Parameter], average: EMAModel | None
+) -> None:
+    """Let the watcher see what a run would end with now: the averaged weights."""
+    if average is None:
+        problem.after(done)
+        return
+    average.store(parameters)
+    average.copy_to(parameters)
+    problem.after(done)
+    average.restore(parameters)
 
 
 def _update(
@@ -158,18 +175,20 @@ def _update(
         branches: images to retain, and to forget.
     """
     total = [torch.zeros_like(parameter) for parameter in parameters]
-    group = settings.group or settings.batch
+    group, device = settings.group or settings.batch, pipe.unet.device
     for start in range(0, settings.batch, group):
-        count, shared, gradients = min(group, settings.batch - start), None, []
+        count, shared = min(group, settings.batch - start), None
+        gradients: list[list[torch.Tensor]] = []
         for pictures in branches:
             drawn = pictures.draw(count, generator)
             noisy = _noisy(schedule, drawn.latents, generator, shared)
             shared = noisy if settings.noise == "shared" else None
-            on_device = tuple(value.to(pipe.unet.device) for value in noisy)
+            latents, times, noise = (value.to(device) for value in noisy)
+            passed = (latents, times, noise)
             gradients.append(
-                denoising_gradient(pipe, parameters, on_device, drawn.embeddings, settings.micro_batch)
+                denoising_gradient(pipe, parameters, passed, drawn.embeddings, settings.micro_batch)
             )
-        combined = subtracted(*gradients, settings.beta)
+        combined = subtracted(gradients[0], gradients[1], settings.beta)
         torch._foreach_add_(total, combined, alpha=count / settings.batch)
     return total
 

@@ -29,6 +29,7 @@ from piu_lora.model import encode_empty
 from piu_lora.settings import Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import TokenChoice, encoder_of, token_rows
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
+from piu_lora.unlearn.dial import Dial
 
 __all__ = ["SpeedSettings", "augmented", "edit_speed", "influential", "null_space", "speed_change"]
 
@@ -71,7 +72,8 @@ def null_space(rows: torch.Tensor, threshold: float) -> torch.Tensor:
     """(hidden, hidden) projector on the directions in which rows (n, hidden) have less energy than that."""
     values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
     free = vectors[:, values < threshold]
-    return free @ free.T
+    projector: torch.Tensor = free @ free.T
+    return projector
 
 
 def speed_change(
@@ -96,7 +98,8 @@ def speed_change(
     inverse = torch.linalg.inv(own @ projector + ridge * identity)
     inner = invariants.T @ projector @ inverse @ invariants
     held = inverse @ invariants @ torch.linalg.pinv(inner) @ invariants.T @ projector
-    return weight @ (cross - own) @ projector @ (identity - held) @ inverse
+    change: torch.Tensor = weight @ (cross - own) @ projector @ (identity - held) @ inverse
+    return change
 
 
 @baseline(
@@ -105,6 +108,7 @@ def speed_change(
     "arXiv 2503.07392",
     SpeedSettings,
     about="From its paper; not among the official comparison's baselines.",
+    dial=Dial("ridge", (30, 10, 3, 1, 0.3, 0.1, 0.03), relative=True),
 )
 @torch.no_grad()
 def edit_speed(

@@ -25,6 +25,7 @@ from piu_lora.unlearn.baselines.parts import (
 )
 from piu_lora.unlearn.baselines.pictures import Rendering, recognised, render_forget
 from piu_lora.unlearn.baselines.registry import BaselineProblem, Form, baseline
+from piu_lora.unlearn.dial import STEPS, Dial
 
 __all__ = ["WidSettings", "decode", "edit_wid", "one_step", "wid_loss"]
 
@@ -114,6 +115,7 @@ def wid_loss(
     needs_recognizer=True,
     about="As this arena ran it first: the anchor as target, gradients as they are.",
     forms=_FORMS,
+    dial=Dial(STEPS, (0.125, 0.25, 0.5, 0.75, 1), relative=True),
 )
 def edit_wid(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: WidSettings, seed: int
@@ -137,7 +139,7 @@ def edit_wid(
         latents, times, targets = (value.to(unet.device) for value in (*noised[:2], wanted[chosen]))
         return NoisyImages(latents, times, encode(pictures.embeddings[chosen]), targets)
 
-    for _ in range(settings.steps):
+    for step in range(settings.steps):
         optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulation):
             loss = wid_loss(
@@ -149,3 +151,4 @@ def edit_wid(
         if settings.clip:
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         optimizer.step()
+        problem.after(step + 1)

@@ -15,7 +15,7 @@ from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.cells import CELLS
 from piu_lora.jobs.arena.compare import compare, contenders, same_settings
 from piu_lora.jobs.arena.comparison import Comparison
-from piu_lora.jobs.arena.round import Contender, known_methods, usual_methods
+from piu_lora.jobs.arena.contender import Contender, known_methods, usual_methods
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.model import find_family, mini
 from piu_lora.unlearn import ClosedConfig
@@ -283,7 +283,7 @@ def test_a_baseline_in_its_forms_and_words_that_are_varied(first: Comparison, fo
     assert settings["uce token=last"]["token"] == "last"
     assert settings["uce anchor_kept=true"]["anchor_kept"] is True
     assert settings["ume-anchor rank=2"] == {**settings["ume-anchor rank=2"], "target": "anchor", "rank": 2}
-    with pytest.raises(BadInput, match=r"uce\.token = 'first' is out of range: expected one of 'mean', "):
+    with pytest.raises(BadInput, match=r"uce\.token = 'first' has the wrong type: expected one of"):
         contenders(["uce"], ["uce:token=first"])[1].settings(config(), find_family("mini"))
     found = compare(folder, ["ume"], people=1, seeds=1, config=config())
     assert found.rows[0].stored_bytes == 4 * (2 * 8 * 128 + 1)
