@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from piu_lora.evidence.colors import color
 from piu_lora.groups import ANCHOR, FORGET, GROUP_WORDS, GROUPS, NEAREST, RANDOM
 from piu_lora.markdown import as_code, as_name
 
@@ -16,7 +17,6 @@ __all__ = [
     "Cell",
     "Difference",
     "Row",
-    "color",
     "comparison_csv",
     "comparison_picture",
     "comparison_table",
@@ -295,14 +295,6 @@ def comparison_csv(rows: Sequence[Row]) -> str:
             [row.variant, row.recognizer, row.people, row.cells, *values, row.seconds, peak, row.stored_bytes]
         )
     return buffer.getvalue()
-
-
-def color(index: int) -> tuple[float, float, float, float]:
-    """Of a method's place in a picture: dark ones first, then pale ones, twenty that differ."""
-    from matplotlib import colormaps
-
-    red, green, blue, alpha = colormaps["tab20"]((2 * index + index // 10) % 20)
-    return red, green, blue, alpha
 
 
 def comparison_picture(rows: Sequence[Row]) -> bytes:

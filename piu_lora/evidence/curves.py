@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from piu_lora.evidence.comparison import Cell, color, evaluating_first
+from piu_lora.evidence.colors import color
+from piu_lora.evidence.comparison import Cell, evaluating_first
 from piu_lora.groups import FORGET, GROUP_WORDS, NEAREST, RANDOM
 
 __all__ = ["curves_picture"]

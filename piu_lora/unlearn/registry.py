@@ -1,6 +1,6 @@
 """The methods of forgetting: each owns its objective and is found by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -21,7 +21,6 @@ __all__ = [
     "METHODS",
     "Measurement",
     "Method",
-    "NearestPeople",
     "Objective",
     "Problem",
     "Rows",
@@ -35,6 +34,7 @@ __all__ = [
     "find_method",
     "register",
     "shares",
+    "unread_settings",
 ]
 
 
@@ -169,29 +169,6 @@ def shares(parts: int, count: int, generator: torch.Generator) -> torch.Tensor:
         return torch.zeros(count, dtype=torch.long)
     order = torch.randperm(parts, generator=generator)
     return order.repeat(-(-count // parts))[:count][torch.randperm(count, generator=generator)]
-
-
-class NearestPeople:
-    """Real people who are much like a forgotten one, for the retain batch; nothing is looked for or drawn
-    where the share is 0.
-    """
-
-    def __init__(self, problem: Problem, share: float, pool: int) -> None:
-        self.problem, self.share = problem, share
-        self.places = problem.nearest(pool) if share else None
-
-    def count(self, batch: int) -> int:
-        """How many there are in a batch."""
-        return round(self.share * batch)
-
-    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """(count, d) embeddings, near the targets in equal shares."""
-        if self.places is None or not count:
-            return self.problem.centres[:0]
-        whose = shares(len(self.places), count, generator)
-        return self.problem.retain[
-            self.places[whose, torch.randint(self.places.shape[1], (count,), generator=generator)]
-        ]
 
 
 @dataclass(frozen=True)
@@ -352,6 +329,14 @@ def closed_form(
         return solve
 
     return decorate
+
+
+def unread_settings(method: str, keys: Iterable[str]) -> list[str]:
+    """Of settings (``section.key``), those of a training that a closed form leaves unread."""
+    if find_method(method).solve is None:
+        return []
+    read = {"train.precision", "lora.blocks"}
+    return [key for key in keys if key.partition(".")[0] in ("train", "lora") and key not in read]
 
 
 def find_method(name: str) -> Method:

@@ -13,7 +13,7 @@ from piu_lora.identity import IdentityBank
 from piu_lora.jobs.arena import arena as job
 from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.cells import CELLS
-from piu_lora.jobs.arena.compare import compare, contenders, same_settings
+from piu_lora.jobs.arena.compare import compare, contenders
 from piu_lora.jobs.arena.comparison import Comparison
 from piu_lora.jobs.arena.contender import Contender, known_methods, usual_methods
 from piu_lora.jobs.request.readers import SecondRecognizer
@@ -264,17 +264,6 @@ def test_a_cell_of_other_settings_is_run_again(first: Comparison, folder: Path) 
     with pytest.raises(BadInput, match=r"cells\.jsonl\.gz' are damaged: .*; restore the file, or delete it"):
         compare(folder, ["uce"], people=2, seeds=1, config=config(), report_only=True)
     (folder / CELLS).write_bytes(content)
-
-
-def test_settings_that_came_after_a_cell_are_as_they_were() -> None:
-    plain = {"a": 1, "new": 0, "part": {"b": 2, "later": "no"}}
-    now = {"a": 3, "new": 0, "part": {"b": 2, "later": "no"}}
-    assert same_settings({"a": 3, "part": {"b": 2}}, now, plain)
-    assert not same_settings({"a": 3, "part": {"b": 2}}, {**now, "new": 1}, plain)
-    assert not same_settings({"a": 3, "part": {"b": 2}}, {**now, "part": {"b": 2, "later": "yes"}}, plain)
-    assert not same_settings({"a": 3, "part": {"b": 5}}, now, plain)
-    assert not same_settings({"a": 3, "gone": 1, "part": {"b": 2}}, now, plain)
-    assert not same_settings({"a": 3, "part": 2}, now, plain)
 
 
 def test_a_baseline_in_its_forms_and_words_that_are_varied(first: Comparison, folder: Path) -> None:

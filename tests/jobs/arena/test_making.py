@@ -9,7 +9,7 @@ from piu_lora.errors import BadInput
 from piu_lora.evidence.images import figures_of_images
 from piu_lora.jobs.arena.artefact import open_artefact
 from piu_lora.jobs.arena.cells import CellStore
-from piu_lora.jobs.arena.compare import compare
+from piu_lora.jobs.arena.compare import compare, same_settings
 from piu_lora.jobs.arena.comparison import Comparison
 from piu_lora.jobs.arena.contender import Contender
 from piu_lora.jobs.arena.difference import changed_tensors, with_difference
@@ -105,3 +105,14 @@ def test_what_differs() -> None:
     before = {"a": torch.zeros(2), "b": torch.ones(2)}
     changed = changed_tensors(before, {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(1)})
     assert {name: value.tolist() for name, value in changed.items()} == {"a": [1, 1], "c": [1]}
+
+
+def test_settings_that_came_after_a_cell_are_as_they_were() -> None:
+    plain = {"a": 1, "new": 0, "part": {"b": 2, "later": "no"}}
+    now = {"a": 3, "new": 0, "part": {"b": 2, "later": "no"}}
+    assert same_settings({"a": 3, "part": {"b": 2}}, now, plain)
+    assert not same_settings({"a": 3, "part": {"b": 2}}, {**now, "new": 1}, plain)
+    assert not same_settings({"a": 3, "part": {"b": 2}}, {**now, "part": {"b": 2, "later": "yes"}}, plain)
+    assert not same_settings({"a": 3, "part": {"b": 5}}, now, plain)
+    assert not same_settings({"a": 3, "gone": 1, "part": {"b": 2}}, now, plain)
+    assert not same_settings({"a": 3, "part": 2}, now, plain)
