@@ -107,7 +107,7 @@ def _apart(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _kind(variant: str) -> str:
-    from piu_lora.jobs.arena.round import UNTOUCHED
+    from piu_lora.jobs.arena.contender import UNTOUCHED
     from piu_lora.unlearn.baselines import BASELINES
 
     method = variant.split()[0]
