@@ -53,7 +53,7 @@ def measure(methods: Sequence[str], people: Sequence[int], images: int, out: Pat
             before = str(row) not in result["cells"].get(UNTOUCHED, {}).get("bare", {})
             with TemporaryDirectory() as folder:
                 adapter = Path(folder) / "adapter"
-                config = ForgetConfig.preset(family_of("mini")).updated_from_pairs((f"method={method}",))
+                config = ForgetConfig.preset(family_of("mini"), method)
                 forget(f"mini-{row:04d}", pipe, adapter, config=config, evaluate=False)
                 shown = str(before).lower()
                 audited = audit(
