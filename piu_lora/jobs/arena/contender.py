@@ -154,7 +154,8 @@ class Contender:
         """The defaults of all settings that it has, whatever the base."""
         if self.method == UNTOUCHED:
             return {}
-        plain = ForgetConfig() if self.method in METHODS else find_baseline(self.method).settings()
+        ours = self.method in METHODS
+        plain = ForgetConfig(method=self.method) if ours else find_baseline(self.method).settings()
         values: dict[str, Any] = json.loads(json.dumps(plain.to_dict()))
         return values
 

@@ -11,7 +11,7 @@ from piu_lora.unlearn.gate.settings import GateConfig
 
 __all__ = ["Band", "Outlook", "chosen_band"]
 
-_WIDTH, _NARROWEST = 0.10, 0.06  # of the ramp; steeper ones cost precision
+_NARROWEST = 0.06  # of a ramp; steeper ones cost precision
 _SPARE = 0.15  # between the band and the person's reach; half of what is beyond it goes to the others
 _SAME_PERSON = 0.05  # above the cosine that one impostor in 100,000 reaches, an embedding is the person's own
 _MOST_GIVEN_UP = 0.1  # share of the person's photographs, for the sake of a look-alike
@@ -63,14 +63,14 @@ def chosen_band(photographs: int, near: torch.Tensor, geometry: Geometry, config
         photographs: how many are known of the person.
         near: (n,) cosines of the nearest real people with their centroid.
     """
-    reach = geometry.reach(photographs)
+    reach, width = geometry.reach(photographs), max(config.width, _NARROWEST)
     strictest = min(geometry.far.items())[1] + _SAME_PERSON if geometry.far else 0.0
     others = near[near < max(strictest, reach.quantile(config.missed))]
     nearest = float(others.max()) if len(others) else -1.0
     ceiling = reach.quantile(_MOST_GIVEN_UP) - _NARROWEST
     floor = max(nearest, geometry.far.get(1e-3, 0.0)) + config.clearance
-    room = reach.quantile(config.missed) - _WIDTH - floor - _SPARE
+    room = reach.quantile(config.missed) - width - floor - _SPARE
     low = config.low or min(floor + max(room, 0.0) / 2, ceiling)
-    high = config.high or max(min(low + _WIDTH, reach.quantile(config.missed)), low + _NARROWEST)
+    high = config.high or max(min(low + width, reach.quantile(config.missed)), low + _NARROWEST)
     look_alikes, inside = int((others > low).sum()), len(near) - len(others)
     return Outlook(Band(low, high), reach.share_below((low + high) / 2), look_alikes, inside)

@@ -40,6 +40,7 @@ class GateConfig(Settings, section="gate"):
         le=1,
         description="cosine from which it is open; 0: a ramp above gate.low, but within the person's reach",
     )
+    width: float = Field(0.1, gt=0, le=1, description="of the ramp from gate.low to gate.high; 0.06 at least")
     missed: float = Field(
         0.02, ge=0, lt=1, description="share of the person's photographs that may lie below gate.high"
     )
