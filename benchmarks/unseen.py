@@ -204,7 +204,8 @@ def measured(world: World, asked: Request, change: Change) -> dict[str, float]:
         "verified_before": float((before[0] @ true >= world.threshold).float().mean()),
         "verified": float((after[0] @ true >= world.threshold).float().mean()),
         "known": float(known.float().mean()),
-        "verified_known": float((after[0] @ true >= world.threshold)[known].float().mean()),
+        "verified_known": float(((after[0] @ true >= world.threshold) & known).sum())
+        / max(int(known.sum()), 1),
         "ism_before": mean(before[0], true),
         "ism": mean(after[0], true),
         "given_before": mean(before[1], true),
