@@ -1,4 +1,4 @@
-"""The full report - evaluation and audit at their default sizes - for four adapters that forget the same
+"""The full report - evaluation and audit at their default sizes - for three adapters that forget the same
 person.
 
     python -m benchmarks.reports --out benchmarks/results/reports
@@ -28,7 +28,7 @@ from piu_lora.jobs.auditing.audit import audit
 from piu_lora.jobs.evaluation.evaluate import evaluate
 from piu_lora.model import find_family, mini
 
-METHODS = ("gate-encoder", "piu", "closed-kv", "closed-encoder")
+METHODS = ("piu", "closed-kv", "closed-encoder")
 ATTACKS = ("cone", "inversion", "bypass", "relearn", "reidentify")
 LABELS = {
     FORGET: "forgotten person",
