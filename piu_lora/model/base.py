@@ -186,6 +186,11 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
             f"{where} was saved with an adapter in it; load its base, and save that after "
             "pipe.unload_lora_weights(), or fuse the adapter with `piu-lora stack fuse`"
         )
+    if any(str(key).startswith(("_orig_mod.", "module.")) for key in report["unexpected_keys"]):
+        raise BadInput(
+            f"{where} was saved while it was compiled or wrapped; save the model inside: "
+            f"pipe.{subfolder} = pipe.{subfolder}._orig_mod (or .module) before pipe.save_pretrained"
+        )
     if lost:
         what = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
         kind = f"an {layout.family.label}" if layout.family else "such a base"

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from piu_lora.errors import Incompatible
+
 __all__ = ["is_offloaded", "stored_value", "whole"]
 
 
@@ -27,12 +29,21 @@ def is_offloaded(model: object) -> bool:
 
 
 def stored_value(module: torch.nn.Module, name: str, value: torch.Tensor) -> torch.Tensor:
-    """A parameter of a module with its data, from wherever it is kept."""
+    """A parameter of a module with its data, from wherever it is kept.
+
+    Raises:
+        Incompatible: it is kept nowhere.
+    """
     if not value.is_meta:
         return value
     maps = (getattr(hook, "weights_map", None) for hook in _hooks(module))
     kept = next((entries for entries in maps if entries is not None), None)
-    stored: torch.Tensor = value if kept is None else kept[name]
+    if kept is None:
+        raise Incompatible(
+            "the weights of this pipeline are not loaded (device meta), and nothing says where they are; "
+            "load the base whole, or offload it with pipe.enable_sequential_cpu_offload()"
+        )
+    stored: torch.Tensor = kept[name]
     return stored
 
 
