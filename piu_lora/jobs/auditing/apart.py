@@ -51,7 +51,7 @@ class AttackJob:
             self.base, self.bank, self.pack, faces=self.config.faces, device=self.device, dtype=self.dtype
         )
         request = open_request(self.identity, session.bank, self.config, session.reader)
-        context = open_attack_context(session, request, self.adapter, self.audit)
+        context = open_attack_context(session, request, self.adapter.change, self.audit)
         return lambda name: run_attack(context, self.audit, find_attacks([name])[0])
 
 

@@ -104,7 +104,7 @@ def audit(
     require_base(session.pipe, opened)
     processes = processes or processes_for(base, device, audit_config, chosen)
     if isinstance(base, StableDiffusionPipeline) or isinstance(bank, IdentityBank) or processes == 1:
-        context = open_attack_context(session, request, opened, audit_config)
+        context = open_attack_context(session, request, opened.change, audit_config)
         section = run_attacks(context, audit_config, chosen, progress)
     else:
         job = AttackJob(opened, identity, base, bank, pack, device, dtype, config, audit_config)

@@ -12,8 +12,9 @@ from importlib.metadata import Distribution, distributions
 from typing import Any
 
 from piu_lora.jobs.doctor.finding import Finding, first_line
+from piu_lora.telemetry import import_onnxruntime
 
-__all__ = ["import_onnxruntime", "package_findings", "runtime_findings"]
+__all__ = ["package_findings", "runtime_findings", "working_onnxruntime"]
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # either brings the module
 
@@ -54,11 +55,10 @@ def package_findings(paths: Sequence[str] | None = None) -> Iterator[Finding]:
         yield Finding("Python", wanted.name, "warning" if newer else "missing", value, fetch)
 
 
-def import_onnxruntime() -> Any:
+def working_onnxruntime() -> Any:
     """The module. What a removal leaves behind imports as an empty namespace: the class is asked for too."""
-    import onnxruntime
-
-    return onnxruntime.InferenceSession and onnxruntime
+    module = import_onnxruntime()
+    return module.InferenceSession and module
 
 
 def runtime_findings(paths: Sequence[str] | None = None, gpu: bool | None = None) -> Iterator[Finding]:
@@ -75,7 +75,7 @@ def runtime_findings(paths: Sequence[str] | None = None, gpu: bool | None = None
         clash = f"{' and '.join(present)} are both installed and write the same files"
         yield Finding("onnxruntime", "packages", "warning", clash, mend)
     try:
-        module = import_onnxruntime()
+        module = working_onnxruntime()
     except Exception as error:
         yield Finding("onnxruntime", "import", "missing", f"fails: {first_line(error)}", mend)
         return

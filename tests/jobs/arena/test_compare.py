@@ -15,7 +15,7 @@ from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.cells import CELLS
 from piu_lora.jobs.arena.compare import compare, contenders
 from piu_lora.jobs.arena.comparison import Comparison
-from piu_lora.jobs.arena.round import Contender, known_methods
+from piu_lora.jobs.arena.contender import Contender, known_methods
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.model import find_family, mini
 from piu_lora.unlearn import ClosedConfig
@@ -203,7 +203,11 @@ def test_only_what_is_shared_is_set_for_all(tmp_path: Path) -> None:
 
 
 def test_a_recognizer_with_gradients_is_the_embedded_bases() -> None:
-    assert set(known_methods(find_family("mini"))) - set(known_methods(find_family("arc2face"))) == {"wid"}
+    assert set(known_methods(find_family("mini"))) - set(known_methods(find_family("arc2face"))) == {
+        "wid",
+        "wid-official",
+        "wid-anchor",
+    }
     with pytest.raises(BadInput, match="wid needs a differentiable recognizer"):
         Contender("wid").settings(shared_settings(find_family("arc2face")), find_family("arc2face"))
 
