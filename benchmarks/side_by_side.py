@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks.output import parser as new_parser
 from benchmarks.output import publish
-from piu_lora.jobs.doctor.speed import seconds_an_image
+from piu_lora.jobs.doctor.models import seconds_an_image
 
 __all__ = ["main", "seconds", "table"]
 
