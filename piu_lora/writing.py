@@ -31,7 +31,7 @@ _QUIET = 60.0  # seconds; of a process on another machine nothing is known but t
 
 
 @contextmanager
-def disk_errors(what: str) -> Iterator[None]:
+def disk_errors(target: str) -> Iterator[None]:
     """Turn the system's errors of writing into one that says what to do."""
     try:
         yield
@@ -46,7 +46,7 @@ def disk_errors(what: str) -> Iterator[None]:
             reason = "the name is too long; choose a shorter one"
         else:
             reason = f"{error.strerror or error}; choose a folder you may write to"
-        raise EnvironmentProblem(f"cannot write {what}: {reason}") from error
+        raise EnvironmentProblem(f"cannot write {target}: {reason}") from error
 
 
 def check_target(path: Path) -> None:

@@ -132,8 +132,8 @@ def diffusers_state(change: Change) -> dict[str, torch.Tensor]:
     """The state dict that ``pipe.load_lora_weights`` takes, in every release since 2023."""
     state = {}
     for key, value in state_of(change).items():
-        for ours, theirs in _ENDINGS[component(key)].items():
-            key = key.replace(ours, theirs)
+        for stored_ending, diffusers_ending in _ENDINGS[component(key)].items():
+            key = key.replace(stored_ending, diffusers_ending)
         state[nested_name(key)] = value
     return state
 
@@ -147,8 +147,8 @@ def flat_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The inverse of ``diffusers_state``'s naming."""
     flat = {}
     for key, value in state.items():
-        for ours, theirs in _ENDINGS.get(component(key), {}).items():
-            key = key.replace(theirs, ours)
+        for stored_ending, diffusers_ending in _ENDINGS.get(component(key), {}).items():
+            key = key.replace(diffusers_ending, stored_ending)
         flat[key.replace(_NESTED, _FLAT, 1)] = value
     return flat
 

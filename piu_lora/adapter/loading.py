@@ -112,19 +112,19 @@ def load_adapters(
     _check_projections(pipe)
     for adapter in opened:
         require_base(pipe, adapter)
-    done: list[str] = []
+    loaded: list[str] = []
     try:
         for adapter, name in zip(opened, names, strict=True):
-            done.append(name)
+            loaded.append(name)
             _load(pipe, adapter.change, name)
         restore(pipe, before, dict(zip(names, weights, strict=True)))
     except BaseException:
-        unload(pipe, done)
+        unload(pipe, loaded)
         restore(pipe, before, {})
         raise
     if pinned:
-        pin(pipe, done, pinned)
-    return done
+        pin(pipe, loaded, pinned)
+    return loaded
 
 
 def _check_projections(pipe: StableDiffusionPipeline) -> None:

@@ -28,14 +28,14 @@ class SecondMoments:
     """What the layers see, ``E[x x^T]`` by module, (in, in) float64.
 
     Attributes:
-        own: for each member, under its own identity's conditions with the member active.
+        members: for each member, under its own identity's conditions with the member active.
         retained: under everybody else's conditions, neighbours of the members' identities among them, on the
             bare base.
         retain_weight: how much a change for retained people counts against one for the members' own.
         ridge: added to the diagonal, as a share of its mean.
     """
 
-    own: Sequence[Mapping[str, torch.Tensor]]
+    members: Sequence[Mapping[str, torch.Tensor]]
     retained: Mapping[str, torch.Tensor]
     retain_weight: float = 3.0
     ridge: float = 1e-4
@@ -111,7 +111,7 @@ def _refit(
         raise BadInput("the refit merge needs the members' identities; pass them, or use the sum")
     refitted: list[dict[str, Factors]] = [{} for _ in changes]
     for module in sorted({module for change in changes for module in change}):
-        moments_of_members = [moments_by_module[module] for moments_by_module in moments.own]
+        moments_of_members = [moments_by_module[module] for moments_by_module in moments.members]
         total = sum(moments_of_members) + moments.retain_weight * moments.retained[module]
         total = total + moments.ridge * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
         for change, moment, target in zip(changes, moments_of_members, refitted, strict=True):

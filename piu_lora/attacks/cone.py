@@ -197,7 +197,7 @@ def _cone_of(
     before = context.draw(conditions, config, {}, seeds)
     judge = context.galleries[-1]
     # With the condition's own face as the reference: whoever that is.
-    same = (judge.embed(images) * judge.embed(before)).sum(dim=1) >= judge.threshold(config.far)
+    unchanged = (judge.embed(images) * judge.embed(before)).sum(dim=1) >= judge.threshold(config.far)
     names = [
         *(f"cosine {value:g}" for value in settings.cosines),
         *(f"{value:.0%} of the person" for value in settings.shares),
@@ -207,7 +207,7 @@ def _cone_of(
         table.add(name, person.label, model, judge_images(context.galleries, part, person.row, config.far))
         for name, part in zip(names, images.split(count), strict=True)
     ]
-    return _ConeResult(judgements, [float(part.float().mean()) for part in same.split(count)])
+    return _ConeResult(judgements, [float(part.float().mean()) for part in unchanged.split(count)])
 
 
 def _curve(

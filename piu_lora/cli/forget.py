@@ -50,7 +50,7 @@ def command(
     chosen = over(ForgetConfig.preset(family_of(opening.base), over(ForgetConfig()).method))
     try:
         # Of several processes, the first one writes.
-        with making.recorded(here=is_main()) as recorded:
+        with making.recorded(first=is_main()) as recorded:
             result = forget(
                 identity,
                 out=making.out,

@@ -151,11 +151,11 @@ def check_parts(check: "StackCheck") -> list[Part]:
 
 def _collisions(check: "StackCheck") -> str:
     """Which adapters took the same gate neurons, and what to do."""
-    clashing = sorted({place for places in check.shared_neurons.values() for place in places})
+    clashing = sorted({index for indices in check.shared_neurons.values() for index in indices})
     names = sorted(check.shared_neurons)
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     return (
-        f"{', '.join(check.ids[place] for place in clashing)} use the same gate neurons ({listed}), so each "
+        f"{', '.join(check.ids[index] for index in clashing)} use the same gate neurons ({listed}), so each "
         "spoils what the other reads and writes; the rows above measure it. Make one of them anew with the "
         "other's gates as gate.occupied, or all of them at once."
     )
@@ -273,8 +273,8 @@ def fuse(
         members, base, out, dtype=dtype, shard=shard, layout=layout, pickled_encoder=bin_encoder, force=force
     )
     people = sum(member.adapter.receipt.people for member in members if member.weight)
-    made = f"{len(members)} adapters for {people_text(people)} fused into {out} ({dtype})"
-    text = f"{made}; " + (
+    headline = f"{len(members)} adapters for {people_text(people)} fused into {out} ({dtype})"
+    text = f"{headline}; " + (
         "load it with load_base or diffusers"
         if layout == "diffusers"
         else "put its folders arc2face and encoder in the place of those in the host's models"

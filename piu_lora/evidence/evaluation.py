@@ -87,13 +87,13 @@ def agreement(plan: Plan, after: Measured, galleries: Sequence[Gallery]) -> dict
         faces = np.all(
             [after.embedded[gallery.name][places].any(dim=1).numpy() for gallery in galleries], axis=0
         )
-        one, other = (vote & faces for vote in votes)
+        first, second = (vote & faces for vote in votes)
         names = [gallery.name for gallery in galleries]
         counts[far_name(far)] = {
-            "both": int((one & other).sum()),
-            "neither": int((~one & ~other & faces).sum()),
+            "both": int((first & second).sum()),
+            "neither": int((~first & ~second & faces).sum()),
             "no_face": int((~faces).sum()),
-            "only": {names[0]: int((one & ~other).sum()), names[1]: int((other & ~one).sum())},
+            "only": {names[0]: int((first & ~second).sum()), names[1]: int((second & ~first).sum())},
         }
     return counts
 

@@ -14,15 +14,15 @@ def cosine_to(embeddings: npt.ArrayLike, centroids: npt.ArrayLike) -> Array:
     return result
 
 
-def accuracy(embeddings: npt.ArrayLike, gallery: npt.ArrayLike, own: npt.ArrayLike) -> Array:
-    """1 where the nearest centroid of ``gallery`` (m, d) is the embedding's ``own`` row, else 0: (n,). Means
-    are AccU, AccR.
+def accuracy(embeddings: npt.ArrayLike, gallery: npt.ArrayLike, expected: npt.ArrayLike) -> Array:
+    """1 where the nearest centroid of ``gallery`` (m, d) is the embedding's ``expected`` row, else 0: (n,).
+    Means are AccU, AccR.
 
     A zero row stands for a picture without a face, and is nobody.
     """
     rows = np.asarray(embeddings, float)
     nearest = (rows @ np.asarray(gallery, float).T).argmax(axis=1)
-    result: Array = ((nearest == np.asarray(own)) & rows.any(axis=1)).astype(float)
+    result: Array = ((nearest == np.asarray(expected)) & rows.any(axis=1)).astype(float)
     return result
 
 

@@ -13,7 +13,7 @@ _log = logging.getLogger("piu_lora")
 _HELP = "`piu-lora bank models` sets one up"
 
 
-def models_of(pack: Path, wanted: str | None) -> tuple[Path, Path]:
+def models_of(pack: Path, recognizer: str | None) -> tuple[Path, Path]:
     """Detector and recognizer of a pack. Looked for first: insightface would download a missing pack, or stop
     without a word.
     """
@@ -44,9 +44,10 @@ def models_of(pack: Path, wanted: str | None) -> tuple[Path, Path]:
             f"the face pack {str(pack)!r} holds no {lacking}, "
             f"only {', '.join(file.name for file in files)}; {_HELP}"
         )
-    if wanted is not None and wanted not in [file.name for file in recognizers]:
+    if recognizer is not None and recognizer not in [file.name for file in recognizers]:
         raise EnvironmentProblem(
-            f"the face pack {str(pack)!r} holds no recognizer {wanted}, only {recognizers[0].name}; {_HELP}"
+            f"the face pack {str(pack)!r} holds no recognizer {recognizer}, only {recognizers[0].name}; "
+            f"{_HELP}"
         )
     if len(recognizers) > 1:
         names = ", ".join(file.name for file in recognizers)

@@ -80,10 +80,10 @@ def far_thresholds(
 def _thresholds(
     bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int
 ) -> dict[float, Threshold | str]:
-    calibrated, asked = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
-    if asked not in calibrated:
-        calibrated[asked] = _calibrate(bank, fars, seed, max_pairs)
-    return calibrated[asked]
+    calibrated, key = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
+    if key not in calibrated:
+        calibrated[key] = _calibrate(bank, fars, seed, max_pairs)
+    return calibrated[key]
 
 
 def _calibrate(
@@ -175,13 +175,13 @@ def centroid_blocks(bank: IdentityBank, people: torch.Tensor) -> Iterator[tuple[
     """
     starts = torch.searchsorted(bank.labels, torch.arange(len(bank) + 1, dtype=bank.labels.dtype))
     counts = starts.diff()
-    for some in people.split(_BLOCK):
-        sizes = counts[some]
+    for block in people.split(_BLOCK):
+        sizes = counts[block]
         first = sizes.cumsum(0) - sizes
-        places = torch.arange(int(sizes.sum())) + (starts[some] - first).repeat_interleave(sizes)
+        places = torch.arange(int(sizes.sum())) + (starts[block] - first).repeat_interleave(sizes)
         # The bank has seen to it that every row is finite and has a direction.
         rows = normalize(bank.embeddings[places].float(), dim=1)
-        if len(rows) > len(some):
-            whose = torch.arange(len(some)).repeat_interleave(sizes)
-            rows = normalize(torch.zeros(len(some), bank.width).index_add_(0, whose, rows), dim=1)
-        yield some, rows
+        if len(rows) > len(block):
+            whose = torch.arange(len(block)).repeat_interleave(sizes)
+            rows = normalize(torch.zeros(len(block), bank.width).index_add_(0, whose, rows), dim=1)
+        yield block, rows

@@ -187,9 +187,9 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
             "pipe.unload_lora_weights(), or fuse the adapter with `piu-lora stack fuse`"
         )
     if lost:
-        what = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
+        fault = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
         kind = f"an {layout.family.label}" if layout.family else "such a base"
-        raise BadInput(f"{where} is not the {part} of {kind}: {what}; pass another base")
+        raise BadInput(f"{where} is not the {part} of {kind}: {fault}; pass another base")
     return model
 
 

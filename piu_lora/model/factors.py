@@ -189,13 +189,13 @@ def compressed(factors: Factors, rank: int | None = None, tolerance: float = 0.0
     )
 
 
-def distance(one: Factors, other: Factors) -> tuple[float, float]:
-    """Spectral norms of ``one - other`` and of ``one``, (absolute error, scale), without forming either."""
+def distance(first: Factors, second: Factors) -> tuple[float, float]:
+    """Spectral norms of ``first - second`` and ``first``, (absolute error, scale), without forming either."""
     difference = Factors(
-        torch.cat([one.down.double(), other.down.double()]),
-        torch.cat([one.up.double(), -other.up.double()], dim=1),
+        torch.cat([first.down.double(), second.down.double()]),
+        torch.cat([first.up.double(), -second.up.double()], dim=1),
     )
-    return _spectral(difference), _spectral(one)
+    return _spectral(difference), _spectral(first)
 
 
 def _spectral(factors: Factors) -> float:

@@ -153,15 +153,15 @@ def write_weights(model: torch.nn.Module, name: str, weights: dict[str, torch.Te
     Raises:
         BadInput: keys are missing or foreign.
     """
-    own = read_weights(model, name)
-    if own.keys() != weights.keys():
-        missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    current = read_weights(model, name)
+    if current.keys() != weights.keys():
+        missing, foreign = sorted(current.keys() - weights.keys()), sorted(weights.keys() - current.keys())
         raise BadInput(f"the weights do not fit the adapter: missing {missing[:3]}, foreign {foreign[:3]}")
     for key, value in weights.items():
-        if value.shape != own[key].shape:
+        if value.shape != current[key].shape:
             raise BadInput(
                 f"the weights do not fit the adapter: {key!r} has shape {tuple(value.shape)}, "
-                f"expected {tuple(own[key].shape)}"
+                f"expected {tuple(current[key].shape)}"
             )
     set_peft_model_state_dict(model, weights, adapter_name=name)
 

@@ -31,8 +31,8 @@ def stored_value(module: torch.nn.Module, name: str, value: torch.Tensor) -> tor
     if not value.is_meta:
         return value
     maps = (getattr(hook, "weights_map", None) for hook in _hooks(module))
-    kept = next((entries for entries in maps if entries is not None), None)
-    stored: torch.Tensor = value if kept is None else kept[name]
+    weights_map = next((entries for entries in maps if entries is not None), None)
+    stored: torch.Tensor = value if weights_map is None else weights_map[name]
     return stored
 
 

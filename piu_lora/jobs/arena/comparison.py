@@ -29,14 +29,14 @@ class Comparison:
 def write_comparison(
     folder: Path,
     cells: list[comparison.Cell],
-    wanted: int,
+    expected: int,
     against: str,
     baselines: dict[str, dict[str, Any]],
 ) -> Comparison:
     """Make the tables and the picture of the cells at hand, and write them.
 
     Args:
-        wanted: how many cells there would be, were all run.
+        expected: how many cells there would be, were all run.
         against: the contender that the others are compared with.
         baselines: settings of the baselines, by contender.
     """
@@ -44,7 +44,7 @@ def write_comparison(
     people, seeds = len({cell.person for cell in cells}), sorted({cell.seed for cell in cells})
     fewer = (
         " A method with fewer cells met only the first of these people, or one seed."
-        if len(cells) < wanted
+        if len(cells) < expected
         else ""
     )
     parts = [

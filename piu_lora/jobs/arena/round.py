@@ -83,8 +83,8 @@ class Contender:
             BadInput: settings that do not exist, or that all contenders share.
         """
         preset = ForgetConfig.preset(family, self.method if self.method in METHODS else "piu")
-        same = {name: getattr(shared, name) for name in SHARED}
-        config = preset.updated({"method": self.method, **same}).updated_from_pairs(self.pairs)
+        common = {name: getattr(shared, name) for name in SHARED}
+        config = preset.updated({"method": self.method, **common}).updated_from_pairs(self.pairs)
         if config.decoys != preset.decoys:
             raise BadInput(f"{self.name!r} varies decoys, which no contender has")
         for name in SHARED:
@@ -160,30 +160,30 @@ class Round:
             BadInput: an unknown method, or settings that it does not know.
         """
         if contender.method == UNTOUCHED:
-            after, made = self.before, _Made(0.0, None, 0, {})
+            after, product = self.before, _Product(0.0, None, 0, {})
         elif contender.method in BASELINES:
-            after, made = self._baseline(contender)
+            after, product = self._baseline(contender)
         else:
-            after, made = self._own(contender)
+            after, product = self._own(contender)
         return Cell(
             contender.name,
             person,
             self.request.config.seed,
-            round(made.seconds, 3),
-            made.peak,
-            made.stored,
+            round(product.seconds, 3),
+            product.peak,
+            product.stored,
             self._figures(after),
-            made.facts,
+            product.facts,
             contender.settings(self.request.config, self.family),
         )
 
-    def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
+    def _own(self, contender: Contender) -> tuple[torch.Tensor, "_Product"]:
         request = dataclasses.replace(self.request, config=contender.config(self.request.config, self.family))
         with tried(self.session, request) as trial:
             after = self._pictures(self.session.pipe)
-        return after, _Made(trial.cost.seconds, trial.cost.peak_bytes, trial.stored_bytes, trial.facts)
+        return after, _Product(trial.cost.seconds, trial.cost.peak_bytes, trial.stored_bytes, trial.facts)
 
-    def _baseline(self, contender: Contender) -> tuple[torch.Tensor, "_Made"]:
+    def _baseline(self, contender: Contender) -> tuple[torch.Tensor, "_Product"]:
         with measure_cost(self.session.pipe.device) as cost:
             pipe = run_baseline(self.session, self.request, contender)
         after = self._pictures(pipe)
@@ -194,7 +194,7 @@ class Round:
             )
             if not torch.equal(parameter, original)
         ]
-        return after, _Made(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
+        return after, _Product(cost.seconds, cost.peak_bytes, 4 * sum(changed), {})
 
     def _figures(self, after: torch.Tensor) -> dict[str, dict[str, float | None]]:
         figures = evaluate_images(self.plan, self.before, after, self.galleries).figures
@@ -250,7 +250,7 @@ def verified_share(gallery: Gallery, images: torch.Tensor, rows: Sequence[int]) 
 
 
 @dataclass
-class _Made:
+class _Product:
     seconds: float
     peak: int | None
     stored: int

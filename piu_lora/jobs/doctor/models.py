@@ -75,7 +75,7 @@ def leftover_findings(folder: Path, *, clean: bool) -> Iterator[Finding]:
     from piu_lora.adapter.leftovers import find_leftovers, remove_leftover
 
     for leftover in find_leftovers(folder):
-        text = f"{leftover.path}: {leftover.what}"
+        text = f"{leftover.path}: {leftover.kind}"
         if clean:
             remove_leftover(leftover)
             outcome = f"put back to {leftover.restore}" if leftover.restore else "removed"

@@ -274,7 +274,7 @@ def _digest(
 ) -> str:
     """Of everything that measurements depend on."""
     references = [gallery.references[row] for gallery in galleries for row in gallery.references]
-    judges = [[each.name for each in galleries], quality is None]
+    judges = [[gallery.name for gallery in galleries], quality is None]
     facts = [weights_digest(adapter), request.digest(), report.to_dict(), str(pipe.unet.dtype), judges]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for reference in references:

@@ -51,8 +51,8 @@ def edited_weight(
     """
     w, f, g, r = (value.double() for value in (weight, forget, anchor, retain))
     preserved = ridge * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + preserve * r.T @ r
-    wanted = w @ (preserved + erase * torch.outer(g, f.sum(dim=0)))
-    edited: torch.Tensor = torch.linalg.solve(preserved + erase * f.T @ f, wanted, left=False)
+    target = w @ (preserved + erase * torch.outer(g, f.sum(dim=0)))
+    edited: torch.Tensor = torch.linalg.solve(preserved + erase * f.T @ f, target, left=False)
     return edited
 
 
