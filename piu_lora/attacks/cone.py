@@ -11,6 +11,7 @@ from piu_lora.attacks.config import AttackSettings, AuditConfig, require_falling
 from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
+from piu_lora.evidence.report.sections import Curve
 from piu_lora.identity import synthetic_neighbours
 from piu_lora.identity.geometry import turned
 from piu_lora.identity.profiles import bank_geometry
@@ -212,7 +213,7 @@ def _cone_of(
 
 def _curve(
     context: AttackContext, config: AuditConfig, person: ProbedIdentity, results: dict[str, _ConeResult]
-) -> dict[str, object]:
+) -> Curve:
     settings = config.section_of(ConeSettings)
     count = len(settings.cosines)
     lines = [

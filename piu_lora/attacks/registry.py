@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from piu_lora.attacks.config import AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext
 from piu_lora.errors import BadInput
+from piu_lora.evidence.report.sections import Curve
 from piu_lora.progress import Progress, silent
 
 __all__ = ["ATTACKS", "Attack", "Outcome", "attack", "find_attacks", "run_attacks"]
@@ -33,7 +34,7 @@ class Outcome:
     figures: dict[str, float | int | None] = field(default_factory=dict)
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str | float | int | None]] = ()
-    curves: Sequence[dict[str, Any]] = ()
+    curves: Sequence[Curve] = ()
 
 
 Run = Callable[[AttackContext, AuditConfig], Outcome]
@@ -106,7 +107,9 @@ def run_attacks(
                 "question": entry.question,
                 "seed": context.seed,
             }
-            entries.append({**head, "seconds": time.monotonic() - begun, **asdict(outcome)})
+            curves = [curve.to_dict() for curve in outcome.curves]
+            seconds = time.monotonic() - begun
+            entries.append({**head, "seconds": seconds, **vars(outcome), "curves": curves})
             advance(1)
     return {
         "seconds": time.monotonic() - start,

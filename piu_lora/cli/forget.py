@@ -76,7 +76,7 @@ def command(
         lines += [
             "",
             *evaluation_parts(result.evaluation.figures),
-            *expected_parts(result.evaluation.expected),
+            *expected_parts(result.evaluation),
             "",
             f"look at {result.path / 'report' / 'before_after.png'}",
         ]

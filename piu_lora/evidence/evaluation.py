@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from piu_lora.evidence.plan import Plan
 from piu_lora.evidence.quality import kid_change, mean_kernel
 from piu_lora.evidence.statistics import paired
 from piu_lora.groups import FORGET, MORE, RETAINED
+
+if TYPE_CHECKING:
+    from piu_lora.evidence.report.sections import Expected
 
 __all__ = ["KID_LEAST", "Evaluation", "agreement", "evaluate_images", "evaluate_measured", "quality_figures"]
 
@@ -36,7 +39,7 @@ class Evaluation:
     before: torch.Tensor | Mapping[int, torch.Tensor]
     after: torch.Tensor | Mapping[int, torch.Tensor]
     figures: dict[str, Any] = field(default_factory=dict)
-    expected: dict[str, Any] | None = None
+    expected: "Expected | None" = None
 
     @property
     def headline(self) -> dict[str, Any]:

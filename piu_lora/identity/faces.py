@@ -197,9 +197,9 @@ class FaceReader:
         pixels = (faces.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         rows = torch.zeros(len(pixels), self._width)
         for row, picture in enumerate(pixels):
-            faces = self.faces(picture)
-            if faces:
-                rows[row] = faces[0].embedding
+            detected = self.faces(picture)
+            if detected:
+                rows[row] = detected[0].embedding
         return rows
 
     @cached_property

@@ -213,7 +213,7 @@ def _receipt(
     anchor: AnchorRecord = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}
     figures = summary(evaluation) if evaluation else {}
     if evaluation is not None and evaluation.expected is not None:
-        figures["expected"] = evaluation.expected
+        figures["expected"] = evaluation.expected.to_dict()
     return Receipt(
         ref,
         request.config.method,

@@ -30,6 +30,7 @@ from piu_lora.evidence import (
 )
 from piu_lora.evidence.evaluation import KID_LEAST
 from piu_lora.evidence.report import Pictures, VerdictLine
+from piu_lora.evidence.report.sections import Expected
 from piu_lora.identity import FaceQuality, IdentityBank
 from piu_lora.identity.constants import value_of
 from piu_lora.jobs.evaluation.expected import expected_to_verify, expected_words
@@ -203,7 +204,6 @@ def evaluate(
 
     # 4. Figures, report, verdict.
     face_quality = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
-    predicted = None if expected is None else expected.to_dict()
     section = {
         "seconds": round(time.perf_counter() - begun, 1),
         "images": measurer.images,
@@ -211,9 +211,9 @@ def evaluate(
         "agreement": agreement(plan, measured[1], galleries),
         "quality": face_quality,
         "doubles": _doubles(request, galleries[0]),
-        "expected": predicted,
+        "expected": expected,
         "sweeps": swept,
-        "notes": _notes(opened, session, request, galleries, references, face_quality, predicted),
+        "notes": _notes(opened, session, request, galleries, references, face_quality, expected),
     }
     written = finished(
         {**new_document(opened, session, request, len(references)), "evaluation": section},
@@ -300,7 +300,7 @@ def _notes(
     galleries: Sequence[Gallery],
     references: Sequence[Path],
     quality: dict[str, Any],
-    expected: dict[str, Any] | None,
+    expected: Expected | None,
 ) -> list[str]:
     notes = [expected_words(expected)] if expected is not None else []
     if len(galleries) == 1:

@@ -71,8 +71,7 @@ def score(session: Session, request: ErasureRequest, unseen: Sequence[Path] = ()
             before = generate_images(pipe, plan.embeddings, plan.seeds, sampling, advance)
         after = generate_images(pipe, plan.embeddings, plan.seeds, sampling, advance)
     evaluation = evaluate_images(plan, before, after, galleries)
-    expected = expected_to_verify(pipe, request, galleries[0], sampling)
-    evaluation.expected = None if expected is None else expected.to_dict()
+    evaluation.expected = expected_to_verify(pipe, request, galleries[0], sampling)
     return evaluation
 
 
