@@ -39,10 +39,12 @@ def seconds(count: int, settings: dict[str, str], folder: Path) -> float:
     processes = [
         subprocess.Popen(
             [sys.executable, *_COMMAND, str(folder / f"{number}.png")],
-            env={**plain, **settings}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**plain, **settings},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         for number in range(count)
-    ]  # fmt: skip
+    ]
     codes = [process.wait() for process in processes]
     if any(codes):
         raise SystemExit("a run failed")

@@ -21,9 +21,16 @@ from tests.adapter.test_card import RECEIPT, UNET
 from tests.evidence.report.test_html import Page, spoiled
 
 HOSTILE = [
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a | b", "`</code><script>`", "a\n\n# head",
-    "[x](javascript:alert(1))", "*bold* _it_", "\\<script>", "a\r\n<b>",
-]  # fmt: skip
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "a | b",
+    "`</code><script>`",
+    "a\n\n# head",
+    "[x](javascript:alert(1))",
+    "*bold* _it_",
+    "\\<script>",
+    "a\r\n<b>",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -41,9 +41,13 @@ def module(*providers: str) -> Any:
 
 def test_package_versions_against_the_demands(tmp_path: Path) -> None:
     requires = [
-        "torch<2.14,>=2.6", "diffusers>=0.42,<1", "peft>=0.21,<1", "accelerate>=1", "transformers>=5",
+        "torch<2.14,>=2.6",
+        "diffusers>=0.42,<1",
+        "peft>=0.21,<1",
+        "accelerate>=1",
+        "transformers>=5",
         'onnx>=9; extra == "train"',
-    ]  # fmt: skip
+    ]
     install(tmp_path, "piu-lora", "0.1.0", requires)
     for name, version in (
         ("peft", "0.21.2"),
@@ -96,7 +100,7 @@ def test_both_distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found["packages"].advice.splitlines() == [
         "pip uninstall -y onnxruntime onnxruntime-gpu",
         "pip install --force-reinstall --no-deps onnxruntime-gpu",
-    ]  # fmt: skip
+    ]
 
 
 def test_the_gpu_package_without_its_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
