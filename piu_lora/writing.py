@@ -32,7 +32,14 @@ _QUIET = 60.0  # seconds; of a process on another machine nothing is known but t
 
 @contextmanager
 def disk_errors(target: str) -> Iterator[None]:
-    """Turn the system's errors of writing into one that says what to do."""
+    """Turn the system's errors of writing into one that says what to do.
+
+    Args:
+        target: what is written, as the message calls it.
+
+    Raises:
+        EnvironmentProblem: a full disk, a read-only or missing folder, a name that is too long.
+    """
     try:
         yield
     except OSError as error:

@@ -124,7 +124,16 @@ def _refit(
 def compress_change(
     change: Change, *, rank: int | None, tolerance: float, dtype: torch.dtype
 ) -> tuple[dict[str, Factors], dict[str, LayerError]]:
-    """Recompress every layer and cast it; the errors are those of what will be stored."""
+    """Recompress every layer and cast it.
+
+    Args:
+        rank: at most this; None for as many as the tolerance asks for.
+        tolerance: what may be lost of a layer, as a share of its spectral norm.
+        dtype: of the factors as they will be stored.
+
+    Returns:
+        The layers, and for each of them the error of what will be stored.
+    """
     stored: dict[str, Factors] = {}
     errors: dict[str, LayerError] = {}
     for module, factors in change.items():

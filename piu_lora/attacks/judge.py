@@ -43,7 +43,12 @@ class Judgement:
 
 
 def judge_images(galleries: Sequence[Gallery], images: torch.Tensor, row: int, far: float) -> Judgement:
-    """Embed images (n, 3, h, w) in [0, 1] and verify them as the person of a row.
+    """Embed images (n, 3, h, w) in [0, 1] and verify them as one person.
+
+    Args:
+        galleries: the last one decides.
+        row: of the person in the galleries.
+        far: false-accept rate at which they verify.
 
     Raises:
         BadInput: a gallery is not calibrated at this false-accept rate.
@@ -82,7 +87,13 @@ def criterion(config: AuditConfig) -> str:
 
 
 def curve(title: str, x: str, y: str, lines: Sequence[Series], threshold: float | None = None) -> Curve:
-    """A picture of lines."""
+    """A figure of an attack over its strength.
+
+    Args:
+        title, x, y: words of the picture and its axes.
+        lines: see ``series``.
+        threshold: where a person begins to verify; drawn as a line.
+    """
     return Curve(title=title, x=x, y=y, threshold=threshold, series=tuple(lines))
 
 

@@ -95,7 +95,17 @@ def find_attacks(names: Sequence[str] | None = None) -> list[Attack]:
 def run_attacks(
     context: AttackContext, config: AuditConfig, attacks: Sequence[Attack], progress: Progress = silent
 ) -> dict[str, Any]:
-    """Run attacks one after the other: the report's section "audit"."""
+    """Run attacks one after the other.
+
+    Args:
+        context: the base, the adapter and the people; left as it was found.
+        config: the budget and the settings of each attack.
+        attacks: see ``find_attacks``.
+        progress: told how many attacks are done.
+
+    Returns:
+        The report's section "audit" (docs/reference/report.md), as plain values.
+    """
     entries, start = [], time.monotonic()
     with progress("audit", len(attacks)) as advance:
         for entry in attacks:

@@ -64,7 +64,12 @@ def evaluate_images(
 def evaluate_measured(
     plan: Plan, before: Measured, after: Measured, galleries: Sequence[Gallery]
 ) -> dict[str, Any]:
-    """The figures of every recognizer."""
+    """The figures of every recognizer, by its name; see ``figures_of``.
+
+    Args:
+        before, after: the plan's images without and with the adapter, embedded by every gallery.
+        galleries: a recognizer each, with the people it compares with.
+    """
     return {
         gallery.name: figures_of(plan, gallery, before.embedded[gallery.name], after.embedded[gallery.name])
         for gallery in galleries

@@ -48,8 +48,8 @@ def interval(
 def ratio_interval(
     after: Array, before: Array, seed: int = 0, draws: int = 2000, *, people: npt.ArrayLike | None = None
 ) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of ``mean(after) / mean(before)``; pairs (same condition, same seed)
-    stay together.
+    """Percentile bootstrap 95 % interval of ``mean(after) / mean(before)`` (Efron and Tibshirani, 1993); pairs
+    (same condition, same seed) stay together.
     """
     above, below = _drawn([after, before], people, seed, draws)
     low, high = np.percentile(above[below != 0] / below[below != 0], [2.5, 97.5])

@@ -16,6 +16,13 @@ _HELP = "`piu-lora bank models` sets one up"
 def models_of(pack: Path, recognizer: str | None) -> tuple[Path, Path]:
     """Detector and recognizer of a pack. Looked for first: insightface would download a missing pack, or stop
     without a word.
+
+    Args:
+        recognizer: name of the file that it must be; None for whichever there is.
+
+    Raises:
+        EnvironmentProblem: no such pack, or it lacks one of them.
+        BadInput: a damaged file, or several recognizers.
     """
     if not pack.is_dir():
         raise EnvironmentProblem(f"there is no face pack at {str(pack)!r}; {_HELP}, or pass pack=DIR")

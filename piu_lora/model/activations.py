@@ -63,7 +63,7 @@ def layer_inputs(
 def empty_inputs(
     pipe: StableDiffusionPipeline, modules: Sequence[str], generator: torch.Generator
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """The same for the empty prompt, which guides every image: one sample."""
+    """What ``layer_inputs`` yields, for the empty prompt, which guides every image: one sample."""
     with _recorded(pipe, modules) as record:
         _through_unet(pipe, modules, encode_empty(pipe.text_encoder, pipe.tokenizer), generator, record)
     yield record.inputs

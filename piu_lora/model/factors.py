@@ -129,7 +129,7 @@ def _factors(down: torch.Tensor | None, up: torch.Tensor | None, layer: str) -> 
 
 
 def state_of(change: Change) -> dict[str, torch.Tensor]:
-    """The inverse of ``change_of``."""
+    """A change as a state dict: ``MODULE.lora_A.weight`` (rank, in), ``MODULE.lora_B.weight`` (out, rank)."""
     return {
         f"{module}{end}": value[..., None, None] if f.pointwise else value
         for module, f in change.items()

@@ -98,7 +98,12 @@ def attach(unet: UNet2DConditionModel, config: LoraConfig, name: str, seed: int)
 
 
 def attach_to(unet: UNet2DConditionModel, pattern: str, rank: int, name: str, seed: int) -> None:
-    """Add an untrained adapter, as ``attach`` does, to all layers whose names match a regular expression."""
+    """Add an untrained adapter, as ``attach`` does, to all layers whose names match a regular expression.
+
+    Args:
+        pattern: over the whole names of modules.
+        name: of the adapter in the model.
+    """
     unet.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -149,6 +154,10 @@ def read_weights(model: torch.nn.Module, name: str) -> dict[str, torch.Tensor]:
 
 def write_weights(model: torch.nn.Module, name: str, weights: dict[str, torch.Tensor]) -> None:
     """Copy factors into an attached adapter.
+
+    Args:
+        name: of the adapter in the model.
+        weights: named and shaped as ``read_weights`` has them.
 
     Raises:
         BadInput: keys are missing or foreign.

@@ -27,7 +27,12 @@ def is_offloaded(model: object) -> bool:
 
 
 def stored_value(module: torch.nn.Module, name: str, value: torch.Tensor) -> torch.Tensor:
-    """A parameter of a module with its data, from wherever it is kept."""
+    """A parameter of a module with its data, from wherever accelerate keeps it.
+
+    Args:
+        name: of the parameter in its module.
+        value: the parameter, which holds no data while the module waits elsewhere; same shape as the result.
+    """
     if not value.is_meta:
         return value
     maps = (getattr(hook, "weights_map", None) for hook in _hooks(module))

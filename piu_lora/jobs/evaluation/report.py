@@ -118,6 +118,10 @@ def adapter_report(
 ) -> Report:
     """The report that an adapter folder carries, of the evaluation at the end of ``forget``: its public form,
     since the folder may be published as a whole.
+
+    Args:
+        evaluation: of this adapter.
+        seconds: what it took.
     """
     section = {
         "seconds": seconds,
@@ -145,6 +149,10 @@ def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
 
 def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) -> Report | None:
     """The report that a folder holds already; None where there is none.
+
+    Args:
+        section: the one that is to be added, ``evaluation`` or ``audit``.
+        force: replace that section, or a report about another adapter.
 
     Raises:
         BadInput: it has this section already, or is about another adapter, and ``force`` is not given;
@@ -181,6 +189,10 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
 def finished(document: dict[str, Any], earlier: Report | None, policy: Policy, *, public: bool) -> Report:
     """The report with the earlier one's other section, judged; then what is about the person is left out
     where it is public.
+
+    Args:
+        document: plain values of a report with one section.
+        earlier: the report that is there already, if any.
     """
     report = report_of(document)
     complete = merged(earlier, report) if earlier else report
