@@ -48,7 +48,7 @@ def interval(
 def ratio_interval(
     after: Array, before: Array, seed: int = 0, draws: int = 2000, *, people: npt.ArrayLike | None = None
 ) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of ``mean(after) / mean(before)`` (Efron and Tibshirani, 1993); pairs
+    """Percentile bootstrap 95 % interval (Efron, 1979) of ``mean(after) / mean(before)``; pairs
     (same condition, same seed) stay together.
     """
     above, below = _drawn([after, before], people, seed, draws)

@@ -123,7 +123,9 @@ class _Sweeper:
 
     def point(self, value: float | str, measured_set: _Set) -> SweepPoint:
         """The figures of one point, by recognizer and side."""
-        figures = {gallery.name: _figures(gallery, measured_set) for gallery in self.measurer.galleries}
+        figures: dict[str, dict[GroupName, SweepFigures | None] | None] = {
+            gallery.name: _figures(gallery, measured_set) for gallery in self.measurer.galleries
+        }
         return SweepPoint(value=value, recognizers=figures)
 
 
