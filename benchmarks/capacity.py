@@ -21,7 +21,8 @@ from piu_lora import ForgetConfig
 from piu_lora.evidence import evaluate_images, summary
 from piu_lora.groups import FORGET, GROUP_WORDS, GROUPS, RETAINED
 from piu_lora.jobs.arena.arena import drawn_people, shared_settings
-from piu_lora.jobs.arena.round import Contender, verified_share
+from piu_lora.jobs.arena.contender import Contender
+from piu_lora.jobs.arena.round import verified_share
 from piu_lora.jobs.evaluation.scoring import galleries_for, plan_for
 from piu_lora.jobs.request.request import ErasureRequest, open_request
 from piu_lora.jobs.request.session import Session, open_session

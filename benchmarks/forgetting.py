@@ -41,7 +41,8 @@ PAPER = {"official dense recipe, as published": {"lr": 1e-4, "steps": 400, "batc
 def one_person(row: int, threads: int, baselines: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Every method on one person; figures by method."""
     torch.set_num_threads(threads)
-    bank, base, config = mini.conditioning_bank(), load_base("mini"), ForgetConfig.preset(find_family("mini"))
+    bank, base = mini.conditioning_bank(), load_base("mini")
+    config = ForgetConfig.preset(find_family("mini"), "piu")
     identity = bank.ids[row]
     with tempfile.TemporaryDirectory() as folder:
         result = forget(identity, base, Path(folder) / "adapter", config=config)

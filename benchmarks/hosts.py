@@ -20,7 +20,7 @@ from benchmarks.output import parser as new_parser
 from benchmarks.output import write_table
 from piu_lora import ForgetConfig, forget, load_base
 from piu_lora.evidence.statistics import share_interval
-from piu_lora.jobs.arena.round import UNTOUCHED
+from piu_lora.jobs.arena.contender import UNTOUCHED
 from piu_lora.jobs.auditing.audit import audit
 from piu_lora.model import family_of
 

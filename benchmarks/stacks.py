@@ -24,7 +24,7 @@ from diffusers import StableDiffusionPipeline
 from benchmarks.forgetting import FIRST, STRIDE
 from benchmarks.output import parser as new_parser
 from benchmarks.output import publish
-from piu_lora import forget, generate, load_adapters, load_base
+from piu_lora import ForgetConfig, find_family, forget, generate, load_adapters, load_base
 from piu_lora.adapter import open_adapter, unload
 from piu_lora.evidence.metrics import accuracy, cosine_to, interval
 from piu_lora.groups import FORGET, NEAREST, RANDOM
@@ -238,10 +238,11 @@ def _both(stacks: list[dict[str, Any]], way: str, group: str) -> str:
 def make_adapters(work: Path, count: int) -> list[tuple[int, StackMember]]:
     """One adapter for each person, trained with the defaults where it is missing."""
     bank, made = mini.conditioning_bank(), []
+    config = ForgetConfig.preset(find_family("mini"), "piu")
     for row in [FIRST + STRIDE * i for i in range(count)]:
         folder = work / str(row)
         if not folder.exists():
-            forget(bank.ids[row], "mini", folder, evaluate=False)
+            forget(bank.ids[row], "mini", folder, config=config, evaluate=False)
         made.append((row, StackMember(open_adapter(folder), 1.0, bank.of(bank.ids[row]))))
     return made
 

@@ -13,7 +13,12 @@ PICTURES = {"comparison.png": "benchmarks/results/compare/comparison.png"}  # ke
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, and the pictures that live outside of docs/."""
-    pages = {"cli": commands_page, "settings": settings_page, "python": python_page}
+    pages = {
+        "cli": commands_page,
+        "settings": settings_page,
+        "baselines": baselines_page,
+        "python": python_page,
+    }
     for name, page in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=page()))
     for name, path in PICTURES.items():
@@ -71,6 +76,31 @@ def settings_page() -> str:
         meanings = _descriptions(kind)
         for name, value in _flat(kind().to_dict(), f"{kind.section}."):
             lines.append(f"| `{name}` | {meanings.get(name, '')} | {_code(value)} |")
+    return "\n".join(lines) + "\n"
+
+
+def baselines_page() -> str:
+    """Every baseline and form of one, with its settings."""
+    from piu_lora.unlearn.baselines import BASELINES
+
+    lines = [
+        "# Baselines",
+        "",
+        "The methods of others that `piu-lora compare` runs, each in the forms it is run in elsewhere. The",
+        "docstrings of the modules in `piu_lora/unlearn/baselines/` have the equations, their source, and",
+        "what was adapted. Vary a setting with `--vary BASELINE:key=VALUE,VALUE`.",
+        "",
+        "| name | what | source | how it is run |",
+        "|---|---|---|---|",
+    ]
+    for name, baseline in BASELINES.items():
+        lines.append(f"| `{name}` | {baseline.label} | {baseline.paper} | {baseline.about} |")
+    lines += ["", "| setting | what it is | default |", "|---|---|---|"]
+    for kind in dict.fromkeys(baseline.settings for baseline in BASELINES.values()):
+        meanings = _descriptions(kind)
+        for name, value in _flat(kind().to_dict(), f"{kind.section}."):
+            meaning = meanings.get(name) or meanings.get(name.partition(".")[2]) or ""
+            lines.append(f"| `{name}` | {meaning} | {_code(value)} |")
     return "\n".join(lines) + "\n"
 
 

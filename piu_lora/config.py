@@ -26,6 +26,7 @@ from piu_lora.settings import (
 )
 
 __all__ = [
+    "DEFAULT_METHOD",
     "AnchorConfig",
     "DecoyConfig",
     "EvaluationConfig",
@@ -266,6 +267,9 @@ class _MethodSettings:
     defaults: Mapping[str, Any]
 
 
+DEFAULT_METHOD = "gate-encoder"  # what measures best: docs/results.md
+
+
 class ForgetConfig(SectionedSettings, package="piu_lora.unlearn"):
     """All settings of a forget run: the common ones here, and a section of each method beside the method."""
 
@@ -297,8 +301,10 @@ class ForgetConfig(SectionedSettings, package="piu_lora.unlearn"):
         cls._methods[name] = _MethodSettings(section, defaults or {})
 
     @classmethod
-    def preset(cls, family: HasPresets, method: str = "piu") -> Self:
-        """The measured defaults of a family of bases and a method; the paper's where there are none."""
+    def preset(cls, family: HasPresets, method: str = DEFAULT_METHOD) -> Self:
+        """The measured defaults of a family of bases and a method; the paper's where there are none.
+        Without a method, of the one that measures best; ``ForgetConfig()`` is the paper's recipe.
+        """
         cls.sections()  # registers the methods
         settings = cls._methods.get(method)
         defaults = settings.defaults if settings else {}

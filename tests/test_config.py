@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from piu_lora.config import AnchorConfig, ForgetConfig, SplitConfig, TrainConfig
+from piu_lora.config import DEFAULT_METHOD, AnchorConfig, ForgetConfig, SplitConfig, TrainConfig
 from piu_lora.errors import BadInput
 from piu_lora.model import FAMILIES, BaseFamily, find_family
 from piu_lora.unlearn import ObjectiveConfig
@@ -37,7 +37,7 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize("family", sorted(name for name, family in FAMILIES.items() if family.presets))
 def test_a_preset_changes_what_it_names_and_nothing_else(family: str) -> None:
     values = find_family(family).presets[""]
-    plain, preset = ForgetConfig().to_dict(), ForgetConfig.preset(find_family(family)).to_dict()
+    plain, preset = ForgetConfig().to_dict(), ForgetConfig.preset(find_family(family), "piu").to_dict()
     named = {(section, key): value for section, values in values.items() for key, value in values.items()}
     for section in plain.keys() - {"method", "seed"}:
         for key, value in preset[section].items():
@@ -46,13 +46,19 @@ def test_a_preset_changes_what_it_names_and_nothing_else(family: str) -> None:
 
 
 def test_a_family_without_preset_gets_the_papers() -> None:
-    assert ForgetConfig.preset(BaseFamily("arc2face-of-tomorrow", "tomorrow", 512)) == ForgetConfig()
+    assert ForgetConfig.preset(BaseFamily("arc2face-of-tomorrow", "tomorrow", 512), "piu") == ForgetConfig()
+
+
+def test_without_a_method_a_preset_takes_the_one_that_measures_best() -> None:
+    mini = find_family("mini")
+    assert ForgetConfig.preset(mini) == ForgetConfig.preset(mini, DEFAULT_METHOD)
+    assert ForgetConfig().method == "piu"  # the paper's recipe
 
 
 def test_a_method_has_defaults_of_its_own_and_some_on_one_family() -> None:
     plain, paper, mini = (
         ForgetConfig.preset(find_family(name), *method)
-        for name, *method in (("mini",), ("arc2face", "piu-warm"), ("mini", "piu-warm"))
+        for name, *method in (("mini", "piu"), ("arc2face", "piu-warm"), ("mini", "piu-warm"))
     )
     assert (paper.train.start, paper.train.steps, paper.train.lr) == (
         "closed-kv",

@@ -64,7 +64,7 @@ def run(python: Path, *arguments: object) -> str:
 @pytest.mark.timeout(1800)
 def test_the_main_job_and_the_fast_tests(python: Path, tmp_path: Path) -> None:
     assert "forget" in run(python, "-m", "piu_lora", "--help")
-    lean = ("--set", "train.steps=2", "--set", "train.batch=2", "--no-evaluate")
+    lean = ("--method", "piu", "--set", "train.steps=2", "--set", "train.batch=2", "--no-evaluate")
     run(python, "-m", "piu_lora", "forget", "--identity", "mini-0007", "--out", tmp_path / "out", *lean)
     assert (tmp_path / "out" / "forget.json").exists()
     assert " passed" in run(python, "-m", "pytest", "-n", "2", *FAST)

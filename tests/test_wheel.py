@@ -45,8 +45,6 @@ def test_wheel_forgets_outside_the_checkout(tmp_path: Path) -> None:
         "mini-0007",
         "--out",
         "adapter",
-        "--set",
-        "train.steps=3",
         "--no-evaluate",
     ]
     subprocess.run(command, check=True, cwd=tmp_path)

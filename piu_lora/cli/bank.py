@@ -141,15 +141,11 @@ def _built(result: "BankBuild", out: Path) -> dict[str, Any]:
 
 def _reader(pack: Path | None, several: str, device: str) -> Any:
     from piu_lora.config import FacesConfig, ForgetConfig
-    from piu_lora.folders import default_pack
-    from piu_lora.identity import FaceReader
-    from piu_lora.jobs.request.readers import providers_for
+    from piu_lora.jobs.request.readers import open_reader
 
     faces: FacesConfig = ForgetConfig().updated({"faces": {"several": several}}).faces
     # One thread for each session: photographs are read side by side.
-    return FaceReader(
-        pack or default_pack(), providers=providers_for(device), several=faces.several, threads=1
-    )
+    return open_reader(pack, faces.several, device, threads=1)
 
 
 def _propose(photos: Path, reader: Any, picture: Path, workers: int, *, force: bool, as_json: bool) -> None:
@@ -204,13 +200,11 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Import the arrays that the PIU paper publishes into a bank."""
-    from piu_lora.folders import default_pack
-    from piu_lora.identity import FaceReader, RecognizerId
+    from piu_lora.identity import RecognizerId
     from piu_lora.jobs.banks.import_arrays import import_bank
+    from piu_lora.jobs.request.readers import open_reader
 
-    made_by = (
-        RecognizerId(recognizer, recognizer_sha256) if recognizer else FaceReader(pack or default_pack()).id
-    )
+    made_by = RecognizerId(recognizer, recognizer_sha256) if recognizer else open_reader(pack).id
     bank = import_bank(source, out, made_by, force=force)
     facts = {
         "path": str(out),

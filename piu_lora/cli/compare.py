@@ -19,7 +19,10 @@ def command(
     *,
     out: Annotated[Path, typer.Option(help="Folder of the comparison. One that exists is continued.")],
     methods: Annotated[
-        str, typer.Option(help="Methods to compare, separated by commas. By default all.")
+        str,
+        typer.Option(
+            help="Methods to compare, separated by commas. By default all, each baseline in its usual form."
+        ),
     ] = "",
     people: Annotated[int, typer.Option(help="Number of people to draw from the bank.", min=1)] = 20,
     seeds: Annotated[int, typer.Option(help="Number of seeds for each person.", min=1)] = 2,
@@ -40,6 +43,15 @@ def command(
         str, typer.Option(help="Address of a running Ray cluster. By default Ray is started here.")
     ] = "",
     against: Against = None,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep", help="Run each method at several strengths, and compare at equal forgetting, too."
+        ),
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep what each method makes, for `audit`, in OUT/artefacts.")
+    ] = False,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Run nothing, and report on what was run before.")
     ] = False,
@@ -50,12 +62,12 @@ def command(
 
     from piu_lora.jobs.arena.arena import shared_settings
     from piu_lora.jobs.arena.compare import compare
-    from piu_lora.jobs.arena.round import known_methods
+    from piu_lora.jobs.arena.contender import usual_methods
     from piu_lora.model import family_of
 
     family = family_of(opening.base)
     config = shared_settings(family).updated_from_pairs(settings)
-    chosen = [name.strip() for name in methods.split(",")] if methods else known_methods(family)
+    chosen = [name.strip() for name in methods.split(",")] if methods else usual_methods(family)
     try:
         result = compare(
             out,
@@ -71,6 +83,8 @@ def command(
             engine=engine,
             address=address,
             against=against,
+            sweep=sweep,
+            keep=keep,
             report_only=report_only,
             progress=bars,
             **opening.keywords,

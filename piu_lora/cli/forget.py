@@ -1,5 +1,7 @@
 """``piu-lora forget``."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,8 @@ from piu_lora.cli.tables import evaluation_parts, expected_parts
 
 __all__ = ["command"]
 
+_log = logging.getLogger("piu_lora")
+
 
 @grouped
 def command(
@@ -20,7 +24,7 @@ def command(
     identity: Identities,
     making: Making,
     opening: Opening,
-    method: Annotated[str | None, typer.Option(help="Method of forgetting. By default piu.")] = None,
+    method: Annotated[str | None, typer.Option(help="Method of forgetting. By default gate-encoder.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     settings: Settings = [],
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
@@ -32,12 +36,13 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Forget a person, or several: train an adapter, measure what it does, and write it to a folder."""
+    """Forget a person, or several: make an adapter, measure what it does, and write it to a folder."""
     from piu_lora.adapter.receipt import people_text
     from piu_lora.config import ForgetConfig
     from piu_lora.jobs.forget import forget
     from piu_lora.jobs.training.launched import is_main
     from piu_lora.model import family_of
+    from piu_lora.unlearn import find_method
 
     stated = {key: value for key, value in (("method", method), ("seed", seed)) if value is not None}
 
@@ -47,7 +52,9 @@ def command(
         return chosen.updated_from_pairs(settings).updated(stated)
 
     # The method may be set anywhere, and has defaults of its own.
-    chosen = over(ForgetConfig.preset(family_of(opening.base), over(ForgetConfig()).method))
+    family = family_of(opening.base)
+    chosen = over(ForgetConfig.preset(family, over(ForgetConfig.preset(family)).method))
+    _say_unread(chosen.method, settings)
     try:
         # Of several processes, the first one writes.
         with making.recorded(first=is_main()) as recorded:
@@ -70,7 +77,7 @@ def command(
     receipt = result.receipt
     lines: list[Part] = [
         f"adapter {receipt.adapter_id} for {people_text(receipt.people)} in {result.path}",
-        f"trained in {receipt.seconds['train']:.0f} s",
+        f"{'solved' if find_method(receipt.method).solve else 'trained'} in {receipt.seconds['train']:.0f} s",
     ]
     if result.evaluation is not None:
         lines += [
@@ -88,3 +95,13 @@ def command(
         "evaluation": receipt.evaluation,
     }
     print_result(facts, lines, as_json)
+
+
+def _say_unread(method: str, settings: Sequence[str]) -> None:
+    from piu_lora.unlearn import unread_settings
+
+    keys = [pair.partition("=")[0].strip() for pair in settings]
+    if unread := unread_settings(method, keys):
+        _log.warning(
+            "%s does nothing: %s solves in closed form; pass --method piu to train", ", ".join(unread), method
+        )

@@ -89,12 +89,15 @@ LedgerFile = Annotated[
 ]
 Pack = Annotated[
     Path | None,
-    typer.Option(help="Folder of the face detector and recognizer (ONNX files). By default $PIU_LORA_PACK."),
+    typer.Option(
+        help="Folder of the face detector and recognizer (ONNX files), or dlib. By default $PIU_LORA_PACK."
+    ),
 ]
 SecondPack = Annotated[
     Path | None,
     typer.Option(
-        "--second", help="Face pack of a second recognizer that only evaluates. The base mini brings its own."
+        "--second",
+        help="Face pack of a second recognizer that only evaluates, or dlib. The base mini brings its own.",
     ),
 ]
 SecondBank = Annotated[

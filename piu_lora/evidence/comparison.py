@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from piu_lora.evidence.colors import color
 from piu_lora.groups import ANCHOR, FORGET, GROUP_WORDS, GROUPS, NEAREST, RANDOM
 from piu_lora.markdown import as_code, as_name
 
@@ -22,6 +23,7 @@ __all__ = [
     "difference_table",
     "differences_from",
     "evaluating_first",
+    "middle_of",
     "rows_of",
 ]
 
@@ -51,6 +53,8 @@ class Cell:
         figures: by recognizer, each of ``FIGURES``: ISM after / before by group, shares of the forgotten
             person's images.
         settings: the method's own, all of them; a cell of others is not the same cell.
+        images: by recognizer, what ``figures_of_images`` takes, with cosines to four digits; empty in cells
+            of earlier versions.
     """
 
     variant: str
@@ -62,6 +66,7 @@ class Cell:
     figures: dict[str, dict[str, float | None]]
     facts: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,10 +180,19 @@ def _less(
     return people
 
 
-def _middle(people: _People, figure: str, draws: int = 2000) -> tuple[float, float, float] | None:
+def _middle(people: _People, figure: str) -> tuple[float, float, float] | None:
+    return middle_of(people, np.mean if figure in SHARES else np.median)
+
+
+def middle_of(
+    people: Mapping[int, Sequence[float]], middle: Callable[..., Any], draws: int = 2000
+) -> tuple[float, float, float] | None:
+    """The middle of all values and its 95 % interval, by a percentile bootstrap over people, who keep their
+    values together; None where there are none.
+    """
     if not people:
         return None
-    middle, values = np.mean if figure in SHARES else np.median, list(people.values())
+    values = list(people.values())
     chosen = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
     resampled: Any
     if len({len(figures) for figures in values}) == 1:
@@ -283,14 +297,6 @@ def comparison_csv(rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
-def _color(index: int) -> tuple[float, float, float, float]:
-    """Dark ones first, then pale ones: twenty that differ."""
-    from matplotlib import colormaps
-
-    red, green, blue, alpha = colormaps["tab20"]((2 * index + index // 10) % 20)
-    return red, green, blue, alpha
-
-
 def comparison_picture(rows: Sequence[Row]) -> bytes:
     """A PNG: forgetting against what random and nearest people keep, a point for each variant with its
     intervals.
@@ -319,7 +325,7 @@ def comparison_picture(rows: Sequence[Row]) -> bytes:
                 xerr=bars[0],
                 yerr=bars[1],
                 fmt=marker,
-                color=_color(index),
+                color=color(index),
                 label=label,
                 capsize=2,
                 markersize=7,

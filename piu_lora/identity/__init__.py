@@ -2,6 +2,7 @@
 
 from piu_lora.identity.anchor import Anchor, choose_anchor
 from piu_lora.identity.bank import BankRows, IdentityBank, RecognizerId
+from piu_lora.identity.dlib_reader import DLIB, DlibReader
 from piu_lora.identity.embedding import centroid, dirichlet_mixtures, normalize, synthetic_neighbours
 from piu_lora.identity.face_quality import FaceQuality
 from piu_lora.identity.faces import FaceReader
@@ -13,8 +14,10 @@ from piu_lora.identity.split import Split, split_embeddings, split_identities
 from piu_lora.identity.verification import Threshold, far_threshold, far_thresholds
 
 __all__ = [
+    "DLIB",
     "Anchor",
     "BankRows",
+    "DlibReader",
     "FaceQuality",
     "FaceReader",
     "Gathered",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from piu_lora.identity.pictures import UnusablePhoto, read_picture
 from piu_lora.identity.second_look import SURE, TURNS, Detection, best_turn, lies, tiles, without_doubles
 from piu_lora.threads import without_spinning
 
-__all__ = ["Face", "FaceReader", "Several"]
+__all__ = ["Face", "FaceReader", "Several", "as_pixels", "check_several", "faces_that_count"]
 
 _log = logging.getLogger("piu_lora")
 Several = Literal["largest", "only", "all"]
@@ -89,8 +89,7 @@ class FaceReader:
         threads: int = 0,
     ) -> None:
         self.pack, self.providers, self.several, self.threads = Path(pack), list(providers), several, threads
-        if several not in ("largest", "only", "all"):
-            raise BadInput(f"faces.several = {several!r} is unknown; pass largest, only or all")
+        check_several(several)
         check_providers(self.providers)
         self._detector, self._recognizer = models_of(self.pack, recognizer)
         self._local = threading.local()
@@ -135,15 +134,7 @@ class FaceReader:
         Raises:
             UnusablePhoto: the file is not a picture, holds no face, or several where one is asked for.
         """
-        faces = self._upright(path, read_picture(path))
-        if not faces:
-            raise UnusablePhoto(path, "no face found")
-        if len(faces) == 1 or self.several == "all":
-            return faces
-        if self.several == "only":
-            raise UnusablePhoto(path, f"{len(faces)} faces, and only one is allowed")
-        _log.warning("%s shows %d faces; the largest is taken", printable(path), len(faces))
-        return faces[:1]
+        return faces_that_count(path, self._upright(path, read_picture(path)), self.several)
 
     def _upright(self, path: Path, picture: Picture) -> list[Face]:
         """The faces, after the turn that makes them upright."""
@@ -194,9 +185,8 @@ class FaceReader:
         Returns:
             (n, d) float32: the unit embedding of the largest face, or zeros where there is none.
         """
-        pixels = (faces.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        rows = torch.zeros(len(pixels), self._width)
-        for row, picture in enumerate(pixels):
+        rows = torch.zeros(len(faces), self._width)
+        for row, picture in enumerate(as_pixels(faces)):
             detected = self.faces(picture)
             if detected:
                 rows[row] = detected[0].embedding
@@ -254,6 +244,33 @@ class FaceReader:
         embedding = torch.from_numpy(np.asarray(record.embedding, dtype=np.float32))
         x0, y0, x1, y1 = (float(value) - face.margin for value in face.box)
         return Face(torch.nn.functional.normalize(embedding, dim=0), (x0, y0, x1, y1), face.score, turned)
+
+
+def check_several(several: str) -> None:
+    """Raise ``BadInput`` for a policy that is unknown."""
+    if several not in get_args(Several):
+        raise BadInput(f"faces.several = {several!r} is unknown; pass largest, only or all")
+
+
+def faces_that_count(path: Path, faces: list[Face], several: Several) -> list[Face]:
+    """Of the faces of a photograph, the largest first, those that the policy for several takes.
+
+    Raises:
+        UnusablePhoto: there is none, or several where one is asked for.
+    """
+    if not faces:
+        raise UnusablePhoto(path, "no face found")
+    if len(faces) == 1 or several == "all":
+        return faces
+    if several == "only":
+        raise UnusablePhoto(path, f"{len(faces)} faces, and only one is allowed")
+    _log.warning("%s shows %d faces; the largest is taken", printable(path), len(faces))
+    return faces[:1]
+
+
+def as_pixels(faces: torch.Tensor) -> Picture:
+    """(n, h, w, 3) uint8 of generated pictures (n, 3, h, w) in [0, 1]."""
+    return (faces.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _swapped(picture: Picture) -> Picture:

@@ -33,7 +33,7 @@ from piu_lora.evidence.report.document import AdapterFacts
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.evaluation.report import REPORT_FILE, adapter_report
 from piu_lora.jobs.evaluation.scoring import photograph_files, score
-from piu_lora.jobs.ledger import bank_text, identity_text, registered
+from piu_lora.jobs.ledger import bank_text, gates_of_others, identity_text, registered
 from piu_lora.jobs.request.request import ErasureRequest, Identities, each_identity, open_request
 from piu_lora.jobs.request.session import Base, Session, open_session
 from piu_lora.jobs.training.launched import is_main, launched_workers
@@ -41,7 +41,7 @@ from piu_lora.jobs.training.run_method import as_stored, run_method
 from piu_lora.jobs.training.train import TrainingRun, load_checkpoint
 from piu_lora.model import DTYPES, family_of
 from piu_lora.progress import Progress, silent
-from piu_lora.unlearn import find_method
+from piu_lora.unlearn import GateConfig, find_method
 from piu_lora.writing import PRIVATE, make_folder, replacing
 
 __all__ = ["ForgetResult", "forget"]
@@ -108,6 +108,12 @@ def forget(
     output = OutputFolder(out, force=force)
     session = open_session(base, bank, pack, faces=config.faces, device=device, progress=progress)
     request = open_request(identity, session.bank, config, session.reader)
+    # An id of the bank goes before a path of that name, here as in the request: the entry must not name
+    # another person.
+    forgotten = Entry.joined(
+        str(name) if person.subject.row is not None else identity_text(name)
+        for name, person in zip(each_identity(identity, request.bank), request.people, strict=True)
+    )
     held_back = photograph_files("unseen", unseen)
     with output.claimed() if is_main() else contextlib.nullcontext():
         started = load_checkpoint(output, request, resume=resume, force=force)
@@ -116,6 +122,7 @@ def forget(
         pipe = session.pipe
         _check_base(session, request)
         ref = session.reference  # before the cast, which loses digits of its digests
+        request = _beside_others(request, ledger, ref, forgotten)
         if pipe is not base and config.train.precision != "fp32":
             pipe.to(dtype=DTYPES[config.train.precision])
         workers = launched_workers(pipe.unet.device)
@@ -139,12 +146,6 @@ def forget(
         receipt = replace(_receipt(ref, request, evaluation, seconds), probe=probe, solution=facts)
         if workers.rank > 0:
             return ForgetResult(output.path, receipt, None)
-        # An id of the bank goes before a path of that name, here as in the request: the entry must not name
-        # another person.
-        forgotten = Entry.joined(
-            str(name) if person.subject.row is not None else identity_text(name)
-            for name, person in zip(each_identity(identity, request.bank), request.people, strict=True)
-        )
         enter = _enter(ledger, forgotten, request.bank.digest)
         with (
             registered(ledger, receipt, output.path, forgotten, bank_text(bank), enter) as confirm,
@@ -180,6 +181,17 @@ def _check_base(session: Session, request: ErasureRequest) -> None:
         raise BadInput(
             f"the pipeline carries adapters already ({pipe.get_list_adapters()}); pass a base without any"
         )
+
+
+def _beside_others(
+    request: ErasureRequest, ledger: Ledger | None, ref: BaseRef, forgotten: str
+) -> ErasureRequest:
+    """Gate neurons are taken that no other adapter of the ledger has, so that they add up in a stack."""
+    if "gate" not in request.config.to_dict():
+        return request
+    others = gates_of_others(ledger, ref.id, forgotten.splitlines())
+    avoided = sorted({*request.config.section_of(GateConfig).avoided, *others})
+    return replace(request, config=request.config.updated({"gate": {"avoided": avoided}}))
 
 
 def _turned(request: ErasureRequest) -> dict[str, int]:

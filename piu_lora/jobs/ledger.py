@@ -14,6 +14,7 @@ from piu_lora.adapter.folder import DIFFUSERS_FILE, RECEIPT_FILE
 from piu_lora.errors import BadInput
 from piu_lora.foreign import read_text
 from piu_lora.identity import IdentityBank
+from piu_lora.unlearn.gate.neurons import taken_gates
 
 __all__ = [
     "Problem",
@@ -23,6 +24,7 @@ __all__ = [
     "export_ledger",
     "folders_of",
     "forgotten_people",
+    "gates_of_others",
     "identities_of",
     "identity_text",
     "registered",
@@ -93,12 +95,34 @@ def forgotten_people(entry: Entry) -> int | None:
     """How many people an adapter forgets: as its receipt says, else as many as its entry names; None where it
     names nobody.
     """
+    receipt = _receipt_of(entry)
+    return len(entry.identities) or None if receipt is None else receipt.people
+
+
+def gates_of_others(ledger: Ledger | None, base: str, identities: Iterable[str]) -> list[str]:
+    """Gate neurons of the adapters of a base that forget somebody else and may be stacked, as far as their
+    folders are there.
+
+    Args:
+        base: its id.
+        identities: as the ledger keeps them: whose adapters do not count.
+    """
+    receipts = [
+        _receipt_of(entry)
+        for entry in (ledger.entries() if ledger else ())
+        if entry.base == base and entry.state != "withdrawn" and not set(entry.identities) & set(identities)
+    ]
+    return taken_gates(receipt.solution for receipt in receipts if receipt is not None)
+
+
+def _receipt_of(entry: Entry) -> Receipt | None:
+    """None where the adapter is not in its folder any more."""
     try:
         path = Path(entry.path) / RECEIPT_FILE
         receipt = Receipt.from_json(read_text(path), str(path))
     except (OSError, ValueError, BadInput):
-        return len(entry.identities) or None
-    return receipt.people if receipt.adapter_id == entry.adapter_id else len(entry.identities) or None
+        return None
+    return receipt if receipt.adapter_id == entry.adapter_id else None
 
 
 @contextmanager

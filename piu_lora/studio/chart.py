@@ -84,7 +84,7 @@ def plane(rows: Sequence["Row"], group: str) -> Plane:
 
 
 def _kind(variant: str) -> str:
-    from piu_lora.jobs.arena.round import UNTOUCHED
+    from piu_lora.jobs.arena.contender import UNTOUCHED
     from piu_lora.unlearn.baselines import BASELINES
 
     method = variant.split()[0]

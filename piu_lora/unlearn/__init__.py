@@ -18,6 +18,7 @@ from piu_lora.unlearn.registry import (
     TargetIdentity,
     TrainedModel,
     find_method,
+    unread_settings,
 )
 from piu_lora.unlearn.stopping import training_facts
 from piu_lora.unlearn.workers import SingleProcess, Workers
@@ -44,6 +45,7 @@ __all__ = [
     "statistics_modules",
     "train",
     "training_facts",
+    "unread_settings",
 ]
 
 import_folder(__name__, __path__, skip=("baselines",))

@@ -11,8 +11,9 @@ from piu_lora.identity import synthetic_neighbours
 from piu_lora.identity.constants import Counts, value_of
 from piu_lora.settings import Amount, Auto, Cosine, Settings, Share
 from piu_lora.unlearn.closed.methods import with_keys_and_values
+from piu_lora.unlearn.nearest_people import NearestPeople
 from piu_lora.unlearn.piu import replacement_target
-from piu_lora.unlearn.registry import NearestPeople, Problem, TrainedModel, register, shares
+from piu_lora.unlearn.registry import Problem, TrainedModel, register, shares
 from piu_lora.unlearn.stopping import progress_terms
 
 __all__ = ["DistilConfig", "DistilInputs", "DistilObjective"]

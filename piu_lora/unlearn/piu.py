@@ -11,7 +11,8 @@ from piu_lora.identity import synthetic_neighbours
 from piu_lora.identity.constants import Counts, value_of
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.settings import Amount, Settings
-from piu_lora.unlearn.registry import NearestPeople, Problem, TrainedModel, register, shares
+from piu_lora.unlearn.nearest_people import NearestPeople
+from piu_lora.unlearn.registry import Problem, TrainedModel, register, shares
 from piu_lora.unlearn.stopping import progress_terms
 
 __all__ = ["ObjectiveConfig", "PiuInputs", "PiuObjective", "replacement_target"]

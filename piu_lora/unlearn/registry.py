@@ -1,6 +1,6 @@
 """The methods of forgetting: each owns its objective and is found by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -15,12 +15,12 @@ from piu_lora.identity.profiles import GENERIC
 from piu_lora.model.factors import Factors
 from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
+from piu_lora.unlearn.dial import ADAPTER_WEIGHT, Dial
 
 __all__ = [
     "METHODS",
     "Measurement",
     "Method",
-    "NearestPeople",
     "Objective",
     "Problem",
     "Rows",
@@ -34,6 +34,7 @@ __all__ = [
     "find_method",
     "register",
     "shares",
+    "unread_settings",
 ]
 
 
@@ -170,29 +171,6 @@ def shares(parts: int, count: int, generator: torch.Generator) -> torch.Tensor:
     return order.repeat(-(-count // parts))[:count][torch.randperm(count, generator=generator)]
 
 
-class NearestPeople:
-    """Real people who are much like a forgotten one, for the retain batch; nothing is looked for or drawn
-    where the share is 0.
-    """
-
-    def __init__(self, problem: Problem, share: float, pool: int) -> None:
-        self.problem, self.share = problem, share
-        self.places = problem.nearest(pool) if share else None
-
-    def count(self, batch: int) -> int:
-        """How many there are in a batch."""
-        return round(self.share * batch)
-
-    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """(count, d) embeddings, near the targets in equal shares."""
-        if self.places is None or not count:
-            return self.problem.centres[:0]
-        whose = shares(len(self.places), count, generator)
-        return self.problem.retain[
-            self.places[whose, torch.randint(self.places.shape[1], (count,), generator=generator)]
-        ]
-
-
 @dataclass(frozen=True)
 class TrainedModel:
     """The model under training, as plain parts; the adapter sits in the part that the method trains."""
@@ -268,6 +246,7 @@ class Method:
         complete: what is added, in closed form, to a trained change.
         additive: whether adapters that were made one by one add up, each doing what it does alone.
         encoder_rank: of a text-encoder adapter for so many people; ``lora.rank`` where there is none.
+        dial: what makes it forget more or less.
     """
 
     name: str
@@ -279,6 +258,7 @@ class Method:
     complete: Complete | None = None
     additive: bool = False
     encoder_rank: Rank | None = None
+    dial: Dial = ADAPTER_WEIGHT
 
 
 METHODS: dict[str, Method] = {}
@@ -294,6 +274,7 @@ def register(
     encoder_rank: Rank | None = None,
     settings: type[Settings] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    dial: Dial = ADAPTER_WEIGHT,
 ) -> Callable[[Build], Build]:
     """Add a trained method to the registry.
 
@@ -306,12 +287,20 @@ def register(
         encoder_rank: of a text-encoder adapter, by settings and number of people; else ``lora.rank``.
         settings: its section of ``ForgetConfig``.
         defaults: nested settings that it prefers to the common defaults.
+        dial: as in ``Method``.
     """
 
     def decorate(build: Build) -> Build:
         ForgetConfig.register_method(name, settings, defaults)
         METHODS[name] = Method(
-            name, label, paper, build, component=component, complete=complete, encoder_rank=encoder_rank
+            name,
+            label,
+            paper,
+            build,
+            component=component,
+            complete=complete,
+            encoder_rank=encoder_rank,
+            dial=dial,
         )
         return build
 
@@ -326,19 +315,28 @@ def closed_form(
     settings: type[Settings] | None = None,
     defaults: Mapping[str, Any] | None = None,
     additive: bool = False,
+    dial: Dial = ADAPTER_WEIGHT,
 ) -> Callable[[Solve], Solve]:
     """Add a method that needs no training to the registry; the arguments are those of ``register``.
 
     Args:
-        additive: as in ``Method``.
+        additive, dial: as in ``Method``.
     """
 
     def decorate(solve: Solve) -> Solve:
         ForgetConfig.register_method(name, settings, defaults)
-        METHODS[name] = Method(name, label, paper, solve=solve, additive=additive)
+        METHODS[name] = Method(name, label, paper, solve=solve, additive=additive, dial=dial)
         return solve
 
     return decorate
+
+
+def unread_settings(method: str, keys: Iterable[str]) -> list[str]:
+    """Of settings (``section.key``), those of a training that a closed form leaves unread."""
+    if find_method(method).solve is None:
+        return []
+    read = {"train.precision", "lora.blocks"}
+    return [key for key in keys if key.partition(".")[0] in ("train", "lora") and key not in read]
 
 
 def find_method(name: str) -> Method:

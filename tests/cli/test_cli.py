@@ -27,7 +27,7 @@ from piu_lora.model import mini
 from tests.disks import small_disk
 from tests.tiny import tiny_bank
 
-SETTINGS = ("train.steps=2", "train.batch=2", "train.accumulation=1")
+SETTINGS = ("method=piu", "train.steps=2", "train.batch=2", "train.accumulation=1")
 QUICK = [*(part for pair in SETTINGS for part in ("--set", pair)), "--no-evaluate"]
 
 

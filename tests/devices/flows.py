@@ -34,7 +34,8 @@ from piu_lora import (
 from piu_lora.adapter import unload
 from piu_lora.attacks import ATTACKS
 from piu_lora.jobs.arena.arena import shared_settings
-from piu_lora.jobs.arena.round import Contender, Round
+from piu_lora.jobs.arena.contender import Contender
+from piu_lora.jobs.arena.round import Round
 from piu_lora.jobs.request.request import open_request
 from piu_lora.jobs.request.session import open_session
 from piu_lora.jobs.stacks.layer_statistics import RefitConfig
@@ -95,16 +96,15 @@ def flows(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "arena", enter
     few = Rendering(forget=2, retain=2, steps=2, batch=2)
     quick: dict[str, dict[str, Any]] = {
-        "uce": {},
         "esd": {"steps": 1},
         "piu-dense": {"steps": 1, "batch": 2},
         "siss": {"steps": 1, "batch": 2, "rendering": few},
         "wid": {"steps": 1, "batch": 2, "accumulation": 1, "rendering": few},
     }
-    for name in BASELINES:
+    for name in (name for name, baseline in BASELINES.items() if not baseline.form_of):
         # In place: the arena's pipeline knows its family already.
         presets = cast(dict[str, Any], find_family("mini").baselines)
-        presets[name] = {**presets[name], **quick[name]}
+        presets[name] = {**presets[name], **quick.get(name, {})}
         yield f"arena {name}", partial(lambda baseline: arena[0].play(Contender(baseline), 0), name)
 
     def embedded() -> None:

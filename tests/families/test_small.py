@@ -31,7 +31,7 @@ from piu_lora import (
 from piu_lora.adapter import read_adapter
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.arena.round import known_methods
+from piu_lora.jobs.arena.contender import known_methods
 from piu_lora.jobs.request.request import bank_for
 from piu_lora.model import FAMILIES, TokenSample, describe, encode_embeddings, family_of, identity_position
 from piu_lora.model.family import register

@@ -14,6 +14,7 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import Busy, EnvironmentProblem
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.ledger import check_ledger
+from tests.unlearn.test_gate import EASY
 
 WHO = "person-003"
 
@@ -116,3 +117,22 @@ def test_a_ledger_that_stays_locked_leaves_the_checkpoint(
         assert not (tmp_path / "out").exists()
         forget(WHO, pipe, tmp_path / "out", bank=bank, config=fast, resume=True, ledger=ledger)
         assert len(ledger.entries()) == 1
+
+
+def test_gate_neurons_of_the_ledgers_other_adapters_are_left_to_them(
+    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, ledger: Ledger
+) -> None:
+    config = fast.updated({"method": "gate-encoder", **EASY})
+
+    def gates(who: str, name: str) -> set[str]:
+        made = forget(
+            who, pipe, tmp_path / name, bank=bank, config=config, ledger=ledger, evaluate=False, force=True
+        )
+        return set(made.receipt.solution["gates"])
+
+    first, second = gates(WHO, "first"), gates("person-017", "second")
+    assert not first & second
+    assert gates(WHO, "first") == first  # the person's own adapter is in nobody's way
+    for entry in ledger.entries():
+        ledger.withdraw(entry.adapter_id)
+    assert gates("person-017", "second") == first  # the least important ones

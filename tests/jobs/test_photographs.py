@@ -25,6 +25,7 @@ from tests.tiny import tiny_bank
 
 pytestmark = needs_faces
 QUICK = [
+    "method=piu",
     "train.steps=2",
     "train.batch=2",
     "train.accumulation=1",

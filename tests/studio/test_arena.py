@@ -13,7 +13,7 @@ from piu_lora.evidence.comparison import rows_of
 from piu_lora.identity import IdentityBank
 from piu_lora.jobs.arena.arena import Arena, enter_arena, shared_settings
 from piu_lora.jobs.arena.cells import CellStore
-from piu_lora.jobs.arena.round import Contender
+from piu_lora.jobs.arena.contender import Contender
 from piu_lora.jobs.request.session import Session
 from piu_lora.studio.bench import BaseChoice, Bench
 from piu_lora.studio.chart import plane

@@ -10,9 +10,10 @@ from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.model import encode_embeddings, find_family
-from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, Rendering, find_baseline
+from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, Rendering, Snapshots, find_baseline
 from piu_lora.unlearn.baselines.esd import esd_target
-from piu_lora.unlearn.baselines.siss import subtracted
+from piu_lora.unlearn.baselines.pictures import latents_of, render_forget
+from piu_lora.unlearn.baselines.siss import averaging, subtracted
 from piu_lora.unlearn.baselines.uce import edited_weight, uce_layers
 from piu_lora.unlearn.baselines.wid import one_step
 from tests.tiny import tiny_pipeline
@@ -24,9 +25,13 @@ QUICK = {
     "piu-dense": {"steps": 2, "batch": 2, "accumulation": 1, "lr": 1e-2},
     "siss": {"steps": 2, "batch": 4, "micro_batch": 2, "lr": 1e-2, "rendering": TINY},
     "wid": {"steps": 2, "batch": 2, "accumulation": 2, "lr": 1e-2, "rendering": TINY},
+    "speed": {"ridge": 0.1, "threshold": 0.5},
+    "cure": {},
 }
 ATTENTION = {
     "uce": ("attn2.to_k.weight", "attn2.to_v.weight"),
+    "speed": ("attn2.to_v.weight",),
+    "cure": ("attn2.to_k.weight", "attn2.to_v.weight"),
     "esd": (".attn2.",),
     "piu-dense": (".attn2.",),
 }
@@ -61,7 +66,25 @@ def test_the_published_settings() -> None:
         },
     }.items():
         assert wanted.items() <= settings[name].items()
-    assert find_family("mini").baselines.keys() == BASELINES.keys()
+    plain = {name for name, baseline in BASELINES.items() if not baseline.form_of}
+    assert find_family("mini").baselines.keys() == plain
+
+
+def test_forms_are_set_over_what_suits_the_base() -> None:
+    family = find_family("mini")
+    for name, wanted in {
+        "uce-official": {"anchor_kept": True, "retained": 20, "erase": 20.0, "token": "mean"},
+        "uce-all": {"anchor_kept": True, "retained": 0, "erase": 5.0},
+        "uce-authors": {"token": "last", "retained": 0, "erase": 1.0, "ridge": 0.5},
+        "siss-official": {"ema": "official", "noise": "shared", "group": 16, "lr": 1e-3},
+        "siss-authors": {"ema": "none", "noise": "shared", "lr": 1e-3},
+        "wid-official": {"target": "own", "clip": 1.0, "lr": 1e-4},
+        "wid-anchor": {"target": "anchor", "clip": 1.0, "lr": 1e-4},
+        "ume-anchor": {"target": "anchor", "rank": 8},
+    }.items():
+        assert wanted.items() <= find_baseline(name).settings_for(family).to_dict().items()
+        assert BASELINES[name].form_of == name.partition("-")[0]
+    assert {name for name, baseline in BASELINES.items() if not baseline.about} == set()
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))
@@ -110,6 +133,93 @@ def test_uce_minimises_its_three_terms() -> None:
     assert float(found.grad.abs().max()) < 1e-9
 
 
+def test_uce_keeps_whom_it_is_told_to_keep(bank: IdentityBank) -> None:
+    """The anchor keeps its output better where it is among those kept, and everybody where all are."""
+
+    def left(name: str, rows: torch.Tensor) -> float:
+        pipe, problem = tiny_pipeline(), problem_of(bank)
+        layer = uce_layers(pipe.unet)[0]
+        with torch.no_grad():
+            means = encode_embeddings(pipe.text_encoder, pipe.tokenizer, rows).mean(dim=1)
+        before = means @ layer.weight.T
+        find_baseline(name).run(pipe, problem, find_baseline(name).settings_for(find_family("tiny")), seed=0)
+        return float((means @ layer.weight.T - before).detach().norm())
+
+    anchor, others = bank.centroids[1][None], bank.centroids[2:]
+    assert left("uce-official", anchor) < left("uce", anchor)
+    assert left("uce-all", others) < left("uce-official", others)
+
+
+def test_siss_with_and_without_an_average(bank: IdentityBank) -> None:
+    """Without an average the weights are those of the last step; the official decay after s updates is
+    (1 + s) / (10 + s).
+    """
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    assert averaging([parameter], find_baseline("siss-authors").settings(ema="none")) is None
+    average = averaging([parameter], find_baseline("siss").settings(ema="official"))
+    parameter.data += 1.0
+    average.step([parameter])
+    average.step([parameter])
+    assert average.cur_decay_value == pytest.approx(2 / 11)  # the average begins at the first update
+    kept = []
+    for ema in ("none", "official"):
+        pipe, settings = tiny_pipeline(), {**QUICK["siss"], "ema": ema, "noise": "shared", "group": 2}
+        find_baseline("siss").run(pipe, problem_of(bank), find_baseline("siss").settings(**settings), seed=0)
+        kept.append(pipe.unet.conv_in.weight - tiny_pipeline().unet.conv_in.weight)
+    assert 0 < float(kept[1].norm()) < float(kept[0].norm())
+
+
+@pytest.mark.parametrize("name", ["esd", "piu-dense", "siss", "wid"])
+def test_a_shorter_run_is_the_beginning_of_a_longer_one(name: str, bank: IdentityBank) -> None:
+    """So a watcher of one run sees what every shorter one would leave."""
+    pipe, baseline, seen = tiny_pipeline(levels=2), find_baseline(name), {}
+
+    def weights(pipe: StableDiffusionPipeline) -> torch.Tensor:
+        return torch.cat([value.flatten() for value in pipe.unet.state_dict().values()])
+
+    watcher = Snapshots(frozenset({1}), lambda done: seen.update({done: weights(pipe)}))
+    settings = baseline.settings(**{**QUICK[name], "steps": 2})
+    baseline.run(pipe, dataclasses.replace(problem_of(bank), snapshots=watcher), settings, seed=0)
+    short = tiny_pipeline(levels=2)
+    baseline.run(short, problem_of(bank), settings.updated({"steps": 1}), seed=0)
+    assert seen.keys() == {1}
+    assert torch.equal(seen[1], weights(short))
+
+
+def test_every_baseline_has_a_dial() -> None:
+    for baseline in BASELINES.values():
+        assert baseline.dial is not None
+        assert len(baseline.dial.pairs(baseline.settings_for(find_family("mini")))) >= 4
+    esd, uce = find_baseline("esd"), find_baseline("uce")
+    assert esd.dial.pairs(esd.settings(steps=300)) == ["steps=38", "steps=75", "steps=150", "steps=225"]
+    assert uce.dial.pairs(uce.settings(erase=20.0))[:2] == ["erase=0.2", "erase=0.6"]
+
+
+def test_wid_asks_for_each_image_s_own_face(bank: IdentityBank) -> None:
+    """With a recognizer that is constant the target is met at once: the identity term vanishes."""
+    problem = dataclasses.replace(
+        problem_of(bank), recognise=lambda images: torch.ones(len(images), 16) + 0 * images.mean()
+    )
+    edited = []
+    for weight in (0.1, 1000.0):
+        pipe = tiny_pipeline()
+        settings = {**QUICK["wid"], "target": "own", "clip": 1.0, "identity_weight": weight}
+        find_baseline("wid").run(pipe, problem, find_baseline("wid").settings(**settings), seed=0)
+        edited.append(pipe.unet.conv_in.weight)
+    assert torch.equal(*edited)
+
+
+def test_photographs_take_the_place_of_rendered_images(bank: IdentityBank) -> None:
+    pipe, problem = tiny_pipeline(), problem_of(bank)
+    size = pipe.vae.config.sample_size
+    photographs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    pictures = render_forget(
+        pipe, dataclasses.replace(problem, photographs=photographs), TINY, torch.Generator()
+    )
+    assert torch.equal(pictures.embeddings, problem.forget[:2])
+    assert torch.equal(pictures.latents, latents_of(pipe, photographs))
+
+
 def test_uce_turns_the_person_into_the_anchor_for_keys_and_values(bank: IdentityBank) -> None:
     pipe, problem = tiny_pipeline(), problem_of(bank)
 
@@ -142,7 +252,7 @@ def test_the_small_formulas() -> None:
 
 def test_what_cannot_run_is_refused(bank: IdentityBank, pipe: StableDiffusionPipeline) -> None:
     problem = problem_of(bank)
-    with pytest.raises(BadInput, match="unknown baseline 'mace'; known: esd"):
+    with pytest.raises(BadInput, match="unknown baseline 'mace'; known: cure, esd"):
         find_baseline("mace")
     with pytest.raises(BadInput, match="uce takes UceSettings, not EsdSettings"):
         find_baseline("uce").run(pipe, problem, find_baseline("esd").settings(), 0)

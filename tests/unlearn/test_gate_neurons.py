@@ -23,10 +23,11 @@ def test_neurons_the_least_important_first_and_never_twice() -> None:
     order = sorted(range(7), key=reference.__getitem__)
     assert chosen_neurons(energy, 3) == order[:3]
     assert chosen_neurons(energy, 3, occupied=order[:2]) == order[2:5]
+    assert chosen_neurons(energy, 6, occupied=[order[0]], avoided=order[1:3]) == [*order[3:], *order[1:3]]
     assert neuron_numbers(["2.5", "1.4", "2.0"], 2) == [5, 0]
     with pytest.raises(BadInput, match=r"6 of the layer's 7 are free.*gate\.rank"):
         chosen_neurons(energy, 7, occupied=[0])
-    with pytest.raises(BadInput, match=r"gate\.occupied.*'two'"):
+    with pytest.raises(BadInput, match=r"'two' in gate\.occupied"):
         neuron_numbers(["two"], 1)
 
 

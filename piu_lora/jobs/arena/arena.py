@@ -12,7 +12,7 @@ from piu_lora.adapter import disk_errors, write_file
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
-from piu_lora.jobs.arena.round import SHARED
+from piu_lora.jobs.arena.contender import SHARED
 from piu_lora.jobs.request.readers import SecondRecognizer, open_second
 from piu_lora.jobs.request.session import Session, open_session
 from piu_lora.model import BaseFamily, family_of
@@ -33,6 +33,7 @@ class Arena:
         base, bank, pack, device: as for ``forget``, by name.
         second, second_bank: as for ``open_second``.
         config: split, anchors and evaluation.
+        sweep, keep: as for ``Round``.
     """
 
     base: str
@@ -42,6 +43,8 @@ class Arena:
     second_bank: str | Path | None
     device: str
     config: ForgetConfig
+    sweep: bool = False
+    keep: Path | None = None
 
     @property
     def family(self) -> BaseFamily:

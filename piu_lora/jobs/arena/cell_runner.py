@@ -8,7 +8,8 @@ from piu_lora.config import ForgetConfig
 from piu_lora.engine import Engine
 from piu_lora.evidence import Cell
 from piu_lora.jobs.arena.arena import Arena
-from piu_lora.jobs.arena.round import Contender, Round
+from piu_lora.jobs.arena.contender import Contender
+from piu_lora.jobs.arena.round import Round
 from piu_lora.jobs.request.request import open_request
 
 __all__ = ["CellJob", "Task", "run_cells"]
@@ -43,7 +44,9 @@ class _Runner:
         if (identity, config) not in self._rounds:
             session = self._session
             request = open_request(identity, session.bank, config, session.reader)
-            self._rounds[identity, config] = Round(session, request)
+            self._rounds[identity, config] = Round(
+                session, request, sweep=self._arena.sweep, keep=self._arena.keep
+            )
         return self._rounds[identity, config]
 
 

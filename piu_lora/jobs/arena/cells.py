@@ -5,6 +5,7 @@ import json
 import zlib
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -94,5 +95,13 @@ class CellStore:
 def compressed(cells: list[Cell]) -> bytes:
     """The file's content; the same cells give the same bytes."""
     ordered = sorted(cells, key=lambda cell: (cell.variant, cell.person, cell.seed))
-    lines = "".join(json.dumps(asdict(cell), sort_keys=True) + "\n" for cell in ordered)
+    lines = "".join(json.dumps(_plain(cell), sort_keys=True) + "\n" for cell in ordered)
     return gzip.compress(lines.encode(), mtime=0)
+
+
+def _plain(cell: Cell) -> dict[str, Any]:
+    """As it is stored; cells of earlier versions, which have no images, stay as they were."""
+    values = asdict(cell)
+    if not cell.images:
+        del values["images"]
+    return values

@@ -2,7 +2,7 @@
 as they come; a stopped run goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from piu_lora.jobs.arena.arena import Arena, drawn_people, enter_arena, shared_s
 from piu_lora.jobs.arena.cell_runner import Task, run_cells
 from piu_lora.jobs.arena.cells import CellStore
 from piu_lora.jobs.arena.comparison import Comparison, write_comparison
-from piu_lora.jobs.arena.round import UNTOUCHED, Contender, known_methods
+from piu_lora.jobs.arena.contender import UNTOUCHED, Contender, known_methods
 from piu_lora.jobs.request.request import bank_for
-from piu_lora.model import family_of
+from piu_lora.model import BaseFamily, family_of
 from piu_lora.progress import Progress, silent
 from piu_lora.unlearn import METHODS
 from piu_lora.unlearn.baselines import BASELINES
 
-__all__ = ["compare", "contenders"]
+__all__ = ["compare", "contenders", "same_settings"]
 
 
 def contenders(
@@ -82,6 +82,8 @@ def compare(
     address: str = "",
     device: str = "auto",
     against: str | None = None,
+    sweep: bool = False,
+    keep: bool = False,
     report_only: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
@@ -105,6 +107,9 @@ def compare(
             the cells are the same.
         against: the method or variant, by its name in the tables, that all others are compared with on the
             cells that both have; the first that changes anything by default.
+        sweep: each method also at the other values of its dial of strength; the report then compares methods
+            at equal forgetting.
+        keep: keep what each method makes, in ``artefacts`` of the folder, for ``audit``.
         report_only: run nothing: the tables are made of the cells that are there, and say how many each
             method has.
 
@@ -118,14 +123,19 @@ def compare(
     if against is not None and against not in names:
         raise BadInput(f"against = {against!r} is not among what is compared: {', '.join(names)}")
     shared = config or shared_settings(family_of(base))
-    arena = Arena(base, bank, pack, second, second_bank, device, shared)
+    folder = Path(out)
+    artefacts = folder / "artefacts" if keep else None
+    arena = Arena(base, bank, pack, second, second_bank, device, shared, sweep, artefacts)
     arena.require_shared()
+    if sweep:
+        entrants = _with_dials(entrants, shared, arena.family)
     runner = find_engine(engine, processes, address)
     settings = {entrant: entrant.settings(shared, arena.family) for entrant in entrants}
+    later = {entrant: entrant.plain_settings() for entrant in entrants}
     everybody, judge = bank_for(base, bank), arena.open_second()
     if judge is not None:
         judge.require_people_of(everybody)
-    folder, chosen = Path(out), drawn_people(everybody, arena.family, people)
+    chosen = drawn_people(everybody, arena.family, people)
     enter_arena(folder, arena.digest(everybody, judge), shared, create=not report_only)
 
     # 2. Run the cells that are missing.
@@ -136,7 +146,7 @@ def compare(
         for entrant in entrants
     ]
     store = CellStore(folder)
-    cells = {task: _stored(store, task, settings[task.contender]) for task in tasks}
+    cells = {task: _stored(store, task, settings[task.contender], later[task.contender]) for task in tasks}
     if not report_only:
         missing = [task for task in tasks if cells[task] is None]
         with progress("compare", len(tasks), len(tasks) - len(missing)) as advance:
@@ -158,10 +168,54 @@ def compare(
         )
     against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
     baselines = {entrant.name: settings[entrant] for entrant in entrants if entrant.method in BASELINES}
-    return write_comparison(folder, finished, len(tasks), against, baselines)
+    return write_comparison(folder, finished, len(tasks), against, baselines, _curves(entrants))
 
 
-def _stored(store: CellStore, task: Task, settings: dict[str, Any]) -> Cell | None:
+def _with_dials(entrants: Sequence[Contender], shared: ForgetConfig, family: BaseFamily) -> list[Contender]:
+    """Every contender, each followed by itself at other strengths: what differs in strength only is run
+    once.
+    """
+    swept = [other for entrant in entrants for other in (entrant, *entrant.swept(shared, family))]
+    return list(dict.fromkeys(swept))
+
+
+def _curves(entrants: Sequence[Contender]) -> dict[str, str]:
+    """By name of a contender, the one on whose curve it lies: that which has all but the dial in common."""
+    curves = {}
+    for entrant in entrants:
+        if entrant.dial is not None:
+            rest = [pair for pair in entrant.pairs if pair.partition("=")[0] != entrant.dial.setting]
+            curves[entrant.name] = Contender(entrant.method, tuple(rest)).name
+    return curves
+
+
+def _stored(store: CellStore, task: Task, settings: dict[str, Any], plain: dict[str, Any]) -> Cell | None:
     """The cell on disk; None where there is none, or one of other settings."""
     cell = store.find(task.contender.name, task.person, task.seed)
-    return cell if cell is not None and cell.settings == settings else None
+    return cell if cell is not None and same_settings(cell.settings, settings, plain) else None
+
+
+def same_settings(stored: Mapping[str, Any], now: Mapping[str, Any], plain: Mapping[str, Any]) -> bool:
+    """Whether a cell was run with the settings of now.
+
+    A setting that came after the cell was run is not in it; it must then be as it is by default, which leaves
+    what a method did before.
+
+    Args:
+        plain: the defaults of all settings.
+    """
+    if stored.keys() - now.keys():
+        return False
+    for name, value in now.items():
+        default = plain.get(name)
+        if name not in stored:
+            if value != default:
+                return False
+        elif isinstance(value, Mapping):
+            if not isinstance(stored[name], Mapping) or not same_settings(
+                stored[name], value, default if isinstance(default, Mapping) else {}
+            ):
+                return False
+        elif value != stored[name]:
+            return False
+    return True

@@ -7,6 +7,8 @@ from typing import Any
 
 from piu_lora.adapter import disk_errors, write_file
 from piu_lora.evidence import comparison
+from piu_lora.evidence.curves import curves_picture
+from piu_lora.evidence.equal import equal_rows, equal_table
 from piu_lora.jobs.arena.arena import FORMAT
 from piu_lora.markdown import as_name
 
@@ -32,6 +34,7 @@ def write_comparison(
     expected: int,
     against: str,
     baselines: dict[str, dict[str, Any]],
+    curves: dict[str, str],
 ) -> Comparison:
     """Make the tables and the picture of the cells at hand, and write them.
 
@@ -39,6 +42,8 @@ def write_comparison(
         expected: how many cells there would be, were all run.
         against: the contender that the others are compared with.
         baselines: settings of the baselines, by contender.
+        curves: by contender, the one on whose curve of strength it lies; where a curve has two points, the
+            methods are also compared at equal forgetting.
     """
     rows, differences = comparison.rows_of(cells), comparison.differences_from(cells, against)
     people, seeds = len({cell.person for cell in cells}), sorted({cell.seed for cell in cells})
@@ -70,6 +75,13 @@ def write_comparison(
                 ]
             )
         )
+    equal = equal_rows(cells, curves, curves.get(against))
+    if equal:
+        parts.append(
+            "At equal forgetting: what others keep where a method has forgotten so far, read off the curve "
+            "of its strength for every person. Medians over people and seeds, 95 % intervals over people."
+        )
+        parts.append(equal_table(equal, curves.get(against)))
     document = {
         "format": FORMAT,
         "people": people,
@@ -77,6 +89,8 @@ def write_comparison(
         "rows": [asdict(row) for row in rows],
         "differences": [asdict(difference) for difference in differences],
     }
+    if equal:
+        document["equal"] = [asdict(row) for row in equal]
     text = "\n\n".join(parts)
     files = {
         "comparison.md": f"{text}\n".encode(),
@@ -84,6 +98,8 @@ def write_comparison(
         "comparison.json": (json.dumps(document, indent=1) + "\n").encode(),
         "comparison.png": comparison.comparison_picture(rows),
     }
+    if equal:
+        files["comparison-curves.png"] = curves_picture(cells, curves)
     with disk_errors(f"the comparison to {str(folder)!r}"):
         for name, content in files.items():
             write_file(folder / name, content)

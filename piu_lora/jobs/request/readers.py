@@ -9,10 +9,11 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.config import FacesConfig
 from piu_lora.errors import BadInput
 from piu_lora.folders import default_pack
-from piu_lora.identity import FaceReader, IdentityBank, PhotoReader
+from piu_lora.identity import DLIB, DlibReader, FaceReader, IdentityBank, PhotoReader
+from piu_lora.identity.faces import Several
 from piu_lora.model import family_of
 
-__all__ = ["SecondRecognizer", "open_second", "providers_for", "reader_for", "require_both"]
+__all__ = ["SecondRecognizer", "open_reader", "open_second", "providers_for", "reader_for", "require_both"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,26 @@ def reader_for(
         return companions.reader()
     if pack is None and not default_pack().is_dir():
         return None
-    return FaceReader(pack or default_pack(), providers=providers_for(device), several=faces.several)
+    return open_reader(pack, faces.several, device)
+
+
+def open_reader(
+    pack: str | Path | None, several: Several = "largest", device: str = "auto", threads: int = 0
+) -> FaceReader | DlibReader:
+    """The reader of a face pack, or of dlib's recognizer.
+
+    Args:
+        pack: its folder, or ``dlib``; the usual folder by default.
+        threads: of a session; 0 takes as many as torch has.
+
+    Raises:
+        BadInput, EnvironmentProblem: there is no such pack, or it lacks a model; dlib is not installed.
+    """
+    if str(pack) == DLIB:
+        return DlibReader(several=several)
+    return FaceReader(
+        pack or default_pack(), providers=providers_for(device), several=several, threads=threads
+    )
 
 
 def open_second(
@@ -81,7 +101,7 @@ def open_second(
     require_both(pack, bank)
     if pack is None or bank is None:
         return None
-    reader, people = FaceReader(pack, providers=providers_for(device)), IdentityBank.load(bank)
+    reader, people = open_reader(pack, device=device), IdentityBank.load(bank)
     people.recognizer.require(reader.id, "the second bank", "the second face pack")
     return SecondRecognizer(reader, people)
 

@@ -17,7 +17,7 @@ from piu_lora.jobs.training.run_method import as_stored, run_method
 from piu_lora.jobs.training.train import TrainingRun
 from piu_lora.unlearn import find_method
 
-__all__ = ["Trial", "tried"]
+__all__ = ["Trial", "made_trial", "tried"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ class Trial:
         return 2 * sum(factors.down.numel() + factors.up.numel() for factors in self.change.values())
 
 
-@contextlib.contextmanager
-def tried(session: Session, request: ErasureRequest) -> Iterator[Trial]:
-    """Answer a request by the method of its settings; while open, the pipeline carries the change.
+def made_trial(session: Session, request: ErasureRequest) -> Trial:
+    """Answer a request by the method of its settings; the pipeline stays bare.
 
     What is measured once for a bank and a base is no person's cost and is not counted.
     """
@@ -57,6 +56,12 @@ def tried(session: Session, request: ErasureRequest) -> Iterator[Trial]:
     scratch = tempfile.TemporaryDirectory(prefix=f"piu-lora-{os.getpid()}-")
     with scratch as folder, measure_cost(pipe.device) as cost:
         solution, _ = run_method(session, request, TrainingRun(OutputFolder(Path(folder) / "out")))
-    stored = as_stored(solution.change)
-    with mounted(pipe, stored):
-        yield Trial(stored, cost, solution.facts)
+    return Trial(as_stored(solution.change), cost, solution.facts)
+
+
+@contextlib.contextmanager
+def tried(session: Session, request: ErasureRequest) -> Iterator[Trial]:
+    """A trial; while open, the pipeline carries its change."""
+    trial = made_trial(session, request)
+    with mounted(session.pipe, trial.change):
+        yield trial

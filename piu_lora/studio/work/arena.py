@@ -1,7 +1,6 @@
 """An arena's methods side by side: where each stands, and the faces behind a point."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from piu_lora.evidence import Cell
     from piu_lora.evidence.comparison import Row
     from piu_lora.jobs.arena.arena import Arena
-    from piu_lora.jobs.arena.round import Contender
     from piu_lora.jobs.request.request import ErasureRequest
     from piu_lora.jobs.request.session import Session
 
@@ -107,7 +105,8 @@ def faces_work(bench: Bench, view: ArenaView, variant: str) -> Callable[[Job], N
 
     def work(job: Job) -> None:
         from piu_lora.jobs.arena.arena import drawn_people
-        from piu_lora.jobs.arena.round import Contender
+        from piu_lora.jobs.arena.contender import Contender
+        from piu_lora.jobs.arena.making import Maker
         from piu_lora.jobs.request.request import open_request
 
         session = bench.session(job.progress)
@@ -119,7 +118,11 @@ def faces_work(bench: Bench, view: ArenaView, variant: str) -> Callable[[Job], N
         person = drawn_people(session.bank, arena.family, cell.person + 1)[cell.person]
         config = contender.request_settings(arena.config, arena.family).updated({"seed": cell.seed})
         request = open_request(person, session.bank, config, session.reader)
-        with _changed(session, request, contender, job) as pipe:
+        maker = Maker(session, request)
+        with job.progress(f"run {contender.name}; it cannot be stopped on the way", 0):
+            maker.make(contender)
+        job.check()
+        with maker.carried(contender) as pipe:
             faces = _faces(session, request, pipe, job)
         note = "" if same else "Drawn by the settings of today; those of the arena were others."
         job.show(
@@ -163,28 +166,6 @@ def _typical(view: ArenaView, variant: str) -> "Cell":
         return float("inf") if value is None or middle is None else abs(value - middle[0])
 
     return min(cells, key=distance)
-
-
-@contextmanager
-def _changed(
-    session: "Session", request: "ErasureRequest", contender: "Contender", job: Job
-) -> "Iterator[StableDiffusionPipeline]":
-    """A pipeline that carries what a contender does; the session's own is bare afterwards."""
-    from piu_lora.jobs.arena.round import UNTOUCHED, run_baseline
-    from piu_lora.jobs.training.trial import tried
-    from piu_lora.unlearn.baselines import BASELINES
-
-    if contender.method == UNTOUCHED:
-        yield session.pipe
-    elif contender.method in BASELINES:
-        with job.progress(f"run {contender.name}; it cannot be stopped on the way", 0):
-            pipe = run_baseline(session, request, contender)
-        job.check()
-        yield pipe
-    else:
-        its = replace(request, config=contender.config(request.config, session.family))
-        with job.progress(f"run {contender.name}", 0), tried(session, its):
-            yield session.pipe
 
 
 def _faces(

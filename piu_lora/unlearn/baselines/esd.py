@@ -16,6 +16,7 @@ from piu_lora.unlearn.baselines.parts import (
     pure_noise,
 )
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
+from piu_lora.unlearn.dial import STEPS, Dial
 
 __all__ = ["EsdSettings", "edit_esd", "esd_loss", "esd_target"]
 
@@ -61,7 +62,14 @@ def esd_loss(
     return mse_loss(model(latents, times, forget).sample, esd_target(at_neutral, at_forget, eta))
 
 
-@baseline("esd", "ESD-x", "arXiv 2303.07345", EsdSettings)
+@baseline(
+    "esd",
+    "ESD-x",
+    "arXiv 2303.07345",
+    EsdSettings,
+    about="An older part: the official comparison ran it once and does no more.",
+    dial=Dial(STEPS, (0.125, 0.25, 0.5, 0.75, 1), relative=True),
+)
 def edit_esd(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: EsdSettings, seed: int
 ) -> None:
@@ -75,7 +83,7 @@ def edit_esd(
     optimizer = torch.optim.Adam(parameters, lr=settings.lr)
     schedule, encode = noise_schedule(pipe), encoder_of(pipe)
     neutral = encode(torch.zeros_like(problem.anchor)[None])
-    for _ in range(settings.steps):
+    for step in range(settings.steps):
         forget = encode(dirichlet_mixtures(problem.forget, settings.batch, generator))
         latents, times = (
             value.to(unet.device) for value in pure_noise(unet, schedule, settings.batch, generator)
@@ -83,3 +91,4 @@ def edit_esd(
         optimizer.zero_grad(set_to_none=True)
         esd_loss(unet, teacher, latents, times, forget, neutral, settings.eta).backward()
         optimizer.step()
+        problem.after(step + 1)

@@ -2,13 +2,15 @@
 
 import copy
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from piu_lora.model import encode_embeddings
+from piu_lora.model import encode_embeddings, identity_position, prompt_of
 
 __all__ = [
+    "TokenChoice",
     "add_noise",
     "encoder_of",
     "frozen_copy",
@@ -16,7 +18,10 @@ __all__ = [
     "open_parameters",
     "pure_noise",
     "random_times",
+    "token_rows",
 ]
+
+TokenChoice = Literal["mean", "last", "identity"]
 
 
 def frozen_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -42,6 +47,24 @@ def encoder_of(pipe: StableDiffusionPipeline) -> Callable[[torch.Tensor], torch.
         return encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings.to(pipe.device))
 
     return encode
+
+
+def token_rows(pipe: StableDiffusionPipeline, conditions: torch.Tensor, choice: TokenChoice) -> torch.Tensor:
+    """What stands for a condition in a closed form.
+
+    Args:
+        conditions: (n, length, hidden), under the family's own prompt.
+        choice: the mean over all tokens, the token of the prompt's last word, or all that carry the identity.
+
+    Returns:
+        (n, hidden), or (n * tokens, hidden) for all that carry the identity.
+    """
+    if choice == "mean":
+        return conditions.mean(dim=1)
+    prompt = prompt_of(pipe.text_encoder)
+    if choice == "last":
+        return conditions[:, len(pipe.tokenizer.encode(prompt.text)) - 2]
+    return conditions[:, identity_position(pipe.tokenizer, prompt) :].flatten(0, 1)
 
 
 def noise_schedule(pipe: StableDiffusionPipeline) -> DDPMScheduler:

@@ -1,10 +1,11 @@
 """Images for the baselines that train on images.
 
-The official comparison has photographs on disk. A bank holds embeddings only, so the untouched base renders
-the images: for the forgotten person from Dirichlet mixtures of their embeddings, for the others from their
-own.
+The official comparison has photographs on disk. Those of the forgotten person are used where the request
+brings them. A bank holds embeddings only, so the untouched base renders all other images: of the forgotten
+person from Dirichlet mixtures of their embeddings, of the others from their own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from piu_lora.model import generate
 from piu_lora.settings import Count, Settings
 from piu_lora.unlearn.baselines.registry import BaselineProblem
 
-__all__ = ["Pictures", "Rendering", "latents_of", "render_forget", "render_retain"]
+__all__ = ["Pictures", "Rendering", "latents_of", "recognised", "render_forget", "render_retain"]
 
 
 class Rendering(Settings, section="rendering"):
@@ -36,16 +37,23 @@ class Pictures:
     latents: torch.Tensor
     embeddings: torch.Tensor
 
+    def choose(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """(count,) places, with replacement."""
+        return torch.randint(len(self.latents), (count,), generator=generator)
+
     def draw(self, count: int, generator: torch.Generator) -> "Pictures":
         """``count`` of them, with replacement."""
-        chosen = torch.randint(len(self.latents), (count,), generator=generator)
+        chosen = self.choose(count, generator)
         return Pictures(self.latents[chosen], self.embeddings[chosen])
 
 
 def render_forget(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, rendering: Rendering, generator: torch.Generator
 ) -> Pictures:
-    """Images of the forgotten person by the untouched base."""
+    """Photographs of the forgotten person where the problem has any, else images by the untouched base."""
+    if problem.photographs is not None:
+        latents = latents_of(pipe, problem.photographs, rendering.batch)
+        return Pictures(latents, problem.forget[: len(latents)])
     return _render(
         pipe, dirichlet_mixtures(problem.forget, rendering.forget, generator), rendering, generator
     )
@@ -72,6 +80,22 @@ def latents_of(pipe: StableDiffusionPipeline, images: torch.Tensor, batch: int =
         for part in images.split(batch)
     ]
     return torch.cat(modes).float().cpu() * float(vae.config.scaling_factor)
+
+
+@torch.no_grad()
+def recognised(
+    pipe: StableDiffusionPipeline,
+    recognise: Callable[[torch.Tensor], torch.Tensor],
+    pictures: Pictures,
+    batch: int,
+) -> torch.Tensor:
+    """(n, d) what a recognizer sees in the pictures, decoded from their latents; on the CPU."""
+    vae, scale = pipe.vae, float(pipe.vae.config.scaling_factor)
+    rows = []
+    for part in pictures.latents.split(batch):
+        images = vae.decode((part / scale).to(vae.device, vae.dtype)).sample.float()
+        rows.append(recognise((images / 2 + 0.5).clamp(0, 1)).cpu())
+    return torch.cat(rows)
 
 
 def _render(

@@ -23,6 +23,7 @@ from piu_lora.unlearn.baselines.parts import (
     pure_noise,
 )
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
+from piu_lora.unlearn.dial import STEPS, Dial
 
 __all__ = [
     "BLOCKS",
@@ -223,9 +224,24 @@ def train_dense(
     return pipe
 
 
-@baseline("piu-dense", "PIU (dense)", "arXiv 2605.22311", PiuDenseSettings)
+@baseline(
+    "piu-dense",
+    "PIU (dense)",
+    "arXiv 2605.22311",
+    PiuDenseSettings,
+    about="The paper's own method, on dense weights.",
+    dial=Dial(STEPS, (0.125, 0.25, 0.5, 0.75, 1), relative=True),
+)
 def edit_piu_dense(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: PiuDenseSettings, seed: int
 ) -> None:
     """The official PIU recipe."""
-    train_dense(pipe, problem.forget, problem.anchor, problem.retain, settings, seed=seed)
+    train_dense(
+        pipe,
+        problem.forget,
+        problem.anchor,
+        problem.retain,
+        settings,
+        seed=seed,
+        progress=lambda step, _: problem.after(step + 1),
+    )

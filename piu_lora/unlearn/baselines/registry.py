@@ -1,8 +1,8 @@
-"""The baseline methods: each edits the dense weights of a UNet in place and is found by name."""
+"""The baseline methods: each edits a pipeline in place and is found by name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -11,8 +11,21 @@ from piu_lora.errors import BadInput
 from piu_lora.model import BaseFamily, training_attention
 from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
+from piu_lora.unlearn.dial import Dial
 
-__all__ = ["BASELINES", "Baseline", "BaselineProblem", "baseline", "find_baseline"]
+__all__ = ["BASELINES", "Baseline", "BaselineProblem", "Form", "Snapshots", "baseline", "find_baseline"]
+
+Component = Literal["unet", "text_encoder"]
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Of a training whose rate is constant: ``take`` is told when one of ``steps`` is done, while the model
+    is what a run of that length would leave.
+    """
+
+    steps: frozenset[int]
+    take: Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,19 @@ class BaselineProblem:
     # (b, 3, h, w) RGB in [0, 1] on the pipeline's device -> (b, d) unit rows, differentiable; only WID asks
     # for it
     recognise: Callable[[torch.Tensor], torch.Tensor] | None = None
+    # (m, 3, h, w) RGB in [0, 1] in the base's size, of the first m training embeddings, m at most n; None
+    # where there are none
+    photographs: torch.Tensor | None = None
+    snapshots: Snapshots | None = None
+
+    def is_watched(self, done: int) -> bool:
+        """Whether somebody wants the model after so many steps."""
+        return self.snapshots is not None and done in self.snapshots.steps
+
+    def after(self, done: int) -> None:
+        """Say that so many steps are done."""
+        if self.snapshots is not None and self.is_watched(done):
+            self.snapshots.take(done)
 
 
 S = TypeVar("S", bound=Settings)
@@ -33,28 +59,60 @@ Edit = Callable[[StableDiffusionPipeline, BaselineProblem, S, int], None]
 
 
 @dataclass(frozen=True)
+class Form:
+    """A baseline as somebody else runs it: entered under the baseline's name and this one's.
+
+    Attributes:
+        suffix: ``uce`` and ``all`` make ``uce-all``.
+        about: who runs it like this, in one sentence.
+        settings: what is set otherwise than in the baseline's own defaults.
+    """
+
+    suffix: str
+    about: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Baseline:
-    """A registered baseline; ``settings()`` are the ones of the official comparison."""
+    """A registered baseline, or a form of one.
+
+    Attributes:
+        component: what it changes.
+        needs_recognizer: a differentiable one, as ``BaselineProblem.recognise``.
+        dial: what makes it forget more or less; None where nothing is declared.
+        about: where it stands among the published comparisons, in one sentence.
+        form_of: the baseline that this is a form of; empty for a baseline itself.
+        preset: what the form sets otherwise.
+    """
 
     name: str
     label: str
     paper: str
     settings: type[Settings]
     edit: Edit[Any]
-    needs_recognizer: bool = False  # a differentiable one, as ``BaselineProblem.recognise``
+    needs_recognizer: bool = False
+    component: Component = "unet"
+    about: str = ""
+    form_of: str = ""
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    dial: Dial | None = None
 
     def settings_for(self, family: BaseFamily) -> Settings:
-        """The settings on a family of bases: the official comparison's, and over them the family's own."""
-        return self.settings().updated(family.baselines.get(self.name, {}))
+        """The settings on a family of bases: the baseline's defaults, over them the family's own for it, and
+        over these what the form sets.
+        """
+        own = family.baselines.get(self.form_of or self.name, {})
+        return self.settings().updated(own).updated(self.preset)
 
     def run(self, pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: Any, seed: int) -> None:
-        """Edit ``pipe.unet`` in place, on the pipeline's own device; it ends frozen and in eval mode.
+        """Edit ``component`` in place, on the pipeline's own device; the UNet ends frozen and in eval mode.
 
         Every baseline trains with the attention kernel that suits the device, which changes seconds and no
         formula.
 
         Args:
-            pipe: a base in float32 without adapters; only its UNet changes.
+            pipe: a base in float32 without adapters; only ``component`` changes.
             settings: an instance of ``self.settings``.
             seed: of every random draw.
 
@@ -81,16 +139,37 @@ BASELINES: dict[str, Baseline] = {}
 
 
 def baseline(
-    name: str, label: str, paper: str, settings: type[S], *, needs_recognizer: bool = False
+    name: str,
+    label: str,
+    paper: str,
+    settings: type[S],
+    *,
+    needs_recognizer: bool = False,
+    component: Component = "unet",
+    about: str = "",
+    forms: Sequence[Form] = (),
+    dial: Dial | None = None,
 ) -> Callable[[Edit[S]], Edit[S]]:
-    """Add a baseline to the registry.
+    """Add a baseline to the registry, and its forms.
 
     Args:
-        settings: a class whose defaults are the settings of the official comparison.
+        settings: a class whose defaults the baseline runs with.
+        needs_recognizer, component, about, dial: as in ``Baseline``.
     """
 
     def decorate(edit: Edit[S]) -> Edit[S]:
-        BASELINES[name] = Baseline(name, label, paper, settings, edit, needs_recognizer)
+        plain = Baseline(name, label, paper, settings, edit, needs_recognizer, component, about, dial=dial)
+        BASELINES[name] = plain
+        for form in forms:
+            entry = f"{name}-{form.suffix}"
+            BASELINES[entry] = replace(
+                plain,
+                name=entry,
+                label=f"{label} ({form.suffix})",
+                about=form.about,
+                form_of=name,
+                preset=form.settings,
+            )
         return edit
 
     return decorate

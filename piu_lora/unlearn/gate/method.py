@@ -61,7 +61,7 @@ class Ground:
         """Neurons for each of so many people, the least important first."""
         config = self.encoder.config
         numbers = (self.encoder.decides.number, self.encoder.writes.number)
-        return handed_out(self.energies, numbers, people, config.rank + 1, config.occupied)
+        return handed_out(self.energies, numbers, people, config.rank + 1, config.occupied, config.avoided)
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,18 @@ def neuron_energy(squares: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return squares.double() * columns.double().square().sum(dim=0)
 
 
-def chosen_neurons(energy: torch.Tensor, count: int, occupied: Iterable[int] = ()) -> list[int]:
-    """The ``count`` neurons of least energy that are not occupied, the least important first.
+def chosen_neurons(
+    energy: torch.Tensor, count: int, occupied: Iterable[int] = (), avoided: Iterable[int] = ()
+) -> list[int]:
+    """The ``count`` neurons of least energy that are not occupied, the least important first; those that are
+    avoided come after all others.
 
     Raises:
         BadInput: there are not so many.
     """
-    used = set(occupied)
+    used, last = set(occupied), set(avoided)
     free = [neuron for neuron in energy.argsort(stable=True).tolist() if neuron not in used]
+    free.sort(key=last.__contains__)
     if len(free) < count:
         raise BadInput(
             f"{count} gate neurons are needed, and {len(free)} of the layer's {len(energy)} are free; "
@@ -72,6 +76,7 @@ def handed_out(
     people: int,
     writing: int,
     occupied: Sequence[str],
+    avoided: Sequence[str] = (),
 ) -> list[Handout]:
     """Neurons for each of so many people, of the deciding and of the writing layer.
 
@@ -80,9 +85,10 @@ def handed_out(
         layers: their numbers.
         writing: how many each person gets of the writing layer.
         occupied: ``layer.neuron`` names of those that are taken.
+        avoided: of those that are handed out only where no others are left.
     """
     early, late = (
-        chosen_neurons(energy, each * people, neuron_numbers(occupied, layer))
+        chosen_neurons(energy, each * people, neuron_numbers(occupied, layer), neuron_numbers(avoided, layer))
         for energy, layer, each in zip(energies, layers, (_PAIR, writing), strict=True)
     )
     order = energies[0].argsort(stable=True).tolist()
@@ -117,7 +123,8 @@ def gate_layers(names: Iterable[str]) -> dict[int, list[int]]:
         layer, _, neuron = name.partition(".")
         if not (layer.isdigit() and neuron.isdigit()):
             raise BadInput(
-                f"gate.occupied holds {name!r}; expected LAYER.NEURON, as a receipt's gates list them"
+                f"{name!r} in gate.occupied or gate.avoided names no neuron; expected LAYER.NEURON, "
+                "as a receipt's gates list them"
             )
         layers.setdefault(int(layer), []).append(int(neuron))
     return layers

@@ -60,6 +60,9 @@ class GateConfig(Settings, section="gate"):
     occupied: ManyStrings = Field(
         (), description="neurons that other adapters use, LAYER.NEURON, as the gates of their receipts"
     )
+    avoided: ManyStrings = Field(
+        (), description="neurons that are taken last; forget names those of the ledger's other adapters"
+    )
 
     @model_validator(mode="after")
     def _opens(self) -> Self:

@@ -20,7 +20,8 @@ from piu_lora.adapter import read_adapter
 from piu_lora.model.factors import state_of
 from tests.unlearn.test_workers import free_port
 
-ARGUMENTS = ("forget", "--identity", "mini-0007", "--no-evaluate", "--device", "cpu", "--json", "--debug")
+WHAT = ("forget", "--identity", "mini-0007", "--method", "piu")
+ARGUMENTS = (*WHAT, "--no-evaluate", "--device", "cpu", "--json", "--debug")
 
 
 def launcher() -> list[str]:

@@ -97,7 +97,8 @@ def test_a_base_by_name_is_cast_and_the_adapter_stays_whole(
 @pytest.mark.slow
 def test_losses_stay_close_to_full_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the embedded base: the tiny one, untrained, has losses as small as bfloat16's rounding."""
-    short, curves = ForgetConfig.preset(find_family("mini")).updated({"train": {"steps": 3, "batch": 2}}), {}
+    few = {"train": {"steps": 3, "batch": 2}}
+    short, curves = ForgetConfig.preset(find_family("mini"), "piu").updated(few), {}
     for name in DTYPES:
         watch = Watch(monkeypatch)
         forget(
