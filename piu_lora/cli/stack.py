@@ -112,20 +112,29 @@ def check_parts(check: "StackCheck") -> list[Part]:
         "others on own person",
         "",
     )
-    measured, rows = check.interference, []
-    for index, stack in enumerate(measured.stacks):
-        harm, activations = measured.harm(index, check.bystanders), measured.activations
-        changes = [
-            measured.condition[index, column] for column, owner in enumerate(check.owners) if owner in stack
-        ]
-        cells = (
-            *(f"{harm[name]:.2f}" for name in ("median", "p95", "max")),
-            "-" if activations is None else f"{activations[index].mean():.2f}",
-            _span(changes),
-            _span(list(check.disturbed(index).values())),
-            "over the limit" if check.over(index) else "",
-        )
-        rows.append((check.label(stack), *cells))
+    rows = [_stack_row(check, index) for index in range(len(check.interference.stacks))]
+    return [Table(head, rows), "", *_stack_notes(check)]
+
+
+def _stack_row(check: "StackCheck", index: int) -> tuple[str, ...]:
+    measured = check.interference
+    stack, harm = measured.stacks[index], measured.harm(index, check.bystanders)
+    activations = measured.activations
+    changes = [
+        measured.condition[index, column] for column, owner in enumerate(check.owners) if owner in stack
+    ]
+    return (
+        check.label(stack),
+        *(f"{harm[name]:.2f}" for name in ("median", "p95", "max")),
+        "-" if activations is None else f"{activations[index].mean():.2f}",
+        _span(changes),
+        _span(list(check.disturbed(index).values())),
+        "over the limit" if check.over(index) else "",
+    )
+
+
+def _stack_notes(check: "StackCheck") -> list[str]:
+    """What the columns mean, and what to do."""
     notes = [
         "Relative change |dW x| / |W x| of keys and values; "
         "behind the latents: of the other layers' outputs.",
@@ -146,7 +155,7 @@ def check_parts(check: "StackCheck") -> list[Part]:
             "`piu-lora stack merge --method refit` makes one adapter of them "
             "that keeps each to its own person."
         )
-    return [Table(head, rows), "", *notes]
+    return notes
 
 
 def _collisions(check: "StackCheck") -> str:

@@ -30,7 +30,6 @@ from piu_lora.evidence import (
 )
 from piu_lora.evidence.evaluation import KID_LEAST
 from piu_lora.evidence.report import Pictures, VerdictLine
-from piu_lora.evidence.report.sections import Expected
 from piu_lora.identity import FaceQuality, IdentityBank
 from piu_lora.identity.constants import value_of
 from piu_lora.jobs.evaluation.expected import expected_to_verify, expected_words
@@ -204,6 +203,7 @@ def evaluate(
 
     # 4. Figures, report, verdict.
     face_quality = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
+    notes = [expected_words(expected)] if expected is not None else []
     section = {
         "seconds": round(time.perf_counter() - begun, 1),
         "images": measurer.images,
@@ -213,7 +213,7 @@ def evaluate(
         "doubles": _doubles(request, galleries[0]),
         "expected": expected,
         "sweeps": swept,
-        "notes": _notes(opened, session, request, galleries, references, face_quality, expected),
+        "notes": [*notes, *_notes(opened, session, request, galleries, references, face_quality)],
     }
     written = finished(
         {**new_document(opened, session, request, len(references)), "evaluation": section},
@@ -300,9 +300,9 @@ def _notes(
     galleries: Sequence[Gallery],
     references: Sequence[Path],
     quality: dict[str, Any],
-    expected: Expected | None,
 ) -> list[str]:
-    notes = [expected_words(expected)] if expected is not None else []
+    """What could not be measured, and why."""
+    notes = []
     if len(galleries) == 1:
         notes.append("one recognizer only: it conditions the base as well, and an edit could please it alone")
     if any(person.train == person.held_out for person in request.people):
