@@ -178,6 +178,16 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
     if "output_loading_info" not in options:
         return loaded
     model, report = loaded
+    _require_complete(layout, part, where, report)
+    return model
+
+
+def _require_complete(layout: Layout, part: str, where: str, report: dict[str, Any]) -> None:
+    """Raise ``BadInput`` for a part with weights of an adapter, or without some of its own.
+
+    Args:
+        report: what transformers or diffusers says of the loading.
+    """
     lost = sorted(map(str, report["missing_keys"])) or sorted(
         str(key) for key in report.get("mismatched_keys", ())
     )
@@ -190,7 +200,6 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
         fault = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
         kind = f"an {layout.family.label}" if layout.family else "such a base"
         raise BadInput(f"{where} is not the {part} of {kind}: {fault}; pass another base")
-    return model
 
 
 def _suspect(folder: Path) -> str:

@@ -47,34 +47,13 @@ def write_comparison(
     """
     rows, differences = comparison.rows_of(cells), comparison.differences_from(cells, against)
     people, seeds = len({cell.person for cell in cells}), sorted({cell.seed for cell in cells})
-    fewer = (
-        " A method with fewer cells met only the first of these people, or one seed."
-        if len(cells) < expected
-        else ""
-    )
-    parts = [
-        f"{people} people, {len(seeds)} seeds.{fewer} "
-        "Medians over people and seeds (recognised and verified: means) "
-        "with 95 % intervals over people. "
-        "Retained people and the anchor: ISM after/before. Verified: at a "
-        "false-accept rate of 1e-3, against the person's centroid in the bank.",
-        comparison.comparison_table(rows),
-    ]
+    parts = [_introduction(people, len(seeds), complete=len(cells) >= expected)]
+    parts.append(comparison.comparison_table(rows))
     if differences:
         parts.append(comparison.difference_table(differences))
     if baselines:
-        parts.append(
-            "\n".join(
-                [
-                    "Settings of the baselines:",
-                    "",
-                    *(
-                        f"- {as_name(name)}: {as_name(_listed(settings))}"
-                        for name, settings in baselines.items()
-                    ),
-                ]
-            )
-        )
+        lines = (f"- {as_name(name)}: {as_name(_listed(settings))}" for name, settings in baselines.items())
+        parts.append("\n".join(["Settings of the baselines:", "", *lines]))
     equal = equal_rows(cells, curves, curves.get(against))
     if equal:
         parts.append(
@@ -104,6 +83,16 @@ def write_comparison(
         for name, content in files.items():
             write_file(folder / name, content)
     return Comparison(cells, rows, differences, text, [folder / name for name in files])
+
+
+def _introduction(people: int, seeds: int, *, complete: bool) -> str:
+    fewer = "" if complete else " A method with fewer cells met only the first of these people, or one seed."
+    return (
+        f"{people} people, {seeds} seeds.{fewer} "
+        "Medians over people and seeds (recognised and verified: means) with 95 % intervals over people. "
+        "Retained people and the anchor: ISM after/before. Verified: at a "
+        "false-accept rate of 1e-3, against the person's centroid in the bank."
+    )
 
 
 def _listed(settings: dict[str, Any]) -> str:
