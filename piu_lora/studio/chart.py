@@ -1,5 +1,7 @@
 """Where an arena's methods stand on a plane: forgetting across, what others keep upwards."""
 
+import cmath
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ __all__ = ["Plane", "Spot", "plane"]
 
 WIDTH, HEIGHT = 420.0, 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38.0, 12.0, 12.0, 34.0
+_READABLE, _PUSHES = 17.0, 30  # units from mark to mark
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Spot:
     Attributes:
         number: of the contender in the arena's table.
         kind: ``ours``, ``baseline`` or ``untouched``.
+        x, y: where it stands.
+        mark: where its number is drawn; beside it where others stand too near.
     """
 
     number: int
@@ -28,6 +33,7 @@ class Spot:
     kind: str
     x: float
     y: float
+    mark: tuple[float, float]
     wide: tuple[float, float]
     tall: tuple[float, float]
     words: str
@@ -67,6 +73,7 @@ def plane(rows: Sequence["Row"], group: str) -> Plane:
         return Plane((), (), (), ())
     across = _Scale([x[0] for *_, x, _ in known], _LEFT, WIDTH - _RIGHT)
     upwards = _Scale([y[0] for *_, y in known], HEIGHT - _BOTTOM, _TOP)
+    marks = _apart([(across(x[0]), upwards(y[0])) for *_, x, y in known])
     spots = tuple(
         Spot(
             number,
@@ -74,13 +81,29 @@ def plane(rows: Sequence["Row"], group: str) -> Plane:
             _kind(row.variant),
             across(x[0]),
             upwards(y[0]),
+            mark,
             (across(x[1]), across(x[2])),
             (upwards(y[1]), upwards(y[2])),
             f"forgotten {x[0]:.2f} of before, others {y[0]:.2f}, made in {row.seconds:.0f} s",
         )
-        for number, row, x, y in known
+        for (number, row, x, y), mark in zip(known, marks, strict=True)
     )
     return Plane(spots, _curves(spots), across.ticks(), upwards.ticks())
+
+
+def _apart(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points pushed off each other until all of them can be read, or nearly so."""
+    marks = [complex(*place) for place in places]
+    for _ in range(_PUSHES):
+        for first, second in itertools.combinations(range(len(marks)), 2):
+            gap = marks[second] - marks[first]
+            missing = _READABLE - abs(gap)
+            if missing > 0:
+                # Points on each other part in some direction of their own.
+                way = gap / abs(gap) if gap else cmath.rect(1, first + second)
+                marks[first] -= way * missing / 2
+                marks[second] += way * missing / 2
+    return [(mark.real, mark.imag) for mark in marks]
 
 
 def _kind(variant: str) -> str:

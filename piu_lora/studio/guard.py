@@ -36,13 +36,21 @@ class Guard:
         hosts: names by which the studio may be called; None allows all.
         password: ``user:password``; empty asks for none.
         framed: shown within another site, as a Space is.
+        largest: bytes that may be sent at once; more is refused before it is read.
     """
 
     def __init__(
-        self, app: Any, cookie: str, *, hosts: frozenset[str] | None, password: str = "", framed: bool = False
+        self,
+        app: Any,
+        cookie: str,
+        *,
+        hosts: frozenset[str] | None,
+        password: str = "",
+        framed: bool = False,
+        largest: int = 1_000_000,
     ) -> None:
         self._app, self._cookie, self._hosts = app, cookie, hosts
-        self._password, self._framed = password, framed
+        self._password, self._framed, self._largest = password, framed, largest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
@@ -56,6 +64,8 @@ class Guard:
             await _answer(send, 401, "name and password, please", ((b"www-authenticate", b"Basic"),))
         elif str(scope["path"]).startswith(_CLOSED):
             await _answer(send, 404, "not here")
+        elif not self._fits(headers):
+            await _answer(send, 413, f"more than {self._largest // 1_000_000} MB at once; send less")
         else:
             sent = headers.get("cookie", "")
             new = "" if self._key(sent) else secrets.token_urlsafe(24)
@@ -73,6 +83,11 @@ class Guard:
         except (binascii.Error, ValueError):
             return False
         return kind.lower() == "basic" and secrets.compare_digest(given, self._password.encode())
+
+    def _fits(self, headers: dict[str, str]) -> bool:
+        # Without its length said beforehand nothing is taken: it would be written to the disk first.
+        length = headers.get("content-length", "0")
+        return "transfer-encoding" not in headers and length.isdigit() and int(length) <= self._largest
 
     def _key(self, header: str) -> str:
         try:

@@ -1,7 +1,6 @@
 """What the page fetches beside Gradio's own: faces, photographs that are sent, folders to take along."""
 
 import io
-import re
 import shutil
 import zipfile
 from importlib.resources import files
@@ -13,13 +12,10 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from piu_lora.studio.bench import Bench
 from piu_lora.studio.pages.base import COOKIE
+from piu_lora.studio.uploads import keep
 from piu_lora.studio.visitors import Visitor, Visitors
 
-__all__ = ["LARGEST", "MOST", "Routes"]
-
-LARGEST, MOST = 10_000_000, 20  # bytes of a photograph; photographs
-_KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_PIXELS = 50_000_000
+__all__ = ["Routes"]
 
 
 class Routes:
@@ -51,7 +47,7 @@ class Routes:
 
     def photographs(self, request: Request, photographs: Annotated[list[UploadFile], File()]) -> JSONResponse:
         """Photographs that are sent."""
-        return JSONResponse(_keep(self._visitor(request), photographs))
+        return JSONResponse(keep(self._visitor(request), photographs))
 
     def no_photographs(self, request: Request) -> JSONResponse:
         """All photographs that were sent go."""
@@ -96,44 +92,3 @@ def _zipped(folder: Path, name: str) -> bytes:
             if path.is_file():
                 archive.write(path, f"{name}/{path.relative_to(folder)}")
     return buffer.getvalue()
-
-
-def _keep(visitor: Visitor, sent: list[UploadFile]) -> dict[str, object]:
-    """Put the usable photographs in the visitor's folder; say of the others why not."""
-    refused = []
-    folder = visitor.folder / "photographs"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for upload in sent:
-        name = re.sub(r"[^\w. -]", "", upload.filename or "a file")[:60]
-        if len(visitor.photographs) >= MOST:
-            refused.append(f"{name}: there are {MOST} photographs already")
-            continue
-        content = upload.file.read(LARGEST + 1)
-        kind = _kind(content)
-        if len(content) > LARGEST:
-            refused.append(f"{name}: larger than {LARGEST // 1_000_000} MB")
-        elif kind is None:
-            refused.append(f"{name}: no JPEG, PNG or WebP picture that can be read")
-        else:
-            # Not the file's own name, which may be somebody's.
-            path = folder / f"{len(visitor.photographs) + 1:02d}{kind}"
-            path.touch(mode=0o600)
-            path.write_bytes(content)
-            visitor.photographs.append(path)
-    taken = len(sent) - len(refused)
-    words = f"{taken} taken" if not refused else f"{taken} taken, {len(refused)} refused"
-    return {"words": words, "refused": refused, "kept": len(visitor.photographs)}
-
-
-def _kind(content: bytes) -> str | None:
-    """The suffix of a picture that can be read whole; None for anything else."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content), formats=list(_KINDS)) as picture:
-            if picture.width * picture.height > _PIXELS:
-                return None
-            picture.load()
-            return _KINDS[str(picture.format)]
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
-        return None

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -106,18 +107,22 @@ def _address(settings: StudioSettings, listener: socket.socket) -> str:
 
 @contextlib.contextmanager
 def _private_gradio(folder: Path) -> Iterator[None]:
-    """Gradio keeps what it must within the private folder, and tells nobody anything."""
+    """Gradio, and whatever else wants a temporary file, keeps it within the private folder; analytics are
+    off.
+    """
     wanted = {
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_RUN_HISTORY": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    before = {name: os.environ.get(name) for name in wanted}
+    before, elsewhere = {name: os.environ.get(name) for name in wanted}, tempfile.tempdir
     os.environ.update(wanted)
+    tempfile.tempdir = str(folder)
     try:
         yield
     finally:
+        tempfile.tempdir = elsewhere
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -139,6 +144,7 @@ def _application(settings: StudioSettings, bench: Bench, queue: WorkQueue, visit
     from piu_lora.studio.pages.base import COOKIE, Studio
     from piu_lora.studio.routes import Routes
     from piu_lora.studio.theme import HEAD, style, theme
+    from piu_lora.studio.uploads import LARGEST, MOST
 
     blocks = build_page(Studio(bench, queue, visitors, files=not settings.space))
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -161,7 +167,12 @@ def _application(settings: StudioSettings, bench: Bench, queue: WorkQueue, visit
     )
     own = settings.host in LOOPBACK and not settings.space
     return Guard(
-        application, COOKIE, hosts=LOOPBACK if own else None, password=settings.auth, framed=settings.space
+        application,
+        COOKIE,
+        hosts=LOOPBACK if own else None,
+        password=settings.auth,
+        framed=settings.space,
+        largest=LARGEST * MOST + 1_000_000,  # and what a form adds
     )
 
 
@@ -173,6 +184,11 @@ def _run(application: Any, listener: socket.socket, ready: Callable[[], None]) -
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             ready()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Open pages hold a connection each; that it is cut is no error to tell.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
+            await super().shutdown(sockets)
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -187,7 +203,7 @@ def _run(application: Any, listener: socket.socket, ready: Callable[[], None]) -
                     signal.signal(number, handler)
 
     config = uvicorn.Config(
-        application, log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False
+        application, log_level="warning", access_log=False, timeout_graceful_shutdown=1, server_header=False
     )
     Server(config).run(sockets=[listener])
 

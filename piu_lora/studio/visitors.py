@@ -1,5 +1,6 @@
 """Browsers kept apart: each has its own jobs, adapters, and a private folder that goes with the studio."""
 
+import os
 import re
 import secrets
 import shutil
@@ -14,15 +15,18 @@ from pathlib import Path
 from piu_lora.errors import BadInput
 from piu_lora.studio.queue import Job
 
-__all__ = ["MadeAdapter", "Visitor", "Visitors", "private_folder"]
+__all__ = ["FROM_PHOTOGRAPHS", "MadeAdapter", "Visitor", "Visitors", "private_folder"]
 
+FROM_PHOTOGRAPHS = "the person in the photographs"
 _IDLE = 6 * 3600.0  # seconds after which somebody who does not come back is forgotten
 _KEY = re.compile(r"[\w-]{22,64}")
 
 
 @dataclass(frozen=True)
 class MadeAdapter:
-    """An adapter at hand: its folder, and whom it forgets as the visitor said; never written anywhere."""
+    """An adapter at hand: its folder, and whom it forgets: an id of the bank, or a file of embeddings in the
+    visitor's own folder.
+    """
 
     path: Path
     person: str
@@ -112,7 +116,8 @@ class Visitors:
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """While open, a folder that only the owner can read; it goes at the end with everything in it."""
-    folder = Path(tempfile.mkdtemp(prefix="piu-lora-studio-"))  # 0700
+    # 0700, and by a name that ``doctor --clean`` knows where a studio was killed.
+    folder = Path(tempfile.mkdtemp(prefix=f"piu-lora-{os.getpid()}-studio-"))
     try:
         yield folder
     finally:

@@ -45,14 +45,20 @@ class Running:
     @property
     def folders(self) -> list[Path]:
         """The private folders of studios under its own temporary folder."""
-        return list(self.root.glob("piu-lora-studio-*"))
+        return list(self.root.glob("piu-lora-*-studio-*"))
 
 
 @contextlib.contextmanager
 def running(root: Path, *command: str) -> Iterator[Running]:
     """Start a studio, and end it as a person would."""
     words = command or (sys.executable, "-m", "piu_lora", "studio", "--port", "0")
-    environment = {**os.environ, "TMPDIR": str(root), "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "TMPDIR": str(root),
+        "PIU_LORA_CACHE": str(root / "cache"),  # from nothing: no statistics of an earlier run
+        "PIU_LORA_LEDGER": str(root / "ledger.sqlite"),
+        "PYTHONUNBUFFERED": "1",
+    }
     began = time.monotonic()
     with (root / "studio.log").open("w") as log:
         process = subprocess.Popen(
@@ -87,6 +93,23 @@ class Eye:
         self.page.on("request", self._outside)
         self.page.on("response", self._answered)
 
+    @classmethod
+    @contextlib.contextmanager
+    def of(
+        cls, chromium: Any, address: str, width: int = 1280, scheme: str = "light", **options: Any
+    ) -> Iterator["Eye"]:
+        """A browser of its own, with its own cookies."""
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            reduced_motion="reduce",  # nothing that moves while it is looked at
+            **options,
+        )
+        try:
+            yield cls(context.new_page(), address)
+        finally:
+            context.close()
+
     def _console(self, message: Any) -> None:
         if message.type == "error":
             self.faults.append(f"console: {message.text}")
@@ -106,6 +129,17 @@ class Eye:
     def open(self) -> None:
         self.page.goto(self.address)
         self.page.wait_for_selector("#forget-go", timeout=60_000)
+
+    def write(self, name: str, words: str) -> None:
+        """Into the field of that id."""
+        self.page.locator(f"#{name} input, #{name} textarea").first.fill(words)
+
+    def see(self, selector: str, seconds: float = 600) -> None:
+        """Wait until something is there; looking now and then leaves the processor to the studio."""
+        end = time.monotonic() + seconds
+        while not self.page.locator(selector).first.is_visible():
+            assert time.monotonic() < end, f"{selector} did not come within {seconds:.0f} s"
+            self.page.wait_for_timeout(200)
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
@@ -134,6 +168,20 @@ class Eye:
             for node in fault["nodes"]
         ]
 
+    def looked_at(self, folder: Path, name: str, width: int, scheme: str, part: str = "") -> None:
+        """One screenshot, which is as wide and as dark as it ought to be, and has no serious fault."""
+        import numpy as np
+        from PIL import Image
+
+        self.page.wait_for_timeout(400)
+        path = self.shot(folder, f"{name}-{width}-{scheme}", part=part)
+        with Image.open(path) as picture:
+            assert part or picture.width == width
+            assert (np.median(np.asarray(picture.convert("L"))) < 80) == (scheme == "dark")
+        assert self.overflow() == []
+        if AXE.exists():
+            assert self.serious() == []
+
     def shot(self, folder: Path, name: str, *, whole: bool = True, part: str = "") -> Path:
         """A screenshot, of all or of a part; also one for the documentation where that is asked for."""
         path = folder / f"{name}.png"
@@ -146,5 +194,5 @@ class Eye:
 
             Path(SHOTS).mkdir(parents=True, exist_ok=True)
             with Image.open(path) as picture:
-                picture.convert("RGB").save(Path(SHOTS) / f"{name}.webp", quality=70, method=6)
+                picture.convert("RGB").save(Path(SHOTS) / f"{name}.webp", quality=62, method=6)
         return path

@@ -1,5 +1,6 @@
 """An arena in the studio: its points, and whose faces a point stands for."""
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from piu_lora.jobs.arena.cells import CellStore
 from piu_lora.jobs.arena.contender import Contender
 from piu_lora.jobs.request.session import Session
 from piu_lora.studio.bench import BaseChoice, Bench
-from piu_lora.studio.chart import plane
+from piu_lora.studio.chart import _apart, plane
 from piu_lora.studio.pages.arena import _shown
 from piu_lora.studio.queue import Job
 from piu_lora.studio.work.arena import ArenaView, _typical, arena_work, faces_work
@@ -70,6 +71,13 @@ def test_less_of_the_forgotten_stands_further_left_and_more_of_others_further_up
     assert (untouched.kind, ours.kind) == ("untouched", "ours")
     unmeasured = rows_of([replace(cell("piu", 0, 0.2), figures={"one": {**FIGURES, "forget": None}})])
     assert plane(unmeasured, "nearest").spots == ()
+
+
+def test_marks_on_each_other_are_drawn_apart_and_others_where_they_stand() -> None:
+    one, other, far = _apart([(100.0, 100.0), (100.0, 100.0), (200.0, 50.0)])
+    assert math.dist(one, other) > 16
+    assert math.dist(one, (100, 100)) < 10
+    assert far == (200, 50)
 
 
 def test_a_click_draws_the_person_nearest_to_the_median(

@@ -1,58 +1,48 @@
 """The studio in a real browser, from nothing to a report, at two widths, light and dark."""
 
-import io
 import json
-import re
 import time
-import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import psutil
 import pytest
-from PIL import Image
 
-from tests.studio.browser import AXE, BROWSER, SCHEMES, SHOTS, WIDTHS, Eye, Running, needed, running
+from piu_lora.config import ForgetConfig
+from piu_lora.jobs.releases.release import create_release, open_release
+from piu_lora.model import find_family
+from tests.jobs.releases.conftest import QUICK as QUICK_GATES
+from tests.studio.browser import AXE, SCHEMES, SHOTS, WIDTHS, Eye, Running, needed
 
 # One after the other, in one browser: each goes on from where the last one stopped.
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1800)]
+ROOT = Path(__file__).parents[2]
+ARENA = ROOT / "benchmarks" / "results" / "compare"
 TABS = {
     "Forget": ".take",
     "Explore": ".strip",
     "Stack": "#stack-result .pair",
     "Evidence": "#evidence-result iframe.report",
-    "Requests": "#requests-open",
+    "Requests": "#requests-result .result",
 }
 FIRST_LOOK, INTERACTIVE = 120.0, 5.0  # seconds, on two quiet cores
 WAIT = 600_000
+FEW = "evaluation.forget_images=8 evaluation.retain_images=8 evaluation.nearest=4 evaluation.steps=10"
 
 
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    needed()
-    with running(tmp_path_factory.mktemp("studio")) as server:
-        yield server
+def quiet() -> bool:
+    """Whether this machine has nothing else to do; beside other work the clock says little."""
+    return psutil.getloadavg()[0] < 2.5
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    needed()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(BROWSER), args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def first(studio: Running, chromium: Any) -> Iterator[Eye]:
-    """The browser that does everything, once."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    yield Eye(context.new_page(), studio.address)
-    context.close()
+def picked(eye: Eye, person: str) -> None:
+    """Somebody of the wall is clicked, and stands in the form."""
+    eye.page.click(f"[data-person={person}]", timeout=WAIT)
+    eye.page.wait_for_function(
+        f"document.querySelector('#forget-person input, #forget-person textarea').value === '{person}'"
+    )
 
 
 def chosen(eye: Eye, name: str) -> None:
@@ -67,15 +57,19 @@ def test_from_nothing_to_before_and_after(
     page, began = first.page, time.monotonic()
     first.open()
     interactive = time.monotonic() - began
-    page.click("[data-person=mini-0012]", timeout=WAIT)
-    page.wait_for_function("document.querySelector('#forget-person input, #forget-person textarea').value")
+    picked(first, "mini-0012")
     page.get_by_text("More settings").click()
     page.get_by_label("Measure it afterwards").uncheck()  # comes after the first look
     page.click("#forget-go")
-    page.wait_for_selector("#forget-progress .busy, #forget-progress .done", timeout=WAIT)
-    page.wait_for_selector(".compare", timeout=WAIT)
+    first.see("#forget-progress .busy, #forget-progress .done")
+    first.see(".compare")
     looked = time.monotonic() - studio.began
-    measured = {"page interactive": interactive, "first before and after": looked}
+    computed = sum(psutil.Process(studio.process.pid).cpu_times()[:2])
+    measured = {
+        "page interactive": interactive,
+        "first before and after": looked,
+        "processor time of the studio till then": computed,
+    }
     for name, seconds in measured.items():
         record_property(f"seconds: {name}", round(seconds, 1))
     results = Path(SHOTS or tmp_path)
@@ -84,11 +78,13 @@ def test_from_nothing_to_before_and_after(
         json.dumps({key: round(value, 1) for key, value in measured.items()})
     )
     assert page.locator("#forget-result .pair").count() == 4
+    assert page.locator("#forget-result .anchor").count() == 1
     slider = page.locator(".compare input").first
     slider.focus()
     slider.press("Home")
     assert page.locator(".compare").first.get_attribute("style") == "--cut: 0%;"
-    page.wait_for_selector(".take", timeout=WAIT)
+    first.see(".take")
+    assert computed <= FIRST_LOOK
     if quiet():
         assert looked <= FIRST_LOOK
         assert interactive <= INTERACTIVE
@@ -97,29 +93,27 @@ def test_from_nothing_to_before_and_after(
 def test_a_reloaded_page_finds_its_job_and_its_verdict(first: Eye, tmp_path: Path) -> None:
     page = first.page
     page.reload()
-    page.wait_for_selector(".take", timeout=60_000)
-    page.wait_for_function("[...document.querySelectorAll('.tile img')].slice(0, 12).every(i => i.complete)")
-    page.click("[data-person=mini-0007]", timeout=WAIT)
-    page.wait_for_function("document.querySelector('#forget-person input, #forget-person textarea').value")
-    first.shot(tmp_path, "wall", whole=False)
+    first.see(".take")
+    picked(first, "mini-0007")
+    page.get_by_text("More settings").click()
+    page.get_by_label("Other settings").fill(FEW)
     page.click("#forget-go")
-    page.wait_for_selector("#forget-progress .busy", timeout=WAIT)
+    first.see("#forget-progress .busy")
     page.reload(timeout=WAIT)
-    page.wait_for_selector("#forget-progress .busy:has-text('mini-0007')", timeout=WAIT)
-    page.wait_for_selector("#forget-progress .done", timeout=WAIT)
-    page.wait_for_selector("#forget-result .take", timeout=WAIT)
+    first.see("#forget-progress .busy:has-text('mini-0007')")
+    first.shot(tmp_path, "forget-busy", whole=False)
+    first.see("#forget-progress .done")
+    first.see("#forget-result .take")
     assert page.locator("#forget-result .answer").count() == 3
+    assert page.locator("#forget-result .figures table").count() >= 1
+    picked(first, "mini-0007")
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_function("[...document.querySelectorAll('.tile img')].slice(0, 12).every(i => i.complete)")
+    first.shot(tmp_path, "wall", whole=False)
     assert first.faults == []
 
 
-def quiet() -> bool:
-    """Whether this machine has nothing else to do; beside other work the clock says little."""
-    import psutil
-
-    return psutil.getloadavg()[0] < 2.5
-
-
-def test_the_folder_is_taken_along_whole(studio: Running, first: Eye) -> None:
+def test_the_folder_is_taken_along_whole(first: Eye) -> None:
     with first.page.expect_download() as waiting:
         first.page.click(".take a")
     with zipfile.ZipFile(waiting.value.path()) as archive:
@@ -127,19 +121,27 @@ def test_the_folder_is_taken_along_whole(studio: Running, first: Eye) -> None:
     assert {"pytorch_lora_weights.safetensors", "forget.json", "README.md"} <= names
 
 
-def test_exploring(first: Eye) -> None:
+def test_exploring(first: Eye, tmp_path: Path) -> None:
     page = first.page
     first.tab("Explore")
     chosen(first, "explore")
+    page.get_by_text("How faces are drawn").click()
+    page.locator("#explore-steps input[type=number]").fill("10")
     page.click("#explore-map")
-    page.wait_for_selector("#explore-result .map circle", timeout=WAIT)
+    first.see("#explore-result .map circle")
+    first.shot(tmp_path, "map", whole=False)
     point = page.locator("#explore-result circle[tabindex]").first
     point.hover(force=True)
-    page.wait_for_selector(".who-card:not([hidden])")
+    first.see(".who-card:not([hidden])")
     point.press("Enter")
-    page.wait_for_selector("#explore-result .compare", timeout=WAIT)
-    first.page.click("#explore-walk")
-    page.wait_for_selector("#explore-result .strip", timeout=WAIT)
+    first.see("#explore-result .compare")
+    strength = page.locator("#explore-strength input[type=range]")
+    assert (strength.get_attribute("min"), strength.get_attribute("max")) == ("0", "1.5")
+    page.get_by_label("Allow a negative strength").check()
+    first.see("#explore-strength input[type=range][min='-1']")
+    page.get_by_label("Allow a negative strength").uncheck()
+    page.click("#explore-walk")
+    first.see("#explore-result .strip")
     assert page.locator(".strip figure").count() == 7
     assert first.faults == []
 
@@ -149,15 +151,14 @@ def test_the_stack_of_both(first: Eye) -> None:
     first.tab("Stack")
     page.wait_for_function("document.querySelectorAll('#stack-adapters input').length === 2")
     chosen(first, "stack")
-    for button in ("#stack-fuse", "#stack-merge"):
-        page.click(button)
-        page.wait_for_selector("#stack-progress .busy", timeout=WAIT)
-        page.wait_for_selector("#stack-progress .done", timeout=WAIT)
-        page.wait_for_selector("#stack-result .take a")
+    for work in ("fuse", "merge"):
+        page.click(f"#stack-{work}")
+        first.see(f"#stack-progress .done:has-text('{work} 2')")
+        first.see("#stack-result .take a")
     page.click("#stack-check")
-    page.wait_for_selector(".heat td", timeout=WAIT)
+    first.see(".heat td")
     assert page.locator(".heat tbody tr").count() == 3
-    page.wait_for_selector("#stack-progress .done", timeout=WAIT)
+    first.see("#stack-progress .done:has-text('check 2')")
     assert page.locator("#stack-result .pair").count() == 4
     assert first.faults == []
 
@@ -165,12 +166,56 @@ def test_the_stack_of_both(first: Eye) -> None:
 def test_evidence_is_read_in_place(first: Eye) -> None:
     page = first.page
     first.tab("Evidence")
-    page.locator("#evidence-adapters input").first.check()
+    page.locator("#evidence-adapters input").nth(1).check()
     page.click("#evidence-go")
-    page.wait_for_selector("#evidence-result iframe.report", timeout=WAIT)
+    first.see("#evidence-result iframe.report")
     report = page.frame_locator("#evidence-result iframe.report")
     report.locator("#verdict").wait_for()
     assert report.locator(".answer").count() == 3
+    assert first.faults == []
+
+
+def test_a_point_of_an_arena_is_clicked_and_shows_its_faces(first: Eye) -> None:
+    page = first.page
+    page.get_by_text("Methods side by side").click()
+    first.write("arena-folder", str(ARENA))
+    page.click("#arena-go")
+    first.see(".plane .spot")
+    point = page.locator(".plane .spot[data-point=closed-encoder]").first
+    point.hover()
+    assert "closed-encoder: forgotten" in page.locator(".spot-words").first.inner_text()
+    point.press("Enter")
+    first.see("#arena-result .compare")
+    assert page.locator("#arena-result .pair").count() == 4
+    assert first.faults == []
+
+
+def test_a_request_is_added_and_applied_and_its_report_read_beside_another(
+    first: Eye, studio: Running
+) -> None:
+    page, folder = first.page, studio.root / "release"
+    config = ForgetConfig.preset(find_family("mini"), "gate-encoder").updated_from_pairs(
+        [*QUICK_GATES, "evaluation.steps=10"]
+    )
+    create_release(folder, "mini", config=config)
+    first.tab("Requests")
+    first.write("requests-folder", str(folder))
+    page.click("#requests-open")
+    first.see("#requests-add")
+    first.write("requests-person", "mini-0007")
+    page.click("#requests-add")
+    first.see("#requests-result .state.pending")
+    assert "mini-0007" not in page.locator("#requests-result").inner_text()
+    page.get_by_label("Quick").last.check()
+    page.click("#requests-apply")
+    first.see("#requests-result h3:has-text('The gate')")
+    assert page.locator("#requests-result table").count() == 2
+    assert open_release(folder).manifest.versions[0].measured == 1
+    first.tab("Evidence")
+    page.locator("#evidence-beside label:has-text('of the release')").click()
+    beside = page.frame_locator("#evidence-second iframe.report")
+    beside.locator("#verdict").wait_for()
+    assert beside.locator(".answer").count() == 3
     assert first.faults == []
 
 
@@ -179,90 +224,21 @@ def test_evidence_is_read_in_place(first: Eye) -> None:
 def test_every_page_fits_and_can_be_read(
     first: Eye, studio: Running, chromium: Any, tmp_path: Path, width: int, scheme: str
 ) -> None:
-    context = chromium.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,
-        storage_state=first.page.context.storage_state(),
-    )
-    eye = Eye(context.new_page(), studio.address)
-    eye.open()
-    for tab, there in TABS.items():
-        eye.tab(tab)
-        eye.page.wait_for_selector(there, timeout=60_000)
-        looked_at(eye, tmp_path, tab.lower(), width, scheme)
-    assert eye.faults == []
-    context.close()
-
-
-def looked_at(eye: Eye, folder: Path, name: str, width: int, scheme: str, part: str = "") -> None:
-    """One screenshot, which is as wide and as dark as it ought to be, and has no serious fault."""
-    eye.page.wait_for_timeout(400)
-    path = eye.shot(folder, f"{name}-{width}-{scheme}", part=part)
-    with Image.open(path) as picture:
-        assert part or picture.width == width
-        assert (np.median(np.asarray(picture.convert("L"))) < 80) == (scheme == "dark")
-    assert eye.overflow() == []
-    if AXE.exists() and (width, scheme) in ((1280, "light"), (360, "dark")):
-        assert eye.serious() == []
+    state = first.page.context.storage_state()
+    with Eye.of(chromium, studio.address, width, scheme, storage_state=state) as eye:
+        eye.open()
+        for tab, there in TABS.items():
+            eye.tab(tab)
+            eye.see(there)
+            eye.looked_at(tmp_path, tab.lower(), width, scheme)
+            if tab == "Evidence":
+                eye.page.get_by_text("Methods side by side").click()
+                eye.see(".plane .spot")
+                eye.looked_at(tmp_path, "arena", width, scheme, "#arena-part")
+        assert eye.faults == []
 
 
 def test_axe_was_at_hand() -> None:
     needed()
     if not AXE.exists():
         pytest.skip(f"no axe-core at {AXE.name} (npm pack axe-core), so accessibility was not checked")
-
-
-def test_another_browser_sees_nothing_of_it(first: Eye, studio: Running, chromium: Any) -> None:
-    context = chromium.new_context()
-    other = Eye(context.new_page(), studio.address)
-    other.open()
-    other.page.wait_for_selector("#forget-result .empty")
-    first.tab("Evidence")
-    source = first.page.locator("#evidence-result iframe.report").get_attribute("src")
-    assert context.request.get(studio.address + str(source)).status == 404
-    assert first.page.context.request.get(studio.address + str(source)).status == 200
-    context.close()
-
-
-def test_cancelled_work_leaves_nothing(first: Eye, studio: Running) -> None:
-    page = first.page
-    before = {path for path in studio.folders[0].rglob("*") if path.is_file()}
-    first.tab("Forget")
-    page.fill("#forget-person input, #forget-person textarea", "mini-0020")
-    page.click("#forget-method input")
-    page.get_by_role("option", name=re.compile(r"^piu\b(?!-)")).click()
-    page.click("#forget-go")
-    page.wait_for_selector("#forget-progress [role=progressbar][aria-label=train]", timeout=WAIT)
-    page.click("#forget-cancel")
-    page.wait_for_selector("#forget-progress .note:has-text('Cancelled')", timeout=WAIT)
-    assert {path for path in studio.folders[0].rglob("*") if path.is_file()} == before
-    assert first.faults == []
-
-
-def test_nothing_tells_where_it_lies_and_photographs_are_refused_with_a_reason(
-    first: Eye, studio: Running
-) -> None:
-    ask = first.page.context.request
-    for path in ("config", "gradio_api/info", "gradio_api/startup-events", "studio/face/7.webp"):
-        text = ask.get(studio.address + path).body()
-        assert str(studio.root).encode() not in text
-    assert ask.get(studio.address + "gradio_api/file=/etc/hostname").status == 404
-    portrait = io.BytesIO(ask.get(studio.address + "studio/face/7.webp").body()).getvalue()
-    sent = {"name": "me.webp", "mimeType": "image/webp", "buffer": portrait}
-    bad = {"name": "me.txt", "mimeType": "text/plain", "buffer": b"not a picture"}
-    taken = ask.post(studio.address + "studio/photographs", multipart={"photographs": sent}).json()
-    refused = ask.post(studio.address + "studio/photographs", multipart={"photographs": bad}).json()
-    assert taken == {"words": "1 taken", "refused": [], "kept": 1}
-    assert refused["refused"] == ["me.txt: no JPEG, PNG or WebP picture that can be read"]
-    modes = {path.stat().st_mode & 0o777 for path in studio.folders[0].rglob("*") if path.is_file()}
-    assert modes <= {0o600, 0o644}
-    assert studio.folders[0].stat().st_mode & 0o777 == 0o700
-
-
-def test_nothing_is_left_when_it_ends(studio: Running) -> None:
-    assert studio.folders
-    with urllib.request.urlopen(studio.address) as page:
-        assert page.status == 200
-    studio.process.terminate()
-    studio.process.wait(60)
-    assert studio.folders == []

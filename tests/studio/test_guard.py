@@ -64,3 +64,10 @@ def test_pages_may_fetch_nothing_from_elsewhere_and_files_are_closed() -> None:
     assert headers["cache-control"] == "no-store"
     for path in ("/gradio_api/upload", "/gradio_api/file=/etc/passwd", "/gradio_api/proxy=https://x"):
         assert ask(guard, path)[0] == 404
+
+
+def test_more_than_may_be_sent_is_refused_before_it_is_read() -> None:
+    guard = Guard(hello, "key", hosts=None, largest=1_000_000)
+    assert ask(guard, **{"content-length": "1000000"})[0] == 200
+    assert ask(guard, **{"content-length": "1000001"})[0::2] == (413, "more than 1 MB at once; send less")
+    assert ask(guard, **{"transfer-encoding": "chunked"})[0] == 413

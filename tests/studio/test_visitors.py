@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from piu_lora.adapter.leftovers import find_leftovers
 from piu_lora.errors import BadInput
 from piu_lora.studio.methods import MethodTimes
 from piu_lora.studio.server import StudioSettings
@@ -24,6 +25,16 @@ def test_everybody_has_a_private_folder_that_goes(tmp_path: Path) -> None:
         assert not one.folder.exists()
         assert other.folder.exists()
     assert not root.exists()
+
+
+def test_what_a_killed_studio_leaves_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with private_folder() as alive:
+        assert list(find_leftovers(tmp_path / "none")) == []
+    monkeypatch.setattr("os.getpid", lambda: 2**22 + 1)  # beyond the last that Linux gives
+    with private_folder() as dead:
+        assert [leftover.path for leftover in find_leftovers(tmp_path / "none")] == [dead]
+    assert not alive.exists()
 
 
 def test_a_key_that_was_not_given_out_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -148,28 +149,19 @@ def test_a_check_has_the_people_of_the_adapters_first(
     assert active(bench.open().pipe) == {}
 
 
-def test_photographs_are_named_by_no_name_of_theirs(tmp_path: Path) -> None:
-    import io
-
-    from PIL import Image
-
-    pytest.importorskip("gradio")
-    from fastapi import UploadFile
-
-    from piu_lora.studio.routes import LARGEST, _keep
-
-    picture = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(picture, "PNG")
-    visitor = Visitor("k" * 32, tmp_path)
-    sent = [
-        UploadFile(io.BytesIO(picture.getvalue()), filename="ann smith.png"),
-        UploadFile(io.BytesIO(b"\x89PNG nothing"), filename="../broken.png"),
-        UploadFile(io.BytesIO(b"x" * (LARGEST + 1)), filename="large.jpg"),
-    ]
-    told = _keep(visitor, sent)
-    assert [path.name for path in visitor.photographs] == ["01.png"]
-    assert visitor.photographs[0].stat().st_mode & 0o777 == 0o600
-    assert told["refused"] == [
-        "..broken.png: no JPEG, PNG or WebP picture that can be read",
-        "large.jpg: larger than 10 MB",
-    ]
+def test_somebody_in_photographs_is_drawn_without_them(
+    bench: Bench, visitor: Visitor, bank: IdentityBank, tmp_path: Path
+) -> None:
+    dropped = tmp_path / "dropped.npy"  # embeddings, since no recognizer is here
+    np.save(dropped, bank.of(bank.ids[5]).numpy())
+    wish = Wish("", (dropped,), "closed-encoder", evaluate=False, settings=FAST)
+    one = done("forget", forget_work(bench, visitor, wish)).result
+    dropped.unlink()
+    assert bank.ids[5] not in [pair.label for pair in one.neighbours]  # the same person
+    file = Path(visitor.adapters[one.adapter].person)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent != visitor.adapters[one.adapter].path
+    look = Look((one.adapter,), "the person", steps=2, file=file)
+    assert done("draw", draw_work(bench, visitor, look)).result.person == "the person"
+    walk = done("walk", walk_work(bench, visitor, look)).result
+    assert walk.neighbour in bank.ids

@@ -73,7 +73,8 @@ def _opened(studio: Studio, visitor: Visitor, place: str, person: str) -> str:
     if person and not who:
         studio.bench.bank.index(person)  # refuses it, with the closest ids
     name = f"{who or Path(adapter.path).name}, {adapter.receipt.method}"
-    visitor.adapters[adapter.id] = MadeAdapter(adapter.path, who, name)
+    if who or adapter.id not in visitor.adapters:  # else whom it forgets is known already
+        visitor.adapters[adapter.id] = MadeAdapter(adapter.path, who, name)
     return str(adapter.id)
 
 

@@ -16,6 +16,7 @@ __all__ = ["COOKIE", "Area", "Studio", "Work", "person_box", "quiet_event"]
 
 COOKIE = "piu_lora_studio"
 Work = Callable[[Job], None]
+_FOLDER = "the private folder"  # said instead of where it lies
 
 
 def person_box(label: str, **options: Any) -> gradio.Textbox:
@@ -59,6 +60,7 @@ class Area:
         shown: from a job (None before the first one) to the HTML of its result.
         keeps: whether the result of the job before stays until there is another.
         cancelled: what a cancelled job leaves.
+        coming: said in the place of the result while a job has nothing to show yet.
     """
 
     def __init__(
@@ -69,9 +71,10 @@ class Area:
         *,
         keeps: bool = False,
         cancelled: str = "Nothing was left behind.",
+        coming: str = "The result comes here.",
     ) -> None:
         self._studio, self.name, self._shown = studio, name, shown
-        self._keeps, self._cancelled = keeps, cancelled
+        self._keeps, self._cancelled, self._coming = keeps, cancelled, coming
         self.progress = gradio.HTML("", elem_id=f"{name}-progress", apply_default_css=False)
         self.cancel = gradio.Button("Cancel", visible=False, elem_id=f"{name}-cancel", size="sm")
         self.result = gradio.HTML(
@@ -88,14 +91,14 @@ class Area:
         """What has changed since it was last seen; ``seen`` is brought up to date."""
         job = visitor.jobs.get(self.name)
         version = (job.key, job.version, job.state, _clock(job)) if job else ()
-        shown = (job.key, job.shown) if job else ()
+        shown = _showing(job)
         changes: list[Any] = [gradio.skip(), gradio.skip(), gradio.skip()]
         if seen.get(f"{self.name}.progress") != version:
-            changes[0] = self._bar(job)
+            changes[0] = self._bar(job).replace(str(visitor.folder), _FOLDER)
             changes[1] = gradio.update(visible=job is not None and job.active and not job.stopping)
             seen[f"{self.name}.progress"] = version
         if seen.get(f"{self.name}.result") != shown:
-            changes[2] = self._shown(job)
+            changes[2] = render("coming", words=self._coming) if _awaited(job) else self._shown(job)
             seen[f"{self.name}.result"] = shown
         return changes
 
@@ -109,7 +112,7 @@ class Area:
         job = visitor.jobs.get(self.name)
         if job is not None and job.active:
             self._studio.queue.cancel(job)
-        return self.update(visitor, {f"{self.name}.result": (job.key, job.shown) if job else ()})
+        return self.update(visitor, {f"{self.name}.result": _showing(job)})
 
     def started(self, begin: Callable[..., tuple[str, Work]]) -> Callable[..., list[Any]]:
         """A handler: ``begin`` checks what was asked, and gives the job's title and work; what is wrong is
@@ -124,14 +127,20 @@ class Area:
                 last = visitor.jobs.get(self.name) if self._keeps else None
                 self._studio.start(visitor, self.name, title, work, last.result if last else None)
             except PiuLoraError as error:
-                return [_fault(str(error)), gradio.skip(), gradio.skip()]
+                words = str(error).replace(str(visitor.folder), _FOLDER)
+                return [render("fault", words=words), gradio.skip(), gradio.skip()]
             return self.update(visitor, {})
 
         return handler
 
 
-def _fault(words: str) -> str:
-    return render("fault", words=words)
+def _awaited(job: Job | None) -> bool:
+    """Whether a job is at work and has nothing to show yet."""
+    return job is not None and job.active and job.result is None
+
+
+def _showing(job: Job | None) -> tuple[Any, ...]:
+    return (job.key, job.shown, _awaited(job)) if job else ()
 
 
 def _clock(job: Job) -> int:

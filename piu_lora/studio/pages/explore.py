@@ -1,6 +1,7 @@
 """Explore: adapters under other settings, where the forgetting ends, and who changed how much."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio
@@ -10,7 +11,7 @@ from piu_lora.studio.elements import render
 from piu_lora.studio.pages.adapters import AdapterChoice, chosen
 from piu_lora.studio.pages.base import Area, Studio, Work, person_box, quiet_event
 from piu_lora.studio.queue import Job
-from piu_lora.studio.visitors import Visitor
+from piu_lora.studio.visitors import FROM_PHOTOGRAPHS, Visitor
 from piu_lora.studio.work.explore import BankMap, Drawn, Look, Walk, draw_work, map_work, walk_work
 
 __all__ = ["ExplorePage"]
@@ -27,12 +28,16 @@ class ExplorePage:
                 self.person = person_box(
                     "Person", info="Empty: whom the first adapter forgets.", elem_id="explore-person"
                 )
-                self.strength = gradio.Slider(0, 1.5, value=1, step=0.05, label="Strength")
+                self.strength = gradio.Slider(
+                    0, 1.5, value=1, step=0.05, label="Strength", elem_id="explore-strength"
+                )
                 self.negative = gradio.Checkbox(
                     label="Allow a negative strength", info="It brings the forgotten person out."
                 )
                 with gradio.Accordion("How faces are drawn", open=False):
-                    self.steps = gradio.Slider(0, 50, value=0, step=1, label="Steps (0: the base's own)")
+                    self.steps = gradio.Slider(
+                        0, 50, value=0, step=1, label="Steps (0: the base's own)", elem_id="explore-steps"
+                    )
                     self.guidance = gradio.Slider(
                         0, 8, value=0, step=0.1, label="Guidance (0: the base's own)"
                     )
@@ -98,7 +103,8 @@ class ExplorePage:
         """A click on somebody of the map draws them."""
 
         def begin(visitor: Visitor, *inputs: Any) -> tuple[str, Work]:
-            look = replace(self._look(visitor, *inputs, anybody=True), person=str(event._data["person"]))
+            person = str(event._data["person"])
+            look = replace(self._look(visitor, *inputs, anybody=True), person=person, file=None)
             return f"draw {look.person}", draw_work(self._studio.bench, visitor, look)
 
         return self.area.started(begin)(request, *values)
@@ -107,10 +113,14 @@ class ExplorePage:
         """What the form asks for; the values are those of ``inputs``."""
         keys, person, strength, negative, steps, guidance, prompt, seed = values
         adapters = chosen(keys)
-        who = (person or "").strip() or visitor.adapter(adapters[0]).person
-        bank = self._studio.bench.bank
-        if who not in bank and not anybody:
-            raise BadInput("whom the adapter forgets is not in the bank; write the id of somebody who is")
+        bank, named = self._studio.bench.bank, (person or "").strip()
+        who, file = named or visitor.adapter(adapters[0]).person, None
+        if not named and who not in bank and who:
+            who, file = FROM_PHOTOGRAPHS, Path(who)
+        elif who and not anybody:
+            bank.index(who)  # refuses whatever is no id of the bank
+        elif not anybody:
+            raise BadInput("whom the adapter forgets is not known; write the id of somebody of the bank")
         if strength < 0 and not negative:
             raise BadInput(f"strength = {strength:g} is below 0; allow it first")
         return Look(
@@ -122,6 +132,7 @@ class ExplorePage:
             float(guidance),
             (prompt or "").strip(),
             int(seed or 0),
+            file,
         )
 
     def _shown(self, job: Job | None) -> str:

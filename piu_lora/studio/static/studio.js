@@ -45,8 +45,9 @@
 
   // What was asked for comes into view on a narrow page, where it stands below the form.
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("button[id]");
-    const page = button && /^(forget|explore|stack|evidence|arena|requests)-(?!cancel)/.exec(button.id);
+    const asked = event.target.closest("button[id], [id$='-result'] [data-person], [id$='-result'] [data-point]");
+    const part = asked && (asked.id ? asked : asked.closest("[id$='-result']"));
+    const page = part && /^(forget|explore|stack|evidence|arena|requests)-(?!cancel)/.exec(part.id);
     if (!page) return;
     const progress = document.getElementById(page[1] + "-progress");
     setTimeout(() => progress && progress.scrollIntoView({ block: "nearest" }), 600);
@@ -76,31 +77,41 @@
     point.dispatchEvent(new MouseEvent("click", { bubbles: true }));
   });
 
-  async function ask(box, options) {
+  function refuse(box, reasons) {
+    box.querySelector(".refused").replaceChildren(...reasons.map((words) => {
+      const line = document.createElement("li");
+      line.textContent = words;
+      return line;
+    }));
+  }
+  async function ask(box, options, reasons = []) {
     const status = box.querySelector("[role=status]");
     try {
       const answer = await fetch("studio/photographs", options);
+      if (!answer.ok) {
+        status.textContent = await answer.text();
+        return;
+      }
       const told = await answer.json();
       status.textContent = told.words;
-      box.querySelector(".refused").replaceChildren(...told.refused.map((words) => {
-        const line = document.createElement("li");
-        line.textContent = words;
-        return line;
-      }));
-      box.querySelector(".kept").textContent = told.kept ? told.kept + " at hand" : "";
-      box.querySelector("[data-remove]").hidden = !told.kept;
+      refuse(box, [...reasons, ...told.refused]);
     } catch (error) {
       status.textContent = "The photographs did not arrive; is the studio still running?";
     }
   }
   function send(box, files) {
-    const form = new FormData();
-    for (const file of files) form.append("photographs", file);
-    box.querySelector("[role=status]").textContent = "sending " + files.length;
-    return ask(box, { method: "POST", body: form });
+    const form = new FormData(), largest = Number(box.dataset.largest), reasons = [];
+    for (const file of files) {
+      if (file.size > largest) reasons.push(file.name + ": larger than " + largest / 1e6 + " MB");
+      else form.append("photographs", file);
+    }
+    refuse(box, reasons);
+    const count = files.length - reasons.length;
+    box.querySelector("[role=status]").textContent = count ? "sending " + count : "";
+    return count ? ask(box, { method: "POST", body: form }, reasons) : null;
   }
   document.addEventListener("click", (event) => {
-    if (event.target.matches(".drop [data-remove]")) ask(event.target.closest(".drop"), { method: "DELETE" });
+    if (event.target.matches("[data-remove]")) ask(document.querySelector(".drop"), { method: "DELETE" });
   });
   document.addEventListener("change", (event) => {
     if (event.target.matches(".drop input[type=file]") && event.target.files.length) {
@@ -108,11 +119,12 @@
       event.target.value = "";
     }
   });
-  for (const kind of ["dragover", "drop"])
+  for (const kind of ["dragover", "dragleave", "drop"])
     document.addEventListener(kind, (event) => {
       const box = event.target.closest && event.target.closest(".drop");
       if (!box) return;
       event.preventDefault();
+      box.classList.toggle("over", kind === "dragover");
       if (kind === "drop" && event.dataTransfer.files.length) send(box, event.dataTransfer.files);
     });
 })();

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from piu_lora.errors import BadInput
 from piu_lora.studio.bench import BaseChoice, Bench
 from piu_lora.studio.queue import Job
-from piu_lora.studio.work.pictures import Draw, Pair, draw_pairs, nearest_rows
+from piu_lora.studio.work.pictures import Draw, Pair, draw_pairs, neighbours_of
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -176,8 +176,8 @@ def _faces(
     person, bank = request.people[0], request.bank
     shown = person.subject.embeddings[list(person.held_out)]
     centre = centroid(person.subject.embeddings)
-    rows = nearest_rows(bank, centre, {*request.forget_rows, *request.anchor_rows}, _NEIGHBOURS)
-    faces = [(f"picture {index + 1}", shown[index % len(shown)], 1 + index) for index in range(_LOOKS)]
+    rows = neighbours_of(request, centre, _NEIGHBOURS)
+    faces = [(f"picture {place + 1}", shown[place % len(shown)], 1 + place) for place in range(_LOOKS)]
     faces += [(bank.ids[row], bank.centroid(row), 1) for row in rows]
     evaluation = request.config.evaluation
     how = Draw(evaluation.steps, evaluation.guidance)

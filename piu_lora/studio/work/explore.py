@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from piu_lora.errors import BadInput
@@ -26,7 +27,7 @@ class Look:
 
     Attributes:
         adapters: ids of adapters at hand, all active together.
-        person: an id of the bank.
+        person: an id of the bank, or what somebody is called whose embeddings are in ``file``.
         strength: what every adapter's change is multiplied by.
         negative: allow a strength below 0.
         prompt: text that carries the identity; empty for that of the base.
@@ -40,6 +41,7 @@ class Look:
     guidance: float = 0.0
     prompt: str = ""
     seed: int = 0
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,7 @@ def draw_work(bench: Bench, visitor: Visitor, look: Look) -> Callable[[Job], Non
 
     def work(job: Job) -> None:
         with _worn(bench, visitor, look, job) as pipe:
-            bank = bench.bank
-            embeddings = bank.of(look.person)
+            embeddings = _embeddings(bench, look)
             faces = [
                 (f"seed {look.seed + place}", embeddings[place % len(embeddings)], look.seed + place)
                 for place in range(_FACES)
@@ -102,10 +103,12 @@ def walk_work(bench: Bench, visitor: Visitor, look: Look, neighbour: str = "") -
     """Faces on the way from the person to a neighbour, by default the nearest one."""
 
     def work(job: Job) -> None:
+        from piu_lora.identity import centroid
+
         with _worn(bench, visitor, look, job) as pipe:
-            bank = bench.bank
-            start, row = bank.centroid(bank.index(look.person)), bank.index(look.person)
-            other = bank.index(neighbour) if neighbour else nearest_rows(bank, start, {row}, 1)[0]
+            bank, start = bench.bank, centroid(_embeddings(bench, look))
+            itself = {bank.index(look.person)} if look.file is None else set()
+            other = bank.index(neighbour) if neighbour else nearest_rows(bank, start, itself, 1)[0]
             points = _between(start, bank.centroid(other))
             faces = [
                 (f"{100 * place / (_STEPS - 1):.0f} %", point, look.seed)
@@ -150,13 +153,19 @@ def _worn(bench: Bench, visitor: Visitor, look: Look, job: Job) -> "Iterator[Sta
 
     with job.progress("load the adapters", 0):
         pipe = bench.session(job.progress).pipe
-        bench.bank.index(look.person)
         paths = [visitor.adapter(key).path for key in look.adapters]
         names = load_adapters(pipe, paths, [look.strength] * len(paths), allow_negative=look.negative)
     try:
         yield pipe
     finally:
         unload(pipe, names)
+
+
+def _embeddings(bench: Bench, look: Look) -> "torch.Tensor":
+    """Of the person, (n, d)."""
+    from piu_lora.identity import resolve_identity
+
+    return resolve_identity(look.file or look.person, bench.bank, None).embeddings
 
 
 def _draw(bench: Bench, look: Look) -> Draw:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from piu_lora.studio.bench import Bench
 from piu_lora.studio.queue import Job
-from piu_lora.studio.visitors import MadeAdapter, Visitor
-from piu_lora.studio.work.pictures import Draw, Pair, draw_pairs, nearest_rows
+from piu_lora.studio.visitors import FROM_PHOTOGRAPHS, MadeAdapter, Visitor
+from piu_lora.studio.work.pictures import Draw, Pair, draw_pairs, neighbours_of
 
 if TYPE_CHECKING:
     from piu_lora.evidence.report import Report
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Forgotten", "Wish", "forget_work"]
 
 _LOOKS, _NEIGHBOURS = 3, 4
+_PERSON = "person.npy"  # beside an adapter, not in it
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def forget_work(bench: Bench, visitor: Visitor, wish: Wish) -> Callable[[Job], N
         folder.mkdir(mode=0o700)
 
         def look(session: "Session", request: "ErasureRequest") -> None:
+            if not wish.person:  # the photographs may go before the adapter does
+                _write_person(folder / _PERSON, request)
             job.show(_first_look(bench, session, request, wish, job))
 
         try:
@@ -97,7 +100,7 @@ def forget_work(bench: Bench, visitor: Visitor, wish: Wish) -> Callable[[Job], N
             shutil.rmtree(folder, ignore_errors=True)
             raise
         bench.times.took(wish.method, result.receipt.seconds["train"])
-        _keep(visitor, wish, result, job)
+        _keep(visitor, wish, wish.person or str(folder / _PERSON), result, job)
         job.show(
             replace(
                 job.result,
@@ -117,10 +120,18 @@ def _identity(wish: Wish) -> "Sequence[str | Path]":
     return [wish.photographs[0].parent if len(wish.photographs) > 1 else wish.photographs[0]]
 
 
-def _keep(visitor: Visitor, wish: Wish, result: "ForgetResult", job: Job) -> None:
-    who = wish.person or "the person in the photographs"
+def _write_person(path: Path, request: "ErasureRequest") -> None:
+    import numpy as np
+
+    from piu_lora.writing import replacing
+
+    with replacing(path, mode=0o600) as temporary, temporary.open("wb") as file:
+        np.save(file, request.people[0].subject.embeddings.numpy())
+
+
+def _keep(visitor: Visitor, wish: Wish, identity: str, result: "ForgetResult", job: Job) -> None:
+    who = wish.person or FROM_PHOTOGRAPHS
     key = result.receipt.adapter_id
-    identity = str(_identity(wish)[0])
     visitor.adapters[key] = MadeAdapter(result.path, identity, f"{who}, {wish.method}")
     visitor.downloads[job.key] = (result.path, f"adapter-{key}")
 
@@ -134,7 +145,7 @@ def _first_look(
     person, bank = request.people[0], request.bank
     shown = person.subject.embeddings[list(person.held_out)]
     centre = centroid(person.subject.embeddings)
-    rows = nearest_rows(bank, centre, {*request.forget_rows, *request.anchor_rows}, _NEIGHBOURS)
+    rows = neighbours_of(request, centre, _NEIGHBOURS)
     name = wish.person or "forgotten"
     faces = [(name, shown[place % len(shown)], 1 + place) for place in range(_LOOKS)]
     faces.append(("anchor", person.anchor.embedding, 1))

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
     from piu_lora.identity import IdentityBank, PhotoReader
+    from piu_lora.jobs.request.request import ErasureRequest
     from piu_lora.model import Prompt
 
-__all__ = ["Draw", "Pair", "draw_pairs", "nearest_rows"]
+__all__ = ["Draw", "Pair", "draw_pairs", "nearest_rows", "neighbours_of"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ def draw_pairs(
     similar = cosines or [None] * len(faces)
     shown = [[webp(picture) for picture in pictures] for pictures in sides]
     return [Pair(label, *entry) for (label, _, _), *entry in zip(faces, *shown, similar, alike, strict=True)]
+
+
+def neighbours_of(request: "ErasureRequest", centre: "torch.Tensor", count: int) -> list[int]:
+    """The rows of the bank closest to a forgotten person (d,) whom a request leaves as they are."""
+    changed = {*request.forget_rows, *request.anchor_rows, *(decoy.row for decoy in request.decoys)}
+    return nearest_rows(request.bank, centre, changed | set(request.left_out), count)
 
 
 def nearest_rows(bank: "IdentityBank", centre: "torch.Tensor", leave_out: set[int], count: int) -> list[int]:
