@@ -21,8 +21,8 @@ FLOORS = {
 }
 # Floors within jobs/: a request is opened below what answers it; whole jobs stand on top.
 JOBS = {
-    "releases": 4,
-    "forget": 3, "auditing": 3, "arena": 3,
+    "releases": 4, "arena": 4,
+    "forget": 3, "auditing": 3,
     "training": 2, "evaluation": 2, "banks": 2, "stacks": 2, "adapters": 2,
     "request": 1, "ledger": 1, "doctor": 1,
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """The tables and the picture of an arena, made of its cells."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def write_comparison(
     """Make the tables and the picture of the cells at hand, and write them.
 
     Args:
-        expected: how many cells there would be, were all run.
+        expected: how many cells a contender has, once all are run.
         against: the contender that the others are compared with.
         baselines: settings of the baselines, by contender.
         curves: by contender, the one on whose curve of strength it lies; where a curve has two points, the
@@ -47,7 +48,8 @@ def write_comparison(
     """
     rows, differences = comparison.rows_of(cells), comparison.differences_from(cells, against)
     people, seeds = len({cell.person for cell in cells}), sorted({cell.seed for cell in cells})
-    parts = [_introduction(people, len(seeds), complete=len(cells) >= expected)]
+    fewest = min(Counter(cell.variant for cell in cells).values())
+    parts = [_introduction(people, len(seeds), complete=fewest >= expected)]
     parts.append(comparison.comparison_table(rows))
     if differences:
         parts.append(comparison.difference_table(differences))

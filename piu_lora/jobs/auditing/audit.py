@@ -97,7 +97,7 @@ def audit(
     for bound in policy.audit:
         find_attacks([bound.key.partition(".")[0]])  # refuses attacks that do not exist
     require_base(session.pipe, opened)
-    context = open_attack_context(session, request, opened, audit_config)
+    context = open_attack_context(session, request, opened.change, audit_config)
     section = run_attacks(context, audit_config, chosen, progress)
     written = finished(
         {**new_document(opened, session, request), "audit": section}, earlier, policy, public=public

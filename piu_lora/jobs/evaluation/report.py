@@ -35,6 +35,7 @@ __all__ = [
     "REPORT_FILE",
     "Reported",
     "adapter_report",
+    "document_of",
     "earlier_pictures",
     "earlier_report",
     "finished",
@@ -78,12 +79,13 @@ def new_document(
         bytes=(adapter.path / DIFFUSERS_FILE).stat().st_size,
         people=adapter.receipt.people,
     )
-    return _head(facts, session, request, references)
+    return document_of(facts, session, request, references)
 
 
-def _head(
+def document_of(
     adapter: AdapterFacts, session: Session, request: ErasureRequest, references: int = 0
 ) -> dict[str, Any]:
+    """The same of what is in no adapter folder."""
     usual = sum(
         REFERENCES if photographs_of(person.subject.row, request, 1) is not None else len(person.held_out)
         for person in request.people
@@ -133,7 +135,7 @@ def adapter_report(
         "sweeps": [],
         "notes": [],
     }
-    return publishable(report_of({**_head(adapter, session, request), "evaluation": section}))
+    return publishable(report_of({**document_of(adapter, session, request), "evaluation": section}))
 
 
 def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:

@@ -23,7 +23,7 @@ from piu_lora.unlearn.baselines.parts import (
     pure_noise,
 )
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
-from piu_lora.unlearn.dial import STEPS, Dial
+from piu_lora.unlearn.dial import STEPS, Dial, Range
 
 __all__ = [
     "BLOCKS",
@@ -231,6 +231,11 @@ def train_dense(
     PiuDenseSettings,
     about="The paper's own method, on dense weights.",
     dial=Dial(STEPS, (0.125, 0.25, 0.5, 0.75, 1), relative=True),
+    search=[
+        Range("lr", 0.1, 10),
+        Range("eta", 0.0, 2.0, relative=False, log=False),
+        Range("retain_weight", 0.25, 4),
+    ],
 )
 def edit_piu_dense(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: PiuDenseSettings, seed: int

@@ -26,6 +26,7 @@ from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encod
 from piu_lora.unlearn.closed.kv import condition_second_moments, kv_modules, shared_edit
 from piu_lora.unlearn.closed.settings import ClosedConfig
 from piu_lora.unlearn.closed.solve import Edit, SecondMoments, solve_edit
+from piu_lora.unlearn.dial import Range
 from piu_lora.unlearn.forget_conditions import find_draw
 from piu_lora.unlearn.registry import Problem, Solution, SolveContext, closed_form, shares
 
@@ -178,7 +179,12 @@ def _facts(edits: Sequence[Edit]) -> dict[str, object]:
     }
 
 
-_closed = partial(closed_form, settings=ClosedConfig, defaults=_DEFAULTS)
+_SEARCH = (
+    Range("closed.eta", 0.0, 1.0, relative=False, log=False),
+    Range("closed.retain_weight", 0.1, 10),
+    Range("closed.ridge", 0.01, 100),
+)
+_closed = partial(closed_form, settings=ClosedConfig, defaults=_DEFAULTS, search=_SEARCH)
 
 
 @_closed("closed-kv", "closed form on keys and values", "after UCE, arXiv 2308.14761, token-wise")
