@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from piu_lora.errors import BadInput, EnvironmentProblem
+from piu_lora.telemetry import import_onnxruntime
 from piu_lora.tensors import pointer_advice
 
 __all__ = ["check_providers", "models_of"]
@@ -68,7 +69,7 @@ def models_of(pack: Path, recognizer: str | None) -> tuple[Path, Path]:
 
 def _kind(file: Path) -> str:
     """``recognition``, ``detection`` or ``other``, by the shapes that insightface itself goes by."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     try:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -89,7 +90,7 @@ def _kind(file: Path) -> str:
 
 def check_providers(providers: Sequence[str]) -> None:
     """Raise ``BadInput`` for an execution provider that onnxruntime does not have here."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     offered = onnxruntime.get_available_providers()
     for provider in providers:

@@ -23,6 +23,7 @@ from piu_lora.identity.face_pack import check_providers, models_of
 from piu_lora.identity.photo_files import printable
 from piu_lora.identity.pictures import UnusablePhoto, read_picture
 from piu_lora.identity.second_look import SURE, TURNS, Detection, best_turn, lies, tiles, without_doubles
+from piu_lora.telemetry import import_onnxruntime
 from piu_lora.threads import without_spinning
 
 __all__ = ["Face", "FaceReader", "Several", "as_pixels", "check_several", "faces_that_count"]
@@ -293,7 +294,7 @@ def _area(face: Detection) -> float:
 
 
 def _session_options(threads: int) -> Any:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -14,6 +14,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from piu_lora.jobs.doctor.finding import Finding, first_line
+from piu_lora.telemetry import import_onnxruntime
 from piu_lora.threads import usable
 
 __all__ = ["package_findings", "runtime_findings", "torch_findings"]
@@ -102,14 +103,13 @@ def runtime_findings(paths: Sequence[str] | None = None, gpu: bool | None = None
         clash = f"{' and '.join(present)} are both installed and write the same files"
         yield Finding("onnxruntime", "packages", "warning", clash, mend)
     try:
-        import onnxruntime
-
+        module = import_onnxruntime()
         # What a removal leaves behind imports as an empty namespace: the class is asked for too.
-        providers = onnxruntime.InferenceSession and onnxruntime.get_available_providers()
+        providers = module.InferenceSession and module.get_available_providers()
     except Exception as error:
         yield Finding("onnxruntime", "import", "missing", f"fails: {first_line(error)}", mend)
         return
-    value = f"version {onnxruntime.__version__}: {', '.join(providers)}"
+    value = f"version {module.__version__}: {', '.join(providers)}"
     if "onnxruntime-gpu" in present and "CUDAExecutionProvider" not in providers:
         value = f"{value}; no CUDAExecutionProvider, although onnxruntime-gpu is installed"
         yield Finding("onnxruntime", "import", "warning", value, mend)
