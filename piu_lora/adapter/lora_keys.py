@@ -24,6 +24,11 @@ _UNPREFIXED = {
     "unet": re.compile(r"(?:down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding)\b"),
     "text_encoder": re.compile(r"(?:text_model\.)?encoder\.layers\."),
 }
+# What a layer of a UNet begins with, by the names of diffusers or of the original code.
+_UNET = re.compile(
+    r"(?:down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding|input_blocks|output_blocks|"
+    r"middle_block|time_embed|out)\."
+)
 _ROLE = re.compile(
     r"\.(?:"
     r"lora_(?P<letter>[AB])(?:\.(?P<adapter>[^.]+))?\.weight"
@@ -128,7 +133,7 @@ def parse_key(key: str, part: str = "") -> LoraKey | None:
         if path.startswith(prefix):
             style, part, path = "kohya", kohya_part, _dotted(path.removeprefix(prefix))
     component, path = _part_of(path, part)
-    if not component:
+    if not component or (component == "unet" and not _UNET.match(f"{path}.")):
         return None
     if match["old"]:
         projection = match["old"].removeprefix("processor.")

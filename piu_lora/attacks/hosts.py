@@ -66,6 +66,7 @@ def chosen_ways(context: AttackContext, names: tuple[str, ...]) -> list[Way]:
     "Does the person come out of the programs that people run the base with?",
     settings=HostsSettings,
     quick={"only": ("bare", "DDIM", "demo, LoRA off, pinned adapter"), "photos": 1},
+    long=True,
 )
 def hosts(context: AttackContext, config: AuditConfig) -> Outcome:
     """Every host draws the forgotten people before and after, and a control person who is not forgotten.

@@ -65,6 +65,7 @@ _VARIANTS = (
     "Can another condition be found that draws the person through the adapter?",
     settings=InversionSettings,
     quick={"steps": 2, "batch": 2, "every": 1},
+    long=True,
 )
 def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
     """Optimise the vector, and separately the raw token embedding, by the denoising loss on photographs of

@@ -71,6 +71,7 @@ class FineTuning:
     "How many steps of an ordinary LoRA on photographs of the person bring them back?",
     settings=RelearnSettings,
     quick={"photos": (1, 2), "steps": (1, 2), "rank": 2, "batch": 2},
+    long=True,
 )
 def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
     """An ordinary LoRA on 1, 5, 10 photographs of the person, on top of the adapter; benign fine-tuning on

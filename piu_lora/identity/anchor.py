@@ -56,11 +56,13 @@ class _Choice:
     rows: torch.Tensor
     config: AnchorConfig
     generator: torch.Generator
+    everybody: torch.Tensor | None = None
 
     @cached_property
     def cosines(self) -> torch.Tensor:
         """Of every candidate with the forgotten centroid."""
-        return self.bank.cosines(self.forgotten)[self.rows]
+        everybody = self.bank.cosines(self.forgotten) if self.everybody is None else self.everybody
+        return everybody[self.rows]
 
     @property
     def margin(self) -> float:
@@ -103,9 +105,10 @@ def _pick(name: str) -> Callable[[Pick], Pick]:
 def choose_anchor(
     bank: IdentityBank,
     forgotten: torch.Tensor,
-    candidates: Sequence[int],
+    candidates: Sequence[int] | torch.Tensor,
     config: AnchorConfig,
     generator: torch.Generator,
+    cosines: torch.Tensor | None = None,
 ) -> Anchor:
     """Pick the anchor among ``candidates`` by the configured rule; reads the bank once, rule ``synthetic``
     several times.
@@ -114,6 +117,7 @@ def choose_anchor(
         bank: everybody.
         forgotten: (d,) unit centroid of the forgotten identity.
         candidates: bank rows that may be chosen: retained identities on the training side.
+        cosines: of everybody in the bank with ``forgotten``, where they are known already.
 
     Raises:
         BadInput: unknown rule, nobody fits it, or a bank too small to calibrate verification at
@@ -121,7 +125,8 @@ def choose_anchor(
     """
     if config.rule not in RULES:
         raise BadInput(f"unknown anchor.rule {config.rule!r}; known: {', '.join(sorted(RULES))}")
-    return RULES[config.rule](_Choice(bank, forgotten, torch.as_tensor(candidates), config, generator))
+    rows = torch.as_tensor(candidates)
+    return RULES[config.rule](_Choice(bank, forgotten, rows, config, generator, cosines))
 
 
 @_rule("fixed")

@@ -22,7 +22,7 @@ from piu_lora.foreign import require_regular
 from piu_lora.identity.bank_header import FORMAT, BankHeader, geometry_facts
 from piu_lora.identity.embedding import normalize
 from piu_lora.identity.geometry import Geometry
-from piu_lora.tensors import save_tensors
+from piu_lora.tensors import pointer_advice, save_tensors
 from piu_lora.writing import PRIVATE, replacing
 
 __all__ = ["FORMAT", "BankRows", "IdentityBank", "RecognizerId"]
@@ -289,9 +289,8 @@ class IdentityBank:
                 tensors = {name: file.get_tensor(name) for name in names}
             ids = tensors["ids"].numpy().tobytes().decode().split("\n")
         except (OSError, safetensors.SafetensorError, UnicodeDecodeError) as error:
-            raise BadInput(
-                f"cannot read the bank {str(path)!r}: {error}; build it again or download it"
-            ) from error
+            cause = pointer_advice(Path(path)) or f"{error}; build it again or download it"
+            raise BadInput(f"cannot read the bank {str(path)!r}: {cause}") from error
         facts = BankHeader.read(header, str(path))
         recognizer = RecognizerId(facts.recognizer, facts.recognizer_sha256)
         geometry = facts.measured(tensors.get("within"), tensors["embeddings"].shape[1], str(path))

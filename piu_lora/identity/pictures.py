@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from piu_lora.errors import BadInput
 from piu_lora.foreign import require_regular
 from piu_lora.identity.photo_files import PHOTO_SUFFIXES, is_heif, list_photos, readable_formats
+from piu_lora.tensors import pointer_advice
 
 __all__ = ["PHOTO_SUFFIXES", "UnusablePhoto", "list_photos", "read_picture"]
 
@@ -81,6 +82,8 @@ def _no_file(path: Path) -> str:
 def _no_picture(path: Path) -> str:
     if path.stat().st_size == 0:
         return "empty file"
+    if pointer_advice(path):
+        return "a pointer of Git LFS, not the picture itself; run `git lfs pull` there"
     return "HEIC, which needs pillow-heif: pip install 'piu-lora[heic]'" if is_heif(path) else "not a picture"
 
 

@@ -13,7 +13,14 @@ from torch.nn.functional import normalize
 from piu_lora.errors import BadInput
 from piu_lora.identity.bank import IdentityBank
 
-__all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold", "far_thresholds"]
+__all__ = [
+    "PAIRS_PER_FAR",
+    "Threshold",
+    "centroid_blocks",
+    "cosines_of_several",
+    "far_threshold",
+    "far_thresholds",
+]
 
 # Ten false accepts at least: the rate is then known to 1 / sqrt(10) = 32 % (one standard deviation of a
 # count). In the tail of a normal distribution, at a rate of 1e-3, that moves the threshold by a tenth of the
@@ -21,6 +28,8 @@ __all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold", "fa
 PAIRS_PER_FAR = 10
 _MAX_PAIRS = 10_000_000
 _BLOCK = 1024  # rows handled at once
+_SINGLY = 1024  # people up to whom the bank is read once for each
+_COSINES = 32_000_000  # held at once
 
 
 @dataclass(frozen=True)
@@ -185,3 +194,18 @@ def centroid_blocks(bank: IdentityBank, people: torch.Tensor) -> Iterator[tuple[
             whose = torch.arange(len(block)).repeat_interleave(sizes)
             rows = normalize(torch.zeros(len(block), bank.width).index_add_(0, whose, rows), dim=1)
         yield block, rows
+
+
+def cosines_of_several(bank: IdentityBank, vectors: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Of each of (n, d) unit vectors in turn, the cosine to every identity's centroid: (len(bank),) float32.
+
+    For thousands of vectors the bank is read once for many of them, which may change a last digit.
+    """
+    if len(vectors) <= _SINGLY:
+        yield from (bank.cosines(vector) for vector in vectors)
+        return
+    for part in vectors.split(max(_COSINES // len(bank), 1)):
+        cosines = torch.empty(len(part), len(bank))
+        for rows, centroids in centroid_blocks(bank, torch.arange(len(bank))):
+            cosines[:, rows] = part @ centroids.T
+        yield from cosines

@@ -183,11 +183,12 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
 
 
 def _require_complete(layout: Layout, part: str, where: str, report: dict[str, Any]) -> None:
-    """Raise ``BadInput`` for a part with weights of an adapter, or without some of its own.
+    """Raise ``BadInput`` for a part that was saved with an adapter or a wrapper, or lacks weights.
 
     Args:
         report: what transformers or diffusers says of the loading.
     """
+    name = layout.places[part][1]
     lost = sorted(map(str, report["missing_keys"])) or sorted(
         str(key) for key in report.get("mismatched_keys", ())
     )
@@ -195,6 +196,11 @@ def _require_complete(layout: Layout, part: str, where: str, report: dict[str, A
         raise BadInput(
             f"{where} was saved with an adapter in it; load its base, and save that after "
             "pipe.unload_lora_weights(), or fuse the adapter with `piu-lora stack fuse`"
+        )
+    if any(str(key).startswith(("_orig_mod.", "module.")) for key in report["unexpected_keys"]):
+        raise BadInput(
+            f"{where} was saved while it was compiled or wrapped; save the model inside: "
+            f"pipe.{name} = pipe.{name}._orig_mod (or .module) before pipe.save_pretrained"
         )
     if lost:
         fault = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"

@@ -62,6 +62,15 @@ def test_a_base_that_was_saved_with_an_adapter_in_it(folder: Path) -> None:
         load_base(folder, device="cpu")
 
 
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module."])
+def test_a_base_that_was_saved_while_it_was_compiled(folder: Path, wrapper: str) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = {wrapper + name: value for name, value in load_file(weights).items()}
+    save_file(state, weights, {"format": "pt"})
+    with pytest.raises(BadInput, match=r"compiled or wrapped.*pipe\.unet\._orig_mod"):
+        load_base(folder, device="cpu")
+
+
 @pytest.mark.parametrize(
     "name", ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
 )
