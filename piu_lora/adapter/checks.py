@@ -51,7 +51,7 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     _require_unmerged(pipe)
     _require_shapes(pipe, adapter)
     parts = {component(module) for module in adapter.change}
-    wanted = {
+    expected = {
         "unet": ("cross-attention", ref.attn2_sha256),
         "text_encoder": ("text encoder", ref.text_encoder_sha256),
     }
@@ -60,7 +60,7 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
         "text_encoder": lambda: encoder_digest(component_model(pipe, "text_encoder")),
     }
     for part in sorted(parts):
-        what, digest = wanted[part]
+        label, digest = expected[part]
         model = component_model(pipe, part)
         checked = digest and not _has_lost_digits(model)
         if checked and digests[part]() == digest:
@@ -69,12 +69,12 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
             _log.warning(
                 "the %s of this base is not checked against the adapter's: it was stored in bfloat16 or in "
                 "8 bits, or the receipt has no digest",
-                what,
+                label,
             )
         else:
             raise Incompatible(
                 f"the adapter was made for the base {ref.id!r} ({digest[:12]}); "
-                f"this base is {base.id!r}, with other {what} weights; load the adapter's base"
+                f"this base is {base.id!r}, with other {label} weights; load the adapter's base"
             )
 
 

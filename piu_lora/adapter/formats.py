@@ -62,11 +62,11 @@ def _files_of(source: Path) -> list[tuple[Path, str]]:
     """The files to read, and what part each is of, where its folder says so."""
     if source.is_file():
         return [(source, "")]
-    whole = [source / name for name in _FILES if (source / name).is_file()][:1]
-    if [path.name for path in whole] == [DIFFUSERS_FILE]:
-        return [(whole[0], "")]
+    files = [source / name for name in _FILES if (source / name).is_file()][:1]
+    if [path.name for path in files] == [DIFFUSERS_FILE]:
+        return [(files[0], "")]
     # PEFT has a folder for each model; ours keeps the text encoder's inside the UNet's.
-    parts: list[tuple[Path, str]] = [(path, "") for path in whole]
+    parts: list[tuple[Path, str]] = [(path, "") for path in files]
     for part in COMPONENTS:
         inside = [source / part / name for name in _FILES if (source / part / name).is_file()]
         parts += [(path, part) for path in inside[:1]]
@@ -178,13 +178,13 @@ def _settings_of_header(path: Path, header: Mapping[str, str]) -> dict[str, dict
     settings = _json(header.get("lora_adapter_metadata", "{}"), path)
     by_part: dict[str, dict[str, Any]] = {}
     for part in COMPONENTS:
-        own = {
+        metadata = {
             key.removeprefix(f"{part}."): value
             for key, value in settings.items()
             if key.startswith(f"{part}.")
         }
         # A component that saves itself leaves its own name out.
-        by_part[part] = own or {key: value for key, value in settings.items() if "." not in key}
+        by_part[part] = metadata or {key: value for key, value in settings.items() if "." not in key}
         require_plain(by_part[part], repr(str(path)))
     return by_part
 

@@ -39,11 +39,33 @@ _ROLE = re.compile(
 )
 # Names in which kohya's scripts, writing "_" for ".", leave an underscore that was one.
 _UNDERSCORED = (
-    "down_blocks", "up_blocks", "mid_block", "transformer_blocks", "input_blocks", "output_blocks",
-    "middle_block", "time_emb_proj", "time_embedding", "linear_1", "linear_2", "conv_shortcut", "conv_in",
-    "conv_out", "proj_in", "proj_out", "out_proj", "q_proj", "k_proj", "v_proj", "self_attn", "text_model",
-    "to_q", "to_k", "to_v", "to_out",
-)  # fmt: skip
+    "down_blocks",
+    "up_blocks",
+    "mid_block",
+    "transformer_blocks",
+    "input_blocks",
+    "output_blocks",
+    "middle_block",
+    "time_emb_proj",
+    "time_embedding",
+    "linear_1",
+    "linear_2",
+    "conv_shortcut",
+    "conv_in",
+    "conv_out",
+    "proj_in",
+    "proj_out",
+    "out_proj",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "self_attn",
+    "text_model",
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out",
+)
 _ENCODER_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 _OTHERS = {
     r"dora_scale|lora_magnitude_vector": "is a DoRA, not a plain LoRA",

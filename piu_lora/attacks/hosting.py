@@ -138,7 +138,7 @@ WAYS: dict[str, Way] = {}
 def way(
     name: str, *, needs: str = "", counted: bool = True, photograph: bool = False
 ) -> Callable[[Draw], Draw]:
-    """Add a way; the arguments are those of ``Way``."""
+    """Register a way to run a host; the arguments are those of ``Way``."""
 
     def decorate(draw: Draw) -> Draw:
         WAYS[name] = Way(name, draw, needs, counted, photograph)

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from piu_lora.attacks.config import AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext
 from piu_lora.errors import BadInput
+from piu_lora.evidence.report.sections import Curve
 from piu_lora.progress import Progress, silent
 
 __all__ = [
@@ -42,7 +43,7 @@ class Outcome:
     figures: dict[str, float | int | None] = field(default_factory=dict)
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str | float | int | None]] = ()
-    curves: Sequence[dict[str, Any]] = ()
+    curves: Sequence[Curve] = ()
 
 
 Run = Callable[[AttackContext, AuditConfig], Outcome]
@@ -112,13 +113,24 @@ def run_attack(context: AttackContext, config: AuditConfig, entry: Attack) -> di
     begun = time.monotonic()
     outcome = entry.run(context, config)
     head = {"name": entry.name, "label": entry.label, "question": entry.question, "seed": context.seed}
-    return {**head, "seconds": time.monotonic() - begun, **asdict(outcome)}
+    curves = [curve.to_dict() for curve in outcome.curves]
+    return {**head, "seconds": time.monotonic() - begun, **vars(outcome), "curves": curves}
 
 
 def run_attacks(
     context: AttackContext, config: AuditConfig, attacks: Sequence[Attack], progress: Progress = silent
 ) -> dict[str, Any]:
-    """Run attacks one after the other: the report's section "audit"."""
+    """Run attacks one after the other.
+
+    Args:
+        context: the base, the adapter and the people; left as it was found.
+        config: the budget and the settings of each attack.
+        attacks: see ``find_attacks``.
+        progress: told how many attacks are done.
+
+    Returns:
+        The report's section "audit" (docs/reference/report.md), as plain values.
+    """
     entries, start = [], time.monotonic()
     with progress("audit", len(attacks)) as advance:
         for entry in attacks:

@@ -74,9 +74,9 @@ class _Choice:
         """Below that, where an anchor is preferred."""
         return value_of("anchor.band", self.config.band, lambda: bank_geometry(self.bank))
 
-    def take(self, place: int, threshold: float | None = None) -> Anchor:
-        row = int(self.rows[place])
-        return Anchor(row, self.bank.centroid(row), float(self.cosines[place]), threshold)
+    def take(self, position: int, threshold: float | None = None) -> Anchor:
+        row = int(self.rows[position])
+        return Anchor(row, self.bank.centroid(row), float(self.cosines[position]), threshold)
 
 
 Rule = Callable[[_Choice], Anchor]
@@ -256,11 +256,11 @@ def _people_like(choice: _Choice) -> torch.Tensor:
     count, width = len(chosen), choice.bank.width
     noise = torch.randn(_TRIES, count, generator=choice.generator)
     isotropic = torch.randn(_TRIES, width, generator=choice.generator)
-    total, mixed, squares, done = torch.zeros(width), torch.zeros(_TRIES, width), 0.0, 0
+    total, mixed, squares, start = torch.zeros(width), torch.zeros(_TRIES, width), 0.0, 0
     for _, rows in centroid_blocks(choice.bank, chosen):
         total += rows.sum(dim=0)
-        mixed += noise[:, done : done + len(rows)] @ rows
-        squares, done = squares + float(rows.square().sum()), done + len(rows)
+        mixed += noise[:, start : start + len(rows)] @ rows
+        squares, start = squares + float(rows.square().sum()), start + len(rows)
     mean = total / count
     spread = (mixed - noise.sum(dim=1, keepdim=True) * mean) / count**0.5
     variance = max(squares / count - float(mean.square().sum()), 0.0) / width

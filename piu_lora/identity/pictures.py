@@ -67,11 +67,11 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
         raise UnusablePhoto(
             path, "truncated" if "truncated" in cause.lower() else f"damaged ({cause})"
         ) from None
-    whole = upright.size
-    if max(whole) > longest:
+    size = upright.size
+    if max(size) > longest:
         upright.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     if min(upright.size) < _SMALLEST:
-        raise UnusablePhoto(path, f"too small or too narrow ({whole[0]} x {whole[1]} pixels)")
+        raise UnusablePhoto(path, f"too small or too narrow ({size[0]} x {size[1]} pixels)")
     return np.asarray(upright, dtype=np.uint8)
 
 

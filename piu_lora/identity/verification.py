@@ -89,10 +89,10 @@ def far_thresholds(
 def _thresholds(
     bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int
 ) -> dict[float, Threshold | str]:
-    calibrated, asked = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
-    if asked not in calibrated:
-        calibrated[asked] = _calibrate(bank, fars, seed, max_pairs)
-    return calibrated[asked]
+    calibrated, key = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
+    if key not in calibrated:
+        calibrated[key] = _calibrate(bank, fars, seed, max_pairs)
+    return calibrated[key]
 
 
 def _calibrate(
@@ -184,16 +184,16 @@ def centroid_blocks(bank: IdentityBank, people: torch.Tensor) -> Iterator[tuple[
     """
     starts = torch.searchsorted(bank.labels, torch.arange(len(bank) + 1, dtype=bank.labels.dtype))
     counts = starts.diff()
-    for some in people.split(_BLOCK):
-        sizes = counts[some]
+    for block in people.split(_BLOCK):
+        sizes = counts[block]
         first = sizes.cumsum(0) - sizes
-        places = torch.arange(int(sizes.sum())) + (starts[some] - first).repeat_interleave(sizes)
+        places = torch.arange(int(sizes.sum())) + (starts[block] - first).repeat_interleave(sizes)
         # The bank has seen to it that every row is finite and has a direction.
         rows = normalize(bank.embeddings[places].float(), dim=1)
-        if len(rows) > len(some):
-            whose = torch.arange(len(some)).repeat_interleave(sizes)
-            rows = normalize(torch.zeros(len(some), bank.width).index_add_(0, whose, rows), dim=1)
-        yield some, rows
+        if len(rows) > len(block):
+            whose = torch.arange(len(block)).repeat_interleave(sizes)
+            rows = normalize(torch.zeros(len(block), bank.width).index_add_(0, whose, rows), dim=1)
+        yield block, rows
 
 
 def cosines_of_several(bank: IdentityBank, vectors: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -204,8 +204,8 @@ def cosines_of_several(bank: IdentityBank, vectors: torch.Tensor) -> Iterator[to
     if len(vectors) <= _SINGLY:
         yield from (bank.cosines(vector) for vector in vectors)
         return
-    for some in vectors.split(max(_COSINES // len(bank), 1)):
-        cosines = torch.empty(len(some), len(bank))
+    for part in vectors.split(max(_COSINES // len(bank), 1)):
+        cosines = torch.empty(len(part), len(bank))
         for rows, centroids in centroid_blocks(bank, torch.arange(len(bank))):
-            cosines[:, rows] = some @ centroids.T
+            cosines[:, rows] = part @ centroids.T
         yield from cosines

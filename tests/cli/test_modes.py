@@ -143,9 +143,19 @@ def test_every_file_of_every_command(
     assert not wrong, "\n".join(wrong)
     written = {path.relative_to(work).parts[0] for path in work.rglob("*") if path.is_file()}
     assert written - {"pack"} == {
-        "adapters", "banks", "compare", "converted", "fused", "grid.png", "index.md", "junit.xml", "ledger",
-        "peft", "release", "reports",
-    }  # fmt: skip
+        "adapters",
+        "banks",
+        "compare",
+        "converted",
+        "fused",
+        "grid.png",
+        "index.md",
+        "junit.xml",
+        "ledger",
+        "peft",
+        "release",
+        "reports",
+    }
     shutil.rmtree(work)
 
 

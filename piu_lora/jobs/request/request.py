@@ -218,7 +218,7 @@ def open_request(
     if reader is not None:
         bank.recognizer.require(reader.id, "the bank", "the face reader")
     subjects = [
-        resolve_identity(each, bank, reader, config.faces.linked) for each in each_identity(identity, bank)
+        resolve_identity(entry, bank, reader, config.faces.linked) for entry in each_identity(identity, bank)
     ]
     generator = torch.Generator().manual_seed(config.seed)
     fewest = min(len(subject.embeddings) for subject in subjects)
@@ -230,7 +230,7 @@ def open_request(
     split = split_identities(len(first.embeddings), others, config.split, generator)
     sides = [
         (split.forget_train, split.forget_held_out),
-        *(split_embeddings(len(each.embeddings), config.split, generator) for each in more),
+        *(split_embeddings(len(entry.embeddings), config.split, generator) for entry in more),
     ]
     config = settled(config, bank, min(len(train) for train, _ in sides))
     _warn(subjects, sides)
@@ -308,17 +308,17 @@ def _under_another_id(
     centres = torch.stack([centroid(subject.embeddings) for subject in subjects])
     for subject, cosines in zip(subjects, cosines_of_several(bank, centres), strict=True):
         close = (cosines >= limit).nonzero()[:, 0].tolist()
-        same = set(close) - named
-        if same:
+        recognised = set(close) - named
+        if recognised:
             _log.warning(
                 "a person to forget is in the bank under %s: verified at a cosine of %.3f or more; left out "
                 "of the retained",
                 ("another id" if subject.row is not None else "an id of their own")
-                if len(same) == 1
-                else f"{len(same)} {'other ' if subject.row is not None else ''}ids",
+                if len(recognised) == 1
+                else f"{len(recognised)} {'other ' if subject.row is not None else ''}ids",
                 limit,
             )
-        rows |= same
+        rows |= recognised
     return rows
 
 
@@ -333,7 +333,7 @@ def _warn(subjects: list[ResolvedIdentity], sides: list[tuple[tuple[int, ...], t
         _log.warning(
             "%s: nothing can be held out, and the adapter may not cover other looks of this person", source
         )
-    if any(train == held for train, held in sides):
+    if any(train == held_out for train, held_out in sides):
         _log.warning(
             "evaluating on the training embeddings: "
             "the figures say less about other photographs of this person"
