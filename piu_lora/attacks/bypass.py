@@ -17,6 +17,7 @@ from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.dense import DenseChange, rest_of
 from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
+from piu_lora.evidence.report.sections import Curve
 from piu_lora.model import encode_embeddings, encode_empty
 from piu_lora.model.factors import component
 from piu_lora.settings import Count
@@ -54,7 +55,7 @@ def bypass(context: AttackContext, config: AuditConfig) -> Outcome:
     """
     settings = config.section_of(BypassSettings)
     table, worst = AttackTable(), dict[str, float]()
-    curves: list[dict[str, object]] = []
+    curves: list[Curve] = []
     changes = _variants(context.change)
     for person in context.people[: config.people]:
         for name, (key, change) in changes.items():
@@ -207,7 +208,7 @@ def _photographs(
     config: AuditConfig,
     person: ProbedIdentity,
     table: AttackTable,
-    curves: list[dict[str, object]],
+    curves: list[Curve],
 ) -> dict[str, float]:
     """img2img at every strength: the worst shares, and a curve."""
     settings = config.section_of(BypassSettings)

@@ -36,6 +36,14 @@ def command(
     settings: Settings = [],
     dtype: Dtype = "fp32",
     force: Force = False,
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="Number of processes that run attacks at once. By default as many as pay: several on the "
+            "embedded base where cores are idle.",
+            min=0,
+        ),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Attack an adapter: can the forgotten person be brought back, and at what price?
@@ -76,6 +84,7 @@ def command(
         public=reporting.public,
         dtype=dtype,
         force=force,
+        processes=processes,
         **how,
         **opening.keywords,
     )

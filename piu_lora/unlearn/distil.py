@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from piu_lora.config import ForgetConfig, require_band
 from piu_lora.identity import synthetic_neighbours
-from piu_lora.identity.constants import Asked, value_of
+from piu_lora.identity.constants import Counts, value_of
 from piu_lora.settings import Amount, Auto, Cosine, Settings, Share
 from piu_lora.unlearn.closed.methods import with_keys_and_values
 from piu_lora.unlearn.dial import LEARNING_RATE, Range
@@ -87,9 +87,9 @@ class DistilObjective:
             raise ValueError("an objective in condition space needs the empty prompt")
         self.problem, self.model, self.settings = problem, model, config.section_of(DistilConfig)
         self.encode_empty, self.neighbours = model.encode_empty, config.retain.neighbours
-        asked = Asked(problem.fewest_photographs)
+        counts = Counts(problem.fewest_photographs)
         self.low, self.high, self.unseen_low = (
-            value_of(f"distil.{name}", getattr(self.settings, name), asked=asked)
+            value_of(f"distil.{name}", getattr(self.settings, name), counts=counts)
             for name in ("neighbour_low", "neighbour_high", "unseen_low")
         )
         self.nearby = NearestPeople(problem, config.retain.near, config.retain.near_pool)

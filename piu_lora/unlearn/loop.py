@@ -199,8 +199,8 @@ class _Run:
 
         total = self.micro_batch.fit(sums)
         self.workers.sum([total])
-        done, way = total.tolist()
-        return done / way if way else 0.0
+        covered, way = total.tolist()
+        return covered / way if way else 0.0
 
     def _share(self, total: int) -> slice:
         """This process's samples of ``total``."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import synthetic_neighbours
-from piu_lora.identity.constants import Asked, value_of
+from piu_lora.identity.constants import Counts, value_of
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.settings import Amount, Settings
 from piu_lora.unlearn.dial import LEARNING_RATE, Range
@@ -64,9 +64,9 @@ class PiuObjective:
 
     def __init__(self, problem: Problem, model: TrainedModel, config: ForgetConfig) -> None:
         self.problem, self.model, self.retain = problem, model, config.retain
-        asked = Asked(problem.fewest_photographs)
+        counts = Counts(problem.fewest_photographs)
         self.low, self.high = (
-            value_of(f"retain.{name}", getattr(config.retain, name), asked=asked)
+            value_of(f"retain.{name}", getattr(config.retain, name), counts=counts)
             for name in ("neighbour_low", "neighbour_high")
         )
         settings = config.section_of(ObjectiveConfig)

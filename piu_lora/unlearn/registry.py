@@ -92,8 +92,8 @@ class TargetIdentity:
     @classmethod
     def with_validation(cls, forget: torch.Tensor, anchor: torch.Tensor) -> Self:
         """Set a quarter apart, one at least; nothing of fewer than three."""
-        kept = len(forget) - max(len(forget) // 4, 1)
-        return cls(forget[:kept], anchor, forget[kept:]) if len(forget) >= 3 else cls(forget, anchor)
+        train = len(forget) - max(len(forget) // 4, 1)
+        return cls(forget[:train], anchor, forget[train:]) if len(forget) >= 3 else cls(forget, anchor)
 
     @property
     def centre(self) -> torch.Tensor:
@@ -156,9 +156,9 @@ class Problem:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         whose = shares(len(sources), count, generator)
         mixed = torch.empty(count, sources[0].shape[1])
-        for place in whose.unique().tolist():
-            rows = whose == place
-            mixed[rows] = dirichlet_mixtures(sources[place], int(rows.sum()), generator)
+        for source in whose.unique().tolist():
+            rows = whose == source
+            mixed[rows] = dirichlet_mixtures(sources[source], int(rows.sum()), generator)
         return mixed, whose
 
 

@@ -90,7 +90,7 @@ def test_forms_are_set_over_what_suits_the_base() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))
-def test_a_rival_edits_what_it_says_and_nothing_else(name: str, bank: IdentityBank) -> None:
+def test_a_baseline_edits_what_it_says_and_nothing_else(name: str, bank: IdentityBank) -> None:
     pipe, baseline = tiny_pipeline(), find_baseline(name)
     before = {
         part: {key: value.clone() for key, value in getattr(pipe, part).state_dict().items()}

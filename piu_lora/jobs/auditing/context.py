@@ -30,7 +30,12 @@ _FRESH, _HELD_OUT, _GENERATED = (
 def open_attack_context(
     session: Session, request: ErasureRequest, change: Change, config: AuditConfig
 ) -> AttackContext:
-    """Everything that attacks need; the session's pipeline is the bare base."""
+    """Everything that attacks need; the session's pipeline is the bare base.
+
+    Args:
+        adapter: what they attack; of the session's base.
+        config: says how many people are attacked, and at which rate they verify.
+    """
     galleries = _judges(galleries_for(session, request), config.far)
     generator = torch.Generator().manual_seed(request.config.seed)
     away = torch.stack(

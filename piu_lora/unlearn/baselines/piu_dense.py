@@ -156,7 +156,15 @@ def dense_loss(
     eta: float,
     retain_weight: float,
 ) -> torch.Tensor:
-    """``|eps(c_f) - target|^2 + lambda |eps(c_r) - eps*(c_r)|^2``, means over elements, two passes."""
+    """``|eps(c_f) - target|^2 + lambda |eps(c_r) - eps*(c_r)|^2``, means over elements, two passes
+    (arXiv 2605.22311); the target as of ``teacher_targets``.
+
+    Args:
+        teacher: the model as it was, ``eps*``.
+        anchor: condition c_a of the anchor, (1, tokens, hidden).
+        eta: negative guidance.
+        retain_weight: lambda.
+    """
     forget_target, retain_target = teacher_targets(teacher, batch, anchor, eta)
     forget = model(batch.forget_latents, batch.forget_times, batch.forget_conditions).sample
     retain = model(batch.retain_latents, batch.retain_times, batch.retain_conditions).sample

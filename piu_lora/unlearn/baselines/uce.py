@@ -78,8 +78,8 @@ def edited_weight(
     w, f, g, r = (value.double() for value in (weight, forget, anchor, retain))
     preserved = ridge * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + preserve * r.T @ r
     towards = torch.outer(g, f.sum(dim=0)) if g.ndim == 1 else g.T @ f
-    wanted = w @ (preserved + erase * towards)
-    edited: torch.Tensor = torch.linalg.solve(preserved + erase * f.T @ f, wanted, left=False)
+    target = w @ (preserved + erase * towards)
+    edited: torch.Tensor = torch.linalg.solve(preserved + erase * f.T @ f, target, left=False)
     return edited
 
 

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import synthetic_neighbours
-from piu_lora.identity.constants import Asked, value_of
+from piu_lora.identity.constants import Counts, value_of
 from piu_lora.model import (
     TokenSample,
     add_second_moments,
@@ -159,9 +159,9 @@ def _band(problem: Problem, context: SolveContext, config: ForgetConfig) -> tupl
     """The cosines of synthetic neighbours. Where photographs that the person might have are forgotten, none
     of these is kept at the same time: neighbours are no nearer than 98 % of them.
     """
-    asked = Asked(problem.fewest_photographs)
+    counts = Counts(problem.fewest_photographs)
     low, high = (
-        value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, asked)
+        value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, counts)
         for name in ("neighbour_low", "neighbour_high")
     )
     if config.section_of(ClosedConfig).drawn != "variation":
@@ -173,7 +173,7 @@ def _band(problem: Problem, context: SolveContext, config: ForgetConfig) -> tupl
 
 def _facts(edits: Sequence[Edit]) -> dict[str, object]:
     return {
-        "kept_energy": round(min(edit.kept for edit in edits), 6),
+        "kept_energy": round(min(edit.energy_kept for edit in edits), 6),
         "condition": float(f"{max(edit.condition for edit in edits):.2g}"),
         "ranks": [edit.factors.rank for edit in edits],
     }
