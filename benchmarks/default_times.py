@@ -21,7 +21,7 @@ from benchmarks.output import parser as new_parser
 from benchmarks.output import publish
 from piu_lora import load_base
 from piu_lora.jobs.auditing.audit import audit
-from piu_lora.jobs.doctor.speed import seconds_an_image
+from piu_lora.jobs.doctor.models import seconds_an_image
 from piu_lora.jobs.evaluation.evaluate import evaluate
 
 __all__ = ["main", "table"]

@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks.output import parser as new_parser
 from benchmarks.output import publish
-from piu_lora.jobs.doctor.speed import seconds_an_image
+from piu_lora.jobs.doctor.models import seconds_an_image
 
 __all__ = ["main", "seconds", "table"]
 
@@ -39,10 +39,12 @@ def seconds(count: int, settings: dict[str, str], folder: Path) -> float:
     processes = [
         subprocess.Popen(
             [sys.executable, *_COMMAND, str(folder / f"{number}.png")],
-            env={**plain, **settings}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**plain, **settings},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         for number in range(count)
-    ]  # fmt: skip
+    ]
     codes = [process.wait() for process in processes]
     if any(codes):
         raise SystemExit("a run failed")

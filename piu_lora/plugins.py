@@ -69,6 +69,6 @@ def announced_names(folder: Path, decorator: str) -> list[str]:
     Args:
         decorator: what registers, with the name as its first argument.
     """
-    wanted = re.compile(rf'^@{decorator}\(\s*"([^"]+)"', re.MULTILINE)
+    pattern = re.compile(rf'^@{decorator}\(\s*"([^"]+)"', re.MULTILINE)
     files = sorted(folder.glob("*.py"))
-    return [name for file in files for name in wanted.findall(file.read_text(encoding="utf-8"))]
+    return [name for file in files for name in pattern.findall(file.read_text(encoding="utf-8"))]

@@ -181,12 +181,12 @@ class Settings(BaseModel):
         if first["type"] == "extra_forbidden":
             return cls._unknown(key)
         schema = cls.model_json_schema()["properties"][key]
-        same = [other for other in error.errors() if other["loc"][0] == key]
+        related = [other for other in error.errors() if other["loc"][0] == key]
         described = f"{cls.setting_name(key)} = {values[key]!r}"
         if reason is not None:
             return f"{described} is out of range: expected {reason}"
         bad_list = schema.get("type") == "array" and first["type"] in {"literal_error", "too_short"}
-        if bad_list or any(other["type"] in _OUT_OF_RANGE for other in same):
+        if bad_list or any(other["type"] in _OUT_OF_RANGE for other in related):
             return f"{described} is out of range: expected {bounds_in_words(schema)}"
         return f"{described} has the wrong type: expected {type_in_words(schema)}"
 
@@ -217,8 +217,8 @@ class SectionedSettings(Settings):
         values = dict(self._renamed(values))
         common = {key: value for key, value in values.items() if key in type(self).model_fields}
         sections = {key: self._section(key, value) for key, value in values.items() if key not in common}
-        held = {key: section for key, section in sections.items() if section != type(section)()}
-        super().__init__(**common, **held)
+        changed = {key: section for key, section in sections.items() if section != type(section)()}
+        super().__init__(**common, **changed)
 
     @classmethod
     def register_section(cls, kind: type[Settings]) -> None:
@@ -240,8 +240,8 @@ class SectionedSettings(Settings):
 
     def section_of(self, kind: type[S]) -> S:
         """The settings of a section; its defaults where nothing was set."""
-        held = (self.__pydantic_extra__ or {}).get(kind.key())
-        return held if isinstance(held, kind) else kind()
+        stored = (self.__pydantic_extra__ or {}).get(kind.key())
+        return stored if isinstance(stored, kind) else kind()
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON, with every section."""

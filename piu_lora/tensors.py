@@ -34,6 +34,9 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapp
     The library keeps metadata in a hash map and writes it in another order every time, so equal runs would
     give unequal files. The header is sorted in place, in the room it already has; the tensors are left as
     they are.
+
+    Raises:
+        OSError: it cannot be written, or the disk is full.
     """
     try:
         save_file(dict(tensors), path, metadata=dict(metadata))

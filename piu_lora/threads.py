@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["limited", "usable", "wait_briefly", "without_spinning"]
+__all__ = ["idle", "limited", "usable", "wait_briefly", "without_spinning"]
 
 # Turns of GNU's OpenMP before a thread sleeps: microseconds instead of the milliseconds of its default.
 _TURNS = "10000"
@@ -21,6 +21,19 @@ def usable() -> int:
     """Cores that this process may use: by its affinity, and by the quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _quota() or cores))
+
+
+def idle(seconds: float = 0.3) -> int:
+    """Cores that this process may use and that nobody keeps busy now; 1 at least.
+
+    Args:
+        seconds: for which it looks.
+    """
+    import psutil
+
+    cores: int = psutil.cpu_count() or 1
+    free = round(cores * (1 - psutil.cpu_percent(seconds) / 100))
+    return max(1, min(usable(), int(free)))
 
 
 def _quota(root: Path = Path("/sys/fs/cgroup")) -> int:

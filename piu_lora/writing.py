@@ -31,8 +31,15 @@ _QUIET = 60.0  # seconds; of a process on another machine nothing is known but t
 
 
 @contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Turn the system's errors of writing into one that says what to do."""
+def disk_errors(target: str) -> Iterator[None]:
+    """Turn the system's errors of writing into one that says what to do.
+
+    Args:
+        target: what is written, as the message calls it.
+
+    Raises:
+        EnvironmentProblem: a full disk, a read-only or missing folder, a name that is too long.
+    """
     try:
         yield
     except OSError as error:
@@ -46,7 +53,7 @@ def disk_errors(what: str) -> Iterator[None]:
             reason = "the name is too long; choose a shorter one"
         else:
             reason = f"{error.strerror or error}; choose a folder you may write to"
-        raise EnvironmentProblem(f"cannot write {what}: {reason}") from error
+        raise EnvironmentProblem(f"cannot write {target}: {reason}") from error
 
 
 def check_target(path: Path) -> None:

@@ -20,11 +20,38 @@ def test_ordinary_names(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        ".git/config", "~/x", "CON/x", "con.json", "x/LPT1.png", "a\n", "a/b\n", "a//x", "/x", "x/", "", ".",
-        "..", "../x", "%2e%2e", "%2e%2e/x", "a\\b", "C:x", "a:b", "a\0b", "x.", "x ", " x", "-rf", "a b", "é",
-        "a\u202eb", "x" * 200, "/".join("d" * 300), "a/b/c",
+        ".git/config",
+        "~/x",
+        "CON/x",
+        "con.json",
+        "x/LPT1.png",
+        "a\n",
+        "a/b\n",
+        "a//x",
+        "/x",
+        "x/",
+        "",
+        ".",
+        "..",
+        "../x",
+        "%2e%2e",
+        "%2e%2e/x",
+        "a\\b",
+        "C:x",
+        "a:b",
+        "a\0b",
+        "x.",
+        "x ",
+        " x",
+        "-rf",
+        "a b",
+        "é",
+        "a\u202eb",
+        "x" * 200,
+        "/".join("d" * 300),
+        "a/b/c",
     ],
-)  # fmt: skip
+)
 def test_names_that_mean_something_else_somewhere(name: str) -> None:
     assert not is_plain(name, 1)
 

@@ -21,9 +21,16 @@ from tests.adapter.test_card import RECEIPT, UNET
 from tests.evidence.report.test_html import Page, spoiled
 
 HOSTILE = [
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a | b", "`</code><script>`", "a\n\n# head",
-    "[x](javascript:alert(1))", "*bold* _it_", "\\<script>", "a\r\n<b>",
-]  # fmt: skip
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "a | b",
+    "`</code><script>`",
+    "a\n\n# head",
+    "[x](javascript:alert(1))",
+    "*bold* _it_",
+    "\\<script>",
+    "a\r\n<b>",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -86,7 +93,7 @@ def test_a_list_of_hostile_folders(pipe: StableDiffusionPipeline, tmp_path: Path
 def test_an_arena_of_hostile_methods(tmp_path: Path) -> None:
     figures = {name: dict.fromkeys(FIGURES, 0.5) for name in ("conditioning", EVIL)}
     cells = [Cell(variant, 0, 0, 2.0, None, 1000, figures) for variant in (EVIL, "b")]
-    made = write_comparison(tmp_path, cells, 2, EVIL, {EVIL: {EVIL: EVIL}})
+    made = write_comparison(tmp_path, cells, 2, EVIL, {EVIL: {EVIL: EVIL}}, {})
     assert_words_only(rendered(made.text))
 
 

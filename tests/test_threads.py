@@ -66,3 +66,11 @@ def test_sessions_do_not_spin() -> None:
     options = threads.without_spinning(onnxruntime.SessionOptions(), 3)
     assert options.intra_op_num_threads == 3
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_cores_that_others_use_are_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.cpu_count", lambda: 8)
+    monkeypatch.setattr(threads, "usable", lambda: 6)
+    for percent, cores in ((0.0, 6), (50.0, 4), (99.0, 1)):
+        monkeypatch.setattr("psutil.cpu_percent", lambda seconds, percent=percent: percent)
+        assert threads.idle() == cores

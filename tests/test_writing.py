@@ -44,8 +44,13 @@ def test_modes_are_those_that_were_asked_for(tmp_path: Path, umask: int) -> None
     write_file(tmp_path / "a" / "private", b"x", mode=PRIVATE)
     make_folder(tmp_path / "c" / "d", 0o700)
     assert [mode(tmp_path / name) for name in ("a", "a/b", "a/b/ordinary", "a/private", "c", "c/d")] == [
-        0o755, 0o755, 0o644, 0o600, 0o755, 0o700,
-    ]  # fmt: skip
+        0o755,
+        0o755,
+        0o644,
+        0o600,
+        0o755,
+        0o700,
+    ]
 
 
 def test_nobody_reads_a_file_before_it_is_whole(tmp_path: Path, umask: int) -> None:
@@ -62,8 +67,11 @@ def test_modes_of_an_adapter_folder(tmp_path: Path, umask: int) -> None:
             (folder / name).touch(mode=0o600)
     written = {path.relative_to(output.path).as_posix(): mode(path) for path in output.path.rglob("*")}
     assert written == {
-        "README.md": 0o644, "report": 0o755, "report/loss.png": 0o644, "report/before_after.png": 0o600,
-    }  # fmt: skip
+        "README.md": 0o644,
+        "report": 0o755,
+        "report/loss.png": 0o644,
+        "report/before_after.png": 0o600,
+    }
     assert mode(output.path) == mode(output.path.parent) == 0o755
 
 
@@ -136,9 +144,13 @@ def test_leftovers_are_found_and_removed(tmp_path: Path, monkeypatch: pytest.Mon
     with FileLock(work / ".busy.lock"):
         found = list(find_leftovers(work))
         assert {leftover.path.name for leftover in found} == {
-            ".gone.partial", ".lost.replaced", ".here.replaced", ".gone.lock", f".bank.{dead}.tmp",
+            ".gone.partial",
+            ".lost.replaced",
+            ".here.replaced",
+            ".gone.lock",
+            f".bank.{dead}.tmp",
             f"piu-lora-{dead}-x",
-        }  # fmt: skip
+        }
         for leftover in found:
             remove_leftover(leftover)
         assert not list(find_leftovers(work))

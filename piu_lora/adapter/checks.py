@@ -11,6 +11,7 @@ from piu_lora.adapter.folder import Adapter
 from piu_lora.errors import BadInput, Incompatible
 from piu_lora.model import adapter_layers, attention_digest, describe, encoder_digest
 from piu_lora.model.factors import COMPONENTS, component
+from piu_lora.model.lora import base_parameters
 
 __all__ = ["check_weights", "component_model", "require_base"]
 
@@ -50,7 +51,7 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
     _require_unmerged(pipe)
     _require_shapes(pipe, adapter)
     parts = {component(module) for module in adapter.change}
-    wanted = {
+    expected = {
         "unet": ("cross-attention", ref.attn2_sha256),
         "text_encoder": ("text encoder", ref.text_encoder_sha256),
     }
@@ -59,23 +60,34 @@ def require_base(pipe: StableDiffusionPipeline, adapter: Adapter) -> None:
         "text_encoder": lambda: encoder_digest(component_model(pipe, "text_encoder")),
     }
     for part in sorted(parts):
-        what, digest = wanted[part]
-        if _has_lost_digits(component_model(pipe, part)) or not digest:
+        label, digest = expected[part]
+        model = component_model(pipe, part)
+        checked = digest and not _has_lost_digits(model)
+        if checked and digests[part]() == digest:
+            continue
+        if not checked or _was_stored_in_bfloat16(model):
             _log.warning(
-                "the %s of this base is not checked against the adapter's: it was loaded in bfloat16 or in "
+                "the %s of this base is not checked against the adapter's: it was stored in bfloat16 or in "
                 "8 bits, or the receipt has no digest",
-                what,
+                label,
             )
-        elif digests[part]() != digest:
+        else:
             raise Incompatible(
                 f"the adapter was made for the base {ref.id!r} ({digest[:12]}); "
-                f"this base is {base.id!r}, with other {what} weights; load the adapter's base"
+                f"this base is {base.id!r}, with other {label} weights; load the adapter's base"
             )
 
 
 def _has_lost_digits(model: torch.nn.Module) -> bool:
     """Whether weights are kept in fewer digits than the digest is made of: bfloat16, or 8 bits."""
     return any(value.dtype == torch.bfloat16 or value.element_size() == 1 for value in model.parameters())
+
+
+def _was_stored_in_bfloat16(model: torch.nn.Module) -> bool:
+    """Whether bfloat16, which holds every 8-bit float as well, holds every weight exactly."""
+    return all(
+        torch.equal(value, value.to(torch.bfloat16).to(value.dtype)) for _, value in base_parameters(model)
+    )
 
 
 def _require_unmerged(pipe: StableDiffusionPipeline) -> None:

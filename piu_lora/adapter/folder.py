@@ -129,11 +129,13 @@ def write_adapter(
 
 
 def diffusers_state(change: Change) -> dict[str, torch.Tensor]:
-    """The state dict that ``pipe.load_lora_weights`` takes, in every release since 2023."""
+    """The state dict that ``pipe.load_lora_weights`` takes, in every release since 2023; values as those of
+    ``state_of``.
+    """
     state = {}
     for key, value in state_of(change).items():
-        for ours, theirs in _ENDINGS[component(key)].items():
-            key = key.replace(ours, theirs)
+        for stored_ending, diffusers_ending in _ENDINGS[component(key)].items():
+            key = key.replace(stored_ending, diffusers_ending)
         state[nested_name(key)] = value
     return state
 
@@ -144,11 +146,11 @@ def nested_name(name: str) -> str:
 
 
 def flat_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inverse of ``diffusers_state``'s naming."""
+    """A state dict named by ``diffusers_state``, with the names of ``state_of``."""
     flat = {}
     for key, value in state.items():
-        for ours, theirs in _ENDINGS.get(component(key), {}).items():
-            key = key.replace(theirs, ours)
+        for stored_ending, diffusers_ending in _ENDINGS.get(component(key), {}).items():
+            key = key.replace(diffusers_ending, stored_ending)
         flat[key.replace(_NESTED, _FLAT, 1)] = value
     return flat
 
@@ -264,7 +266,7 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and header of a safetensors file.
+    """The tensors by name and the header's metadata of a safetensors file.
 
     Raises:
         BadInput: it is none, or damaged.

@@ -16,6 +16,7 @@ from piu_lora.documents import from_json
 from piu_lora.errors import BadInput
 from piu_lora.foreign import read_text
 from piu_lora.model.factors import COMPONENTS, Change, Factors, change_of, component
+from piu_lora.tensors import pointer_advice
 
 __all__ = ["Lora", "read_lora"]
 
@@ -61,11 +62,11 @@ def _files_of(source: Path) -> list[tuple[Path, str]]:
     """The files to read, and what part each is of, where its folder says so."""
     if source.is_file():
         return [(source, "")]
-    whole = [source / name for name in _FILES if (source / name).is_file()][:1]
-    if [path.name for path in whole] == [DIFFUSERS_FILE]:
-        return [(whole[0], "")]
+    files = [source / name for name in _FILES if (source / name).is_file()][:1]
+    if [path.name for path in files] == [DIFFUSERS_FILE]:
+        return [(files[0], "")]
     # PEFT has a folder for each model; ours keeps the text encoder's inside the UNet's.
-    parts: list[tuple[Path, str]] = [(path, "") for path in whole]
+    parts: list[tuple[Path, str]] = [(path, "") for path in files]
     for part in COMPONENTS:
         inside = [source / part / name for name in _FILES if (source / part / name).is_file()]
         parts += [(path, part) for path in inside[:1]]
@@ -174,27 +175,27 @@ def _alphas(
 
 def _settings_of_header(path: Path, header: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """By part, what the header of diffusers says; without one, alpha is the rank."""
-    settings = _json(header.get("lora_adapter_metadata", "{}"))
+    settings = _json(header.get("lora_adapter_metadata", "{}"), path)
     by_part: dict[str, dict[str, Any]] = {}
     for part in COMPONENTS:
-        own = {
+        metadata = {
             key.removeprefix(f"{part}."): value
             for key, value in settings.items()
             if key.startswith(f"{part}.")
         }
         # A component that saves itself leaves its own name out.
-        by_part[part] = own or {key: value for key, value in settings.items() if "." not in key}
+        by_part[part] = metadata or {key: value for key, value in settings.items() if "." not in key}
         require_plain(by_part[part], repr(str(path)))
     return by_part
 
 
 def _peft_config(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        config = _json(read_text(path.parent / PEFT_CONFIG))
+        config = _json(read_text(path.parent / PEFT_CONFIG), path.parent / PEFT_CONFIG)
     except (OSError, ValueError) as error:
+        cause = pointer_advice(path.parent / PEFT_CONFIG) or "without it the scale is unknown"
         raise BadInput(
-            f"{str(path)!r} is PEFT's, but {PEFT_CONFIG} beside it cannot be read; "
-            "without it the scale is unknown"
+            f"{str(path)!r} is PEFT's, but {PEFT_CONFIG} beside it cannot be read; {cause}"
         ) from error
     require_plain(config, repr(str(path)))
     # Not empty, so that PEFT's defaults hold for what it leaves out.
@@ -217,15 +218,16 @@ def _scaled(
     return Lora(path, trimmed(baked), kind, header, [module for module in change if scales[module] != 1])
 
 
-def _json(text: str) -> dict[str, Any]:
+def _json(text: str, path: Path) -> dict[str, Any]:
     try:
         value = from_json(text)
     except ValueError as error:
         raise BadInput(
-            f"settings of a LoRA file are no JSON: {str(error)[:100]}; make the file again"
+            f"the settings of the LoRA in {str(path)!r} are no JSON: {str(error)[:100]}; make it again"
         ) from error
     if not isinstance(value, dict):
         raise BadInput(
-            f"settings of a LoRA file are a {type(value).__name__}, not an object; make the file again"
+            f"the settings of the LoRA in {str(path)!r} are a {type(value).__name__}, not an object; "
+            "make it again"
         )
     return value

@@ -39,9 +39,9 @@ class LayerState:
     trainable: tuple[str, ...] = ()
 
 
-def lora_layers(model: torch.nn.Module) -> Iterator[Any]:
-    """The layers of a component that hold adapters."""
-    for module in model.modules():
+def lora_layers(model: torch.nn.Module | None) -> Iterator[Any]:
+    """The layers of a component that hold adapters; a pipeline may have let go of its text encoder."""
+    for module in () if model is None else model.modules():
         if hasattr(module, "lora_A"):
             yield module
 
@@ -147,7 +147,8 @@ def base_as_before(pipe: StableDiffusionPipeline) -> Iterator[None]:
 
 def _base_weights(pipe: StableDiffusionPipeline) -> Iterator[tuple[str, tuple[torch.nn.Parameter, bool]]]:
     for part in COMPONENTS:
-        for name, value in component_model(pipe, part).named_parameters():
+        model = component_model(pipe, part)
+        for name, value in () if model is None else model.named_parameters():
             if ".lora_" not in name:
                 yield f"{part}.{name.replace('.base_layer', '')}", (value, value.requires_grad)
 

@@ -71,7 +71,7 @@ class Ledger(LedgerFile):
         matching = [name for name in entries if name.startswith(beginning)] if len(beginning) >= 4 else []
         if len(matching) == 1:
             return entries[matching[0]]
-        what = (
+        statement = (
             f"{len(matching)} adapters begin with {beginning!r}"
             if matching
             else f"the ledger knows no adapter {beginning!r}"
@@ -79,7 +79,7 @@ class Ledger(LedgerFile):
         near = matching[:5] or difflib.get_close_matches(beginning, entries, 3, 0.5)
         hint = f"; the nearest: {', '.join(near)}" if near else ""
         raise BadInput(
-            f"{what}{hint}; `piu-lora ledger list` shows their ids (at least four characters of one)"
+            f"{statement}{hint}; `piu-lora ledger list` shows their ids (at least four characters of one)"
         )
 
     def containing(self, adapter_id: str) -> list[Entry]:

@@ -30,7 +30,7 @@ class Leftover:
     """
 
     path: Path
-    what: str
+    kind: str
     restore: Path | None = None
 
 
@@ -65,8 +65,8 @@ def _is_done(path: Path) -> bool:
     match = _RESUMED.fullmatch(path.name)
     if match is None or not path.is_file() or _is_held(path.parent, match[1]):
         return False
-    made = next((file for file in _made_by(path.with_name(match[1])) if file.is_file()), None)
-    return made is not None and made.stat().st_mtime_ns >= path.stat().st_mtime_ns
+    output = next((file for file in _made_by(path.with_name(match[1])) if file.is_file()), None)
+    return output is not None and output.stat().st_mtime_ns >= path.stat().st_mtime_ns
 
 
 def _made_by(target: Path) -> tuple[Path, ...]:

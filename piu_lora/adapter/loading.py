@@ -112,19 +112,19 @@ def load_adapters(
     _check_projections(pipe)
     for adapter in opened:
         require_base(pipe, adapter)
-    done: list[str] = []
+    loaded: list[str] = []
     try:
         for adapter, name in zip(opened, names, strict=True):
-            done.append(name)
+            loaded.append(name)
             _load(pipe, adapter.change, name)
         restore(pipe, before, dict(zip(names, weights, strict=True)))
     except BaseException:
-        unload(pipe, done)
+        unload(pipe, loaded)
         restore(pipe, before, {})
         raise
     if pinned:
-        pin(pipe, done, pinned)
-    return done
+        pin(pipe, loaded, pinned)
+    return loaded
 
 
 def _check_projections(pipe: StableDiffusionPipeline) -> None:
@@ -278,6 +278,21 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
         Incompatible: made for another base, or it changes the text encoder, which diffusers cannot swap.
     """
     opened = open_adapter(adapter)
+    _require_swappable(pipe, opened, name)
+    before, unet = states(pipe), component_model(pipe, "unet")
+    weights = {key: value.clone() for key, value in read_weights(unet, name).items()}
+    state = diffusers_state(_even(opened.change))
+    try:
+        unet.load_lora_adapter(state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe)
+    except BaseException:
+        write_weights(unet, name, weights)
+        raise
+    finally:
+        restore(pipe, before, {})
+
+
+def _require_swappable(pipe: StableDiffusionPipeline, opened: Adapter, name: str) -> None:
+    """Raise unless the adapter can take the place of the loaded one in place."""
     if name not in adapter_names(pipe, "unet"):
         raise BadInput(
             f"no adapter {name!r} is loaded in the UNet; loaded: {sorted(_loaded(pipe)) or 'none'}; "
@@ -310,13 +325,3 @@ def hotswap(pipe: StableDiffusionPipeline, adapter: Adapter | Path | str, name: 
             f"adapter {name!r} has room for rank {room}, {opened.id} has {rank}; "
             "call prepare_hotswap(pipe, rank) before the first load"
         )
-    before, unet = states(pipe), component_model(pipe, "unet")
-    weights = {key: value.clone() for key, value in read_weights(unet, name).items()}
-    state = diffusers_state(_even(opened.change))
-    try:
-        unet.load_lora_adapter(state, prefix="unet", adapter_name=name, hotswap=True, _pipeline=pipe)
-    except BaseException:
-        write_weights(unet, name, weights)
-        raise
-    finally:
-        restore(pipe, before, {})

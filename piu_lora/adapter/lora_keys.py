@@ -24,6 +24,11 @@ _UNPREFIXED = {
     "unet": re.compile(r"(?:down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding)\b"),
     "text_encoder": re.compile(r"(?:text_model\.)?encoder\.layers\."),
 }
+# What a layer of a UNet begins with, by the names of diffusers or of the original code.
+_UNET = re.compile(
+    r"(?:down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding|input_blocks|output_blocks|"
+    r"middle_block|time_embed|out)\."
+)
 _ROLE = re.compile(
     r"\.(?:"
     r"lora_(?P<letter>[AB])(?:\.(?P<adapter>[^.]+))?\.weight"
@@ -34,11 +39,33 @@ _ROLE = re.compile(
 )
 # Names in which kohya's scripts, writing "_" for ".", leave an underscore that was one.
 _UNDERSCORED = (
-    "down_blocks", "up_blocks", "mid_block", "transformer_blocks", "input_blocks", "output_blocks",
-    "middle_block", "time_emb_proj", "time_embedding", "linear_1", "linear_2", "conv_shortcut", "conv_in",
-    "conv_out", "proj_in", "proj_out", "out_proj", "q_proj", "k_proj", "v_proj", "self_attn", "text_model",
-    "to_q", "to_k", "to_v", "to_out",
-)  # fmt: skip
+    "down_blocks",
+    "up_blocks",
+    "mid_block",
+    "transformer_blocks",
+    "input_blocks",
+    "output_blocks",
+    "middle_block",
+    "time_emb_proj",
+    "time_embedding",
+    "linear_1",
+    "linear_2",
+    "conv_shortcut",
+    "conv_in",
+    "conv_out",
+    "proj_in",
+    "proj_out",
+    "out_proj",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "self_attn",
+    "text_model",
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out",
+)
 _ENCODER_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 _OTHERS = {
     r"dora_scale|lora_magnitude_vector": "is a DoRA, not a plain LoRA",
@@ -106,7 +133,7 @@ def parse_key(key: str, part: str = "") -> LoraKey | None:
         if path.startswith(prefix):
             style, part, path = "kohya", kohya_part, _dotted(path.removeprefix(prefix))
     component, path = _part_of(path, part)
-    if not component:
+    if not component or (component == "unet" and not _UNET.match(f"{path}.")):
         return None
     if match["old"]:
         projection = match["old"].removeprefix("processor.")

@@ -28,14 +28,14 @@ class SecondMoments:
     """What the layers see, ``E[x x^T]`` by module, (in, in) float64.
 
     Attributes:
-        own: for each member, under its own identity's conditions with the member active.
+        members: for each member, under its own identity's conditions with the member active.
         retained: under everybody else's conditions, neighbours of the members' identities among them, on the
             bare base.
         retain_weight: how much a change for retained people counts against one for the members' own.
         ridge: added to the diagonal, as a share of its mean.
     """
 
-    own: Sequence[Mapping[str, torch.Tensor]]
+    members: Sequence[Mapping[str, torch.Tensor]]
     retained: Mapping[str, torch.Tensor]
     retain_weight: float = 3.0
     ridge: float = 1e-4
@@ -111,7 +111,7 @@ def _refit(
         raise BadInput("the refit merge needs the members' identities; pass them, or use the sum")
     refitted: list[dict[str, Factors]] = [{} for _ in changes]
     for module in sorted({module for change in changes for module in change}):
-        moments_of_members = [moments_by_module[module] for moments_by_module in moments.own]
+        moments_of_members = [moments_by_module[module] for moments_by_module in moments.members]
         total = sum(moments_of_members) + moments.retain_weight * moments.retained[module]
         total = total + moments.ridge * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
         for change, moment, target in zip(changes, moments_of_members, refitted, strict=True):
@@ -124,7 +124,16 @@ def _refit(
 def compress_change(
     change: Change, *, rank: int | None, tolerance: float, dtype: torch.dtype
 ) -> tuple[dict[str, Factors], dict[str, LayerError]]:
-    """Recompress every layer and cast it; the errors are those of what will be stored."""
+    """Recompress every layer and cast it.
+
+    Args:
+        rank: at most this; None for as many as the tolerance asks for.
+        tolerance: what may be lost of a layer, as a share of its spectral norm.
+        dtype: of the factors as they will be stored.
+
+    Returns:
+        The layers, and for each of them the error of what will be stored.
+    """
     stored: dict[str, Factors] = {}
     errors: dict[str, LayerError] = {}
     for module, factors in change.items():

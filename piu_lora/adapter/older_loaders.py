@@ -27,11 +27,11 @@ def zeros_for(change: Change, text_encoder: torch.nn.Module) -> dict[str, Factor
         text_encoder: of the base.
     """
     changed = [module for module in change if component(module) == "text_encoder"]
-    wanted = (*_ATTENTION, *(_MLP if any(module.endswith(_MLP) for module in changed) else ()))
+    endings = (*_ATTENTION, *(_MLP if any(module.endswith(_MLP) for module in changed) else ()))
     return {
         f"text_encoder.{name}": Factors(torch.zeros(1, layer.in_features), torch.zeros(layer.out_features, 1))
         for name, layer in text_encoder.named_modules()
-        if changed and isinstance(layer, torch.nn.Linear) and name.endswith(wanted)
+        if changed and isinstance(layer, torch.nn.Linear) and name.endswith(endings)
         if f"text_encoder.{name}" not in change
     }
 

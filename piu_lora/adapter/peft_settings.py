@@ -28,6 +28,7 @@ _OTHERS = {
 }
 # The beginnings of init_lora_weights under which PEFT changes the base, when it makes and when it loads one.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_LEAVES_BASE = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
 
 
 def require_plain(config: Mapping[str, Any], where: str) -> None:
@@ -42,8 +43,13 @@ def require_plain(config: Mapping[str, Any], where: str) -> None:
     for option, name in _OTHERS.items():
         if config.get(option):
             raise BadInput(f"{where} is a {name} of PEFT; only plain LoRA is read")
-    init = config.get("init_lora_weights")
-    if isinstance(init, str) and init.lower().startswith(_CHANGES_BASE):
+    init = str(config.get("init_lora_weights"))
+    if init.lower() not in _LEAVES_BASE and not init.lower().startswith(_CHANGES_BASE):
+        raise BadInput(
+            f"{where} was initialised with {init[:30]!r}, which may change the base as well and is not known "
+            "here; save it again as a plain LoRA"
+        )
+    if init.lower().startswith(_CHANGES_BASE):
         raise BadInput(
             f"{where} was initialised with {init[:30]!r}, which changes the base as well; save it again with "
             "PEFT's path_initial_model_for_weight_conversion, which makes a plain LoRA of it"

@@ -179,12 +179,12 @@ def assert_active(pipe: StableDiffusionPipeline, names: Iterable[str] | None = N
         passed
             over by fused projections or fused weights.
     """
-    wanted = pinned(pipe) if names is None else list(names)
-    if not wanted:
+    listed = pinned(pipe) if names is None else list(names)
+    if not listed:
         raise BadInput(
             "no adapter is pinned in this pipeline; load one with load_adapter(), or pass its name"
         )
-    for name in wanted:
+    for name in listed:
         layers = [
             layer
             for part in COMPONENTS

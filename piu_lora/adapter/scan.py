@@ -86,7 +86,7 @@ class Secrets:
         for index, part in enumerate(dict.fromkeys(part for part in parts if not _common(part))):
             searched = labels if part.isdigit() and len(part) < _NUMBER else texts
             searched[f"part {index + 1} of the source path"] = part
-        return cls({what: text for what, text in texts.items() if text.strip("/\\. ")}, embeddings, labels)
+        return cls({kind: text for kind, text in texts.items() if text.strip("/\\. ")}, embeddings, labels)
 
 
 def _is_path(identity: str) -> bool:
@@ -116,11 +116,11 @@ def _every_adapter() -> str:
 
 @dataclass(frozen=True)
 class Hit:
-    """Something found; ``what`` describes it without repeating it."""
+    """Something found; ``kind`` describes it without repeating it."""
 
     file: str
     offset: int
-    what: str
+    kind: str
 
 
 def scan_files(folder: Path, files: Iterable[str], secrets: Secrets) -> list[Hit]:
@@ -141,9 +141,9 @@ def _scan(
     everywhere: list[tuple[str, Search]],
     in_text: list[tuple[str, Search]],
 ) -> Iterator[Hit]:
-    for what, text in secrets.texts.items():
+    for kind, text in secrets.texts.items():
         if len(text) >= _SHORTEST and as_text(text)(name.encode()) is not None:
-            yield Hit(name, 0, f"{what} in the file's own name")
+            yield Hit(name, 0, f"{kind} in the file's own name")
     if (metadata := metadata_offset(path)) is not None:
         yield Hit(name, metadata, "image metadata (EXIF, XMP or text)")
     yield from _first_hits(path, name, everywhere, 0, path.stat().st_size)
@@ -157,10 +157,10 @@ def _first_hits(
     """The first finding of every kind between two offsets."""
     left = dict(enumerate(searches))
     for offset, piece in _pieces(path, start, stop):
-        for number, (what, search) in list(left.items()):
+        for number, (kind, search) in list(left.items()):
             if (position := search(piece)) is not None:
                 del left[number]
-                yield Hit(name, offset + position, what)
+                yield Hit(name, offset + position, kind)
 
 
 def _pieces(path: Path, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
@@ -188,13 +188,13 @@ def _text_range(path: Path) -> tuple[int, int]:
 
 def _everywhere(secrets: Secrets) -> Iterator[tuple[str, Search]]:
     yield "a path in a user's home", pattern_search(_HOME)
-    yield from ((what, as_text(text)) for what, text in secrets.texts.items() if len(text) >= _SHORTEST)
+    yield from ((kind, as_text(text)) for kind, text in secrets.texts.items() if len(text) >= _SHORTEST)
     if secrets.embeddings is not None:
         yield "values of the person's embedding", EmbeddingSearch(secrets.embeddings)
 
 
 def _in_text(secrets: Secrets) -> Iterator[tuple[str, Search]]:
-    yield from ((what, as_label(number)) for what, number in secrets.labels.items())
-    for what, text in secrets.texts.items():
+    yield from ((kind, as_label(number)) for kind, number in secrets.labels.items())
+    for kind, text in secrets.texts.items():
         if len(text) < _SHORTEST:
-            yield what, as_label(text) if text.isdigit() else as_word(text)
+            yield kind, as_label(text) if text.isdigit() else as_word(text)

@@ -62,11 +62,11 @@ class EmbeddingSearch:
         order = np.argsort(values[: 1 - _RUN], kind="stable")
         ascending = values[order]
         for run in self._runs:
-            wanted = run.double().numpy()
-            slack = _ROUNDED + _RELATIVE * np.abs(wanted)
-            low, high = np.searchsorted(ascending, [wanted[0] - slack[0], wanted[0] + slack[0]])
+            needle = run.double().numpy()
+            slack = _ROUNDED + _RELATIVE * np.abs(needle)
+            low, high = np.searchsorted(ascending, [needle[0] - slack[0], needle[0] + slack[0]])
             first = order[low:high]
-            near = np.abs(values[first[:, None] + np.arange(_RUN)] - wanted) <= slack
+            near = np.abs(values[first[:, None] + np.arange(_RUN)] - needle) <= slack
             yield from (numbers[index].start() for index in first[near.all(axis=1)].tolist())
 
 

@@ -14,8 +14,10 @@ from pydantic import Field, Strict
 from piu_lora.adapter import Change, concatenated
 from piu_lora.attacks.config import AttackSettings, AuditConfig, Rate
 from piu_lora.attacks.context import AttackContext, ProbedIdentity
+from piu_lora.attacks.dense import DenseChange, rest_of
 from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
+from piu_lora.evidence.report.sections import Curve
 from piu_lora.model import encode_embeddings, encode_empty
 from piu_lora.model.factors import component
 from piu_lora.settings import Count
@@ -53,7 +55,7 @@ def bypass(context: AttackContext, config: AuditConfig) -> Outcome:
     """
     settings = config.section_of(BypassSettings)
     table, worst = AttackTable(), dict[str, float]()
-    curves: list[dict[str, object]] = []
+    curves: list[Curve] = []
     changes = _variants(context.change)
     for person in context.people[: config.people]:
         for name, (key, change) in changes.items():
@@ -131,7 +133,14 @@ def _finding(change: Change, open_routes: list[str], worst: dict[str, float]) ->
 
 def part_of(change: Change, part: str) -> Change:
     """The layers of one component of the pipeline."""
-    return {module: factors for module, factors in change.items() if component(module) == part}
+    layers = {module: factors for module, factors in change.items() if component(module) == part}
+    rest = rest_of(change, part)
+    return DenseChange(layers, rest) if rest else layers
+
+
+def _weighed(change: Change, weight: float) -> Change:
+    weighed, rest = concatenated([change], [weight]), rest_of(change, weight=weight)
+    return DenseChange(weighed, rest) if rest else weighed
 
 
 def partly_unloaded(change: Change) -> dict[str, Change]:
@@ -172,9 +181,11 @@ def _variants(change: Change) -> dict[str, tuple[str, Change]]:
         "the adapter as it is": ("adapter_on", change),
         "unedited encoder, edited UNet": ("unedited_encoder", part_of(change, "unet")),
         "edited encoder, unedited UNet": ("unedited_unet", part_of(change, "text_encoder")),
-        "weight -1": ("weight_minus_1", concatenated([change], [-1.0])),
-        "weight 0.5": ("weight_half", concatenated([change], [0.5])),
+        "weight -1": ("weight_minus_1", _weighed(change, -1.0)),
+        "weight 0.5": ("weight_half", _weighed(change, 0.5)),
     }
+    if rest_of(change):
+        return variants  # no host unloads parts of dense weights
     return variants | {name: ("unloaded", rest) for name, rest in partly_unloaded(change).items()}
 
 
@@ -197,7 +208,7 @@ def _photographs(
     config: AuditConfig,
     person: ProbedIdentity,
     table: AttackTable,
-    curves: list[dict[str, object]],
+    curves: list[Curve],
 ) -> dict[str, float]:
     """img2img at every strength: the worst shares, and a curve."""
     settings = config.section_of(BypassSettings)

@@ -11,6 +11,7 @@ from piu_lora.attacks.config import AttackSettings, AuditConfig, require_falling
 from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.judge import COLUMNS, AttackTable, Judgement, criterion, curve, judge_images, series
 from piu_lora.attacks.registry import Outcome, attack
+from piu_lora.evidence.report.sections import Curve
 from piu_lora.identity import synthetic_neighbours
 from piu_lora.identity.geometry import turned
 from piu_lora.identity.profiles import bank_geometry
@@ -197,7 +198,7 @@ def _cone_of(
     before = context.draw(conditions, config, {}, seeds)
     judge = context.galleries[-1]
     # With the condition's own face as the reference: whoever that is.
-    same = (judge.embed(images) * judge.embed(before)).sum(dim=1) >= judge.threshold(config.far)
+    unchanged = (judge.embed(images) * judge.embed(before)).sum(dim=1) >= judge.threshold(config.far)
     names = [
         *(f"cosine {value:g}" for value in settings.cosines),
         *(f"{value:.0%} of the person" for value in settings.shares),
@@ -207,12 +208,12 @@ def _cone_of(
         table.add(name, person.label, model, judge_images(context.galleries, part, person.row, config.far))
         for name, part in zip(names, images.split(count), strict=True)
     ]
-    return _ConeResult(judgements, [float(part.float().mean()) for part in same.split(count)])
+    return _ConeResult(judgements, [float(part.float().mean()) for part in unchanged.split(count)])
 
 
 def _curve(
     context: AttackContext, config: AuditConfig, person: ProbedIdentity, results: dict[str, _ConeResult]
-) -> dict[str, object]:
+) -> Curve:
     settings = config.section_of(ConeSettings)
     count = len(settings.cosines)
     lines = [

@@ -14,6 +14,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter import Change, mounted
 from piu_lora.attacks.config import AuditConfig
 from piu_lora.attacks.control import random_change
+from piu_lora.attacks.dense import rest_added
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Gallery
 from piu_lora.identity import IdentityBank, centroid
@@ -111,7 +112,7 @@ class AttackContext:
         if not change:
             yield
             return
-        with without_bars(), mounted(self.pipe, change):
+        with without_bars(), rest_added(self.pipe, change), mounted(self.pipe, change):
             yield
 
     def draw(

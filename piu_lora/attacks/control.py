@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from piu_lora.attacks.dense import DenseChange, rest_of
 from piu_lora.errors import BadInput
 from piu_lora.identity import IdentityBank
 from piu_lora.model.factors import Change, Factors
@@ -14,7 +15,8 @@ __all__ = ["choose_control", "made_up_identity", "random_change"]
 
 
 def random_change(change: Change, generator: torch.Generator) -> dict[str, Factors]:
-    """A random low-rank change of the same layers: in each the same rank and the same Frobenius norm.
+    """A random low-rank change of the same layers: in each the same rank and the same Frobenius norm. Of a
+    dense change, the other tensors are drawn at random in their norms, too.
 
     The factors are Gaussian, ``dW = s G_up G_down`` with ``s = |dW| / |G_up G_down|``.
     """
@@ -26,7 +28,11 @@ def random_change(change: Change, generator: torch.Generator) -> dict[str, Facto
         )
         scale = factors.norm() / max(drawn.norm(), 1e-30)
         control[module] = Factors(drawn.down, drawn.up * scale)
-    return control
+    rest = {}
+    for name, value in sorted(rest_of(change).items()):
+        noise = torch.randn(value.shape, generator=generator)
+        rest[name] = noise * (value.norm() / noise.norm().clamp_min(1e-30))
+    return DenseChange(control, rest) if rest else control
 
 
 def choose_control(

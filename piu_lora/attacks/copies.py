@@ -6,6 +6,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from piu_lora.adapter import Change
+from piu_lora.attacks.dense import add_rest
 from piu_lora.model import layer_weight
 
 __all__ = ["attention_blocks", "fused_copy"]
@@ -22,6 +23,7 @@ def fused_copy(pipe: StableDiffusionPipeline, change: Change) -> StableDiffusion
     for module, factors in change.items():
         weight = layer_weight(twin, module)
         weight += factors.dense().to(weight)
+    add_rest(twin, change)
     for part in parts.values():
         part.requires_grad_(False)
     return twin

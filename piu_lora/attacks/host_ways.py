@@ -165,10 +165,10 @@ def reference_unet(host: Host) -> torch.Tensor:
     pipe, conditions = host.copied(), host.encode(host.embeddings)
     negative = host.empty(len(conditions))
     latents = _latents(pipe, host.other_photographs)
-    seen: dict[str, torch.Tensor] = {}
+    inputs: dict[str, torch.Tensor] = {}
     untouched = host.context.pipe.unet
     handles = [
-        layer.register_forward_pre_hook(_keeping(seen, name)) for name, layer in _self_attention(untouched)
+        layer.register_forward_pre_hook(_keeping(inputs, name)) for name, layer in _self_attention(untouched)
     ]
     try:
         with torch.no_grad():
@@ -177,7 +177,7 @@ def reference_unet(host: Host) -> torch.Tensor:
         for handle in handles:
             handle.remove()
     for name, layer in _self_attention(pipe.unet):
-        layer.register_forward_pre_hook(_reading(seen[name]), with_kwargs=True)
+        layer.register_forward_pre_hook(_reading(inputs[name]), with_kwargs=True)
     return host.sample(pipe, conditions)
 
 
@@ -185,9 +185,9 @@ def _self_attention(unet: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     return [(name, module) for name, module in unet.named_modules() if name.endswith(".attn1")]
 
 
-def _keeping(seen: dict[str, torch.Tensor], name: str) -> Any:
+def _keeping(stored: dict[str, torch.Tensor], name: str) -> Any:
     def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen[name] = inputs[0].detach()
+        stored[name] = inputs[0].detach()
 
     return hook
 

@@ -15,7 +15,7 @@ from piu_lora.attacks.context import AttackContext, ProbedIdentity
 from piu_lora.attacks.copies import fused_copy
 from piu_lora.model import encode_embeddings, encode_empty
 from piu_lora.model.family import stated_family
-from piu_lora.threads import limited
+from piu_lora.model.sample import sampling
 
 __all__ = ["WAYS", "Host", "Way", "way"]
 
@@ -89,7 +89,6 @@ class Host:
     @torch.no_grad()
     def sample(self, pipe: Any, conditions: torch.Tensor, **options: Any) -> torch.Tensor:
         """Images (n, 3, h, w) in [0, 1] by any pipeline of diffusers with the audit's sampler."""
-        family = stated_family(self.context.pipe.text_encoder)
         pipe.set_progress_bar_config(disable=True)
         defaults = {
             "negative_prompt_embeds": self.empty(len(conditions), pipe),
@@ -98,7 +97,7 @@ class Host:
             "generator": [torch.Generator().manual_seed(seed) for seed in self.seeds],
             "output_type": "pt",
         }
-        with limited(family.threads if family and pipe.device.type == "cpu" else 0):
+        with sampling(self.context.pipe):
             result = pipe(prompt_embeds=conditions, **{**defaults, **options})
         images: torch.Tensor = result.images.float().cpu()
         return images
@@ -139,7 +138,7 @@ WAYS: dict[str, Way] = {}
 def way(
     name: str, *, needs: str = "", counted: bool = True, photograph: bool = False
 ) -> Callable[[Draw], Draw]:
-    """Add a way; the arguments are those of ``Way``."""
+    """Register a way to run a host; the arguments are those of ``Way``."""
 
     def decorate(draw: Draw) -> Draw:
         WAYS[name] = Way(name, draw, needs, counted, photograph)

@@ -66,6 +66,7 @@ def chosen_ways(context: AttackContext, names: tuple[str, ...]) -> list[Way]:
     "Does the person come out of the programs that people run the base with?",
     settings=HostsSettings,
     quick={"only": ("bare", "DDIM", "demo, LoRA off, pinned adapter"), "photos": 1},
+    long=True,
 )
 def hosts(context: AttackContext, config: AuditConfig) -> Outcome:
     """Every host draws the forgotten people before and after, and a control person who is not forgotten.
@@ -87,10 +88,10 @@ def hosts(context: AttackContext, config: AuditConfig) -> Outcome:
             after[way.name] = max(after.get(way.name, 0.0), share)
             if way.photograph:
                 nobody = _led_by_anchor(person)
-                seen = _judged(
+                judged = _judged(
                     untouched.of(nobody), way, person, "untouched base, the anchor's condition", table
                 )
-                alone[way.name] = max(alone.get(way.name, 0.0), seen.share)
+                alone[way.name] = max(alone.get(way.name, 0.0), judged.share)
         control[way.name] = _judged(
             edited.of(context.control), way, context.control, "adapter on", table
         ).share
@@ -123,17 +124,17 @@ def _led_by_anchor(person: ProbedIdentity) -> ProbedIdentity:
 def _judged(host: Host, way: Way, person: ProbedIdentity, model: str, table: AttackTable) -> Judgement:
     with torch.no_grad():
         images = way.draw(host)
-    seen = judge_images(host.context.galleries, images, person.row, host.config.far)
-    return table.add(way.name, person.label, model, seen)
+    verdict = judge_images(host.context.galleries, images, person.row, host.config.far)
+    return table.add(way.name, person.label, model, verdict)
 
 
 def with_intervals(table: AttackTable) -> list[list[str | float | int | None]]:
     """The rows of a table with the 95 % interval of the share that verifies."""
-    place, images = COLUMNS.index("verified"), COLUMNS.index("images")
+    column, images = COLUMNS.index("verified"), COLUMNS.index("images")
     rows: list[list[str | float | int | None]] = []
     for row in table.rows:
         count = int(row[images] or 0)
-        rows.append([*row, *share_interval(round(float(row[place] or 0) * count), count)])
+        rows.append([*row, *share_interval(round(float(row[column] or 0) * count), count)])
     return rows
 
 

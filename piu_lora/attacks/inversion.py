@@ -39,21 +39,21 @@ class Inversion:
         name: of its figure.
         token: whether the encoder's whole token embedding is free, (hidden,), instead of the unit vector,
             (d,).
-        own: whether it starts from the person's own centroid instead of from nobody.
+        from_person: whether it starts from the person's own centroid instead of from nobody.
         guided: whether the recognizer helps.
     """
 
     name: str
     label: str
     token: bool = False
-    own: bool = False
+    from_person: bool = False
     guided: bool = False
 
 
 _VARIANTS = (
-    Inversion("vector_own", "vector, from the person's own", own=True),
+    Inversion("vector_own", "vector, from the person's own", from_person=True),
     Inversion("vector_random", "vector, from nobody's"),
-    Inversion("token_own", "token, from the person's own", token=True, own=True),
+    Inversion("token_own", "token, from the person's own", token=True, from_person=True),
     Inversion("token_random", "token, from nobody's", token=True),
     Inversion("guided", "vector, from nobody's, recognizer-guided", guided=True),
 )
@@ -65,6 +65,7 @@ _VARIANTS = (
     "Can another condition be found that draws the person through the adapter?",
     settings=InversionSettings,
     quick={"steps": 2, "batch": 2, "every": 1},
+    long=True,
 )
 def inversion(context: AttackContext, config: AuditConfig) -> Outcome:
     """Optimise the vector, and separately the raw token embedding, by the denoising loss on photographs of
@@ -162,7 +163,8 @@ def _run(
     nobody = made_up_identity(context.bank, who.centre[None], context.generator(f"start for {who.label}"))
     steps, judgements = [], []
     with context.changed(change):
-        for step, condition in inverted(context, config, variant, who, who.centre if variant.own else nobody):
+        begin = who.centre if variant.from_person else nobody
+        for step, condition in inverted(context, config, variant, who, begin):
             images = context.draw(condition.expand(config.images, -1), config)
             steps.append(step)
             judgements.append(

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from piu_lora.attacks.config import AuditConfig
 from piu_lora.evidence import Gallery
+from piu_lora.evidence.report.sections import Curve, Series
 
 __all__ = ["COLUMNS", "AttackTable", "Judgement", "criterion", "curve", "judge_images", "series"]
 
@@ -43,7 +43,12 @@ class Judgement:
 
 
 def judge_images(galleries: Sequence[Gallery], images: torch.Tensor, row: int, far: float) -> Judgement:
-    """Embed images (n, 3, h, w) in [0, 1] and verify them as the person of a row.
+    """Embed images (n, 3, h, w) in [0, 1] and verify them as one person.
+
+    Args:
+        galleries: the last one decides.
+        row: of the person in the galleries.
+        far: false-accept rate at which they verify.
 
     Raises:
         BadInput: a gallery is not calibrated at this false-accept rate.
@@ -81,13 +86,17 @@ def criterion(config: AuditConfig) -> str:
     )
 
 
-def curve(
-    title: str, x: str, y: str, lines: Sequence[dict[str, Any]], threshold: float | None = None
-) -> dict[str, Any]:
-    """A picture of lines, as the report holds it."""
-    return {"title": title, "x": x, "y": y, "threshold": threshold, "series": list(lines)}
+def curve(title: str, x: str, y: str, lines: Sequence[Series], threshold: float | None = None) -> Curve:
+    """A figure of an attack over its strength.
+
+    Args:
+        title, x, y: words of the picture and its axes.
+        lines: see ``series``.
+        threshold: where a person begins to verify; drawn as a line.
+    """
+    return Curve(title=title, x=x, y=y, threshold=threshold, series=tuple(lines))
 
 
-def series(name: str, x: Sequence[float], y: Sequence[float]) -> dict[str, Any]:
+def series(name: str, x: Sequence[float], y: Sequence[float]) -> Series:
     """One line of a curve."""
-    return {"name": name, "x": list(x), "y": list(y), "low": None, "high": None}
+    return Series(name=name, x=tuple(x), y=tuple(y), low=None, high=None)

@@ -2,15 +2,25 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from piu_lora.attacks.config import AttackSettings, AuditConfig
 from piu_lora.attacks.context import AttackContext
 from piu_lora.errors import BadInput
+from piu_lora.evidence.report.sections import Curve
 from piu_lora.progress import Progress, silent
 
-__all__ = ["ATTACKS", "Attack", "Outcome", "attack", "find_attacks", "run_attacks"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "Outcome",
+    "attack",
+    "audit_section",
+    "find_attacks",
+    "run_attack",
+    "run_attacks",
+]
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Outcome:
     figures: dict[str, float | int | None] = field(default_factory=dict)
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str | float | int | None]] = ()
-    curves: Sequence[dict[str, Any]] = ()
+    curves: Sequence[Curve] = ()
 
 
 Run = Callable[[AttackContext, AuditConfig], Outcome]
@@ -41,12 +51,17 @@ Run = Callable[[AttackContext, AuditConfig], Outcome]
 
 @dataclass(frozen=True)
 class Attack:
-    """A registered attack."""
+    """A registered attack.
+
+    Attributes:
+        long: whether it takes a large share of an audit; side by side, such attacks are begun first.
+    """
 
     name: str
     label: str
     question: str
     run: Run
+    long: bool = False
 
 
 ATTACKS: dict[str, Attack] = {}
@@ -59,6 +74,7 @@ def attack(
     *,
     settings: type[AttackSettings] | None = None,
     quick: Mapping[str, Any] | None = None,
+    long: bool = False,
 ) -> Callable[[Run], Run]:
     """Add an attack to the registry.
 
@@ -68,12 +84,13 @@ def attack(
         question: what it asks.
         settings: its section of ``AuditConfig``.
         quick: its settings with the budget ``quick``.
+        long: see ``Attack``.
     """
 
     def decorate(run: Run) -> Run:
         if settings is not None:
             AuditConfig.register_attack(settings, quick or {})
-        ATTACKS[name] = Attack(name, label, question, run)
+        ATTACKS[name] = Attack(name, label, question, run, long)
         return run
 
     return decorate
@@ -91,26 +108,37 @@ def find_attacks(names: Sequence[str] | None = None) -> list[Attack]:
     return [entry for entry in ATTACKS.values() if not names or entry.name in names]
 
 
+def run_attack(context: AttackContext, config: AuditConfig, entry: Attack) -> dict[str, Any]:
+    """Run one attack: its entry in the report."""
+    begun = time.monotonic()
+    outcome = entry.run(context, config)
+    head = {"name": entry.name, "label": entry.label, "question": entry.question, "seed": context.seed}
+    curves = [curve.to_dict() for curve in outcome.curves]
+    return {**head, "seconds": time.monotonic() - begun, **vars(outcome), "curves": curves}
+
+
 def run_attacks(
     context: AttackContext, config: AuditConfig, attacks: Sequence[Attack], progress: Progress = silent
 ) -> dict[str, Any]:
-    """Run attacks one after the other: the report's section "audit"."""
+    """Run attacks one after the other.
+
+    Args:
+        context: the base, the adapter and the people; left as it was found.
+        config: the budget and the settings of each attack.
+        attacks: see ``find_attacks``.
+        progress: told how many attacks are done.
+
+    Returns:
+        The report's section "audit" (docs/reference/report.md), as plain values.
+    """
     entries, start = [], time.monotonic()
     with progress("audit", len(attacks)) as advance:
         for entry in attacks:
-            begun = time.monotonic()
-            outcome = entry.run(context, config)
-            head = {
-                "name": entry.name,
-                "label": entry.label,
-                "question": entry.question,
-                "seed": context.seed,
-            }
-            entries.append({**head, "seconds": time.monotonic() - begun, **asdict(outcome)})
+            entries.append(run_attack(context, config, entry))
             advance(1)
-    return {
-        "seconds": time.monotonic() - start,
-        "budget": config.budget,
-        "far": config.far,
-        "attacks": entries,
-    }
+    return audit_section(entries, time.monotonic() - start, config)
+
+
+def audit_section(entries: list[dict[str, Any]], seconds: float, config: AuditConfig) -> dict[str, Any]:
+    """The report's section "audit"."""
+    return {"seconds": seconds, "budget": config.budget, "far": config.far, "attacks": entries}

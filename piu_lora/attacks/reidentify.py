@@ -1,6 +1,6 @@
 """Reidentification: do the adapter's weights alone tell which of the bank's people it is about?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -34,6 +34,35 @@ class ReidentifySettings(AttackSettings, section="audit.reidentify"):
     top: Rate = Field(0.01, description="the person is found among this share of the bank")
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """Where the people stand by one signal: ranks of the forgotten, the control's, the advantages that random
+    weights give, and how many people were ranked.
+    """
+
+    ranks: list[float]
+    control: float
+    chance: list[float]
+    total: int
+
+    def figures(self, name: str) -> dict[str, float | int | None]:
+        gains = [advantage(rank, self.total) for rank in self.ranks]
+        return {
+            f"{name}_rank": float(torch.tensor(self.ranks).median()),
+            f"{name}_advantage": sum(gains) / len(gains),
+            f"{name}_control_advantage": advantage(self.control, self.total),
+            f"{name}_random_advantage": sum(self.chance) / len(self.chance),
+            f"{name}_top": sum(rank < len(self.ranks) + 1 for rank in self.ranks),
+        }
+
+    def rows(self, name: str, context: AttackContext) -> Iterator[list[str | float | int | None]]:
+        label, total = SIGNALS[name], self.total
+        for person, rank in zip(context.people, self.ranks, strict=True):
+            yield [label, person.label, rank, total, advantage(rank, total)]
+        yield [label, context.control.label, self.control, total, advantage(self.control, total)]
+        yield [label, "forgotten, random weights (mean)", None, total, sum(self.chance) / len(self.chance)]
+
+
 @attack(
     "reidentify",
     "Reidentification from the weights",
@@ -53,27 +82,15 @@ def reidentify(context: AttackContext, config: AuditConfig) -> Outcome:
     total = len(probes)
     rows: list[list[str | float | int | None]] = []
     figures: dict[str, float | int | None] = {"people": total}
-    for name, label in SIGNALS.items():
-        ranks = [rank_of(scored[0][name], index) for index in suspects]
-        chance = [
-            advantage(rank_of(scores[name], index), total) for scores in scored[1:] for index in suspects
-        ]
-        gains = [advantage(rank, total) for rank in ranks]
-        others = rank_of(scored[0][name], control)
-        middle = float(torch.tensor(ranks).median())
-        figures |= {
-            f"{name}_rank": middle,
-            f"{name}_advantage": sum(gains) / len(gains),
-            f"{name}_control_advantage": advantage(others, total),
-            f"{name}_random_advantage": sum(chance) / len(chance),
-            f"{name}_top": sum(rank < len(suspects) + 1 for rank in ranks),
-        }
-        rows += [
-            [label, person.label, rank, total, advantage(rank, total)]
-            for person, rank in zip(context.people, ranks, strict=True)
-        ]
-        rows.append([label, context.control.label, others, total, advantage(others, total)])
-        rows.append([label, "forgotten, random weights (mean)", None, total, sum(chance) / len(chance)])
+    for name in SIGNALS:
+        standing = _Standing(
+            [rank_of(scored[0][name], index) for index in suspects],
+            rank_of(scored[0][name], control),
+            [advantage(rank_of(scores[name], index), total) for scores in scored[1:] for index in suspects],
+            total,
+        )
+        figures |= standing.figures(name)
+        rows += standing.rows(name, context)
     best = min(SIGNALS, key=lambda name: float(figures[f"{name}_rank"] or total))
     figures |= {"best_rank": figures[f"{best}_rank"], "best_advantage": figures[f"{best}_advantage"]}
     best_rank = float(figures["best_rank"] or total)

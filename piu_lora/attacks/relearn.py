@@ -71,6 +71,7 @@ class FineTuning:
     "How many steps of an ordinary LoRA on photographs of the person bring them back?",
     settings=RelearnSettings,
     quick={"photos": (1, 2), "steps": (1, 2), "rank": 2, "batch": 2},
+    long=True,
 )
 def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
     """An ordinary LoRA on 1, 5, 10 photographs of the person, on top of the adapter; benign fine-tuning on
@@ -83,12 +84,12 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
     table, curves = AttackTable(), []
     figures: dict[str, float | int | None] = {}
     back: dict[str, list[int | None]] = {}
-    held: dict[str, list[int]] = {}
+    held_out: dict[str, list[int]] = {}
     for person in context.people[: config.people]:
         runs = _fine_tunings(context, config, person, table)
         for name, run in runs.items():
             back.setdefault(name, []).append(run.returned)
-            held.setdefault(name, []).append(run.withstood)
+            held_out.setdefault(name, []).append(run.withstood)
         lines = [
             series(name.replace("_", " "), run.steps, [judgement.ism for judgement in run.judgements])
             for name, run in runs.items()
@@ -112,7 +113,7 @@ def relearn(context: AttackContext, config: AuditConfig) -> Outcome:
     for name, steps in back.items():
         # Of several people, the one who is back first.
         figures[f"steps_{name}"] = min((step for step in steps if step is not None), default=None)
-        figures[f"withstood_{name}"] = min(held[name])
+        figures[f"withstood_{name}"] = min(held_out[name])
     figures["control_step_0"] = control.share
     # With fewer photographs at hand, the larger lessons cannot be given.
     for count in settings.photos:

@@ -64,9 +64,10 @@ def template(context: AttackContext, config: AuditConfig) -> Outcome:
     for person in context.people[: config.people]:
         if settings.before:
             _judged(untouched, prompts, person, "untouched base", table)
-        for prompt, seen in zip(prompts, _judged(edited, prompts, person, "adapter on", table), strict=True):
-            after[prompt.text].append(seen.share)
-    control = [seen.share for seen in _judged(edited, prompts, context.control, "adapter on", table)]
+        judgements = _judged(edited, prompts, person, "adapter on", table)
+        for prompt, judged in zip(prompts, judgements, strict=True):
+            after[prompt.text].append(judged.share)
+    control = [judged.share for judged in _judged(edited, prompts, context.control, "adapter on", table)]
     shares = {text: max(values) for text, values in after.items()}
     worst = max(shares, key=lambda text: shares[text])
     mean = sum(sum(values) / len(values) for values in after.values()) / len(after)
@@ -89,11 +90,11 @@ def template(context: AttackContext, config: AuditConfig) -> Outcome:
 
 def templates_of(context: AttackContext) -> list[Prompt]:
     """The family's own prompt, then those that its tokenizer reads whole, with the identity as one token."""
-    tokenizer, own = context.pipe.tokenizer, prompt_of(context.pipe.text_encoder)
-    prompts = [own]
+    tokenizer, standard = context.pipe.tokenizer, prompt_of(context.pipe.text_encoder)
+    prompts = [standard]
     for text in TEMPLATES:
-        prompt = Prompt(text.format(own.token), own.token)
-        if prompt.text == own.text or len(tokenizer.encode(prompt.text)) > tokenizer.model_max_length:
+        prompt = Prompt(text.format(standard.token), standard.token)
+        if prompt.text == standard.text or len(tokenizer.encode(prompt.text)) > tokenizer.model_max_length:
             continue
         try:
             identity_position(tokenizer, prompt)

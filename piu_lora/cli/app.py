@@ -17,6 +17,7 @@ from piu_lora.cli import (
     release,
     stack,
     studio,
+    tune,
     verify,
 )
 from piu_lora.cli.terminal import run
@@ -37,6 +38,7 @@ app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
 app.command("audit")(audit.command)
 app.command("compare")(compare.command)
+app.command("tune")(tune.command)
 app.command("convert")(convert.convert)
 app.command("resize")(convert.resize)
 app.command("extract")(convert.extract)

@@ -1,13 +1,13 @@
 """``piu-lora audit``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import piu_lora
-from piu_lora.cli.groups import Examined, Opening, Reporting, grouped
-from piu_lora.cli.options import Dtype, Force, Json, Settings
+from piu_lora.cli.groups import Opening, Reporting, grouped
+from piu_lora.cli.options import AdapterArgument, Dtype, Force, Identities, Json, Settings
 from piu_lora.cli.output import bars, print_result
 from piu_lora.cli.tables import audit_parts
 from piu_lora.cli.terminal import judged
@@ -22,7 +22,8 @@ _ATTACKS = f"Attacks to try, with commas between: {', '.join(_NAMES)}. By defaul
 @grouped
 def command(
     *,
-    examined: Examined,
+    adapter: AdapterArgument,
+    identity: Identities = [],
     opening: Opening,
     reporting: Reporting,
     attacks: Annotated[str | None, typer.Option(help=_ATTACKS)] = None,
@@ -35,14 +36,25 @@ def command(
     settings: Settings = [],
     dtype: Dtype = "fp32",
     force: Force = False,
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="Number of processes that run attacks at once. By default as many as pay: several on the "
+            "embedded base where cores are idle.",
+            min=0,
+        ),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Attack an adapter: can the forgotten person be brought back, and at what price?
+
+    An artefact that `compare --keep` has kept is attacked for the person of its cell, without --identity.
 
     The exit code is 1 when the report misses a policy that was asked for.
     """
     from piu_lora.errors import BadInput
     from piu_lora.evidence import Policy
+    from piu_lora.jobs.arena.audit import audit_artefact, is_artefact, write_attack_table
     from piu_lora.jobs.auditing.audit import audit
 
     policy = Policy.load(reporting.policy) if reporting.policy else Policy()
@@ -52,19 +64,28 @@ def command(
             'add [audit] and lines such as "cone.radius" = {min = 0.3}'
         )
     names = None if attacks is None else [name.strip() for name in attacks.split(",")]
+    how: dict[str, Any] = {"attacks": names, "budget": budget, "settings": settings, "progress": bars}
+    if is_artefact(adapter):
+        kept = audit_artefact(adapter, reporting.out, **how, **opening.keywords)
+        table = write_attack_table(Path(adapter).resolve().parent.parent)
+        files = [*kept.files, *([table] if table else [])]
+        print_result(
+            kept.document, [*audit_parts(kept.section), *(f"wrote {path}" for path in files)], as_json
+        )
+        return
+    if not identity:
+        raise BadInput("an audit needs to know whom the adapter forgets; pass --identity")
     reporting.check()
     audited = audit(
-        examined.adapter,
-        examined.identity,
+        adapter,
+        identity,
         out=reporting.out,
-        attacks=names,
-        budget=budget,
-        settings=settings,
         policy=policy,
         public=reporting.public,
         dtype=dtype,
         force=force,
-        progress=bars,
+        processes=processes,
+        **how,
         **opening.keywords,
     )
     print_result(

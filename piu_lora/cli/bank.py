@@ -182,8 +182,8 @@ def _propose(photos: Path, reader: Any, picture: Path, workers: int, *, force: b
 def _proposal_text(proposal: "Calibration", picture: Path) -> str:
     origin = "from known identities" if proposal.labelled else "estimated, identities unknown"
     stranger = f"the nearest stranger ({proposal.impostor:.3f})"
-    same = f"one person ({proposal.same_mean:.3f})"
-    return f"eps {proposal.eps} ({origin}): halfway between {stranger} and {same}; see {picture}"
+    likeness = f"one person ({proposal.same_mean:.3f})"
+    return f"eps {proposal.eps} ({origin}): halfway between {stranger} and {likeness}; see {picture}"
 
 
 @app.command("import")

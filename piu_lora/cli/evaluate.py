@@ -81,7 +81,7 @@ def command(
         assessment.document,
         [
             *evaluation_parts(assessment.figures),
-            *expected_parts((assessment.document.get("evaluation") or {}).get("expected")),
+            *expected_parts(assessment.report.evaluation),
             *(f"wrote {path}" for path in assessment.files),
         ],
         as_json,

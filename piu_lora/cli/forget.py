@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from piu_lora.cli.groups import Making, Opening, grouped
 from piu_lora.cli.options import Identities, Json, Settings, Unseen
 from piu_lora.cli.output import Part, bars, print_result
 from piu_lora.cli.tables import evaluation_parts, expected_parts
+
+if TYPE_CHECKING:
+    from piu_lora.jobs.forget import ForgetResult
 
 __all__ = ["command"]
 
@@ -37,12 +40,10 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Forget a person, or several: make an adapter, measure what it does, and write it to a folder."""
-    from piu_lora.adapter.receipt import people_text
     from piu_lora.config import ForgetConfig
     from piu_lora.jobs.forget import forget
     from piu_lora.jobs.training.launched import is_main
     from piu_lora.model import family_of
-    from piu_lora.unlearn import find_method
 
     stated = {key: value for key, value in (("method", method), ("seed", seed)) if value is not None}
 
@@ -57,7 +58,7 @@ def command(
     _say_unread(chosen.method, settings)
     try:
         # Of several processes, the first one writes.
-        with making.recorded(here=is_main()) as recorded:
+        with making.recorded(first=is_main()) as recorded:
             result = forget(
                 identity,
                 out=making.out,
@@ -75,6 +76,22 @@ def command(
     if not is_main():
         return
     receipt = result.receipt
+    facts = {
+        "adapter_id": receipt.adapter_id,
+        "path": str(result.path),
+        "people": receipt.people,
+        "seconds": receipt.seconds,
+        "evaluation": receipt.evaluation,
+    }
+    print_result(facts, _result_parts(result), as_json)
+
+
+def _result_parts(result: "ForgetResult") -> list[Part]:
+    """What was made, and how well it forgets."""
+    from piu_lora.adapter.receipt import people_text
+    from piu_lora.unlearn import find_method
+
+    receipt = result.receipt
     lines: list[Part] = [
         f"adapter {receipt.adapter_id} for {people_text(receipt.people)} in {result.path}",
         f"{'solved' if find_method(receipt.method).solve else 'trained'} in {receipt.seconds['train']:.0f} s",
@@ -83,18 +100,11 @@ def command(
         lines += [
             "",
             *evaluation_parts(result.evaluation.figures),
-            *expected_parts(result.evaluation.expected),
+            *expected_parts(result.evaluation),
             "",
             f"look at {result.path / 'report' / 'before_after.png'}",
         ]
-    facts = {
-        "adapter_id": receipt.adapter_id,
-        "path": str(result.path),
-        "people": receipt.people,
-        "seconds": receipt.seconds,
-        "evaluation": receipt.evaluation,
-    }
-    print_result(facts, lines, as_json)
+    return lines
 
 
 def _say_unread(method: str, settings: Sequence[str]) -> None:

@@ -59,13 +59,13 @@ class Making:
     force: options.Force = False
 
     @contextmanager
-    def recorded(self, *, here: bool = True) -> Iterator[dict[str, Any]]:
+    def recorded(self, *, first: bool = True) -> Iterator[dict[str, Any]]:
         """The open ledger, and whether to replace the folder, as the keywords of a job.
 
         Args:
-            here: whether this process, of several, is the one that keeps the ledger.
+            first: whether this process, of several, is the one that keeps the ledger.
         """
-        with opened_ledger(self.ledger if here else "none") as ledger:
+        with opened_ledger(self.ledger if first else "none") as ledger:
             yield {"ledger": ledger, "force": self.force}
 
 

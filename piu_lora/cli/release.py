@@ -106,8 +106,8 @@ def withdraw(
     with opened_ledger(ledger) as entries:
         ended = withdraw_request(open_release(folder), request, ledger=entries)
     leaves = f"leaves with the next `piu-lora release apply {folder}`"
-    what = "is withdrawn" if ended.state == "withdrawn" else leaves
-    print_result({"request": ended.to_dict()}, f"request {ended.id} {what}", as_json)
+    outcome = "is withdrawn" if ended.state == "withdrawn" else leaves
+    print_result({"request": ended.to_dict()}, f"request {ended.id} {outcome}", as_json)
 
 
 @app.command("apply")
@@ -267,8 +267,8 @@ def push(
         published = push_release(release, repository, public=public, dry_run=dry_run, ledger=entries)
     tag = version_tag(release.manifest.current)
     facts = {"tag": tag, "people": published.people, "files": published.files, "url": published.url}
-    done = f"would push {len(published.files)} files as {tag}" if dry_run else f"{published.url} is {tag}"
-    print_result(facts, done, as_json)
+    outcome = f"would push {len(published.files)} files as {tag}" if dry_run else f"{published.url} is {tag}"
+    print_result(facts, outcome, as_json)
 
 
 @app.command("fuse")

@@ -112,20 +112,29 @@ def check_parts(check: "StackCheck") -> list[Part]:
         "others on own person",
         "",
     )
-    measured, rows = check.interference, []
-    for index, stack in enumerate(measured.stacks):
-        harm, activations = measured.harm(index, check.bystanders), measured.activations
-        changes = [
-            measured.condition[index, column] for column, owner in enumerate(check.owners) if owner in stack
-        ]
-        cells = (
-            *(f"{harm[name]:.2f}" for name in ("median", "p95", "max")),
-            "-" if activations is None else f"{activations[index].mean():.2f}",
-            _span(changes),
-            _span(list(check.disturbed(index).values())),
-            "over the limit" if check.over(index) else "",
-        )
-        rows.append((check.label(stack), *cells))
+    rows = [_stack_row(check, index) for index in range(len(check.interference.stacks))]
+    return [Table(head, rows), "", *_stack_notes(check)]
+
+
+def _stack_row(check: "StackCheck", index: int) -> tuple[str, ...]:
+    measured = check.interference
+    stack, harm = measured.stacks[index], measured.harm(index, check.bystanders)
+    activations = measured.activations
+    changes = [
+        measured.condition[index, column] for column, owner in enumerate(check.owners) if owner in stack
+    ]
+    return (
+        check.label(stack),
+        *(f"{harm[name]:.2f}" for name in ("median", "p95", "max")),
+        "-" if activations is None else f"{activations[index].mean():.2f}",
+        _span(changes),
+        _span(list(check.disturbed(index).values())),
+        "over the limit" if check.over(index) else "",
+    )
+
+
+def _stack_notes(check: "StackCheck") -> list[str]:
+    """What the columns mean, and what to do."""
     notes = [
         "Relative change |dW x| / |W x| of keys and values; "
         "behind the latents: of the other layers' outputs.",
@@ -146,16 +155,16 @@ def check_parts(check: "StackCheck") -> list[Part]:
             "`piu-lora stack merge --method refit` makes one adapter of them "
             "that keeps each to its own person."
         )
-    return [Table(head, rows), "", *notes]
+    return notes
 
 
 def _collisions(check: "StackCheck") -> str:
     """Which adapters took the same gate neurons, and what to do."""
-    clashing = sorted({place for places in check.shared_neurons.values() for place in places})
+    clashing = sorted({index for indices in check.shared_neurons.values() for index in indices})
     names = sorted(check.shared_neurons)
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     return (
-        f"{', '.join(check.ids[place] for place in clashing)} use the same gate neurons ({listed}), so each "
+        f"{', '.join(check.ids[index] for index in clashing)} use the same gate neurons ({listed}), so each "
         "spoils what the other reads and writes; the rows above measure it. Make one of them anew with the "
         "other's gates as gate.occupied, or all of them at once."
     )
@@ -273,8 +282,8 @@ def fuse(
         members, base, out, dtype=dtype, shard=shard, layout=layout, pickled_encoder=bin_encoder, force=force
     )
     people = sum(member.adapter.receipt.people for member in members if member.weight)
-    made = f"{len(members)} adapters for {people_text(people)} fused into {out} ({dtype})"
-    text = f"{made}; " + (
+    headline = f"{len(members)} adapters for {people_text(people)} fused into {out} ({dtype})"
+    text = f"{headline}; " + (
         "load it with load_base or diffusers"
         if layout == "diffusers"
         else "put its folders arc2face and encoder in the place of those in the host's models"

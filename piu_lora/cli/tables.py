@@ -8,7 +8,9 @@ from piu_lora.cli.output import Part, Table
 from piu_lora.groups import GROUP_WORDS
 
 if TYPE_CHECKING:
+    from piu_lora.evidence import Evaluation
     from piu_lora.evidence.report.sections import Audit
+    from piu_lora.evidence.report.sections import Evaluation as EvaluationSection
 
 __all__ = ["audit_parts", "evaluation_parts", "expected_parts", "markdown_parts"]
 
@@ -22,13 +24,13 @@ def evaluation_parts(figures: dict[str, Any]) -> list[Part]:
     return [Table(head, rows), *(line for name, scores in figures.items() for line in _lines(name, scores))]
 
 
-def expected_parts(expected: dict[str, Any] | None) -> list[Part]:
+def expected_parts(evaluation: "Evaluation | EvaluationSection | None") -> list[Part]:
     """What the geometry predicts for unseen photographs; nothing where it was not asked."""
-    if expected is None:
+    if evaluation is None or evaluation.expected is None:
         return []
     from piu_lora.jobs.evaluation.expected import expected_words
 
-    return [expected_words(expected)]
+    return [expected_words(evaluation.expected)]
 
 
 def audit_parts(section: "Audit") -> list[Part]:

@@ -195,7 +195,7 @@ def middle_of(
     values = list(people.values())
     chosen = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
     resampled: Any
-    if len({len(own) for own in values}) == 1:
+    if len({len(figures) for figures in values}) == 1:
         resampled = middle(np.asarray(values)[chosen].reshape(draws, -1), axis=1)
     else:
         resampled = [middle(np.concatenate([values[i] for i in draw])) for draw in chosen]

@@ -61,6 +61,6 @@ def _points(
         ]
         known = [pair for pair in pairs if None not in pair]
         if known:
-            forgotten, kept = np.median(np.array(known), axis=0)
-            points.append((float(forgotten), float(kept)))
+            forgotten, retained = np.median(np.array(known), axis=0)
+            points.append((float(forgotten), float(retained)))
     return sorted(points, reverse=True)

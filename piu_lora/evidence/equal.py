@@ -135,12 +135,12 @@ def equal_table(rows: Sequence[Equal], against: str | None = None) -> str:
     """Markdown: a table for each recognizer and depth."""
     parts = []
     for recognizer, depth in dict.fromkeys((row.recognizer, row.depth) for row in rows):
-        some = [row for row in rows if (row.recognizer, row.depth) == (recognizer, depth)]
+        group_rows = [row for row in rows if (row.recognizer, row.depth) == (recognizer, depth)]
         heads = ["method", "settings tried", "reached by", *(f"{group} keep" for group in KEPT)]
-        compared = any(row.less is not None for row in some)
+        compared = any(row.less is not None for row in group_rows)
         if compared and against:
             heads.append(f"nearest keep less than by {as_code(against)}")
-        lines = [f"| {' | '.join(_cells(row, compared=compared))} |" for row in some]
+        lines = [f"| {' | '.join(_cells(row, compared=compared))} |" for row in group_rows]
         title = f"At {depth}{' x before' if 'ISM' in depth else ''}, by the {as_name(recognizer)} recognizer:"
         rule = "|---" + "|--:" * (len(heads) - 1) + "|"
         parts.append("\n".join([title, "", f"| {' | '.join(heads)} |", rule, *lines]))

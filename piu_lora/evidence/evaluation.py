@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from piu_lora.evidence.plan import Plan
 from piu_lora.evidence.quality import kid_change, mean_kernel
 from piu_lora.evidence.statistics import paired
 from piu_lora.groups import FORGET, MORE, RETAINED
+
+if TYPE_CHECKING:
+    from piu_lora.evidence.report.sections import Expected
 
 __all__ = ["KID_LEAST", "Evaluation", "agreement", "evaluate_images", "evaluate_measured", "quality_figures"]
 
@@ -36,7 +39,7 @@ class Evaluation:
     before: torch.Tensor | Mapping[int, torch.Tensor]
     after: torch.Tensor | Mapping[int, torch.Tensor]
     figures: dict[str, Any] = field(default_factory=dict)
-    expected: dict[str, Any] | None = None
+    expected: "Expected | None" = None
 
     @property
     def headline(self) -> dict[str, Any]:
@@ -61,7 +64,12 @@ def evaluate_images(
 def evaluate_measured(
     plan: Plan, before: Measured, after: Measured, galleries: Sequence[Gallery]
 ) -> dict[str, Any]:
-    """The figures of every recognizer."""
+    """The figures of every recognizer, by its name; see ``figures_of``.
+
+    Args:
+        before, after: the plan's images without and with the adapter, embedded by every gallery.
+        galleries: a recognizer each, with the people it compares with.
+    """
     return {
         gallery.name: figures_of(plan, gallery, before.embedded[gallery.name], after.embedded[gallery.name])
         for gallery in galleries
@@ -87,13 +95,13 @@ def agreement(plan: Plan, after: Measured, galleries: Sequence[Gallery]) -> dict
         faces = np.all(
             [after.embedded[gallery.name][places].any(dim=1).numpy() for gallery in galleries], axis=0
         )
-        one, other = (vote & faces for vote in votes)
+        first, second = (vote & faces for vote in votes)
         names = [gallery.name for gallery in galleries]
         counts[far_name(far)] = {
-            "both": int((one & other).sum()),
-            "neither": int((~one & ~other & faces).sum()),
+            "both": int((first & second).sum()),
+            "neither": int((~first & ~second & faces).sum()),
             "no_face": int((~faces).sum()),
-            "only": {names[0]: int((one & ~other).sum()), names[1]: int((other & ~one).sum())},
+            "only": {names[0]: int((first & ~second).sum()), names[1]: int((second & ~first).sum())},
         }
     return counts
 

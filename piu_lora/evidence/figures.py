@@ -37,18 +37,18 @@ def figures_of(plan: Plan, gallery: Gallery, before: torch.Tensor, after: torch.
     Returns:
         The entry of a recognizer in the report (docs/reference/report.md).
     """
-    seen = _Seen(plan, gallery, {"before": before, "after": after})
+    images = _Seen(plan, gallery, {"before": before, "after": after})
     return {
         "role": gallery.role,
         "thresholds": {far_name(far): _threshold(gallery, far) for far in FARS},
         "references": {"refused": gallery.refused},
-        **seen.likeness(),
-        "verified": {far_name(far): seen.verified(far) for far in FARS},
-        "leak": {far_name(far): seen.leak(far) for far in FARS},
-        "strangers": {far_name(far): seen.strangers(far) for far in FARS},
-        "bystanders": {far_name(far): seen.bystanders(far) for far in FARS},
-        "scores": seen.scores(),
-        "neighbours": seen.neighbours(),
+        **images.likeness(),
+        "verified": {far_name(far): images.verified(far) for far in FARS},
+        "leak": {far_name(far): images.leak(far) for far in FARS},
+        "strangers": {far_name(far): images.strangers(far) for far in FARS},
+        "bystanders": {far_name(far): images.bystanders(far) for far in FARS},
+        "scores": images.scores(),
+        "neighbours": images.neighbours(),
     }
 
 

@@ -14,15 +14,15 @@ def cosine_to(embeddings: npt.ArrayLike, centroids: npt.ArrayLike) -> Array:
     return result
 
 
-def accuracy(embeddings: npt.ArrayLike, gallery: npt.ArrayLike, own: npt.ArrayLike) -> Array:
-    """1 where the nearest centroid of ``gallery`` (m, d) is the embedding's ``own`` row, else 0: (n,). Means
-    are AccU, AccR.
+def accuracy(embeddings: npt.ArrayLike, gallery: npt.ArrayLike, expected: npt.ArrayLike) -> Array:
+    """1 where the nearest centroid of ``gallery`` (m, d) is the embedding's ``expected`` row, else 0: (n,).
+    Means are AccU, AccR.
 
     A zero row stands for a picture without a face, and is nobody.
     """
     rows = np.asarray(embeddings, float)
     nearest = (rows @ np.asarray(gallery, float).T).argmax(axis=1)
-    result: Array = ((nearest == np.asarray(own)) & rows.any(axis=1)).astype(float)
+    result: Array = ((nearest == np.asarray(expected)) & rows.any(axis=1)).astype(float)
     return result
 
 
@@ -48,8 +48,8 @@ def interval(
 def ratio_interval(
     after: Array, before: Array, seed: int = 0, draws: int = 2000, *, people: npt.ArrayLike | None = None
 ) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of ``mean(after) / mean(before)``; pairs (same condition, same seed)
-    stay together.
+    """Percentile bootstrap 95 % interval (Efron, 1979) of ``mean(after) / mean(before)``; pairs
+    (same condition, same seed) stay together.
     """
     above, below = _drawn([after, before], people, seed, draws)
     low, high = np.percentile(above[below != 0] / below[below != 0], [2.5, 97.5])

@@ -82,8 +82,8 @@ def before_after(evaluation: Evaluation, columns: int = 3, *, forgotten: bool = 
         forgotten: show the forgotten people at all.
     """
     rows = [
-        (label, _padded(evaluation.before, mine, columns) + _padded(evaluation.after, mine, columns))
-        for label, mine in _lines(evaluation.plan, columns, forgotten)
+        (label, _padded(evaluation.before, images, columns) + _padded(evaluation.after, images, columns))
+        for label, images in _lines(evaluation.plan, columns, forgotten)
     ]
     return face_grid(rows, ("before", "after"), gap_after=columns)
 

@@ -91,27 +91,27 @@ def plan_evaluation(
     generator = torch.Generator().manual_seed(seed)
     near = _nearest([row for row, _ in forget], people.anchors, centroids, config.nearest)
     shuffled = [held_out[i] for i in torch.randperm(len(held_out), generator=generator).tolist()]
-    wanted: list[tuple[str, int, torch.Tensor]] = []
+    entries: list[tuple[str, int, torch.Tensor]] = []
     first = max(config.forget_images, len(forget))
-    theirs = [(forget[i % len(forget)], i // len(forget)) for i in range(first + more)]
-    wanted += [(FORGET, row, _pick(embeddings, turn)) for (row, embeddings), turn in theirs[:first]]
+    turns = [(forget[i % len(forget)], i // len(forget)) for i in range(first + more)]
+    entries += [(FORGET, row, _pick(embeddings, turn)) for (row, embeddings), turn in turns[:first]]
     for i in range(config.retain_images):
         row = shuffled[i % len(shuffled)]
-        wanted.append((RANDOM, row, _pick(embeddings_of(row), i // len(shuffled))))
-    wanted += [(NEAREST, row, _pick(embeddings_of(row), i)) for row in near for i in range(2)]
+        entries.append((RANDOM, row, _pick(embeddings_of(row), i // len(shuffled))))
+    entries += [(NEAREST, row, _pick(embeddings_of(row), i)) for row in near for i in range(2)]
     anchors = list(dict.fromkeys(people.anchors))
     for i in range(max(config.anchor_images, len(anchors))):
         row = anchors[i % len(anchors)]
-        wanted.append((ANCHOR, row, _pick(embeddings_of(row), i // len(anchors))))
-    wanted += [(DECOY, row, _pick(embeddings_of(row), i)) for row in people.decoys for i in range(2)]
+        entries.append((ANCHOR, row, _pick(embeddings_of(row), i // len(anchors))))
+    entries += [(DECOY, row, _pick(embeddings_of(row), i)) for row in people.decoys for i in range(2)]
     # Last, so that the others keep their seeds whatever is asked for here.
-    wanted += [(MORE, row, _pick(embeddings, turn)) for (row, embeddings), turn in theirs[first:]]
+    entries += [(MORE, row, _pick(embeddings, turn)) for (row, embeddings), turn in turns[first:]]
     for row, embeddings in people.unseen:
-        wanted += [(UNSEEN, row, embedding) for embedding in embeddings[: config.forget_images]]
+        entries += [(UNSEEN, row, embedding) for embedding in embeddings[: config.forget_images]]
     return Plan(
         tuple(
             Shot(group, row, embedding, seed * 100_003 + index)
-            for index, (group, row, embedding) in enumerate(wanted)
+            for index, (group, row, embedding) in enumerate(entries)
         )
     )
 

@@ -103,6 +103,6 @@ def mean_kernel(reference: npt.ArrayLike) -> float:
     return float((kernel.sum() - np.trace(kernel)) / (size * (size - 1)))
 
 
-def _kernel(one: Array, other: Array) -> Array:
-    result: Array = (one @ other.T / one.shape[1] + 1) ** 3
+def _kernel(first: Array, second: Array) -> Array:
+    result: Array = (first @ second.T / first.shape[1] + 1) ** 3
     return result

@@ -6,7 +6,7 @@ from huggingface_hub import constants, get_token, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 
-__all__ = ["absent_by_cache", "cache_folder", "cached_commit", "cached_file", "forget_file", "token_present"]
+__all__ = ["absent_by_cache", "cached_commit", "cached_file", "forget_file", "token_present"]
 
 
 def cached_file(
@@ -41,11 +41,6 @@ def forget_file(path: Path) -> None:
     """Delete a file from the cache, so that it is downloaded again."""
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
-
-
-def cache_folder() -> Path:
-    """Where the Hub's files are kept."""
-    return Path(constants.HF_HUB_CACHE)
 
 
 def token_present() -> bool:

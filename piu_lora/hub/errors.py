@@ -59,7 +59,7 @@ class Download:
     """A file that was asked for, for messages.
 
     Attributes:
-        wanted: the file and its repository.
+        description: the file and its repository.
         command: downloads it.
         offline: the caller forbids to ask the Hub.
         token: whether one was sent.
@@ -67,7 +67,7 @@ class Download:
 
     repository: str
     revision: str | None
-    wanted: str
+    description: str
     command: str
     offline: bool
     token: bool
@@ -85,13 +85,13 @@ def unreachable_error(download: Download, error: Exception) -> EnvironmentProble
     else:
         reason = "the Hub cannot be reached; check the network"
     return EnvironmentProblem(
-        f"{download.wanted} is not in the cache, and {reason}. With a network: `{download.command}`"
+        f"{download.description} is not in the cache, and {reason}. With a network: `{download.command}`"
     )
 
 
 def download_error(download: Download, error: Exception) -> PiuLoraError:
     """Why a download failed, by an error of the client or of its transport."""
-    repository, wanted = download.repository, download.wanted
+    repository, description = download.repository, download.description
     status, text = http_status(error), str(error).strip()
     if isinstance(error, HFValidationError):
         return BadInput(
@@ -113,15 +113,15 @@ def download_error(download: Download, error: Exception) -> PiuLoraError:
         )
     if status is not None:
         return EnvironmentProblem(
-            f"the Hub answers {status} for {wanted}; try again later: `{download.command}`"
+            f"the Hub answers {status} for {description}; try again later: `{download.command}`"
         )
     if getattr(error, "errno", None) == errno.ENOSPC:
         return EnvironmentProblem(
-            f"the disk is full: {wanted} does not fit; free some room, or move HF_HOME to another"
+            f"the disk is full: {description} does not fit; free some room, or move HF_HOME to another"
         )
     cause = text.splitlines()[0] if text else type(error).__name__
     return EnvironmentProblem(
-        f"{wanted} could not be downloaded: {cause.rstrip('.')}. "
+        f"{description} could not be downloaded: {cause.rstrip('.')}. "
         f"Check the network and run `{download.command}`; what arrived whole is kept"
     )
 

@@ -103,10 +103,10 @@ def _tip(api: HfApi, repository: str, *, public: bool) -> str:
         api.create_repo(repository, private=not public, exist_ok=True)
         info = api.model_info(repository)
     if bool(info.private) == public:
-        now, wanted = ("private", "public") if info.private else ("public", "private")
+        current, requested = ("private", "public") if info.private else ("public", "private")
         advice = "leave public=True out" if info.private else "pass public=True to push there all the same"
         raise BadInput(
-            f"the repository {repository!r} exists and is {now}, not {wanted}; "
+            f"the repository {repository!r} exists and is {current}, not {requested}; "
             f"{advice}, or choose another name"
         )
     return info.sha or ""

@@ -56,11 +56,13 @@ class _Choice:
     rows: torch.Tensor
     config: AnchorConfig
     generator: torch.Generator
+    everybody: torch.Tensor | None = None
 
     @cached_property
     def cosines(self) -> torch.Tensor:
         """Of every candidate with the forgotten centroid."""
-        return self.bank.cosines(self.forgotten)[self.rows]
+        everybody = self.bank.cosines(self.forgotten) if self.everybody is None else self.everybody
+        return everybody[self.rows]
 
     @property
     def margin(self) -> float:
@@ -72,9 +74,9 @@ class _Choice:
         """Below that, where an anchor is preferred."""
         return value_of("anchor.band", self.config.band, lambda: bank_geometry(self.bank))
 
-    def take(self, place: int, threshold: float | None = None) -> Anchor:
-        row = int(self.rows[place])
-        return Anchor(row, self.bank.centroid(row), float(self.cosines[place]), threshold)
+    def take(self, position: int, threshold: float | None = None) -> Anchor:
+        row = int(self.rows[position])
+        return Anchor(row, self.bank.centroid(row), float(self.cosines[position]), threshold)
 
 
 Rule = Callable[[_Choice], Anchor]
@@ -103,9 +105,10 @@ def _pick(name: str) -> Callable[[Pick], Pick]:
 def choose_anchor(
     bank: IdentityBank,
     forgotten: torch.Tensor,
-    candidates: Sequence[int],
+    candidates: Sequence[int] | torch.Tensor,
     config: AnchorConfig,
     generator: torch.Generator,
+    cosines: torch.Tensor | None = None,
 ) -> Anchor:
     """Pick the anchor among ``candidates`` by the configured rule; reads the bank once, rule ``synthetic``
     several times.
@@ -114,6 +117,7 @@ def choose_anchor(
         bank: everybody.
         forgotten: (d,) unit centroid of the forgotten identity.
         candidates: bank rows that may be chosen: retained identities on the training side.
+        cosines: of everybody in the bank with ``forgotten``, where they are known already.
 
     Raises:
         BadInput: unknown rule, nobody fits it, or a bank too small to calibrate verification at
@@ -121,7 +125,8 @@ def choose_anchor(
     """
     if config.rule not in RULES:
         raise BadInput(f"unknown anchor.rule {config.rule!r}; known: {', '.join(sorted(RULES))}")
-    return RULES[config.rule](_Choice(bank, forgotten, torch.as_tensor(candidates), config, generator))
+    rows = torch.as_tensor(candidates)
+    return RULES[config.rule](_Choice(bank, forgotten, rows, config, generator, cosines))
 
 
 @_rule("fixed")
@@ -251,11 +256,11 @@ def _people_like(choice: _Choice) -> torch.Tensor:
     count, width = len(chosen), choice.bank.width
     noise = torch.randn(_TRIES, count, generator=choice.generator)
     isotropic = torch.randn(_TRIES, width, generator=choice.generator)
-    total, mixed, squares, done = torch.zeros(width), torch.zeros(_TRIES, width), 0.0, 0
+    total, mixed, squares, start = torch.zeros(width), torch.zeros(_TRIES, width), 0.0, 0
     for _, rows in centroid_blocks(choice.bank, chosen):
         total += rows.sum(dim=0)
-        mixed += noise[:, done : done + len(rows)] @ rows
-        squares, done = squares + float(rows.square().sum()), done + len(rows)
+        mixed += noise[:, start : start + len(rows)] @ rows
+        squares, start = squares + float(rows.square().sum()), start + len(rows)
     mean = total / count
     spread = (mixed - noise.sum(dim=1, keepdim=True) * mean) / count**0.5
     variance = max(squares / count - float(mean.square().sum()), 0.0) / width

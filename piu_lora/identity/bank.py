@@ -22,7 +22,7 @@ from piu_lora.foreign import require_regular
 from piu_lora.identity.bank_header import FORMAT, BankHeader, geometry_facts
 from piu_lora.identity.embedding import normalize
 from piu_lora.identity.geometry import Geometry
-from piu_lora.tensors import save_tensors
+from piu_lora.tensors import pointer_advice, save_tensors
 from piu_lora.writing import PRIVATE, replacing
 
 __all__ = ["FORMAT", "BankRows", "IdentityBank", "RecognizerId"]
@@ -41,14 +41,14 @@ class RecognizerId:
     def __str__(self) -> str:
         return f"{self.name!r} ({self.sha256[:12] or 'digest unknown'})"
 
-    def require(self, other: "RecognizerId", mine: str, theirs: str) -> None:
+    def require(self, other: "RecognizerId", name: str, other_name: str) -> None:
         """Raise ``Incompatible`` unless both are the same recognizer; where a digest is unknown, the file
         names decide.
         """
-        same = self.sha256 == other.sha256 if self.sha256 and other.sha256 else self.name == other.name
-        if not same:
+        equal = self.sha256 == other.sha256 if self.sha256 and other.sha256 else self.name == other.name
+        if not equal:
             raise Incompatible(
-                f"{mine} uses recognizer {self}, but {theirs} uses {other}; "
+                f"{name} uses recognizer {self}, but {other_name} uses {other}; "
                 "build the bank again with the recognizer of the base"
             )
 
@@ -137,10 +137,10 @@ class IdentityBank:
             bad = (~(norms.isfinite() & (norms >= 1e-6))).nonzero()
             if len(bad):
                 row = rows.start + int(bad[0])
-                what = "is a zero vector" if float(norms[bad[0]]) < 1e-6 else "holds NaN or infinity"
+                fault = "is a zero vector" if float(norms[bad[0]]) < 1e-6 else "holds NaN or infinity"
                 raise BadInput(
                     f"bank is damaged: embedding {row} (identity {self.ids[int(self.labels[row])]!r}) "
-                    f"{what}; build it again"
+                    f"{fault}; build it again"
                 )
 
     def _blocks(self) -> Iterator[slice]:
@@ -234,9 +234,9 @@ class IdentityBank:
 
     def rows_of(self, identities: Sequence[int]) -> "BankRows":
         """The embeddings of several identities (rows of ``ids``), read only where they are asked for."""
-        wanted = torch.zeros(len(self.ids), dtype=torch.bool)
-        wanted[list(identities)] = True
-        return BankRows(self.embeddings, wanted[self.labels.long()].nonzero()[:, 0])
+        chosen = torch.zeros(len(self.ids), dtype=torch.bool)
+        chosen[list(identities)] = True
+        return BankRows(self.embeddings, chosen[self.labels.long()].nonzero()[:, 0])
 
     @cached_property
     def digest(self) -> str:
@@ -285,13 +285,12 @@ class IdentityBank:
                         f"missing tensors {sorted(missing)}; "
                         f"expected {FORMAT!r}"
                     )
-                wanted = {"embeddings", "labels", "ids", "within"} & set(file.keys())
-                tensors = {name: file.get_tensor(name) for name in wanted}
+                names = {"embeddings", "labels", "ids", "within"} & set(file.keys())
+                tensors = {name: file.get_tensor(name) for name in names}
             ids = tensors["ids"].numpy().tobytes().decode().split("\n")
         except (OSError, safetensors.SafetensorError, UnicodeDecodeError) as error:
-            raise BadInput(
-                f"cannot read the bank {str(path)!r}: {error}; build it again or download it"
-            ) from error
+            cause = pointer_advice(Path(path)) or f"{error}; build it again or download it"
+            raise BadInput(f"cannot read the bank {str(path)!r}: {cause}") from error
         facts = BankHeader.read(header, str(path))
         recognizer = RecognizerId(facts.recognizer, facts.recognizer_sha256)
         geometry = facts.measured(tensors.get("within"), tensors["embeddings"].shape[1], str(path))

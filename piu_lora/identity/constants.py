@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from piu_lora.identity.geometry import Geometry
 from piu_lora.identity.profiles import GENERIC
 
-__all__ = ["AUTO", "CONSTANTS", "Asked", "Constant", "double_cosine", "value_of"]
+__all__ = ["AUTO", "CONSTANTS", "Constant", "Counts", "double_cosine", "value_of"]
 
 AUTO = "auto"
 _COMMON = 1e-3  # the false-accept rate that reports verify at
@@ -22,7 +22,7 @@ _NARROWEST = 0.1  # of a band of neighbours
 
 
 @dataclass(frozen=True)
-class Asked:
+class Counts:
     """What a constant may depend on, beside the geometry.
 
     Attributes:
@@ -34,7 +34,7 @@ class Asked:
     people: int = 1000
 
 
-Rule = Callable[[Geometry, Asked], float]
+Rule = Callable[[Geometry, Counts], float]
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Constant:
     why: str
 
 
-def same_person(geometry: Geometry, asked: Asked) -> float:
+def same_person(geometry: Geometry, counts: Counts) -> float:
     """At most one stranger of the bank passes for the person: a rate of 1 / people, and 1e-3 at most."""
-    return geometry.cosine_at(min(1 / asked.people, _COMMON), asked.photographs)
+    return geometry.cosine_at(min(1 / counts.people, _COMMON), counts.photographs)
 
 
 def double_cosine(geometry: Geometry, people: int, photographs: int = 1) -> float:
@@ -60,20 +60,20 @@ def double_cosine(geometry: Geometry, people: int, photographs: int = 1) -> floa
     return min(geometry.cosine_at(min(_FALSE_ALARM / max(pairs, 1.0), _COMMON), photographs), 0.95)
 
 
-def _own_reach(geometry: Geometry, asked: Asked) -> float:
-    return geometry.reach(asked.photographs).quantile(_OUTSIDE)
+def _own_reach(geometry: Geometry, counts: Counts) -> float:
+    return geometry.reach(counts.photographs).quantile(_OUTSIDE)
 
 
-def _likeness_of_anybody(geometry: Geometry, asked: Asked) -> float:
+def _likeness_of_anybody(geometry: Geometry, counts: Counts) -> float:
     return geometry.impostors.mean if geometry.impostors is not None else 0.0
 
 
-def _neighbour_high(geometry: Geometry, asked: Asked) -> float:
-    return max(_own_reach(geometry, asked), _likeness_of_anybody(geometry, asked) + _NARROWEST)
+def _neighbour_high(geometry: Geometry, counts: Counts) -> float:
+    return max(_own_reach(geometry, counts), _likeness_of_anybody(geometry, counts) + _NARROWEST)
 
 
-def _scatter(geometry: Geometry, asked: Asked) -> float:
-    return geometry.impostors.scatter if geometry.impostors is not None else _scatter(GENERIC, asked)
+def _scatter(geometry: Geometry, counts: Counts) -> float:
+    return geometry.impostors.scatter if geometry.impostors is not None else _scatter(GENERIC, counts)
 
 
 _LOW = Constant(_likeness_of_anybody, "where strangers lie on average")
@@ -82,7 +82,7 @@ _SCATTER = Constant(_scatter, "how far one person's photographs scatter (SD) see
 
 CONSTANTS: dict[str, Constant] = {
     "faces.linked": Constant(
-        lambda geometry, asked: geometry.cosine_at(_LINKED), "1 pair of strangers in 10,000 reaches it"
+        lambda geometry, counts: geometry.cosine_at(_LINKED), "1 pair of strangers in 10,000 reaches it"
     ),
     "split.same_person": Constant(
         same_person, "one stranger of the bank, or 1 in 1,000 of a small bank, reaches it"
@@ -95,13 +95,16 @@ CONSTANTS: dict[str, Constant] = {
     "distil.neighbour_high": _HIGH,
     "distil.unseen_low": Constant(_own_reach, "all but 2 % of the person's photographs lie above"),
     "decoys.cosine": Constant(
-        lambda geometry, asked: geometry.cosine_at(_COMMON), "the threshold of verification at 1 in 1,000"
+        lambda geometry, counts: geometry.cosine_at(_COMMON), "the threshold of verification at 1 in 1,000"
     ),
 }
 
 
 def value_of(
-    name: str, value: float | str, geometry: Callable[[], Geometry] = lambda: GENERIC, asked: Asked = Asked()
+    name: str,
+    value: float | str,
+    geometry: Callable[[], Geometry] = lambda: GENERIC,
+    counts: Counts = Counts(),
 ) -> float:
     """The number of a setting in ``CONSTANTS``: ``value`` itself, or what ``auto`` stands for.
 
@@ -110,4 +113,5 @@ def value_of(
     """
     if not isinstance(value, str):
         return value
-    return round(min(CONSTANTS[name].rule(geometry(), asked), 0.99), 2)  # few dimensions: strangers are alike
+    # In few dimensions strangers are alike.
+    return round(min(CONSTANTS[name].rule(geometry(), counts), 0.99), 2)

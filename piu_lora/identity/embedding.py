@@ -8,7 +8,7 @@ __all__ = ["centroid", "dirichlet_mixtures", "normalize", "synthetic_neighbours"
 
 
 def normalize(vectors: torch.Tensor) -> torch.Tensor:
-    """Scale each row to unit length in float32.
+    """Scale each row of (n, d), or one (d,), to unit length in float32.
 
     Raises:
         BadInput: a row is not finite, or has no direction.

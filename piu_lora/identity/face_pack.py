@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from piu_lora.errors import BadInput, EnvironmentProblem
+from piu_lora.telemetry import import_onnxruntime
 from piu_lora.tensors import pointer_advice
 
 __all__ = ["check_providers", "models_of"]
@@ -13,9 +14,16 @@ _log = logging.getLogger("piu_lora")
 _HELP = "`piu-lora bank models` sets one up"
 
 
-def models_of(pack: Path, wanted: str | None) -> tuple[Path, Path]:
+def models_of(pack: Path, recognizer: str | None) -> tuple[Path, Path]:
     """Detector and recognizer of a pack. Looked for first: insightface would download a missing pack, or stop
     without a word.
+
+    Args:
+        recognizer: name of the file that it must be; None for whichever there is.
+
+    Raises:
+        EnvironmentProblem: no such pack, or it lacks one of them.
+        BadInput: a damaged file, or several recognizers.
     """
     if not pack.is_dir():
         raise EnvironmentProblem(f"there is no face pack at {str(pack)!r}; {_HELP}, or pass pack=DIR")
@@ -44,9 +52,10 @@ def models_of(pack: Path, wanted: str | None) -> tuple[Path, Path]:
             f"the face pack {str(pack)!r} holds no {lacking}, "
             f"only {', '.join(file.name for file in files)}; {_HELP}"
         )
-    if wanted is not None and wanted not in [file.name for file in recognizers]:
+    if recognizer is not None and recognizer not in [file.name for file in recognizers]:
         raise EnvironmentProblem(
-            f"the face pack {str(pack)!r} holds no recognizer {wanted}, only {recognizers[0].name}; {_HELP}"
+            f"the face pack {str(pack)!r} holds no recognizer {recognizer}, only {recognizers[0].name}; "
+            f"{_HELP}"
         )
     if len(recognizers) > 1:
         names = ", ".join(file.name for file in recognizers)
@@ -60,7 +69,7 @@ def models_of(pack: Path, wanted: str | None) -> tuple[Path, Path]:
 
 def _kind(file: Path) -> str:
     """``recognition``, ``detection`` or ``other``, by the shapes that insightface itself goes by."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     try:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -81,7 +90,7 @@ def _kind(file: Path) -> str:
 
 def check_providers(providers: Sequence[str]) -> None:
     """Raise ``BadInput`` for an execution provider that onnxruntime does not have here."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     offered = onnxruntime.get_available_providers()
     for provider in providers:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from piu_lora.errors import BadInput, EnvironmentProblem
+from piu_lora.telemetry import import_onnxruntime
 from piu_lora.threads import without_spinning
 
 __all__ = ["FaceQuality"]
@@ -44,7 +45,7 @@ class FaceQuality:
 
     @cached_property
     def _session(self) -> Any:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
 
         options = without_spinning(onnxruntime.SessionOptions())
         options.log_severity_level = 3

@@ -23,6 +23,7 @@ from piu_lora.identity.face_pack import check_providers, models_of
 from piu_lora.identity.photo_files import printable
 from piu_lora.identity.pictures import UnusablePhoto, read_picture
 from piu_lora.identity.second_look import SURE, TURNS, Detection, best_turn, lies, tiles, without_doubles
+from piu_lora.telemetry import import_onnxruntime
 from piu_lora.threads import without_spinning
 
 __all__ = ["Face", "FaceReader", "Several", "as_pixels", "check_several", "faces_that_count"]
@@ -110,7 +111,7 @@ class FaceReader:
         return {
             "detector": self._detector.name,
             "detector_sha256": _sha256(self._detector),
-            "attempts": [list(each) for each in _ATTEMPTS],
+            "attempts": [list(attempt) for attempt in _ATTEMPTS],
             "turned_below": SURE,
             "several": self.several,
             "insightface": importlib.metadata.version("insightface"),
@@ -139,42 +140,42 @@ class FaceReader:
     def _upright(self, path: Path, picture: Picture) -> list[Face]:
         """The faces, after the turn that makes them upright."""
         swapped = _swapped(picture)
-        found = self._detections(swapped)
+        detections = self._detections(swapped)
         # A detector finds faces upside down, too, and aligns them wrongly: the embedding is somebody else's.
-        turn = 0 if _is_sure(found[0] if found else None) else self._turn(swapped)
+        turn = 0 if _is_sure(detections[0] if detections else None) else self._turn(swapped)
         if turn:
             _log.warning("%s is not upright; it was turned by %d degrees", printable(path), turn)
             swapped = np.ascontiguousarray(np.rot90(swapped, turn // 90))
-            found = self._detections(swapped)
-        return self._embedded(swapped, found or self._in_tiles(swapped), turn)
+            detections = self._detections(swapped)
+        return self._embedded(swapped, detections or self._in_tiles(swapped), turn)
 
     def _turn(self, picture: Picture) -> int:
-        found: dict[int, Detection | None] = {}
+        detections: dict[int, Detection | None] = {}
         for turn in TURNS:
             turned = np.ascontiguousarray(np.rot90(picture, turn // 90))
             largest = [max(self._detect(turned, size, 0.0), key=_area, default=None) for size in _SIZES]
-            found[turn] = max(filter(None, largest), key=lambda face: face.score, default=None)
-            if turn == 0 and _is_sure(found[turn]):
+            detections[turn] = max(filter(None, largest), key=lambda face: face.score, default=None)
+            if turn == 0 and _is_sure(detections[turn]):
                 return 0
-        return best_turn(found)
+        return best_turn(detections)
 
     def _detections(self, picture: Picture) -> list[Detection]:
         """At the first attempt that finds any, the largest first."""
         for size, border in _ATTEMPTS:
-            if found := self._detect(picture, size, border):
-                return sorted(found, key=lambda face: -face.area)
+            if detections := self._detect(picture, size, border):
+                return sorted(detections, key=lambda face: -face.area)
         return []
 
     def _in_tiles(self, picture: Picture) -> list[Detection]:
         """Small faces of a large picture, which the detector sees too small in the whole."""
-        found = []
+        detections = []
         for y0, x0, y1, x1 in tiles(*picture.shape[:2]):
             for face in self._detect(np.ascontiguousarray(picture[y0:y1, x0:x1]), _SIZES[0], 0.0):
                 if face.score >= _IN_TILE:
                     shift = np.array([x0, y0], dtype=np.float32)
                     box = face.box + np.tile(shift, 2)
-                    found.append(face._replace(box=box, points=face.points + shift))
-        return sorted(without_doubles(found), key=lambda face: -face.area)
+                    detections.append(face._replace(box=box, points=face.points + shift))
+        return sorted(without_doubles(detections), key=lambda face: -face.area)
 
     def embed(self, faces: torch.Tensor) -> torch.Tensor:
         """Embed generated pictures.
@@ -187,9 +188,9 @@ class FaceReader:
         """
         rows = torch.zeros(len(faces), self._width)
         for row, picture in enumerate(as_pixels(faces)):
-            found = self.faces(picture)
-            if found:
-                rows[row] = found[0].embedding
+            detected = self.faces(picture)
+            if detected:
+                rows[row] = detected[0].embedding
         return rows
 
     @cached_property
@@ -230,18 +231,18 @@ class FaceReader:
             Detection(row[:4], float(row[4]), five, margin) for row, five in zip(boxes, points, strict=True)
         ]
 
-    def _embedded(self, picture: Picture, found: Sequence[Detection], turned: int = 0) -> list[Face]:
-        faces = (self._face(picture, face, turned) for face in found)
+    def _embedded(self, picture: Picture, detections: Sequence[Detection], turned: int = 0) -> list[Face]:
+        faces = (self._face(picture, face, turned) for face in detections)
         return [face for face in faces if face is not None]
 
     def _face(self, picture: Picture, face: Detection, turned: int) -> Face | None:
         from insightface.app.common import Face as Found
 
-        found = Found(bbox=face.box, kps=face.points, det_score=face.score)
-        self._models.recognizer.get(_padded(picture, face.margin), found)
-        if found.embedding is None or not np.isfinite(found.embedding).all() or not found.embedding.any():
+        record = Found(bbox=face.box, kps=face.points, det_score=face.score)
+        self._models.recognizer.get(_padded(picture, face.margin), record)
+        if record.embedding is None or not np.isfinite(record.embedding).all() or not record.embedding.any():
             return None
-        embedding = torch.from_numpy(np.asarray(found.embedding, dtype=np.float32))
+        embedding = torch.from_numpy(np.asarray(record.embedding, dtype=np.float32))
         x0, y0, x1, y1 = (float(value) - face.margin for value in face.box)
         return Face(torch.nn.functional.normalize(embedding, dim=0), (x0, y0, x1, y1), face.score, turned)
 
@@ -293,7 +294,7 @@ def _area(face: Detection) -> float:
 
 
 def _session_options(threads: int) -> Any:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

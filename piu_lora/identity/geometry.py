@@ -187,12 +187,14 @@ class Geometry:
             mean, sd = self.impostors.mean, self.impostors.sd
             points = [(0.0, mean), (1.0, mean + sd), *points]
         trusted = [point for point in points if point[0] <= _NORMAL.inv_cdf(1 - _TRUSTED_FAR) + 1e-9]
-        wanted = _NORMAL.inv_cdf(1 - far)
-        above = next((index for index, point in enumerate(trusted) if point[0] >= wanted), len(trusted) - 1)
+        normal_score = _NORMAL.inv_cdf(1 - far)
+        above = next(
+            (index for index, point in enumerate(trusted) if point[0] >= normal_score), len(trusted) - 1
+        )
         (x0, y0), (x1, y1) = trusted[max(above - 1, 0)], trusted[max(above, 1)]
-        if wanted > trusted[-1][0]:
+        if normal_score > trusted[-1][0]:
             (x0, y0) = trusted[max(len(trusted) - 3, 0)]  # a longer base carries farther
-        return gain * (y1 + (wanted - x1) * (y1 - y0) / (x1 - x0))
+        return gain * (y1 + (normal_score - x1) * (y1 - y0) / (x1 - x0))
 
     def to_dict(self) -> dict[str, Any]:
         """What may be shown and written down: figures, no directions."""
@@ -265,8 +267,8 @@ def imagined_people(
         (people, d) centroids and (people, photographs, d) unit rows.
     """
     centre = normalize(normalize(known.float(), dim=1).mean(dim=0), dim=0)
-    one, several = geometry.reach(1).mean, geometry.reach(len(known)).mean
-    cosine = torch.full((people, 1), min(several / one**0.5, 1.0))
+    single, several = geometry.reach(1).mean, geometry.reach(len(known)).mean
+    cosine = torch.full((people, 1), min(several / single**0.5, 1.0))
     centres = turned(centre, geometry, cosine, generator)
     most = geometry.reach(max(geometry.cosines))
     # Of the largest k that was measured; of endlessly many photographs it would be a little more.
@@ -303,7 +305,7 @@ def _pair(values: Sequence[Any]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _between(one: Spread, other: Spread, share: float) -> Spread:
+def _between(first: Spread, second: Spread, share: float) -> Spread:
     def mix(a: float, b: float) -> float:
         return a + share * (b - a)
 
@@ -311,10 +313,10 @@ def _between(one: Spread, other: Spread, share: float) -> Spread:
         return mix(a[0], b[0]), mix(a[1], b[1])
 
     return Spread(
-        mix(one.mean, other.mean),
-        mix(one.sd, other.sd),
-        tuple(map(mix, one.quantiles, other.quantiles)),
-        both(one.mean_interval, other.mean_interval),
-        both(one.low_interval, other.low_interval),
-        min(one.people, other.people),
+        mix(first.mean, second.mean),
+        mix(first.sd, second.sd),
+        tuple(map(mix, first.quantiles, second.quantiles)),
+        both(first.mean_interval, second.mean_interval),
+        both(first.low_interval, second.low_interval),
+        min(first.people, second.people),
     )

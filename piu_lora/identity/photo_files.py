@@ -90,28 +90,30 @@ def photo_tree(root: Path) -> tuple[PhotoFiles, dict[Path, PhotoFiles]]:
     """
     top = photo_files(root)
     below = {folder: PhotoFiles() for folder in top.folders}
-    seen = {os.path.realpath(root)}
+    visited = {os.path.realpath(root)}
     links: list[tuple[Path, Path]] = []
     for group in top.folders:
-        _walk(group, group, below[group], seen, links)
+        _walk(group, group, below[group], visited, links)
     # Links last: what they lead to may lie in a folder of its own.
     while links:
         group, link = links.pop(0)
-        if os.path.realpath(link) in seen:
+        if os.path.realpath(link) in visited:
             below[group].passed_over.append(Rejected(link, "a link to a folder that is read already"))
         else:
-            _walk(Path(os.path.realpath(link)), group, below[group], seen, links)
+            _walk(Path(os.path.realpath(link)), group, below[group], visited, links)
     return top, below
 
 
-def _walk(start: Path, group: Path, into: PhotoFiles, seen: set[str], links: list[tuple[Path, Path]]) -> None:
+def _walk(
+    start: Path, group: Path, into: PhotoFiles, visited: set[str], links: list[tuple[Path, Path]]
+) -> None:
     waiting = [start]
     while waiting:
         folder = waiting.pop(0)
         if folder.is_symlink():
             links.append((group, folder))
             continue
-        seen.add(os.path.realpath(folder))
+        visited.add(os.path.realpath(folder))
         content = photo_files(folder)
         into.photos += content.photos
         into.passed_over += content.passed_over

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from piu_lora.errors import BadInput
 from piu_lora.foreign import require_regular
 from piu_lora.identity.photo_files import PHOTO_SUFFIXES, is_heif, list_photos, readable_formats
+from piu_lora.tensors import pointer_advice
 
 __all__ = ["PHOTO_SUFFIXES", "UnusablePhoto", "list_photos", "read_picture"]
 
@@ -66,11 +67,11 @@ def read_picture(path: Path, *, longest: int = 4096) -> npt.NDArray[np.uint8]:
         raise UnusablePhoto(
             path, "truncated" if "truncated" in cause.lower() else f"damaged ({cause})"
         ) from None
-    whole = upright.size
-    if max(whole) > longest:
+    size = upright.size
+    if max(size) > longest:
         upright.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     if min(upright.size) < _SMALLEST:
-        raise UnusablePhoto(path, f"too small or too narrow ({whole[0]} x {whole[1]} pixels)")
+        raise UnusablePhoto(path, f"too small or too narrow ({size[0]} x {size[1]} pixels)")
     return np.asarray(upright, dtype=np.uint8)
 
 
@@ -81,6 +82,8 @@ def _no_file(path: Path) -> str:
 def _no_picture(path: Path) -> str:
     if path.stat().st_size == 0:
         return "empty file"
+    if pointer_advice(path):
+        return "a pointer of Git LFS, not the picture itself; run `git lfs pull` there"
     return "HEIC, which needs pillow-heif: pip install 'piu-lora[heic]'" if is_heif(path) else "not a picture"
 
 

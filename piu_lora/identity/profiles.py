@@ -38,6 +38,11 @@ def geometry_of(
 ) -> Geometry:
     """The bank's own geometry where ``enough`` people have two photographs or more, else the profile
     ``GENERIC``, with the bank's own strangers where there are some; its name says which.
+
+    Args:
+        embeddings: (n, d) unit rows.
+        labels: (n,), the person of each.
+        enough: people of several photographs by whom a geometry may be measured.
     """
     counts = torch.bincount(labels.long())
     if int((counts > 1).sum()) >= enough:

@@ -13,6 +13,7 @@ from piu_lora.identity.bank import RecognizerId
 from piu_lora.identity.embedding import normalize
 from piu_lora.identity.faces import Face
 from piu_lora.identity.pictures import UnusablePhoto, read_picture
+from piu_lora.telemetry import import_onnxruntime
 from piu_lora.threads import without_spinning
 
 __all__ = ["Recognizer", "read_aligned"]
@@ -40,7 +41,7 @@ class Recognizer:
 
     @cached_property
     def _session(self) -> Any:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
 
         options = without_spinning(onnxruntime.SessionOptions())
         return onnxruntime.InferenceSession(str(self.path), options, providers=self.providers)

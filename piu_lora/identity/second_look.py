@@ -76,12 +76,12 @@ def without_doubles(faces: Sequence[Detection]) -> list[Detection]:
     return chosen
 
 
-def _overlap(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+def _overlap(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
     """Intersection over union."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:
         return 0.0
-    areas = [float((box[2] - box[0]) * (box[3] - box[1])) for box in (one, other)]
+    areas = [float((box[2] - box[0]) * (box[3] - box[1])) for box in (first, second)]
     shared = float(width * height)
     return shared / (sum(areas) - shared)

@@ -41,8 +41,8 @@ def split_identities(
             f"the bank holds {len(retained)} other identities; at least 2 are needed, "
             "one to train on and one to evaluate"
         )
-    train, held = split_embeddings(embeddings, config, generator)
-    return Split(train, held, *_cut(retained, config.retain_held_out, generator))
+    train, held_out = split_embeddings(embeddings, config, generator)
+    return Split(train, held_out, *_cut(retained, config.retain_held_out, generator))
 
 
 def split_embeddings(
@@ -59,5 +59,5 @@ def _cut(
     rows: list[int], share: float, generator: torch.Generator
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     order = torch.randperm(len(rows), generator=generator).tolist()
-    held = min(max(math.floor(share * len(rows)), 1), len(rows) - 1)
-    return tuple(sorted(rows[i] for i in order[held:])), tuple(sorted(rows[i] for i in order[:held]))
+    count = min(max(math.floor(share * len(rows)), 1), len(rows) - 1)
+    return tuple(sorted(rows[i] for i in order[count:])), tuple(sorted(rows[i] for i in order[:count]))

@@ -13,7 +13,14 @@ from torch.nn.functional import normalize
 from piu_lora.errors import BadInput
 from piu_lora.identity.bank import IdentityBank
 
-__all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold", "far_thresholds"]
+__all__ = [
+    "PAIRS_PER_FAR",
+    "Threshold",
+    "centroid_blocks",
+    "cosines_of_several",
+    "far_threshold",
+    "far_thresholds",
+]
 
 # Ten false accepts at least: the rate is then known to 1 / sqrt(10) = 32 % (one standard deviation of a
 # count). In the tail of a normal distribution, at a rate of 1e-3, that moves the threshold by a tenth of the
@@ -21,6 +28,8 @@ __all__ = ["PAIRS_PER_FAR", "Threshold", "centroid_blocks", "far_threshold", "fa
 PAIRS_PER_FAR = 10
 _MAX_PAIRS = 10_000_000
 _BLOCK = 1024  # rows handled at once
+_SINGLY = 1024  # people up to whom the bank is read once for each
+_COSINES = 32_000_000  # held at once
 
 
 @dataclass(frozen=True)
@@ -80,10 +89,10 @@ def far_thresholds(
 def _thresholds(
     bank: IdentityBank, fars: Sequence[float], seed: int, max_pairs: int
 ) -> dict[float, Threshold | str]:
-    calibrated, asked = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
-    if asked not in calibrated:
-        calibrated[asked] = _calibrate(bank, fars, seed, max_pairs)
-    return calibrated[asked]
+    calibrated, key = _CALIBRATED.setdefault(bank, {}), (seed, max_pairs, *fars)
+    if key not in calibrated:
+        calibrated[key] = _calibrate(bank, fars, seed, max_pairs)
+    return calibrated[key]
 
 
 def _calibrate(
@@ -175,13 +184,28 @@ def centroid_blocks(bank: IdentityBank, people: torch.Tensor) -> Iterator[tuple[
     """
     starts = torch.searchsorted(bank.labels, torch.arange(len(bank) + 1, dtype=bank.labels.dtype))
     counts = starts.diff()
-    for some in people.split(_BLOCK):
-        sizes = counts[some]
+    for block in people.split(_BLOCK):
+        sizes = counts[block]
         first = sizes.cumsum(0) - sizes
-        places = torch.arange(int(sizes.sum())) + (starts[some] - first).repeat_interleave(sizes)
+        places = torch.arange(int(sizes.sum())) + (starts[block] - first).repeat_interleave(sizes)
         # The bank has seen to it that every row is finite and has a direction.
         rows = normalize(bank.embeddings[places].float(), dim=1)
-        if len(rows) > len(some):
-            whose = torch.arange(len(some)).repeat_interleave(sizes)
-            rows = normalize(torch.zeros(len(some), bank.width).index_add_(0, whose, rows), dim=1)
-        yield some, rows
+        if len(rows) > len(block):
+            whose = torch.arange(len(block)).repeat_interleave(sizes)
+            rows = normalize(torch.zeros(len(block), bank.width).index_add_(0, whose, rows), dim=1)
+        yield block, rows
+
+
+def cosines_of_several(bank: IdentityBank, vectors: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Of each of (n, d) unit vectors in turn, the cosine to every identity's centroid: (len(bank),) float32.
+
+    For thousands of vectors the bank is read once for many of them, which may change a last digit.
+    """
+    if len(vectors) <= _SINGLY:
+        yield from (bank.cosines(vector) for vector in vectors)
+        return
+    for part in vectors.split(max(_COSINES // len(bank), 1)):
+        cosines = torch.empty(len(part), len(bank))
+        for rows, centroids in centroid_blocks(bank, torch.arange(len(bank))):
+            cosines[:, rows] = part @ centroids.T
+        yield from cosines

@@ -130,7 +130,7 @@ def forget(
         # 3. Train the adapter, or solve for it.
         begun = time.perf_counter()
         solution, history = run_method(session, request, TrainingRun(output, started, workers))
-        made = time.perf_counter()
+        solved = time.perf_counter()
 
         # 4. Score what will be stored, not what was computed: half precision.
         stored = as_stored(solution.change)
@@ -141,7 +141,7 @@ def forget(
             probe = probe_facts(measure_probe(pipe, lambda: adapters_disabled(pipe)))
 
         # 5. Write the folder, complete or not at all; of several processes, the first one does.
-        seconds = {"train": round(made - begun, 2), "evaluate": round(time.perf_counter() - made, 1)}
+        seconds = {"train": round(solved - begun, 2), "evaluate": round(time.perf_counter() - solved, 1)}
         facts = {**solution.facts, **_turned(request)}
         receipt = replace(_receipt(ref, request, evaluation, seconds), probe=probe, solution=facts)
         if workers.rank > 0:
@@ -155,8 +155,8 @@ def forget(
             if history:
                 loss_curves(history, folder / "report" / "loss.png")
             describe = partial(_write_report, session, request, receipt, evaluation) if evaluation else None
-            whole = {**stored, **zeros_for(stored, pipe.text_encoder)}
-            receipt = write_adapter(folder, whole, receipt, describe=describe)
+            weights = {**stored, **zeros_for(stored, pipe.text_encoder)}
+            receipt = write_adapter(folder, weights, receipt, describe=describe)
             confirm(receipt)
     return ForgetResult(output.path, receipt, evaluation)
 
@@ -225,7 +225,7 @@ def _receipt(
     anchor: AnchorRecord = {"rule": request.config.anchor.rule, "cosine": round(cosine, 2)}
     figures = summary(evaluation) if evaluation else {}
     if evaluation is not None and evaluation.expected is not None:
-        figures["expected"] = evaluation.expected
+        figures["expected"] = evaluation.expected.to_dict()
     return Receipt(
         ref,
         request.config.method,

@@ -66,8 +66,11 @@ def bank_text(bank: IdentityBank | str | Path | None) -> str:
 
 
 def entry_for(receipt: Receipt, path: Path, identity: str | Path = "", bank: str = "") -> Entry:
-    """The entry of an adapter from its receipt and what only the operator knows: ``identity_text`` and
-    ``bank_text``.
+    """The entry of an adapter from its receipt and what only the operator knows.
+
+    Args:
+        identity: whom it forgets, as ``identity_text`` writes it down.
+        bank: where they were looked up, as ``bank_text`` does.
     """
     ratios: dict[str, dict[str, float | None]] = {}
     for figure in receipt.figures():

@@ -56,17 +56,17 @@ def layer_inputs(
         with _recorded(pipe, modules, tokens) as record:
             condition = encode_embeddings(pipe.text_encoder, pipe.tokenizer, chunk.to(pipe.device))
             _through_unet(pipe, modules, condition, generator, record)
-        yield record.seen
+        yield record.inputs
 
 
 @torch.no_grad()
 def empty_inputs(
     pipe: StableDiffusionPipeline, modules: Sequence[str], generator: torch.Generator
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """The same for the empty prompt, which guides every image: one sample."""
+    """What ``layer_inputs`` yields, for the empty prompt, which guides every image: one sample."""
     with _recorded(pipe, modules) as record:
         _through_unet(pipe, modules, encode_empty(pipe.text_encoder, pipe.tokenizer), generator, record)
-    yield record.seen
+    yield record.inputs
 
 
 @dataclass
@@ -74,12 +74,12 @@ class _Record:
     """The inputs of layers, cut to the tokens that are asked for."""
 
     tokens: TokenSample | None
-    seen: dict[str, torch.Tensor] = field(default_factory=dict)
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def add(self, module: str, values: torch.Tensor) -> None:
         if self.tokens is not None and sees_condition(module):
             values = self.tokens.of_tokens(values)
-        self.seen[module] = values.detach().float()
+        self.inputs[module] = values.detach().float()
 
 
 def _through_unet(

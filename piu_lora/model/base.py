@@ -178,6 +178,17 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
     if "output_loading_info" not in options:
         return loaded
     model, report = loaded
+    _require_complete(layout, part, where, report)
+    return model
+
+
+def _require_complete(layout: Layout, part: str, where: str, report: dict[str, Any]) -> None:
+    """Raise ``BadInput`` for a part that was saved with an adapter or a wrapper, or lacks weights.
+
+    Args:
+        report: what transformers or diffusers says of the loading.
+    """
+    name = layout.places[part][1]
     lost = sorted(map(str, report["missing_keys"])) or sorted(
         str(key) for key in report.get("mismatched_keys", ())
     )
@@ -186,11 +197,15 @@ def _load(layout: Layout, part: str, kind: Any, folders: dict[str, Path], **opti
             f"{where} was saved with an adapter in it; load its base, and save that after "
             "pipe.unload_lora_weights(), or fuse the adapter with `piu-lora stack fuse`"
         )
+    if any(str(key).startswith(("_orig_mod.", "module.")) for key in report["unexpected_keys"]):
+        raise BadInput(
+            f"{where} was saved while it was compiled or wrapped; save the model inside: "
+            f"pipe.{name} = pipe.{name}._orig_mod (or .module) before pipe.save_pretrained"
+        )
     if lost:
-        what = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
+        fault = f"{len(lost)} weights are missing or of another shape, the first is {lost[0]}"
         kind = f"an {layout.family.label}" if layout.family else "such a base"
-        raise BadInput(f"{where} is not the {part} of {kind}: {what}; pass another base")
-    return model
+        raise BadInput(f"{where} is not the {part} of {kind}: {fault}; pass another base")
 
 
 def _suspect(folder: Path) -> str:

@@ -142,13 +142,13 @@ class TokenSample:
         first = identity_position(tokenizer, prompt) if from_identity else 0
         every = range(first, tokenizer.model_max_length)
         words = every[: len(tokenizer.encode(prompt.text)) - first]
-        taken = max(count, len(words) + 1)
-        if not count or taken >= len(every):
+        length = max(count, len(words) + 1)
+        if not count or length >= len(every):
             return cls(tuple(every), (1 / len(every),) * len(every))
         padding = every[len(words) :]
-        spread = torch.linspace(padding[0], padding[-1], taken - len(words)).round().long().tolist()
-        each = len(padding) / len(spread) / len(every)
-        return cls((*words, *spread), (1 / len(every),) * len(words) + (each,) * len(spread))
+        spread = torch.linspace(padding[0], padding[-1], length - len(words)).round().long().tolist()
+        weight = len(padding) / len(spread) / len(every)
+        return cls((*words, *spread), (1 / len(every),) * len(words) + (weight,) * len(spread))
 
     def of_tokens(self, values: torch.Tensor) -> torch.Tensor:
         """(n, length, width) at the places, (n, len(places), width)."""

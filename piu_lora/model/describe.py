@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusers import StableDiffusionPipeline
 
+from piu_lora.errors import Incompatible
 from piu_lora.foreign import read_text
 from piu_lora.identity import RecognizerId
 from piu_lora.model.family import FAMILIES, BaseFamily, find_family, recognise_family
@@ -68,7 +69,16 @@ def declare_family(
 
 
 def statement(pipe: StableDiffusionPipeline) -> dict[str, Any]:
-    """What the config of the text encoder says of the base; empty where it says nothing."""
+    """What the config of the text encoder says of the base; empty where it says nothing.
+
+    Raises:
+        Incompatible: the pipeline has let go of its text encoder.
+    """
+    if pipe.text_encoder is None:
+        raise Incompatible(
+            "this pipeline has no text encoder (text_encoder=None), which says what base it is; load the "
+            "adapter first, or load the base whole"
+        )
     return getattr(pipe.text_encoder.config, "piu_lora", None) or {}
 
 

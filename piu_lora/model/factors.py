@@ -129,7 +129,7 @@ def _factors(down: torch.Tensor | None, up: torch.Tensor | None, layer: str) -> 
 
 
 def state_of(change: Change) -> dict[str, torch.Tensor]:
-    """The inverse of ``change_of``."""
+    """A change as a state dict: ``MODULE.lora_A.weight`` (rank, in), ``MODULE.lora_B.weight`` (out, rank)."""
     return {
         f"{module}{end}": value[..., None, None] if f.pointwise else value
         for module, f in change.items()
@@ -189,13 +189,13 @@ def compressed(factors: Factors, rank: int | None = None, tolerance: float = 0.0
     )
 
 
-def distance(one: Factors, other: Factors) -> tuple[float, float]:
-    """Spectral norms of ``one - other`` and of ``one``, (absolute error, scale), without forming either."""
+def distance(first: Factors, second: Factors) -> tuple[float, float]:
+    """Spectral norms of ``first - second`` and ``first``, (absolute error, scale), without forming either."""
     difference = Factors(
-        torch.cat([one.down.double(), other.down.double()]),
-        torch.cat([one.up.double(), -other.up.double()], dim=1),
+        torch.cat([first.down.double(), second.down.double()]),
+        torch.cat([first.up.double(), -second.up.double()], dim=1),
     )
-    return _spectral(difference), _spectral(one)
+    return _spectral(difference), _spectral(first)
 
 
 def _spectral(factors: Factors) -> float:

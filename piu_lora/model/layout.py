@@ -209,5 +209,7 @@ def _choices() -> str:
     """What may be passed as a base, for messages."""
     families = sorted(FAMILIES.values(), key=lambda family: family.folder is None)
     names = [family.name for family in families if family.folder is not None or family.source is not None]
-    layouts = " or of ".join(["diffusers", *(each.label for each in families if each.source is not None)])
+    layouts = " or of ".join(
+        ["diffusers", *(family.label for family in families if family.source is not None)]
+    )
     return f"pass {', '.join(names)}, a folder in the layout of {layouts}, or a Hub id"

@@ -98,7 +98,12 @@ def attach(unet: UNet2DConditionModel, config: LoraConfig, name: str, seed: int)
 
 
 def attach_to(unet: UNet2DConditionModel, pattern: str, rank: int, name: str, seed: int) -> None:
-    """Add an untrained adapter, as ``attach`` does, to all layers whose names match a regular expression."""
+    """Add an untrained adapter, as ``attach`` does, to all layers whose names match a regular expression.
+
+    Args:
+        pattern: over the whole names of modules.
+        name: of the adapter in the model.
+    """
     unet.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -150,18 +155,22 @@ def read_weights(model: torch.nn.Module, name: str) -> dict[str, torch.Tensor]:
 def write_weights(model: torch.nn.Module, name: str, weights: dict[str, torch.Tensor]) -> None:
     """Copy factors into an attached adapter.
 
+    Args:
+        name: of the adapter in the model.
+        weights: named and shaped as ``read_weights`` has them.
+
     Raises:
         BadInput: keys are missing or foreign.
     """
-    own = read_weights(model, name)
-    if own.keys() != weights.keys():
-        missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    current = read_weights(model, name)
+    if current.keys() != weights.keys():
+        missing, foreign = sorted(current.keys() - weights.keys()), sorted(weights.keys() - current.keys())
         raise BadInput(f"the weights do not fit the adapter: missing {missing[:3]}, foreign {foreign[:3]}")
     for key, value in weights.items():
-        if value.shape != own[key].shape:
+        if value.shape != current[key].shape:
             raise BadInput(
                 f"the weights do not fit the adapter: {key!r} has shape {tuple(value.shape)}, "
-                f"expected {tuple(own[key].shape)}"
+                f"expected {tuple(current[key].shape)}"
             )
     set_peft_model_state_dict(model, weights, adapter_name=name)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from piu_lora.errors import Incompatible
+
 __all__ = ["is_offloaded", "stored_value", "whole"]
 
 
@@ -27,12 +29,25 @@ def is_offloaded(model: object) -> bool:
 
 
 def stored_value(module: torch.nn.Module, name: str, value: torch.Tensor) -> torch.Tensor:
-    """A parameter of a module with its data, from wherever it is kept."""
+    """A parameter of a module with its data, from wherever accelerate keeps it.
+
+    Args:
+        name: of the parameter in its module.
+        value: the parameter, which holds no data while the module waits elsewhere; same shape as the result.
+
+    Raises:
+        Incompatible: it is kept nowhere.
+    """
     if not value.is_meta:
         return value
     maps = (getattr(hook, "weights_map", None) for hook in _hooks(module))
-    kept = next((entries for entries in maps if entries is not None), None)
-    stored: torch.Tensor = value if kept is None else kept[name]
+    weights_map = next((entries for entries in maps if entries is not None), None)
+    if weights_map is None:
+        raise Incompatible(
+            "the weights of this pipeline are not loaded (device meta), and nothing says where they are; "
+            "load the base whole, or offload it with pipe.enable_sequential_cpu_offload()"
+        )
+    stored: torch.Tensor = weights_map[name]
     return stored
 
 

@@ -1,15 +1,30 @@
 """Generating faces with the stock pipeline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from diffusers import StableDiffusionPipeline
 
 from piu_lora.model.condition import encode_embeddings, encode_empty
 from piu_lora.model.family import Prompt, stated_family
+from piu_lora.model.half import products_in_float32
 from piu_lora.threads import limited
 
-__all__ = ["generate"]
+__all__ = ["generate", "sampling"]
+
+
+@contextmanager
+def sampling(pipe: StableDiffusionPipeline) -> Iterator[None]:
+    """While open, a processor samples from ``pipe`` by the threads and the arithmetic that it is best at."""
+    if pipe.device.type != "cpu":
+        yield
+        return
+    family = stated_family(pipe.text_encoder)
+    # Every call of torch would pass through the other arithmetic: only where it is needed.
+    arithmetic = products_in_float32() if pipe.unet.dtype == torch.bfloat16 else nullcontext()
+    with limited(family.threads if family is not None else 0), arithmetic:
+        yield
 
 
 @torch.no_grad()
@@ -40,13 +55,11 @@ def generate(
     """
     conditions = encode_embeddings(pipe.text_encoder, pipe.tokenizer, embeddings, prompt)
     empty = encode_empty(pipe.text_encoder, pipe.tokenizer)
-    family = stated_family(pipe.text_encoder)
-    threads = family.threads if family is not None and pipe.device.type == "cpu" else 0
     pictures = []
     for start in range(0, len(seeds), batch):
         chunk = conditions[start : start + batch]
         noise = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
-        with limited(threads):
+        with sampling(pipe):
             result = pipe(
                 prompt_embeds=chunk,
                 negative_prompt_embeds=empty.expand(len(chunk), -1, -1),

@@ -13,34 +13,34 @@ _VARIANTS = 64
 
 
 @contextmanager
-def checkpointed(unet: UNet2DConditionModel, wanted: bool = True) -> Iterator[None]:
+def checkpointed(unet: UNet2DConditionModel, enabled: bool = True) -> Iterator[None]:
     """While open, activations inside the blocks are computed again for the backward pass instead of being
     kept.
     """
-    if wanted:
+    if enabled:
         unet.enable_gradient_checkpointing()
     try:
         yield
     finally:
-        if wanted:
+        if enabled:
             unet.disable_gradient_checkpointing()
 
 
 @contextmanager
 def compiled(
-    unet: UNet2DConditionModel, wanted: bool = True, backend: str | Callable[..., Any] = "inductor"
+    unet: UNet2DConditionModel, enabled: bool = True, backend: str | Callable[..., Any] = "inductor"
 ) -> Iterator[None]:
     """While open, each block of the UNet is compiled by itself: with the adapters on and off, and anew for
     other sizes.
     """
-    blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks] if wanted else []
+    blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks] if enabled else []
     for block in blocks:
         block.compile(backend=backend)
     try:
         # Blocks of one class count as one function: three blocks, adapters on and off, and two sizes of a
         # micro-batch are more variants than torch allows by default, and beyond that it leaves blocks
         # uncompiled.
-        with torch._dynamo.config.patch(cache_size_limit=_VARIANTS) if wanted else nullcontext():
+        with torch._dynamo.config.patch(cache_size_limit=_VARIANTS) if enabled else nullcontext():
             yield
     finally:
         for block in blocks:

@@ -135,4 +135,4 @@ def _laid_out(centroids: "torch.Tensor") -> list[tuple[float, float]]:
     layout = TSNE(2, init="pca", random_state=0, perplexity=min(30, len(centroids) // 3)) if few else PCA(2)
     places = layout.fit_transform(centroids.numpy())
     low, high = places.min(axis=0), places.max(axis=0)
-    return [tuple(place) for place in ((places - low) / (high - low)).tolist()]
+    return [tuple(point) for point in ((places - low) / (high - low)).tolist()]

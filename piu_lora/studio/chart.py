@@ -145,6 +145,6 @@ class _Scale:
             step *= 2
         first = math.ceil(self._low / step)
         return tuple(
-            (self(place * step), f"{place * step:.2f}")
-            for place in range(first, math.floor(self._high / step) + 1)
+            (self(number * step), f"{number * step:.2f}")
+            for number in range(first, math.floor(self._high / step) + 1)
         )

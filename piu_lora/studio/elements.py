@@ -25,8 +25,8 @@ def curve(losses: Sequence[float], width: float = 300, height: float = 80) -> st
     values = [math.log(max(loss, 1e-12)) for loss in losses]
     low, span = min(values), (max(values) - min(values)) or 1.0
     return " ".join(
-        f"{width * place / (len(values) - 1):.1f},{4 + (height - 8) * (1 - (value - low) / span):.1f}"
-        for place, value in enumerate(values)
+        f"{width * index / (len(values) - 1):.1f},{4 + (height - 8) * (1 - (value - low) / span):.1f}"
+        for index, value in enumerate(values)
     )
 
 

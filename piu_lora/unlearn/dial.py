@@ -1,5 +1,5 @@
-"""The dial of a method: the one setting that makes it forget more or less, and the values that draw its curve
-from the untouched base to deep forgetting.
+"""What of a method is turned: the dial of strength, whose values draw a curve from the untouched base to deep
+forgetting, and the decisive settings that ``tune`` searches.
 """
 
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from piu_lora.settings import Settings
 
-__all__ = ["ADAPTER_WEIGHT", "STEPS", "WEIGHT", "Dial"]
+__all__ = ["ADAPTER_WEIGHT", "LEARNING_RATE", "STEPS", "WEIGHT", "Dial", "Range", "value_of"]
 
 WEIGHT = "weight"  # not a setting of a method: its whole change, multiplied by a number
 STEPS = "steps"  # of an optimiser whose rate is constant: a shorter run is the beginning of a longer one
@@ -35,9 +35,7 @@ class Dial:
         """
         if self.setting == WEIGHT:
             return [f"{WEIGHT}={value:g}" for value in self.values if value != 1]
-        current: Any = settings.to_dict()
-        for key in self.setting.split("."):
-            current = current[key]
+        current = value_of(settings, self.setting)
         values = [current * value if self.relative else value for value in self.values]
         if isinstance(current, int):
             values = [max(round(value), 1) for value in values]
@@ -46,3 +44,37 @@ class Dial:
 
 # An adapter is a change of weights: whoever loads it can turn it down, or up.
 ADAPTER_WEIGHT = Dial(WEIGHT, (0.25, 0.5, 0.65, 0.8, 1.0, 1.25))
+
+
+@dataclass(frozen=True)
+class Range:
+    """Between what values a decisive setting is searched.
+
+    Attributes:
+        setting: as ``--set`` writes it.
+        low, high: multiples of what the setting is where ``relative``.
+        log: whether the search is even in the logarithm.
+    """
+
+    setting: str
+    low: float
+    high: float
+    relative: bool = True
+    log: bool = True
+
+    def bounds(self, settings: Settings) -> tuple[float, float]:
+        """The lowest and the highest value, around those settings."""
+        scale = float(value_of(settings, self.setting)) if self.relative else 1.0
+        return self.low * scale, self.high * scale
+
+
+# A rate that is wrong is mostly wrong by far.
+LEARNING_RATE = Range("train.lr", 0.01, 100)
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """The value of ``section.key``."""
+    value: Any = settings.to_dict()
+    for key in name.split("."):
+        value = value[key]
+    return value

@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from piu_lora.config import ForgetConfig, require_band
 from piu_lora.identity import synthetic_neighbours
-from piu_lora.identity.constants import Asked, value_of
+from piu_lora.identity.constants import Counts, value_of
 from piu_lora.settings import Amount, Auto, Cosine, Settings, Share
 from piu_lora.unlearn.closed.methods import with_keys_and_values
+from piu_lora.unlearn.dial import LEARNING_RATE, Range
 from piu_lora.unlearn.nearest_people import NearestPeople
 from piu_lora.unlearn.piu import replacement_target
 from piu_lora.unlearn.registry import Problem, TrainedModel, register, shares
@@ -86,9 +87,9 @@ class DistilObjective:
             raise ValueError("an objective in condition space needs the empty prompt")
         self.problem, self.model, self.settings = problem, model, config.section_of(DistilConfig)
         self.encode_empty, self.neighbours = model.encode_empty, config.retain.neighbours
-        asked = Asked(problem.fewest_photographs)
+        counts = Counts(problem.fewest_photographs)
         self.low, self.high, self.unseen_low = (
-            value_of(f"distil.{name}", getattr(self.settings, name), asked=asked)
+            value_of(f"distil.{name}", getattr(self.settings, name), counts=counts)
             for name in ("neighbour_low", "neighbour_high", "unseen_low")
         )
         self.nearby = NearestPeople(problem, config.retain.near, config.retain.near_pool)
@@ -182,6 +183,13 @@ def _rank(config: ForgetConfig, people: int) -> int:
     return config.section_of(DistilConfig).rank_for(people)
 
 
+_SEARCH = (
+    LEARNING_RATE,
+    Range("distil.eta", 0.0, 1.0, relative=False, log=False),
+    Range("distil.retain_weight", 0.25, 4),
+)
+
+
 @register(
     "distil-encoder",
     "distilled text encoder (LoRA)",
@@ -190,6 +198,7 @@ def _rank(config: ForgetConfig, people: int) -> int:
     encoder_rank=_rank,
     settings=DistilConfig,
     defaults=_DEFAULTS,
+    search=_SEARCH,
 )
 def build(problem: Problem, model: TrainedModel, config: ForgetConfig) -> DistilObjective:
     """The replacement objective on a LoRA in every linear layer of the text encoder."""
@@ -205,6 +214,7 @@ def build(problem: Problem, model: TrainedModel, config: ForgetConfig) -> Distil
     complete=with_keys_and_values,
     settings=DistilConfig,
     defaults=_DEFAULTS,
+    search=_SEARCH,
 )
 def build_both(problem: Problem, model: TrainedModel, config: ForgetConfig) -> DistilObjective:
     """distil-encoder; then closed-kv, so that neither the edited encoder nor the edited UNet alone still

@@ -13,7 +13,7 @@ from piu_lora.config import TrainConfig
 from piu_lora.errors import BadInput, TrainingFailed
 from piu_lora.unlearn.micro_batch import MicroBatch
 from piu_lora.unlearn.registry import Objective, TracksProgress
-from piu_lora.unlearn.stopping import PROGRESS, cooling, is_due, last_step
+from piu_lora.unlearn.stopping import PROGRESS, cooling, first_look, is_due, last_step, moves
 from piu_lora.unlearn.workers import SingleProcess, Workers
 
 __all__ = ["TrainHooks", "TrainState", "learning_rate", "train"]
@@ -75,7 +75,7 @@ def train(
     neither the micro-batch nor the number of processes changes what a step sees, and a resumed run goes on as
     if it had never stopped. With ``config.stop_at`` an objective that is ``TracksProgress`` is asked every
     few steps how far it has come; the answers stand in the history (``progress``), which is all that stopping
-    needs to know.
+    needs to know. Early on it is asked once in any case, and a run that hardly moves is warned of.
 
     Args:
         state: where an interrupted run stopped.
@@ -115,6 +115,11 @@ def train(
         history.append(terms)
         if is_due(step + 1, history, config):
             terms[PROGRESS] = run.progress(_generator(seed, -1))
+        if step + 1 == first_look(config) and isinstance(objective, TracksProgress):
+            figure = terms.get(PROGRESS)
+            said = moves(run.progress(_generator(seed, -1)) if figure is None else figure, config)
+            if said and workers.rank == 0:
+                _log.warning("%s", said)
         hooks.on_step(step, terms)
         stop = workers.any(hooks.should_stop())
         if stop or (step + 1) % config.checkpoint_every == 0:
@@ -194,8 +199,8 @@ class _Run:
 
         total = self.micro_batch.fit(sums)
         self.workers.sum([total])
-        done, way = total.tolist()
-        return done / way if way else 0.0
+        covered, way = total.tolist()
+        return covered / way if way else 0.0
 
     def _share(self, total: int) -> slice:
         """This process's samples of ``total``."""

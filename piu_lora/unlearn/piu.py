@@ -8,9 +8,10 @@ from pydantic import Field
 
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import synthetic_neighbours
-from piu_lora.identity.constants import Asked, value_of
+from piu_lora.identity.constants import Counts, value_of
 from piu_lora.model.split_unet import SplitUNet
 from piu_lora.settings import Amount, Settings
+from piu_lora.unlearn.dial import LEARNING_RATE, Range
 from piu_lora.unlearn.nearest_people import NearestPeople
 from piu_lora.unlearn.registry import Problem, TrainedModel, register, shares
 from piu_lora.unlearn.stopping import progress_terms
@@ -63,9 +64,9 @@ class PiuObjective:
 
     def __init__(self, problem: Problem, model: TrainedModel, config: ForgetConfig) -> None:
         self.problem, self.model, self.retain = problem, model, config.retain
-        asked = Asked(problem.fewest_photographs)
+        counts = Counts(problem.fewest_photographs)
         self.low, self.high = (
-            value_of(f"retain.{name}", getattr(config.retain, name), asked=asked)
+            value_of(f"retain.{name}", getattr(config.retain, name), counts=counts)
             for name in ("neighbour_low", "neighbour_high")
         )
         settings = config.section_of(ObjectiveConfig)
@@ -163,7 +164,14 @@ class PiuObjective:
         return self.model.add_noise(start, noise, times), times
 
 
-@register("piu", "PIU (LoRA)", "arXiv 2605.22311", settings=ObjectiveConfig)
+_SEARCH = (
+    LEARNING_RATE,
+    Range("objective.eta", 0.0, 2.0, relative=False, log=False),
+    Range("objective.retain_weight", 0.25, 4),
+)
+
+
+@register("piu", "PIU (LoRA)", "arXiv 2605.22311", settings=ObjectiveConfig, search=_SEARCH)
 def build(problem: Problem, model: TrainedModel, config: ForgetConfig) -> PiuObjective:
     """PIU on a LoRA in the identity-sensitive cross-attention."""
     return PiuObjective(problem, model, config)
@@ -175,6 +183,7 @@ def build(problem: Problem, model: TrainedModel, config: ForgetConfig) -> PiuObj
     "arXiv 2605.22311, after UCE, arXiv 2308.14761",
     settings=ObjectiveConfig,
     defaults={"train": {"start": "closed-kv", "steps": 100}},
+    search=_SEARCH,
 )
 def build_warm(problem: Problem, model: TrainedModel, config: ForgetConfig) -> PiuObjective:
     """PIU that starts from the closed form on keys and values (``train.start``) and needs a quarter of the

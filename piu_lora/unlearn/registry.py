@@ -15,7 +15,8 @@ from piu_lora.identity.profiles import GENERIC
 from piu_lora.model.factors import Factors
 from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
-from piu_lora.unlearn.dial import ADAPTER_WEIGHT, Dial
+from piu_lora.unlearn.dial import ADAPTER_WEIGHT, LEARNING_RATE, Dial, Range
+from piu_lora.unlearn.shares import shares
 
 __all__ = [
     "METHODS",
@@ -91,8 +92,8 @@ class TargetIdentity:
     @classmethod
     def with_validation(cls, forget: torch.Tensor, anchor: torch.Tensor) -> Self:
         """Set a quarter apart, one at least; nothing of fewer than three."""
-        kept = len(forget) - max(len(forget) // 4, 1)
-        return cls(forget[:kept], anchor, forget[kept:]) if len(forget) >= 3 else cls(forget, anchor)
+        train = len(forget) - max(len(forget) // 4, 1)
+        return cls(forget[:train], anchor, forget[train:]) if len(forget) >= 3 else cls(forget, anchor)
 
     @property
     def centre(self) -> torch.Tensor:
@@ -155,20 +156,10 @@ class Problem:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         whose = shares(len(sources), count, generator)
         mixed = torch.empty(count, sources[0].shape[1])
-        for place in whose.unique().tolist():
-            rows = whose == place
-            mixed[rows] = dirichlet_mixtures(sources[place], int(rows.sum()), generator)
+        for source in whose.unique().tolist():
+            rows = whose == source
+            mixed[rows] = dirichlet_mixtures(sources[source], int(rows.sum()), generator)
         return mixed, whose
-
-
-def shares(parts: int, count: int, generator: torch.Generator) -> torch.Tensor:
-    """(count,) places among ``parts``, each as often as the others but for one, in random order; drawn only
-    where there is a choice.
-    """
-    if parts == 1:
-        return torch.zeros(count, dtype=torch.long)
-    order = torch.randperm(parts, generator=generator)
-    return order.repeat(-(-count // parts))[:count][torch.randperm(count, generator=generator)]
 
 
 @dataclass(frozen=True)
@@ -247,6 +238,7 @@ class Method:
         additive: whether adapters that were made one by one add up, each doing what it does alone.
         encoder_rank: of a text-encoder adapter for so many people; ``lora.rank`` where there is none.
         dial: what makes it forget more or less.
+        search: its decisive settings, for ``tune``.
     """
 
     name: str
@@ -259,6 +251,7 @@ class Method:
     additive: bool = False
     encoder_rank: Rank | None = None
     dial: Dial = ADAPTER_WEIGHT
+    search: tuple[Range, ...] = ()
 
 
 METHODS: dict[str, Method] = {}
@@ -275,6 +268,7 @@ def register(
     settings: type[Settings] | None = None,
     defaults: Mapping[str, Any] | None = None,
     dial: Dial = ADAPTER_WEIGHT,
+    search: Sequence[Range] = (LEARNING_RATE,),
 ) -> Callable[[Build], Build]:
     """Add a trained method to the registry.
 
@@ -287,7 +281,7 @@ def register(
         encoder_rank: of a text-encoder adapter, by settings and number of people; else ``lora.rank``.
         settings: its section of ``ForgetConfig``.
         defaults: nested settings that it prefers to the common defaults.
-        dial: as in ``Method``.
+        dial, search: as in ``Method``.
     """
 
     def decorate(build: Build) -> Build:
@@ -301,6 +295,7 @@ def register(
             complete=complete,
             encoder_rank=encoder_rank,
             dial=dial,
+            search=tuple(search),
         )
         return build
 
@@ -316,16 +311,19 @@ def closed_form(
     defaults: Mapping[str, Any] | None = None,
     additive: bool = False,
     dial: Dial = ADAPTER_WEIGHT,
+    search: Sequence[Range] = (),
 ) -> Callable[[Solve], Solve]:
     """Add a method that needs no training to the registry; the arguments are those of ``register``.
 
     Args:
-        additive, dial: as in ``Method``.
+        additive, dial, search: as in ``Method``.
     """
 
     def decorate(solve: Solve) -> Solve:
         ForgetConfig.register_method(name, settings, defaults)
-        METHODS[name] = Method(name, label, paper, solve=solve, additive=additive, dial=dial)
+        METHODS[name] = Method(
+            name, label, paper, solve=solve, additive=additive, dial=dial, search=tuple(search)
+        )
         return solve
 
     return decorate

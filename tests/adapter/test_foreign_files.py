@@ -240,6 +240,13 @@ def test_what_changes_the_base_is_refused(tmp_path: Path, init: str) -> None:
         read_lora(saved(peft(f"unet.{M}to_k"), tmp_path, header))
 
 
+def test_what_may_change_the_base_is_refused(tmp_path: Path) -> None:
+    """What a later PEFT brings is not known."""
+    for init in ("newthing", {"a": 1}):
+        with pytest.raises(BadInput, match="may change the base as well and is not known"):
+            read_lora(peft_folder(tmp_path / "p", peft(f"{M}to_k"), init_lora_weights=init))
+
+
 @pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "orthogonal", "mica"])
 def test_what_leaves_the_base_alone_is_read(tmp_path: Path, init: object) -> None:
     folder = peft_folder(tmp_path / "p", peft(f"{M}to_k"), init_lora_weights=init)
@@ -309,6 +316,7 @@ ODD: dict[str, tuple[State, str]] = {
     "embedding": (kohya() | {"bundle_emb.sks.string_to_param.*": UP}, "textual-inversion"),
     "sdxl": (kohya() | kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1"), "SDXL"),
     "sdxl diffusers": (peft("text_encoder_2.text_model.encoder.layers.0.mlp.fc1"), "SDXL"),
+    "video": (peft("diffusion_model.blocks.0.cross_attn.k"), r"it holds the key 'diffusion_model\.blocks"),
     "transformer": (peft("transformer.blocks.0.attn.to_k"), "diffusion transformer"),
     "controlnet": (kohya("lora_controlnet_down_blocks_0_attn_to_k"), "ControlNet"),
     "bias": (peft(f"unet.{M}to_k") | {f"unet.{M}to_k.lora_B.bias": UP[:, 0]}, "biases"),
@@ -319,6 +327,10 @@ ODD: dict[str, tuple[State, str]] = {
     "alpha nan": (kohya(alpha=float("nan")), "no usable number"),
     "two alphas": (kohya(alpha=None) | {f"{KOHYA}to_k.alpha": torch.ones(2)}, "no usable number"),
     "rank 0": ({f"unet.{M}to_k.lora_A.weight": DOWN[:0], f"unet.{M}to_k.lora_B.weight": UP[:, :0]}, "rank 0"),
+    "empty layer": (
+        {f"unet.{M}to_k.lora_A.weight": DOWN[:, :0], f"unet.{M}to_k.lora_B.weight": UP},
+        "rank 0 or empty",
+    ),
     "integers": ({key: value.to(torch.int8) for key, value in peft(K).items()}, "no real numbers"),
     "nan": ({key: value * float("nan") for key, value in peft(f"unet.{M}to_k").items()}, "NaN"),
     "locon": (
@@ -344,3 +356,10 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
     for source in (tmp_path, tmp_path / name):
         with pytest.raises(BadInput, match=r"pointer of Git LFS.*git lfs pull"):
             read_lora(source)
+
+
+def test_settings_that_are_a_pointer_of_git_lfs_are_named(tmp_path: Path) -> None:
+    peft_folder(tmp_path, peft(f"{M}to_k"))
+    (tmp_path / "adapter_config.json").write_text("version https://git-lfs.github.com/spec/v1\nsize 1\n")
+    with pytest.raises(BadInput, match=r"adapter_config\.json' is a pointer of Git LFS.*git lfs pull"):
+        read_lora(tmp_path)

@@ -149,8 +149,8 @@ def mutate(folder: Path, dice: random.Random) -> None:
 
 @pytest.fixture(scope="module")
 def small() -> StableDiffusionPipeline:
-    """Two levels are enough for folders that hardly ever load, and ten thousand of them take minutes less."""
-    return tiny_pipeline(levels=2)
+    """One level is enough for folders that hardly ever load, and ten thousand of them take minutes less."""
+    return tiny_pipeline(levels=1)
 
 
 @pytest.fixture

@@ -284,10 +284,23 @@ def test_a_receipt_that_is_none(hub: LoopbackHub, content: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "../../../../victim", "/etc/hostname", "report/../../x", "C:\\x", "..\\x", "a\0b", "x" * 300, "",
-        ".git/config", "~/x", "CON/x", "README.md\n", "report//x.png", "%2e%2e", "/".join("d" * 300),
+        "../../../../victim",
+        "/etc/hostname",
+        "report/../../x",
+        "C:\\x",
+        "..\\x",
+        "a\0b",
+        "x" * 300,
+        "",
+        ".git/config",
+        "~/x",
+        "CON/x",
+        "README.md\n",
+        "report//x.png",
+        "%2e%2e",
+        "/".join("d" * 300),
     ],
-)  # fmt: skip
+)
 def test_a_receipt_never_leads_out_of_its_folder(
     hub: LoopbackHub, adapter_folder: Path, tmp_path: Path, name: str
 ) -> None:

@@ -103,6 +103,33 @@ def test_a_base_in_eight_bits_is_not_checked_and_said_so(
     assert torch.equal(noise(pipe), bare)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float8_e4m3fn])
+def test_a_base_that_was_stored_in_fewer_bits_is_not_checked_and_said_so(
+    folder: Path, caplog: pytest.LogCaptureFixture, kind: torch.dtype
+) -> None:
+    pipe = tiny_pipeline()
+    for part in (pipe.unet, pipe.text_encoder):
+        part.to(kind).to(torch.float32)
+    with caplog.at_level(logging.WARNING, "piu_lora"):
+        load_adapter(pipe, folder)
+    assert "stored in bfloat16 or in 8 bits" in caplog.text
+
+
+def test_a_pipeline_without_its_text_encoder_is_named(folder: Path) -> None:
+    pipe = tiny_pipeline()
+    pipe.text_encoder = None
+    with pytest.raises(Incompatible, match=r"has no text encoder.*load the base whole"):
+        load_adapter(pipe, folder)
+
+
+def test_weights_that_are_nowhere_are_named(folder: Path) -> None:
+    pipe = tiny_pipeline()
+    pipe.unet.to("meta")
+    with pytest.raises(Incompatible, match=r"not loaded \(device meta\)"):
+        load_adapter(pipe, folder)
+    assert not hasattr(pipe.unet, "peft_config")
+
+
 def test_fused_projections_are_refused_and_named(folder: Path) -> None:
     pipe = tiny_pipeline()
     digest = attention_digest(pipe.unet)

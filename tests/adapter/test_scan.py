@@ -45,7 +45,7 @@ def test_ids_in_any_spelling(tmp_path: Path, form, identity: str) -> None:  # ty
     hits = found(tmp_path, b"\x00\xff" * 50 + form(identity) + b"\x00" * 9, Secrets.of(identity))
     assert hits
     assert 100 <= hits[0].offset <= 110
-    assert all(identity.casefold() not in hit.what.casefold() for hit in hits)
+    assert all(identity.casefold() not in hit.kind.casefold() for hit in hits)
 
 
 def test_source_paths_and_their_parts(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_source_paths_and_their_parts(tmp_path: Path) -> None:
     secrets = Secrets.of(str(photo))
     for text in (str(photo), "erika_mustermann.jpg", "Erika_Mustermann", "photos of erika"):
         assert found(tmp_path, b"{" + text.encode() + b"}", secrets), text
-    assert found(tmp_path, b"", secrets, "erika_mustermann.txt")[0].what.endswith("own name")
+    assert found(tmp_path, b"", secrets, "erika_mustermann.txt")[0].kind.endswith("own name")
 
 
 def test_short_ids_only_as_whole_words_of_text(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_image_metadata(tmp_path: Path) -> None:
     ):
         picture(tmp_path / name, **options)
         hits = scan_files(tmp_path, [name], Secrets())
-        assert [hit.what for hit in hits] == ["image metadata (EXIF, XMP or text)"], name
+        assert [hit.kind for hit in hits] == ["image metadata (EXIF, XMP or text)"], name
         assert hits[0].offset > 0 or not name.endswith(".png")
     for name, options in (("c.png", {}), ("d.png", {"pnginfo": software})):
         picture(tmp_path / name, **options)
@@ -134,7 +134,7 @@ def test_image_metadata(tmp_path: Path) -> None:
 
 def test_paths_of_a_home_folder(tmp_path: Path) -> None:
     assert (
-        found(tmp_path, b'{"source": "/home/' + b'someone/photos"}', Secrets())[0].what
+        found(tmp_path, b'{"source": "/home/' + b'someone/photos"}', Secrets())[0].kind
         == "a path in a user's home"
     )
     assert not found(tmp_path, b"/usr/share/fonts", Secrets())
@@ -226,7 +226,7 @@ def test_usual_folders_and_numbers_refuse_no_clean_adapter(adapter_folder: Path,
     secrets = Secrets.of(path, label=3)
     assert scan_files(adapter_folder, files, secrets) == []
     (adapter_folder / "x.txt").write_text(f"from {Path(path).absolute()}")
-    assert "the source path" in {hit.what for hit in scan_files(adapter_folder, ["x.txt"], secrets)}
+    assert "the source path" in {hit.kind for hit in scan_files(adapter_folder, ["x.txt"], secrets)}
 
 
 def test_every_part_of_a_path_and_every_photograph(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_more_kinds_of_image_metadata(tmp_path: Path) -> None:
         picture(tmp_path / name, **options)
         (tmp_path / "x.dat").write_bytes((tmp_path / name).read_bytes())
         for each in (name, "x.dat"):  # known by its content, not by its name
-            assert [hit.what for hit in scan_files(tmp_path, [each], Secrets())] == [
+            assert [hit.kind for hit in scan_files(tmp_path, [each], Secrets())] == [
                 "image metadata (EXIF, XMP or text)"
             ], name
     picture(tmp_path / "j.png", pnginfo=exact)
@@ -301,7 +301,7 @@ def test_no_picture_but_a_png_is_trusted(tmp_path: Path, name: str) -> None:
     (tmp_path / "x.dat").write_bytes((tmp_path / name).read_bytes())
     for file in (name, "x.dat"):
         (hit,) = scan_files(tmp_path, [file], Secrets())
-        assert (hit.offset, hit.what) == (0, "image metadata (EXIF, XMP or text)")
+        assert (hit.offset, hit.kind) == (0, "image metadata (EXIF, XMP or text)")
 
 
 def test_metadata_behind_the_end_of_a_picture_and_in_a_cut_one(tmp_path: Path) -> None:

@@ -49,7 +49,16 @@ def test_every_attack_fills_its_entry_and_leaves_the_base_as_it_was(
         part: copy.deepcopy(getattr(context.pipe, part).state_dict())
         for part in ("unet", "text_encoder", "vae")
     }
-    brief = QUICK.updated({"steps": 1, "bypass_photos": 1, "relearn_photos": (1,), "relearn_steps": (1,)})
+    brief = QUICK.updated(
+        {
+            "images": 1,
+            "steps": 1,
+            "bypass_photos": 1,
+            "inversion_steps": 1,
+            "relearn_photos": (1,),
+            "relearn_steps": (1,),
+        }
+    )
     section = run_attacks(context, brief, find_attacks([name]))
     (entry,) = json.loads(json.dumps(section, allow_nan=False))["attacks"]
     told = {"name", "label", "question", "budget", "seed", "seconds", "succeeded", "criterion", "finding"}

@@ -50,6 +50,7 @@ def test_on_the_untouched_base_nothing_needs_to_be_relearned(
     assert found.succeeded
 
 
+@pytest.mark.slow
 def test_an_adapter_that_wipes_everything_withstands_two_steps(
     context: AttackContext, pipe: StableDiffusionPipeline, bank: IdentityBank
 ) -> None:

@@ -2,6 +2,7 @@
 docs/reference/files.md.
 """
 
+import io
 import os
 import shutil
 import stat
@@ -9,16 +10,23 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-import numpy as np
 import pytest
+from fastapi import UploadFile
+from PIL import Image
 
-from piu_lora.model import mini
+from piu_lora.adapter import open_adapter
+from piu_lora.jobs.banks.pack import DETECTOR
+from piu_lora.studio.routes import _keep
+from piu_lora.studio.visitors import Visitors, private_folder
 from tests.cli.test_cli import piu
 from tests.cli.test_people import LEAN, QUICK
 from tests.hub import REPO, LoopbackHub
-from tests.jobs.banks.fake_photos import people
+from tests.jobs.banks.fake_photos import FAKE_SETTINGS, FakeReader, people
 from tests.jobs.banks.test_build import build
+from tests.jobs.banks.test_import_arrays import arrays, write
+from tests.jobs.banks.test_pack import models
 from tests.jobs.releases.conftest import evaluated, stored_report  # noqa: F401
+from tests.photos import PACK
 
 ORDINARY, PRIVATE = 0o644, 0o600
 # The first pattern that fits a file, below the folder where everything is written.
@@ -64,12 +72,36 @@ def make_adapters(work: Path, ledger: tuple[object, ...]) -> Path:
     one, two = adapters / "one", next(PUBLISHED.glob("mini-piu-*"))
     run("resize", one, "--rank", 1, "--out", adapters / "small", *ledger)
     run("stack", "merge", one, two, "--out", adapters / "merged", *ledger)
+    member = open_adapter(one).id
+    left = ("--member", two, "--out", adapters / "left")
+    run("stack", "withdraw", adapters / "merged", member, *left, *ledger)
     run("stack", "fuse", "mini", one, "--out", work / "fused")
     run("extract", "--dense", work / "fused" / "unet", "--rank", 1, "--out", adapters / "extracted", *ledger)
     run("convert", one, "--to", "kohya", "--out", work / "converted" / "one.safetensors")
     run("convert", one, "--to", "peft", "--out", work / "peft")
     run("list", adapters, "--out", work / "index.md")
     return one
+
+
+def make_banks(work: Path, sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that writes banks and what is read from them."""
+    banks, photos = work / "banks", people(sources / "photos")
+    run("bank", "export", "mini-0001", "--out", banks / "one.npy")
+    build(photos, banks / "bank.safetensors")
+    run("bank", "show", banks / "bank.safetensors", "--out", banks / "cosines.png")
+    found = write(sources / "arrays", arrays())
+    made_by = ("--recognizer", "arcface.onnx", "--recognizer-sha256", "ab" * 32)
+    run("bank", "import", found, *made_by, "--out", banks / "imported.safetensors")
+    reader = FakeReader()
+    reader.settings = FAKE_SETTINGS  # type: ignore[attr-defined]
+    monkeypatch.setattr("piu_lora.cli.bank._reader", lambda *_: reader)
+    run("bank", "build", photos, "--calibrate", banks / "eps.png")
+    if PACK.is_dir():
+        detector, recognizer = models()
+        shutil.copytree(PACK, sources / "antelopev2")
+        (sources / "antelopev2" / detector.name).rename(sources / "antelopev2" / DETECTOR)
+        options = ("--antelopev2", sources / "antelopev2", "--arcface", recognizer)
+        run("bank", "models", "--pack", work / "pack", *options)
 
 
 @pytest.mark.slow
@@ -92,11 +124,7 @@ def test_every_file_of_every_command(
     run("audit", one, *who, "--out", work / "reports" / "private", "--budget", "quick", *quick, *junit)
     run("compare", "--methods", "untouched", "--people", 1, "--seeds", 1, "--out", work / "compare", *few)
 
-    np.save(tmp_path / "one.npy", mini.conditioning_bank().of("mini-0001").numpy())
-    run("bank", "export", "mini-0001", "--out", work / "banks" / "one.npy")
-    bank = work / "banks" / "bank.safetensors"
-    build(people(tmp_path / "photos"), bank)
-    run("bank", "show", bank, "--out", work / "banks" / "cosines.png")
+    make_banks(work, tmp_path, monkeypatch)
     run("ledger", "export", "--out", work / "ledger" / "out.json", *ledger)
 
     settings = [part for pair in SOLVED for part in ("--set", pair)]
@@ -114,8 +142,30 @@ def test_every_file_of_every_command(
             wrong.append(f"{name}: {mode:o}, not {wanted:o}")
     assert not wrong, "\n".join(wrong)
     written = {path.relative_to(work).parts[0] for path in work.rglob("*") if path.is_file()}
-    assert written == {
-        "adapters", "banks", "compare", "converted", "fused", "grid.png", "index.md", "junit.xml", "ledger",
-        "peft", "release", "reports",
-    }  # fmt: skip
+    assert written - {"pack"} == {
+        "adapters",
+        "banks",
+        "compare",
+        "converted",
+        "fused",
+        "grid.png",
+        "index.md",
+        "junit.xml",
+        "ledger",
+        "peft",
+        "release",
+        "reports",
+    }
     shutil.rmtree(work)
+
+
+def test_what_the_studio_keeps(umask: int, tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(picture, "PNG")
+    with private_folder() as root:
+        visitor = Visitors(root).get("k" * 32)
+        _keep(visitor, [UploadFile(io.BytesIO(picture.getvalue()), filename="Joanna.png")])
+        (photograph,) = visitor.photographs
+        folders = (root, visitor.folder, photograph.parent)
+        assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
+        assert stat.S_IMODE(photograph.stat().st_mode) == PRIVATE

@@ -26,9 +26,14 @@ PAGES = Path(__file__).parents[2] / "docs" / "contributing"
 def _registries_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What an example registers is gone after its test."""
     registries: list[dict[str, Any]] = [
-        METHODS, BASELINES, ATTACKS, ForgetConfig._registered, ForgetConfig._methods,
-        AuditConfig._registered, AuditConfig._budgets["quick"],
-    ]  # fmt: skip
+        METHODS,
+        BASELINES,
+        ATTACKS,
+        ForgetConfig._registered,
+        ForgetConfig._methods,
+        AuditConfig._registered,
+        AuditConfig._budgets["quick"],
+    ]
     before = [dict(registry) for registry in registries]
     yield
     for registry, entries in zip(registries, before, strict=True):

@@ -314,3 +314,9 @@ def test_keys_of_other_programs_are_left_aside(file: Path) -> None:
     )
     with pytest.raises(BadInput, match=r"recognizer = 'x+: string should have at most 4096 characters"):
         IdentityBank.load(with_header(file, recognizer="x" * 5000))
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bank.safetensors").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
+    with pytest.raises(BadInput, match=r"pointer of Git LFS.*git lfs pull"):
+        IdentityBank.load(tmp_path / "bank.safetensors")

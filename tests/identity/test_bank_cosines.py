@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piu_lora.identity import IdentityBank, normalize
+from piu_lora.identity import IdentityBank, normalize, verification
+from piu_lora.identity.verification import cosines_of_several
 from tests.identity.test_bank import file as file
 from tests.identity.test_bank import unequal
-from tests.tiny import WIDTH
+from tests.tiny import WIDTH, tiny_bank
 
 SHAPES = {
     "one each": [1] * 5000,
@@ -58,3 +59,15 @@ def test_cosines_leave_the_bank_alone(file: Path) -> None:
     bank.cosines(torch.ones(WIDTH) / WIDTH**0.5)
     assert torch.equal(bank.embeddings, before)
     assert "centroids" not in vars(bank)
+
+
+def test_cosines_of_thousands_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = tiny_bank(50)
+    vectors = bank.centroids[:7]
+    one_by_one = torch.stack([bank.cosines(vector) for vector in vectors])
+    assert torch.equal(torch.stack(list(cosines_of_several(bank, vectors))), one_by_one)
+    monkeypatch.setattr(verification, "_SINGLY", 3)
+    monkeypatch.setattr(verification, "_COSINES", 110)  # two at a time, one in the end
+    together = list(cosines_of_several(bank, vectors))
+    assert len(together) == 7
+    assert torch.allclose(torch.stack(together), one_by_one, atol=1e-6)

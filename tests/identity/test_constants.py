@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import pytest
 
-from piu_lora.identity.constants import CONSTANTS, Asked, double_cosine, value_of
+from piu_lora.identity.constants import CONSTANTS, Counts, double_cosine, value_of
 from piu_lora.identity.geometry import Geometry, Impostors
 from piu_lora.identity.profiles import GENERIC
 
@@ -41,10 +41,10 @@ def test_rates_that_people_under_two_ids_spoil_do_not_count() -> None:
 
 @pytest.mark.parametrize("people", [20, 1000, 100_000])
 def test_about_one_stranger_passes_for_the_person(people: int) -> None:
-    cosine = CONSTANTS["split.same_person"].rule(NORMAL, Asked(1, people))
+    cosine = CONSTANTS["split.same_person"].rule(NORMAL, Counts(1, people))
     expected = people * (1 - NormalDist(0, SD).cdf(cosine))
     assert expected == pytest.approx(min(people * 1e-3, 1), rel=1e-3)
-    assert value_of("split.same_person", "auto", measured, Asked(1, people)) == round(cosine, 2)
+    assert value_of("split.same_person", "auto", measured, Counts(1, people)) == round(cosine, 2)
 
 
 def test_false_doubles_are_rare_and_real_ones_are_found() -> None:
@@ -58,10 +58,10 @@ def test_false_doubles_are_rare_and_real_ones_are_found() -> None:
 
 def test_neighbours_keep_out_of_the_cone() -> None:
     for photographs in (1, 3, 10):
-        asked = Asked(photographs)
+        counts = Counts(photographs)
         for section in ("retain", "distil"):
-            low = value_of(f"{section}.neighbour_low", "auto", asked=asked)
-            high = value_of(f"{section}.neighbour_high", "auto", asked=asked)
+            low = value_of(f"{section}.neighbour_low", "auto", counts=counts)
+            high = value_of(f"{section}.neighbour_high", "auto", counts=counts)
             assert low < high <= GENERIC.reach(photographs).quantile(0.02) + 5e-3
 
 

@@ -21,10 +21,11 @@ def model(path: Path, *, side: int = 112, outputs: int = 1) -> Path:
     shape = [1, 3, side, side]
     names = [f"y{number}" for number in range(outputs)]
     graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], [name]) for name in names], "nothing",
+        [helper.make_node("Identity", ["x"], [name]) for name in names],
+        "nothing",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
-    )  # fmt: skip
+    )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(made, path)

@@ -164,7 +164,7 @@ def test_the_largest_face_comes_first_whatever_the_scores_say(reader: FaceReader
 @needs_faces
 def test_the_largest_of_several_is_taken_with_a_warning(
     reader: FaceReader, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:  # fmt: skip
+) -> None:
     path = group(tmp_path / "two people.png")
     (found,) = reader.read(path)
     assert float(found.embedding @ embedding(2)) > 0.9
@@ -216,7 +216,7 @@ def test_a_face_that_fills_the_picture_is_found(reader: FaceReader, person: int)
 @pytest.mark.parametrize("attempt", range(4))
 def test_boxes_are_in_pixels_of_the_picture_whatever_attempt_found_them(
     reader: FaceReader, attempt: int, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+) -> None:
     picture = pixels(2)
     expected = np.array(reader.faces(picture)[0].box)
     monkeypatch.setattr(faces, "_ATTEMPTS", faces._ATTEMPTS[attempt : attempt + 1])

@@ -95,5 +95,11 @@ def test_a_small_bank_gets_the_profile_by_its_name() -> None:
     drawn = variation(normalize(torch.randn(1, 512), dim=1), GENERIC, 2000, torch.Generator().manual_seed(0))
     assert drawn.shape == (2000, 512)
     assert set(GENERIC.to_dict()) == {
-        "name", "people", "photographs", "doubtful", "far", "impostors", "cosines",
-    }  # fmt: skip
+        "name",
+        "people",
+        "photographs",
+        "doubtful",
+        "far",
+        "impostors",
+        "cosines",
+    }

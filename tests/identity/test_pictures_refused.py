@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from piu_lora.identity.pictures import read_picture
+from piu_lora.identity.pictures import UnusablePhoto, read_picture
 from tests.identity.test_pictures import context, png_of_size, refused, saved
 from tests.identity.test_pictures import no_warning_leaks as no_warning_leaks
 
@@ -77,3 +77,9 @@ def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "a.png", Image.fromarray(context()))
     assert refused(tmp_path / "a.png" / "b.png")
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UnusablePhoto, match=r"pointer of Git LFS.*git lfs pull"):
+        read_picture(tmp_path / "a.jpg")

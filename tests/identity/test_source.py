@@ -153,7 +153,7 @@ def test_a_folder_of_photographs_is_read_in_order(bank: IdentityBank, tmp_path: 
 
 def test_unusable_photographs_and_other_people_are_left_out(
     bank: IdentityBank, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:  # fmt: skip
+) -> None:
     for name, colour in (("a.png", "#ff0000"), ("b.png", "#ff6000"), ("other.png", "#00ff00")):
         paint(tmp_path / name, colour)
     paint(tmp_path / "oblong.png", "#ff0000", (40, 60))
@@ -214,7 +214,7 @@ def test_photographs_need_a_recognizer_and_the_banks_own(bank: IdentityBank, tmp
 )
 def test_if_no_photograph_is_usable_each_is_named_with_its_reason(
     bank: IdentityBank, tmp_path: Path, size: tuple[int, int], content: bytes | None, reason: str
-) -> None:  # fmt: skip
+) -> None:
     for name in ("a.png", "b.png"):
         paint(tmp_path / name, "red", size)
         if content is not None:

@@ -79,9 +79,14 @@ def test_a_replaced_adapter_is_retired(
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_what_fails_leaves_no_entry(
-    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, ledger: Ledger,
-    monkeypatch: pytest.MonkeyPatch, error: BaseException,
-) -> None:  # fmt: skip
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    tmp_path: Path,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
     def fail(*_: object, **__: object) -> None:
         assert [entry.state for entry in ledger.entries()] == ["pending"]
         raise error
@@ -94,9 +99,13 @@ def test_what_fails_leaves_no_entry(
 
 
 def test_a_ledger_that_stays_locked_leaves_the_checkpoint(
-    pipe: StableDiffusionPipeline, bank: IdentityBank, fast: ForgetConfig, tmp_path: Path, own_ledger: Path,
+    pipe: StableDiffusionPipeline,
+    bank: IdentityBank,
+    fast: ForgetConfig,
+    tmp_path: Path,
+    own_ledger: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """The training is not lost: the same command with ``resume`` ends it."""
     monkeypatch.setattr("piu_lora.adapter.ledger_file._WAIT_SECONDS", 0.05)
     with Ledger(own_ledger) as ledger:

@@ -158,17 +158,20 @@ def test_adapters_of_different_shapes_do_not_merge() -> None:
         concatenated([one, other], [1, 1])
 
 
-@pytest.mark.parametrize("state", [
-    {},
-    {"unet.a.lora_A.weight": torch.ones(1, 2)},
-    {"unet.a.lora_B.weight": torch.ones(2, 2)},
-    {"unet.a.lora_A.weight": torch.ones(1, 2), "unet.a.lora_B.weight": torch.ones(2, 2)},
-    {"unet.a.lora_A.weight": torch.ones(2), "unet.a.lora_B.weight": torch.ones(2)},
-    {"unet.a.lora_A.weight": torch.ones(0, 2), "unet.a.lora_B.weight": torch.ones(2, 0)},
-    {"unet.a.lora_A.weight": torch.ones(1, 2).int(), "unet.a.lora_B.weight": torch.ones(2, 1).int()},
-    {"unet.a.lora_A.weight": torch.ones(1, 2), "unet.a.lora_B.weight": torch.full((2, 1), float("inf"))},
-    {"vae.a.lora_A.weight": torch.ones(1, 2), "vae.a.lora_B.weight": torch.ones(2, 1)},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"unet.a.lora_A.weight": torch.ones(1, 2)},
+        {"unet.a.lora_B.weight": torch.ones(2, 2)},
+        {"unet.a.lora_A.weight": torch.ones(1, 2), "unet.a.lora_B.weight": torch.ones(2, 2)},
+        {"unet.a.lora_A.weight": torch.ones(2), "unet.a.lora_B.weight": torch.ones(2)},
+        {"unet.a.lora_A.weight": torch.ones(0, 2), "unet.a.lora_B.weight": torch.ones(2, 0)},
+        {"unet.a.lora_A.weight": torch.ones(1, 2).int(), "unet.a.lora_B.weight": torch.ones(2, 1).int()},
+        {"unet.a.lora_A.weight": torch.ones(1, 2), "unet.a.lora_B.weight": torch.full((2, 1), float("inf"))},
+        {"vae.a.lora_A.weight": torch.ones(1, 2), "vae.a.lora_B.weight": torch.ones(2, 1)},
+    ],
+)
 def test_unusable_state_dicts(state: dict[str, torch.Tensor]) -> None:
     with pytest.raises(BadInput, match="the test"):
         change_of(state, "the test")

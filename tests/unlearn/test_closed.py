@@ -76,7 +76,7 @@ def test_the_cut_is_the_best_of_its_rank_for_the_inputs_at_hand() -> None:
     assert float((exact - low).matmul(root).norm() ** 2) == pytest.approx(
         float((singular[3:] ** 2).sum()), rel=1e-4
     )
-    assert cut.kept == pytest.approx(float((singular[:3] ** 2).sum() / (singular**2).sum()), rel=1e-6)
+    assert cut.energy_kept == pytest.approx(float((singular[:3] ** 2).sum() / (singular**2).sum()), rel=1e-6)
 
 
 def test_systems_that_cannot_be_trusted_are_refused() -> None:

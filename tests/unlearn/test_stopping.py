@@ -9,7 +9,7 @@ from piu_lora.model import adapters_disabled, encode_embeddings, encoder_adapter
 from piu_lora.unlearn import Problem, TargetIdentity, train, training_facts
 from piu_lora.unlearn.distil import DistilObjective
 from piu_lora.unlearn.loop import learning_rate
-from piu_lora.unlearn.stopping import cooling, is_due, last_step, progress_terms, said_stop
+from piu_lora.unlearn.stopping import cooling, first_look, is_due, last_step, progress_terms, said_stop
 from piu_lora.unlearn.workers import SingleProcess
 from tests.unlearn.test_distil import randomised, student_of
 from tests.unlearn.test_loop import Line, Points, config, interrupted
@@ -59,6 +59,27 @@ def test_it_stops_when_the_figure_is_reached_and_cools_down() -> None:
     assert figures[stopped + 4] == pytest.approx(float((x @ weight @ wanted) / (wanted @ wanted)), rel=1e-5)
     facts = {"steps": stopped + 4, "stopped": stopped, "progress": round(figures[stopped + 4], 4)}
     assert training_facts(history, config(**STOP)) == facts
+
+
+def test_a_run_that_does_not_move_says_so_early(caplog: pytest.LogCaptureFixture) -> None:
+    """And the look changes nothing of the run."""
+    assert [first_look(config(steps=steps, warmup=10)) for steps in (49, 50, 150, 400, 5000)] == [
+        0,
+        15,
+        15,
+        40,
+        40,
+    ]
+    weight, history = run(GaugedLine(), lr=1e-7)
+    (record,) = caplog.records
+    assert record.message.startswith("after 30 of 300 steps the forgotten person's prediction has gone 0.00%")
+    assert "Raise train.lr (it is 1e-07; a LoRA wants about ten times" in record.message
+    assert not any("progress" in terms for terms in history)
+    assert torch.equal(weight, run(Line(), lr=1e-7)[0])
+    caplog.clear()
+    run(GaugedLine())
+    run(Line())
+    assert not caplog.records
 
 
 def test_it_goes_on_to_the_end_where_the_figure_is_never_reached() -> None:

@@ -11,9 +11,15 @@ __all__ = ["MARKS", "Answer", "Mood", "answers_of", "mood_of", "verdict_word"]
 Mood = Literal["good", "bad", "unknown"]
 MARKS: dict[Mood, str] = {"good": "✓", "bad": "✗", "unknown": "?"}
 _UNHARMED = (
-    "random_ism", "nearest_ism", "anchor_ism", "random_verified", "nearest_verified", "landing",
-    "sharpness", "kid",
-)  # fmt: skip
+    "random_ism",
+    "nearest_ism",
+    "anchor_ism",
+    "random_verified",
+    "nearest_verified",
+    "landing",
+    "sharpness",
+    "kid",
+)
 _BELIEVED = ("seen_before", "strangers", "doubles")
 _QUESTIONS = {
     "forgotten": "Is the person forgotten?",

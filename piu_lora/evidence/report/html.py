@@ -87,10 +87,12 @@ def _evaluation(evaluation: Evaluation, audit: Audit | None) -> dict[str, Any]:
         "groups": [(group, GROUP_WORDS[group].label) for group in tables.groups_of(recognizers)],
         "shapes": list(zip(recognizers, panels.shapes(len(recognizers)), strict=True)),
         "plane": panels.plane(recognizers),
-        "changes": _drawn((name, panels.change_chart(name, one, far)) for name, one in recognizers.items()),
+        "changes": _drawn(
+            (name, panels.change_chart(name, scores, far)) for name, scores in recognizers.items()
+        ),
         "likeness": tables.likeness_table(recognizers),
         "accuracy": tables.accuracy_table(recognizers),
-        "scores": _drawn((name, panels.score_chart(name, one)) for name, one in recognizers.items()),
+        "scores": _drawn((name, panels.score_chart(name, scores)) for name, scores in recognizers.items()),
         "verification": tables.verification_table(recognizers),
         "leaks": _leaks(recognizers, far),
         "leak": tables.leak_table(recognizers),
@@ -114,7 +116,7 @@ def _leaks(recognizers: dict[str, Recognizer], far: str | None) -> "list[tuple[s
 
     if far is None:
         return []
-    return _drawn((name, leak_chart(name, far, one.leak.get(far))) for name, one in recognizers.items())
+    return _drawn((name, leak_chart(name, far, scores.leak.get(far))) for name, scores in recognizers.items())
 
 
 def _maps(recognizers: dict[str, Recognizer]) -> "list[tuple[str, list[tuple[str, Markup]]]]":
@@ -158,8 +160,8 @@ def _rate_of_charts(recognizers: dict[str, Recognizer], audit: Audit | None) -> 
         for far, threshold in recognizer.thresholds.items()
         if threshold.cosine is not None
     }
-    wanted = audit.far if audit else 1e-3
-    return calibrated[min(calibrated, key=lambda far: (abs(far / wanted - 1), far))] if calibrated else None
+    limit = audit.far if audit else 1e-3
+    return calibrated[min(calibrated, key=lambda far: (abs(far / limit - 1), far))] if calibrated else None
 
 
 def _level(recognizer: Recognizer, far: str | None) -> float | None:

@@ -33,6 +33,10 @@ def wrapped(text: str, letters: int) -> list[str]:
 def spread(middles: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
     """Middles of labels moved apart so that none overlaps: in order, from low to high where there is room,
     near where they were.
+
+    Args:
+        middles, heights: of the labels, in units of the drawing.
+        low, high: the edges between which they go.
     """
     order = sorted(range(len(middles)), key=lambda index: middles[index])
     moved = [0.0] * len(middles)

@@ -202,7 +202,11 @@ def leak_chart(name: str, far: str, leak: Mapping[str, BeforeAfter | None] | Non
 
 
 def sweep_chart(sweep: Sweep, recognizer: str, threshold: float | None, far: str | None) -> Markup | None:
-    """One sweep as one recognizer sees it: ISM of each group over the setting."""
+    """One sweep as one recognizer sees it: ISM of each group over the setting; None where it saw nobody.
+
+    Args:
+        threshold: the cosine from which a person verifies, at the false-accept rate ``far``.
+    """
     points = [
         {str(name): part for name, part in (point.recognizers.get(recognizer) or {}).items()}
         for point in sweep.points

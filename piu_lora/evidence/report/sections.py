@@ -33,6 +33,7 @@ __all__ = [
     "Curve",
     "Doubles",
     "Evaluation",
+    "Expected",
     "FaceQuality",
     "Kid",
     "KidChange",

@@ -199,8 +199,8 @@ def _landing(bystanders: Bystanders | None) -> str:
     landing: Landing | None = bystanders and bystanders.landing
     if landing is None:
         return NOT_MEASURED
-    whom = {True: " (the anchor)", False: " (not the anchor)", None: ""}[landing.is_anchor]
-    return arrow(landing.before, landing.after) + whom
+    remark = {True: " (the anchor)", False: " (not the anchor)", None: ""}[landing.is_anchor]
+    return arrow(landing.before, landing.after) + remark
 
 
 def stranger_table(recognizers: Recognizers) -> Table:

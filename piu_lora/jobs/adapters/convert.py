@@ -117,9 +117,10 @@ def _casting_error(exact: Change, stored: Change) -> float:
     """Largest ``|stored - exact| / max |exact|`` of a factor."""
     worst = 0.0
     for module, factors in exact.items():
-        for one, other in ((factors.down, stored[module].down), (factors.up, stored[module].up)):
-            scale = float(one.double().abs().max())
-            worst = max(worst, float((one.double() - other.double()).abs().max()) / scale if scale else 0.0)
+        for factor, stored_factor in ((factors.down, stored[module].down), (factors.up, stored[module].up)):
+            scale = float(factor.double().abs().max())
+            error = float((factor.double() - stored_factor.double()).abs().max())
+            worst = max(worst, error / scale if scale else 0.0)
     return worst
 
 
@@ -160,8 +161,8 @@ def resize_adapter(
         versions=library_versions(),
     ).for_people(adapter.receipt.people)
     (identity,) = identities_of(ledger, [adapter.id])
-    whole = {**adapter.zeros, **stored}
-    return _write(out, whole, receipt, errors, dtype, ledger, identity, force=force)
+    weights = {**adapter.zeros, **stored}
+    return _write(out, weights, receipt, errors, dtype, ledger, identity, force=force)
 
 
 def extract_adapter(

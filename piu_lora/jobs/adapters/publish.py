@@ -89,7 +89,7 @@ def push(
         for hit in scan_files(opened.path, files, secrets)
     ]
     if hits:
-        findings = [f"{hit.file} at byte {hit.offset}: {hit.what}" for hit in dict.fromkeys(hits)]
+        findings = [f"{hit.file} at byte {hit.offset}: {hit.kind}" for hit in dict.fromkeys(hits)]
         more = f" and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
         raise BadInput(
             "nothing was pushed, because the folder may name the person it forgets: "
@@ -100,8 +100,8 @@ def push(
     card, people = _card(opened), opened.receipt.people
     if dry_run:
         return Published(sizes, card, people)
-    done = upload_files(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
-    return Published(sizes, card, people, done.url, done.commit, done.changed)
+    upload = upload_files(opened.path, files, repository, public=public, message=f"adapter {opened.id}")
+    return Published(sizes, card, people, upload.url, upload.commit, upload.changed)
 
 
 def _card(adapter: Adapter) -> str:

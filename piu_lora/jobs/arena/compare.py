@@ -167,8 +167,23 @@ def compare(
             f"{str(folder)!r} holds no cell of {', '.join(names)} with these settings; run them first"
         )
     against = against or next((name for name in names if name != UNTOUCHED), UNTOUCHED)
-    baselines = {entrant.name: settings[entrant] for entrant in entrants if entrant.method in BASELINES}
-    return write_comparison(folder, finished, len(tasks), against, baselines, _curves(entrants))
+    ran_with = {cell.variant: cell.settings for cell in finished}
+    baselines = {
+        entrant.name: _as_run(ran_with[entrant.name], settings[entrant])
+        for entrant in entrants
+        if entrant.method in BASELINES and entrant.name in ran_with
+    }
+    wanted = len(tasks) // len(entrants)
+    return write_comparison(folder, finished, wanted, against, baselines, _curves(entrants))
+
+
+def _as_run(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a cell holds, in the order of today's."""
+    return {
+        name: _as_run(stored[name], value) if isinstance(value, dict) else stored[name]
+        for name, value in now.items()
+        if name in stored
+    }
 
 
 def _with_dials(entrants: Sequence[Contender], shared: ForgetConfig, family: BaseFamily) -> list[Contender]:

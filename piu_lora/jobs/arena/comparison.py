@@ -1,6 +1,7 @@
 """The tables and the picture of an arena, made of its cells."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Comparison:
 def write_comparison(
     folder: Path,
     cells: list[comparison.Cell],
-    wanted: int,
+    expected: int,
     against: str,
     baselines: dict[str, dict[str, Any]],
     curves: dict[str, str],
@@ -39,7 +40,7 @@ def write_comparison(
     """Make the tables and the picture of the cells at hand, and write them.
 
     Args:
-        wanted: how many cells there would be, were all run.
+        expected: how many cells a contender has, once all are run.
         against: the contender that the others are compared with.
         baselines: settings of the baselines, by contender.
         curves: by contender, the one on whose curve of strength it lies; where a curve has two points, the
@@ -47,34 +48,14 @@ def write_comparison(
     """
     rows, differences = comparison.rows_of(cells), comparison.differences_from(cells, against)
     people, seeds = len({cell.person for cell in cells}), sorted({cell.seed for cell in cells})
-    fewer = (
-        " A method with fewer cells met only the first of these people, or one seed."
-        if len(cells) < wanted
-        else ""
-    )
-    parts = [
-        f"{people} people, {len(seeds)} seeds.{fewer} "
-        "Medians over people and seeds (recognised and verified: means) "
-        "with 95 % intervals over people. "
-        "Retained people and the anchor: ISM after/before. Verified: at a "
-        "false-accept rate of 1e-3, against the person's centroid in the bank.",
-        comparison.comparison_table(rows),
-    ]
+    fewest = min(Counter(cell.variant for cell in cells).values())
+    parts = [_introduction(people, len(seeds), complete=fewest >= expected)]
+    parts.append(comparison.comparison_table(rows))
     if differences:
         parts.append(comparison.difference_table(differences))
     if baselines:
-        parts.append(
-            "\n".join(
-                [
-                    "Settings of the baselines:",
-                    "",
-                    *(
-                        f"- {as_name(name)}: {as_name(_listed(settings))}"
-                        for name, settings in baselines.items()
-                    ),
-                ]
-            )
-        )
+        lines = (f"- {as_name(name)}: {as_name(_listed(settings))}" for name, settings in baselines.items())
+        parts.append("\n".join(["Settings of the baselines:", "", *lines]))
     equal = equal_rows(cells, curves, curves.get(against))
     if equal:
         parts.append(
@@ -104,6 +85,16 @@ def write_comparison(
         for name, content in files.items():
             write_file(folder / name, content)
     return Comparison(cells, rows, differences, text, [folder / name for name in files])
+
+
+def _introduction(people: int, seeds: int, *, complete: bool) -> str:
+    fewer = "" if complete else " A method with fewer cells met only the first of these people, or one seed."
+    return (
+        f"{people} people, {seeds} seeds.{fewer} "
+        "Medians over people and seeds (recognised and verified: means) with 95 % intervals over people. "
+        "Retained people and the anchor: ISM after/before. Verified: at a "
+        "false-accept rate of 1e-3, against the person's centroid in the bank."
+    )
 
 
 def _listed(settings: dict[str, Any]) -> str:

@@ -106,8 +106,8 @@ class Contender:
             BadInput: settings that do not exist, or that all contenders share.
         """
         preset = ForgetConfig.preset(family, self.method if self.method in METHODS else "piu")
-        same = {name: getattr(shared, name) for name in SHARED}
-        config = preset.updated({"method": self.method, **same}).updated_from_pairs(self.plain.pairs)
+        common = {name: getattr(shared, name) for name in SHARED}
+        config = preset.updated({"method": self.method, **common}).updated_from_pairs(self.plain.pairs)
         if config.decoys != preset.decoys:
             raise BadInput(f"{self.name!r} varies decoys, which no contender has")
         for name in SHARED:

@@ -103,10 +103,10 @@ class Maker:
         steps = values.get(STEPS, 0)
         snapshots: set[int] = set()
         if self._sweep and dial is not None and dial.setting == STEPS and steps <= usual[STEPS]:
-            whole = settings.updated({STEPS: usual[STEPS]})
-            snapshots = {int(pair.partition("=")[2]) for pair in dial.pairs(whole)}
+            longest = settings.updated({STEPS: usual[STEPS]})
+            snapshots = {int(pair.partition("=")[2]) for pair in dial.pairs(longest)}
             if steps in snapshots | {usual[STEPS]}:
-                settings, values = whole, whole.to_dict()
+                settings, values = longest, longest.to_dict()
         key = json.dumps([contender.method, values], default=str)
         if key != self._key or steps not in self._made:
             self._key, self._made = "", {}

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffusers import StableDiffusionPipeline
+
 from piu_lora.adapter import Adapter, open_adapter, require_base
 from piu_lora.attacks import AuditConfig, find_attacks, run_attacks
 from piu_lora.evidence import Policy
 from piu_lora.evidence.report import Pictures
 from piu_lora.evidence.report.sections import Audit
 from piu_lora.identity import IdentityBank
+from piu_lora.jobs.auditing.apart import AttackJob, processes_for, run_apart
 from piu_lora.jobs.auditing.context import open_attack_context
 from piu_lora.jobs.evaluation.evaluate import receipt_settings
 from piu_lora.jobs.evaluation.report import (
@@ -59,6 +62,7 @@ def audit(
     device: str = "auto",
     dtype: Precision = "fp32",
     force: bool = False,
+    processes: int = 1,
     progress: Progress = silent,
 ) -> Audited:
     """Try to bring the forgotten person back.
@@ -77,6 +81,7 @@ def audit(
         public: leave out whatever is about the forgotten person, and all images.
         device, dtype: of a base given by name.
         force: replace an earlier audit.
+        processes: that run attacks at once, where base and bank are given by name; 0 is as many as pay.
         progress: told how far the job is.
 
     Raises:
@@ -97,8 +102,13 @@ def audit(
     for bound in policy.audit:
         find_attacks([bound.key.partition(".")[0]])  # refuses attacks that do not exist
     require_base(session.pipe, opened)
-    context = open_attack_context(session, request, opened, audit_config)
-    section = run_attacks(context, audit_config, chosen, progress)
+    processes = processes or processes_for(base, device, audit_config, chosen)
+    if isinstance(base, StableDiffusionPipeline) or isinstance(bank, IdentityBank) or processes == 1:
+        context = open_attack_context(session, request, opened.change, audit_config)
+        section = run_attacks(context, audit_config, chosen, progress)
+    else:
+        job = AttackJob(opened, identity, base, bank, pack, device, dtype, config, audit_config)
+        section = run_apart(job, chosen, processes, progress)
     written = finished(
         {**new_document(opened, session, request), "audit": section}, earlier, policy, public=public
     )

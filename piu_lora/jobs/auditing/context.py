@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from piu_lora.adapter import Adapter
+from piu_lora.adapter import Change
 from piu_lora.attacks import AttackContext, AuditConfig, Others, ProbedIdentity, choose_control
 from piu_lora.errors import BadInput
 from piu_lora.evidence import Gallery
@@ -28,9 +28,14 @@ _FRESH, _HELD_OUT, _GENERATED = (
 
 
 def open_attack_context(
-    session: Session, request: ErasureRequest, adapter: Adapter, config: AuditConfig
+    session: Session, request: ErasureRequest, change: Change, config: AuditConfig
 ) -> AttackContext:
-    """Everything that attacks need; the session's pipeline is the bare base."""
+    """Everything that attacks need; the session's pipeline is the bare base.
+
+    Args:
+        adapter: what they attack; of the session's base.
+        config: says how many people are attacked, and at which rate they verify.
+    """
     galleries = _judges(galleries_for(session, request), config.far)
     generator = torch.Generator().manual_seed(request.config.seed)
     away = torch.stack(
@@ -49,7 +54,7 @@ def open_attack_context(
     photos, source = _portraits(session, request, config, [control], count)
     return AttackContext(
         session.pipe,
-        adapter.change,
+        change,
         people,
         ProbedIdentity("control", control, request.bank.of(request.bank.ids[control]), photos, source),
         Others(

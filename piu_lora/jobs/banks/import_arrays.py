@@ -133,8 +133,8 @@ def _check_rows(arrays: _Arrays, labelled: npt.NDArray[Any]) -> None:
     rows = arrays.embeddings[labelled].astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1) | ~rows.any(axis=1))
     if len(bad):
-        what = "is a zero vector" if np.isfinite(rows[bad[0]]).all() else "holds NaN or infinity"
-        raise BadInput(f"embedding {labelled[bad[0]]} {what}; make it again from its photograph")
+        fault = "is a zero vector" if np.isfinite(rows[bad[0]]).all() else "holds NaN or infinity"
+        raise BadInput(f"embedding {labelled[bad[0]]} {fault}; make it again from its photograph")
 
 
 def _load(path: Path) -> npt.NDArray[Any]:

@@ -1,15 +1,13 @@
-"""What this machine can do, and what to do about the rest. Nothing here uses the network, and of all models
+"""What this machine lacks, and the command that mends it. Nothing here uses the network, and of all models
 only the embedded base is loaded, to measure how fast the machine is.
 """
 
-from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from piu_lora.errors import BadInput
-from piu_lora.jobs.doctor import machine, models, packages, speed
-from piu_lora.jobs.doctor.finding import Finding, Report, command_findings, first_line, guarded
+from piu_lora.jobs.doctor import models, software
+from piu_lora.jobs.doctor.finding import Finding, Report, guarded
 
 if TYPE_CHECKING:
     from piu_lora.model.family import BaseFamily
@@ -25,44 +23,35 @@ def examine(
     Args:
         base: name of the one family to look at; by default every family that has weights to load.
         pack: folder of the face detector and recognizer; ``PIU_LORA_PACK`` or the usual folder by default.
-        out: where adapters and reports are to go.
+        out: a folder in which runs wrote adapters and reports.
         clean: remove from there what killed runs left.
 
     Raises:
         BadInput: an unknown family; everything else that goes wrong is a finding.
     """
-    families, unknown = _families(base)
-    probes: list[tuple[str, str, Callable[[], Iterable[Finding]]]] = [
-        ("Python", "packages", packages.package_findings),
-        ("Device", "torch", machine.device_findings),
-        ("Device", "host", machine.host_findings),
-        ("Device", "one image", speed.speed_findings),
-        ("onnxruntime", "import", packages.runtime_findings),
-        ("Models", "families", lambda: unknown),
-        *(("Models", family.name, partial(models.base_findings, family)) for family in families),
-        ("Face pack", "folder", lambda: models.pack_findings(pack)),
-        ("Token", "Hub token", models.token_findings),
-        ("Disk", "Hub cache", lambda: models.cache_findings(families)),
-        ("Disk", "out", lambda: machine.room("out", out, "make room, or choose another `out`")),
-        ("Disk", "left-overs", lambda: machine.leftover_findings(out, clean=clean)),
+    families = _families(base)
+    findings = [
+        *guarded("Python", "packages", software.package_findings),
+        *guarded("Device", "devices", software.torch_findings),
+        *guarded("onnxruntime", "packages", software.runtime_findings),
+        *(
+            finding
+            for family in families
+            for finding in guarded("Models", family.name, partial(models.base_findings, family))
+        ),
+        *guarded("Face pack", "folder", lambda: models.pack_findings(pack)),
+        *guarded("Disk", "left-overs", lambda: models.leftover_findings(out, clean=clean)),
     ]
-    findings = [finding for section, name, probe in probes for finding in guarded(section, name, probe)]
-    commands = guarded("Commands", "commands", lambda: command_findings(findings, families))
+    usable = {finding.name for finding in findings if finding.status != "missing"}
     embedded = {family.name for family in families if family.folder is not None}
-    states = [command.status for command in commands if command.name.split()[-1] in embedded]
-    return Report((*findings, *commands), bool(states) and "missing" not in states)
+    return Report(tuple(findings), bool(embedded) and {"torch", "import", *embedded} <= usable)
 
 
-def _families(base: str | None) -> tuple[list["BaseFamily"], list[Finding]]:
-    """The families to look at; none, and a finding, where the registry cannot be imported."""
+def _families(base: str | None) -> list["BaseFamily"]:
+    """The families to look at; none where torch, which the registry needs, cannot be imported."""
     try:
         from piu_lora.model import FAMILIES, find_family
-
-        if base is not None:
-            return [find_family(base)], []
-        return [family for family in FAMILIES.values() if family.folder or family.source], []
-    except BadInput:
-        raise
-    except Exception as error:
-        value = f"cannot be imported: {first_line(error)}"
-        return [], [Finding("Models", "families", "missing", value, models.REINSTALL)]
+    except ImportError:
+        return []
+    listed = [family for family in FAMILIES.values() if family.folder or family.source]
+    return listed if base is None else [find_family(base)]

@@ -1,109 +1,98 @@
-"""Weights: of every base, in the package or the Hub cache, and the face pack; and the Hub's token."""
+"""Weights, in the package or the Hub cache; the face pack; what killed runs left."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 from piu_lora.folders import default_pack
-from piu_lora.jobs.doctor.finding import Finding, first_line, size
-from piu_lora.jobs.doctor.machine import room
+from piu_lora.jobs.doctor.finding import Finding, first_line
 
 if TYPE_CHECKING:
-    from piu_lora.model.family import BaseFamily, Download
+    from piu_lora.model.family import BaseFamily
 
-__all__ = ["REINSTALL", "base_findings", "cache_findings", "pack_findings", "pack_folder", "token_findings"]
-
-REINSTALL = "pip install --force-reinstall --no-deps piu-lora"
+__all__ = ["base_findings", "leftover_findings", "pack_findings", "seconds_an_image"]
 
 
 def base_findings(family: "BaseFamily") -> Iterator[Finding]:
-    """The weights of a family: in the package, or in the Hub cache."""
+    """The weights of a family: in the package, where an image is made of them, or in the Hub cache, with the
+    command that fetches what is missing.
+    """
     if family.folder is not None:
-        yield _embedded(family, family.folder)
+        try:
+            value = f"embedded, one image in {seconds_an_image(family.name):.2f} s"
+            yield Finding("Models", family.name, "ok", value)
+        except Exception as error:
+            value = f"cannot be used: {first_line(error)}"
+            reinstall = "pip install --force-reinstall --no-deps piu-lora"
+            yield Finding("Models", family.name, "missing", value, reinstall)
     for download in family.source.downloads if family.source is not None else ():
-        yield _cached(download)
+        from piu_lora import hub
+
+        name, revision, sizes = download.repository, download.revision, download.files
+        absent = [file for file in sizes if not hub.cached_file(name, file, revision)]
+        value = f"{name}: {len(sizes) - len(absent)} of {len(sizes)} files cached"
+        if absent:
+            room = decimal(sum(sizes[file] for file in absent), precision=2)
+            fetch = f"hf download {name} --revision {revision} {' '.join(absent)}"
+            yield Finding("Models", download.label, "missing", f"{value}, about {room} to download", fetch)
+        else:
+            yield Finding("Models", download.label, "ok", value)
 
 
-def _embedded(family: "BaseFamily", folder: Callable[[], Path]) -> Finding:
-    """A base inside the package: the header of every weight file, and its banks."""
-    try:
-        from safetensors import safe_open
+def seconds_an_image(
+    base: str = "mini", rounds: int = 3, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """For one image of an embedded base at its default steps, alone in its batch: the fastest of some
+    rounds, without what loading and the first image take. The documentation states times as multiples of it.
 
-        files = sorted(folder().rglob("*.safetensors"))
-        for path in files:
-            with safe_open(str(path), framework="np"):
-                pass
-        if family.companions is not None:
-            family.companions.bank()
-            if family.companions.second_bank is not None:
-                family.companions.second_bank()
-    except Exception as error:
-        return Finding("Models", family.name, "missing", f"cannot be opened: {first_line(error)}", REINSTALL)
-    total = sum(path.stat().st_size for path in files)
-    return Finding("Models", family.name, "ok", f"embedded, {size(total)}")
+    Args:
+        clock: seconds; ``time.process_time`` for those of the processor.
+    """
+    import torch
 
+    from piu_lora.config import ForgetConfig
+    from piu_lora.model import find_family, generate, load_base
 
-def _absent(download: "Download") -> dict[str, int]:
-    """The files that the Hub cache lacks, with their bytes."""
-    from piu_lora import hub
+    family, pipe = find_family(base), load_base(base, device="cpu")
+    assert family.companions is not None  # every embedded base brings people
+    settings = ForgetConfig.preset(family).evaluation
+    embedding = family.companions.bank().embeddings[:1].to(torch.float32)
 
-    name, commit = download.repository, download.revision
-    return {file: count for file, count in download.files.items() if not hub.cached_file(name, file, commit)}
+    def one_image() -> float:
+        begun = clock()
+        generate(pipe, embedding, [0], steps=settings.steps, guidance=settings.guidance)
+        return clock() - begun
 
-
-def _cached(download: "Download") -> Finding:
-    """One repository of a base, with the command that fetches what is missing."""
-    absent, total, name = _absent(download), len(download.files), download.repository
-    value = f"{name}: {total - len(absent)} of {total} files cached"
-    if not absent:
-        return Finding("Models", download.label, "ok", value)
-    value = f"{value}, about {size(sum(absent.values()))} to download"
-    fetch = f"hf download {name} --revision {download.revision} {' '.join(absent)}"
-    return Finding("Models", download.label, "missing", value, fetch)
+    one_image()
+    return min(one_image() for _ in range(rounds))
 
 
-def cache_findings(families: Iterable["BaseFamily"]) -> Iterator[Finding]:
-    """Room at the Hub cache for what is still to be downloaded."""
-    from piu_lora import hub
+def leftover_findings(folder: Path, *, clean: bool) -> Iterator[Finding]:
+    """What killed runs left in a folder, perhaps pictures or embeddings; ``clean`` removes it."""
+    from piu_lora.adapter.leftovers import find_leftovers, remove_leftover
 
-    sources = [family.source for family in families if family.source is not None]
-    needed = sum(sum(_absent(download).values()) for source in sources for download in source.downloads)
-    advice = "make room, or set HF_HOME to a folder on another disk that you may write to"
-    yield from room("Hub cache", hub.cache_folder(), advice, needed)
-
-
-def pack_folder(pack: Path | None) -> Path:
-    """Where the face pack is: the given folder, ``PIU_LORA_PACK``, or the usual place."""
-    return pack or default_pack()
+    for leftover in find_leftovers(folder):
+        text = f"{leftover.path}: {leftover.kind}"
+        if clean:
+            remove_leftover(leftover)
+            outcome = f"put back to {leftover.restore}" if leftover.restore else "removed"
+            yield Finding("Disk", "left-overs", "ok", f"{text}, {outcome}")
+        else:
+            advice = f'piu-lora doctor --clean --out "{folder}"'
+            yield Finding("Disk", "left-overs", "warning", text, advice)
 
 
 def pack_findings(pack: Path | None) -> Iterator[Finding]:
-    """The detector, and Arc2Face's own recognizer."""
-    folder = pack_folder(pack)
-    names = sorted(path.name for path in folder.glob("*.onnx"))
-    detectors = [name for name in names if name.startswith(("scrfd", "det_", "retinaface"))]
-    recognizers = [name for name in names if name == "arcface.onnx"]
-    for part, present in (("detector", detectors), ("arcface.onnx", recognizers)):
-        if present:
-            yield Finding("Face pack", part, "ok", str(folder / present[0]))
+    """The detector, and Arc2Face's own recognizer; without them no photograph can be read."""
+    folder = pack or default_pack()
+    detectors = [path for start in ("scrfd", "det_", "retinaface") for path in folder.glob(f"{start}*.onnx")]
+    for part, models in (("detector", detectors), ("arcface.onnx", [*folder.glob("arcface.onnx")])):
+        if models:
+            yield Finding("Face pack", part, "ok", str(models[0]))
         else:
             value = f"not in {folder}" if folder.is_dir() else f"{folder} does not exist"
-            yield Finding("Face pack", part, "missing", value, f'piu-lora bank models --pack "{folder}"')
-
-
-def token_findings() -> Iterator[Finding]:
-    """Whether there is a Hub token. Of an error only the kind is shown: its message might quote the token."""
-    try:
-        from piu_lora import hub
-
-        present = hub.token_present()
-    except Exception as error:
-        value = f"could not be determined: {type(error).__name__}"
-        yield Finding("Token", "Hub token", "warning", value, "hf auth login")
-        return
-    source = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "stored login"
-    if present:
-        yield Finding("Token", "Hub token", "ok", f"present ({source})")
-    else:
-        yield Finding("Token", "Hub token", "missing", "none", "hf auth login")
+            advice = f'piu-lora bank models --pack "{folder}"'
+            yield Finding("Face pack", part, "missing", f"{value}; photographs need it", advice)

@@ -203,7 +203,7 @@ def evaluate(
 
     # 4. Figures, report, verdict.
     face_quality = quality_figures(plan, *measured, galleries[-1], _name(judges.quality))
-    predicted = None if expected is None else expected.to_dict()
+    notes = [expected_words(expected)] if expected is not None else []
     section = {
         "seconds": round(time.perf_counter() - begun, 1),
         "images": measurer.images,
@@ -211,9 +211,9 @@ def evaluate(
         "agreement": agreement(plan, measured[1], galleries),
         "quality": face_quality,
         "doubles": _doubles(request, galleries[0]),
-        "expected": predicted,
+        "expected": expected,
         "sweeps": swept,
-        "notes": _notes(opened, session, request, galleries, references, face_quality, predicted),
+        "notes": [*notes, *_notes(opened, session, request, galleries, references, face_quality)],
     }
     written = finished(
         {**new_document(opened, session, request, len(references)), "evaluation": section},
@@ -274,7 +274,7 @@ def _digest(
 ) -> str:
     """Of everything that measurements depend on."""
     references = [gallery.references[row] for gallery in galleries for row in gallery.references]
-    judges = [[each.name for each in galleries], quality is None]
+    judges = [[gallery.name for gallery in galleries], quality is None]
     facts = [weights_digest(adapter), request.digest(), report.to_dict(), str(pipe.unet.dtype), judges]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for reference in references:
@@ -300,9 +300,9 @@ def _notes(
     galleries: Sequence[Gallery],
     references: Sequence[Path],
     quality: dict[str, Any],
-    expected: dict[str, Any] | None,
 ) -> list[str]:
-    notes = [expected_words(expected)] if expected is not None else []
+    """What could not be measured, and why."""
+    notes = []
     if len(galleries) == 1:
         notes.append("one recognizer only: it conditions the base as well, and an edit could please it alone")
     if any(person.train == person.held_out for person in request.people):

@@ -1,47 +1,22 @@
 """What the geometry predicts for photographs that nobody gave, where one or two were known."""
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from piu_lora.evidence import Gallery
+from piu_lora.evidence.report.sections import Expected
 from piu_lora.evidence.statistics import share_interval
 from piu_lora.identity.geometry import imagined_people
 from piu_lora.identity.profiles import bank_geometry
 from piu_lora.jobs.evaluation.images import Sampling, generate_images
 from piu_lora.jobs.request.request import ErasureRequest
 
-__all__ = ["Expected", "expected_to_verify", "expected_words"]
+__all__ = ["expected_to_verify", "expected_words"]
 
 FEW = 2  # photographs, up to which the prediction is made
 _FAR = 1e-3
 _IMAGINED = 48  # people whom the known photographs may show, one photograph each
-
-
-@dataclass(frozen=True)
-class Expected:
-    """The share of unseen photographs that are expected to verify still, and its 95 % interval.
-
-    Attributes:
-        photographs: known of the person.
-        images: generated from imagined photographs.
-        far: the false-accept rate that they verify at, by the conditioning recognizer.
-        geometry: ``measured``, or the name of the profile that stands in.
-    """
-
-    share: float
-    low: float
-    high: float
-    photographs: int
-    images: int
-    far: float
-    geometry: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Rounded, as reports hold it."""
-        values = asdict(self)
-        return values | {name: round(values[name], 4) for name in ("share", "low", "high")}
 
 
 def expected_to_verify(
@@ -66,17 +41,23 @@ def expected_to_verify(
     embedded = gallery.embed(generate_images(pipe, rows, seeds, sampling))
     verified = int(((embedded * centres).sum(dim=1) >= gallery.threshold(_FAR)).sum())
     low, high = share_interval(verified, len(rows))
-    fewest = min(len(known) for known in few)
-    return Expected(verified / len(rows), low, high, fewest, len(rows), _FAR, geometry.name)
+    return Expected(
+        share=round(verified / len(rows), 4),
+        low=round(low, 4),
+        high=round(high, 4),
+        photographs=min(len(known) for known in few),
+        images=len(rows),
+        far=_FAR,
+        geometry=geometry.name,
+    )
 
 
-def expected_words(expected: dict[str, Any]) -> str:
+def expected_words(expected: Expected) -> str:
     """``1 photograph was given; of unseen ones are expected to verify: 8 % [3, 15]``."""
-    count = expected["photographs"]
+    count, low, high = expected.photographs, round(100 * expected.low), round(100 * expected.high)
     photographs = "1 photograph was given" if count == 1 else f"{count} photographs were given"
-    low, high = (round(100 * expected[name]) for name in ("low", "high"))
-    geometry = "" if expected["geometry"] == "measured" else f" (by the profile {expected['geometry']!r})"
+    geometry = "" if expected.geometry == "measured" else f" (by the profile {expected.geometry!r})"
     return (
-        f"{photographs}; of unseen ones are expected to verify at FAR {expected['far']:g}: "
-        f"{100 * expected['share']:.0f} % [{low}, {high}]{geometry}"
+        f"{photographs}; of unseen ones are expected to verify at FAR {expected.far:g}: "
+        f"{100 * expected.share:.0f} % [{low}, {high}]{geometry}"
     )

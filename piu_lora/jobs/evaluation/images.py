@@ -119,8 +119,9 @@ class ImageMeasurer:
             if part is None:
                 part = measure(generate_some(indices), self.galleries, self.face_quality)
                 self._remember(f"{name}-{start}", part)
-            elif wanted := [index for index in indices if index in keep]:
-                generate_some(wanted)  # measured before an interruption, which took the pictures with it
+            elif kept_indices := [index for index in indices if index in keep]:
+                # Measured before an interruption, which took the pictures with it.
+                generate_some(kept_indices)
             parts.append(part)
             self.images += len(indices)
             self.advance(len(indices))

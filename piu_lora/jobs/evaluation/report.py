@@ -35,6 +35,7 @@ __all__ = [
     "REPORT_FILE",
     "Reported",
     "adapter_report",
+    "document_of",
     "earlier_pictures",
     "earlier_report",
     "finished",
@@ -78,12 +79,13 @@ def new_document(
         bytes=(adapter.path / DIFFUSERS_FILE).stat().st_size,
         people=adapter.receipt.people,
     )
-    return _head(facts, session, request, references)
+    return document_of(facts, session, request, references)
 
 
-def _head(
+def document_of(
     adapter: AdapterFacts, session: Session, request: ErasureRequest, references: int = 0
 ) -> dict[str, Any]:
+    """The same of what is in no adapter folder."""
     usual = sum(
         REFERENCES if photographs_of(person.subject.row, request, 1) is not None else len(person.held_out)
         for person in request.people
@@ -118,6 +120,10 @@ def adapter_report(
 ) -> Report:
     """The report that an adapter folder carries, of the evaluation at the end of ``forget``: its public form,
     since the folder may be published as a whole.
+
+    Args:
+        evaluation: of this adapter.
+        seconds: what it took.
     """
     section = {
         "seconds": seconds,
@@ -129,7 +135,7 @@ def adapter_report(
         "sweeps": [],
         "notes": [],
     }
-    return publishable(report_of({**_head(adapter, session, request), "evaluation": section}))
+    return publishable(report_of({**document_of(adapter, session, request), "evaluation": section}))
 
 
 def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
@@ -145,6 +151,10 @@ def warn_of_others(adapter: Adapter, request: ErasureRequest) -> None:
 
 def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) -> Report | None:
     """The report that a folder holds already; None where there is none.
+
+    Args:
+        section: the one that is to be added, ``evaluation`` or ``audit``.
+        force: replace that section, or a report about another adapter.
 
     Raises:
         BadInput: it has this section already, or is about another adapter, and ``force`` is not given;
@@ -167,31 +177,35 @@ def earlier_report(out: Path, section: str, adapter: Adapter, *, force: bool) ->
         if force:
             return None
         raise BadInput(f"{error}; pass force=True to replace it") from error
-    same = report.adapter.weights_sha256 == weights_digest(adapter)
-    if same and getattr(report, section) is None:
+    same_adapter = report.adapter.weights_sha256 == weights_digest(adapter)
+    if same_adapter and getattr(report, section) is None:
         return report
     if not force:
-        what = f"has an {section} already" if same else "is about another adapter"
+        fault = f"has an {section} already" if same_adapter else "is about another adapter"
         raise BadInput(
-            f"the report {str(path)!r} {what}; choose another folder, or pass force=True to replace it"
+            f"the report {str(path)!r} {fault}; choose another folder, or pass force=True to replace it"
         )
-    return report if same else None
+    return report if same_adapter else None
 
 
 def finished(document: dict[str, Any], earlier: Report | None, policy: Policy, *, public: bool) -> Report:
     """The report with the earlier one's other section, judged; then what is about the person is left out
     where it is public.
+
+    Args:
+        document: plain values of a report with one section.
+        earlier: the report that is there already, if any.
     """
     report = report_of(document)
-    whole = merged(earlier, report) if earlier else report
-    if policy.audit and whole.audit is None:
+    complete = merged(earlier, report) if earlier else report
+    if policy.audit and complete.audit is None:
         _log.warning(
             "policy %s has limits on an audit, which this report lacks: "
             "run `piu-lora audit` into the same folder",
             policy.name,
         )
-    verdict = verdict_of(whole, policy)
-    judged = whole.model_copy(update={"verdict": verdict if verdict.lines else None})
+    verdict = verdict_of(complete, policy)
+    judged = complete.model_copy(update={"verdict": verdict if verdict.lines else None})
     return publishable(judged) if public else judged
 
 

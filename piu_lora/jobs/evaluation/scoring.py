@@ -71,8 +71,7 @@ def score(session: Session, request: ErasureRequest, unseen: Sequence[Path] = ()
             before = generate_images(pipe, plan.embeddings, plan.seeds, sampling, advance)
         after = generate_images(pipe, plan.embeddings, plan.seeds, sampling, advance)
     evaluation = evaluate_images(plan, before, after, galleries)
-    expected = expected_to_verify(pipe, request, galleries[0], sampling)
-    evaluation.expected = None if expected is None else expected.to_dict()
+    evaluation.expected = expected_to_verify(pipe, request, galleries[0], sampling)
     return evaluation
 
 
@@ -124,7 +123,7 @@ def _anchor_portraits(session: Session, request: ErasureRequest) -> torch.Tensor
     """
     sampling, count = Sampling.of(request.config.evaluation), 8
     embeddings = torch.stack(request.made_up).repeat_interleave(count, dim=0)
-    seeds = [request.config.seed * 100_003 + 50_000 + place for place in range(len(embeddings))]
+    seeds = [request.config.seed * 100_003 + 50_000 + index for index in range(len(embeddings))]
     pictures = generate_images(session.pipe, embeddings, seeds, sampling)
     return pictures.reshape(-1, count, *pictures.shape[1:])
 
@@ -246,16 +245,16 @@ def _reference(
         return centroid(reader.embed(photographs))
     if person.train == person.held_out:
         return None
-    held = list(person.held_out)
+    held_out = list(person.held_out)
     if conditioning:
-        return centroid(person.subject.embeddings[held])
+        return centroid(person.subject.embeddings[held_out])
     if person.subject.photos:
-        return centroid(embed_photos(reader, [person.subject.photos[index] for index in held]))
-    theirs = (
+        return centroid(embed_photos(reader, [person.subject.photos[index] for index in held_out]))
+    embeddings = (
         bank.of(request.bank.ids[person.subject.row]) if person.subject.row is not None else torch.empty(0)
     )
     # As many embeddings as in the first bank: made from the same photographs, in the same order.
-    return centroid(theirs[held]) if len(theirs) == len(person.subject.embeddings) else None
+    return centroid(embeddings[held_out]) if len(embeddings) == len(person.subject.embeddings) else None
 
 
 def _trained(person: ForgottenIdentity, reader: PhotoReader, *, conditioning: bool) -> torch.Tensor | None:

@@ -13,7 +13,8 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.adapter import adapters_disabled, set_weights
 from piu_lora.config import ReportConfig
 from piu_lora.evidence import Gallery, Measured, Plan, Shot
-from piu_lora.groups import FORGET, RANDOM
+from piu_lora.evidence.report.sections import Sweep, SweepFigures, SweepPoint
+from piu_lora.groups import FORGET, RANDOM, GroupName
 from piu_lora.identity import dirichlet_mixtures
 from piu_lora.jobs.evaluation.images import ImageMeasurer, Sampling
 from piu_lora.jobs.request.request import ErasureRequest
@@ -21,7 +22,7 @@ from piu_lora.jobs.request.request import ErasureRequest
 __all__ = ["sweep_images", "sweeps"]
 
 _FAR = 1e-3
-_SIDES = (FORGET, RANDOM)
+_SIDES: tuple[GroupName, ...] = (FORGET, RANDOM)
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def sweeps(
     measured: tuple[Measured, Measured],
     measurer: ImageMeasurer,
     report: ReportConfig,
-) -> list[dict[str, Any]]:
-    """Every sweep that the settings ask for, as the report has them (docs/reference/report.md).
+) -> list[Sweep]:
+    """Every sweep that the settings ask for.
 
     Args:
         adapter: its name in the pipeline, where it is active with weight 1.
@@ -77,21 +78,17 @@ def sweeps(
             "precision", "precision", [sweeper.point(_name(pipe.unet.dtype), shown), *_half(sweeper, report)]
         ),
     ]
-    return [sweep for sweep in swept if len(sweep["points"]) > 1]
+    return [sweep for sweep in swept if len(sweep.points) > 1]
 
 
 def _few(plan: Plan, count: int) -> list[int]:
     return [index for group in _SIDES for index in plan.rows_of(group)[:count]]
 
 
-def _sweep(name: str, label: str, points: list[dict[str, Any]]) -> dict[str, Any]:
-    numeric = not isinstance(points[0]["value"], str)
-    return {
-        "name": name,
-        "label": label,
-        "unit": "",
-        "points": sorted(points, key=lambda point: point["value"]) if numeric else points,
-    }
+def _sweep(name: str, label: str, points: list[SweepPoint]) -> Sweep:
+    if not isinstance(points[0].value, str):
+        points = sorted(points, key=lambda point: float(point.value))
+    return Sweep(name=name, label=label, unit="", points=tuple(points))
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class _Sweeper:
         sampling: Sampling | None = None,
         *,
         pipe: StableDiffusionPipeline | None = None,
-    ) -> dict[str, Any]:
+    ) -> SweepPoint:
         """The same shots under another setting, with the adapter off and on."""
         pipe, shots = pipe or self.pipe, self.shown.shots
         with adapters_disabled(pipe):
@@ -117,36 +114,38 @@ class _Sweeper:
         after, _ = self.measurer.generate_and_measure(pipe, f"{name}-after", shots, sampling=sampling)
         return self.point(value, _Set(shots, before, after))
 
-    def settings(self, sampling: Sampling, name: str, values: Sequence[float]) -> Iterator[dict[str, Any]]:
+    def settings(self, sampling: Sampling, name: str, values: Sequence[float]) -> Iterator[SweepPoint]:
         """The plan's own value of a setting of sampling, then others."""
         yield self.point(getattr(sampling, name), self.shown)
         for value in values:
             changed: dict[str, Any] = {name: value}
             yield self.again(f"{name}-{value:g}", value, replace(sampling, **changed))
 
-    def point(self, value: float | str, measured_set: _Set) -> dict[str, Any]:
+    def point(self, value: float | str, measured_set: _Set) -> SweepPoint:
         """The figures of one point, by recognizer and side."""
-        figures = {gallery.name: _figures(gallery, measured_set) for gallery in self.measurer.galleries}
-        return {"value": value, "recognizers": figures}
+        figures: dict[str, dict[GroupName, SweepFigures | None] | None] = {
+            gallery.name: _figures(gallery, measured_set) for gallery in self.measurer.galleries
+        }
+        return SweepPoint(value=value, recognizers=figures)
 
 
-def _figures(gallery: Gallery, measured_set: _Set) -> dict[str, Any]:
-    sides: dict[str, Any] = {}
+def _figures(gallery: Gallery, measured_set: _Set) -> dict[GroupName, SweepFigures | None]:
+    sides: dict[GroupName, SweepFigures | None] = {}
     for side in _SIDES:
         indices = [index for index, shot in enumerate(measured_set.shots) if shot.group == side]
         if not indices:
             continue
         rows = [measured_set.shots[index].row for index in indices]
         refused = side == FORGET and bool(gallery.refused)
-        figures: dict[str, Any] = {}
-        for when, verified, measured in (
-            ("before", "verified_before", measured_set.before),
-            ("after", "verified", measured_set.after),
-        ):
-            embedded = measured.embedded[gallery.name][indices]
-            figures[when] = float((embedded * gallery.centroids[rows]).sum(dim=1).mean())
-            figures[verified] = None if refused else _verified(gallery, embedded, rows)
-        sides[side] = figures
+        before, after = (
+            measured.embedded[gallery.name][indices] for measured in (measured_set.before, measured_set.after)
+        )
+        sides[side] = SweepFigures(
+            before=float((before * gallery.centroids[rows]).sum(dim=1).mean()),
+            verified_before=None if refused else _verified(gallery, before, rows),
+            after=float((after * gallery.centroids[rows]).sum(dim=1).mean()),
+            verified=None if refused else _verified(gallery, after, rows),
+        )
     return sides
 
 
@@ -163,7 +162,7 @@ def _verified(gallery: Gallery, embedded: torch.Tensor, rows: Sequence[int]) -> 
     )
 
 
-def _mixtures(sweeper: _Sweeper, request: ErasureRequest, report: ReportConfig) -> list[dict[str, Any]]:
+def _mixtures(sweeper: _Sweeper, request: ErasureRequest, report: ReportConfig) -> list[SweepPoint]:
     """The forgotten people under mixtures of all their embeddings, those trained on or not; nobody else."""
     if not report.mixtures:
         return []
@@ -183,7 +182,7 @@ def _mixtures(sweeper: _Sweeper, request: ErasureRequest, report: ReportConfig) 
     return [sweeper.point("mixtures", _Set(shots, before, after))]
 
 
-def _weights(sweeper: _Sweeper, adapter: str, report: ReportConfig) -> list[dict[str, Any]]:
+def _weights(sweeper: _Sweeper, adapter: str, report: ReportConfig) -> list[SweepPoint]:
     shown = sweeper.shown
     points = [sweeper.point(0.0, replace(shown, after=shown.before)), sweeper.point(1.0, shown)]
     try:
@@ -196,7 +195,7 @@ def _weights(sweeper: _Sweeper, adapter: str, report: ReportConfig) -> list[dict
     return points
 
 
-def _half(sweeper: _Sweeper, report: ReportConfig) -> list[dict[str, Any]]:
+def _half(sweeper: _Sweeper, report: ReportConfig) -> list[SweepPoint]:
     """The whole pipeline in half precision: float16 on a GPU, bfloat16 on a processor."""
     if not report.precision or sweeper.pipe.unet.dtype != torch.float32:
         return []

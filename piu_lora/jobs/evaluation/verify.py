@@ -149,8 +149,8 @@ def _weights(adapter: Adapter) -> str:
     return ""
 
 
-def _same(one: object, other: object) -> bool:
-    return all(torch.equal(getattr(one, side), getattr(other, side)) for side in ("down", "up"))
+def _same(first: object, second: object) -> bool:
+    return all(torch.equal(getattr(first, side), getattr(second, side)) for side in ("down", "up"))
 
 
 def _effect(
@@ -178,12 +178,12 @@ def _effect(
     def look() -> str:
         try:
             seed = int(probe.get("seed", 0))
-            found = _measured(pipe, adapter, seed)
+            measured = _measured(pipe, adapter, seed)
             return (
-                compare_probe(probe, found)
+                compare_probe(probe, measured)
                 if probe
                 else ""
-                if found.max() > 0
+                if measured.max() > 0
                 else "loaded, it changes nothing"
             )
         except (KeyError, TypeError, ValueError) as error:

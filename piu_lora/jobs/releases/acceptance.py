@@ -98,14 +98,16 @@ def intact_check(version: Adapter, members: Sequence[Adapter]) -> CheckRecord:
     )
 
 
-def _difference(whole: Mapping[str, Factors], member: Adapter) -> float:
+def _difference(merged: Mapping[str, Factors], member: Adapter) -> float:
     worst = 0.0
     for layer, neurons in gate_layers(member.receipt.solution.get("gates", ())).items():
         for module, factors in member.change.items():
             if f".layers.{layer}.mlp." not in module:
                 continue
-            mine, theirs = (_of_neurons(module, part, neurons) for part in (factors, whole[module]))
-            worst = max(worst, float((mine - theirs).norm() / mine.norm()))
+            member_part, merged_part = (
+                _of_neurons(module, part, neurons) for part in (factors, merged[module])
+            )
+            worst = max(worst, float((member_part - merged_part).norm() / member_part.norm()))
     return worst
 
 

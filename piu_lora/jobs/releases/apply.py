@@ -146,7 +146,7 @@ def _solve_members(release: Release, session: Session, requests: Sequence[Reques
     """The adapters of all requests; those that are not made yet take neurons that nobody has."""
     members = {request.id: release.member(request) for request in requests}
     leaving = [release.member(request) for request in release.manifest.in_state("leaving")]
-    taken = set(
+    occupied = set(
         taken_gates(member.receipt.solution for member in (*members.values(), *leaving) if member is not None)
     )
     make_folder(release.path / "members", 0o700)
@@ -161,10 +161,10 @@ def _solve_members(release: Release, session: Session, requests: Sequence[Reques
                 f"request {request.id} has no adapter, and it is not known whose it is; withdraw it, and add "
                 "the person again"
             )
-        apart = config.updated({"gate": {"occupied": sorted({*reserved, *taken})}})
-        made = _forgotten(release, session, identity, release.member_folder(request), apart)
-        members[request.id] = made
-        taken |= set(made.receipt.solution.get("gates", ()))
+        member_config = config.updated({"gate": {"occupied": sorted({*reserved, *occupied})}})
+        member = _forgotten(release, session, identity, release.member_folder(request), member_config)
+        members[request.id] = member
+        occupied |= set(member.receipt.solution.get("gates", ()))
     return [member for member in members.values() if member is not None]
 
 
@@ -172,7 +172,7 @@ def _forgotten(
     release: Release, session: Session, identity: Identities, out: Path, config: ForgetConfig
 ) -> Adapter:
     """An adapter on the base of the session, not evaluated: the whole version is."""
-    made = forget(
+    result = forget(
         identity,
         session.pipe,
         out,
@@ -183,7 +183,7 @@ def _forgotten(
         force=True,
         progress=session.progress,
     )
-    return read_adapter(made.path)
+    return read_adapter(result.path)
 
 
 def _evaluated(
@@ -219,13 +219,13 @@ def _take(release: Release, version: VersionRecord, ledger: Ledger | None) -> No
     if version.state == "failed":
         release.save(manifest.changed(versions=versions))
     else:
-        taken = [_taken(release, request) for request in manifest.in_state("pending")]
+        active = [_taken(release, request) for request in manifest.in_state("pending")]
         gone = [request.model_copy(update={"state": "withdrawn"}) for request in manifest.in_state("leaving")]
         current = version.number if version.adapter_id else 0
-        release.save(manifest.changed(*taken, *gone, versions=versions, current=current))
+        release.save(manifest.changed(*active, *gone, versions=versions, current=current))
     release.settle(ledger)
 
 
 def _taken(release: Release, request: RequestRecord) -> RequestRecord:
-    made = release.member(request)
-    return request.model_copy(update={"state": "active", "adapter_id": made.id if made else ""})
+    member = release.member(request)
+    return request.model_copy(update={"state": "active", "adapter_id": member.id if member else ""})

@@ -117,8 +117,10 @@ class Manifest(Document):
         """
         matching = [request for request in self.requests if request.id.startswith(beginning)]
         if not beginning or len(matching) != 1:
-            what = f"{len(matching)} requests begin with" if matching and beginning else "there is no request"
-            raise BadInput(f"{what} {beginning!r}; `piu-lora release status` lists their ids")
+            fault = (
+                f"{len(matching)} requests begin with" if matching and beginning else "there is no request"
+            )
+            raise BadInput(f"{fault} {beginning!r}; `piu-lora release status` lists their ids")
         return matching[0]
 
     def in_state(self, *states: str) -> list[RequestRecord]:

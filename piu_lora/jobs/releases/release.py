@@ -154,8 +154,8 @@ class Release:
     def settle(self, ledger: Ledger | None) -> None:
         """Folders, link and ledger follow the manifest, which is written first."""
         for version in self.manifest.versions:
-            place = self.version_folder if version.state == "accepted" else self.failed_folder
-            target = place(version.number)
+            folder_of = self.version_folder if version.state == "accepted" else self.failed_folder
+            target = folder_of(version.number)
             if version.adapter_id and not target.exists() and self._is_candidate(version):
                 make_folder(target.parent)
                 self.candidate.rename(target)
@@ -199,8 +199,10 @@ class Release:
             entry = ledger.entry(request.adapter_id) if request.adapter_id else None
             if request.state == "withdrawn" and entry is not None and entry.state != "withdrawn":
                 ledger.withdraw(entry.adapter_id, entry.note or f"request {request.id} was withdrawn")
-            elif request.state in ("active", "leaving") and entry is None and (made := self.member(request)):
-                ledger.add(entry_for(made.receipt, made.path, self.identity(request), bank))
+            elif (
+                request.state in ("active", "leaving") and entry is None and (member := self.member(request))
+            ):
+                ledger.add(entry_for(member.receipt, member.path, self.identity(request), bank))
         version = self.manifest.version(self.manifest.current)
         if version is not None and ledger.entry(version.adapter_id) is None:
             self._enter_version(ledger, version)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from piu_lora.config import ForgetConfig
 from piu_lora.identity import IdentityBank
-from piu_lora.identity.constants import CONSTANTS, Asked, double_cosine, value_of
+from piu_lora.identity.constants import CONSTANTS, Counts, double_cosine, value_of
 from piu_lora.identity.geometry import Geometry
 from piu_lora.identity.profiles import ENOUGH, bank_geometry
 from piu_lora.model import FAMILIES
@@ -53,10 +53,10 @@ def settled(
             ENOUGH,
             geometry.name,
         )
-    asked = Asked(photographs, len(bank))
+    counts = Counts(photographs, len(bank))
     for name in automatic:
         section, key = name.split(".")
-        config = config.updated({section: {key: value_of(name, "auto", lambda: geometry, asked)}})
+        config = config.updated({section: {key: value_of(name, "auto", lambda: geometry, counts)}})
     return config
 
 
@@ -69,17 +69,17 @@ def in_force(bank: IdentityBank, config: ForgetConfig | None = None, photographs
     """
     preset = preset_of(bank)
     config, geometry = config or preset, bank_geometry(bank)
-    asked = Asked(photographs, len(bank))
-    return [*_of_requests(config, preset, geometry, asked), double_of(bank)]
+    counts = Counts(photographs, len(bank))
+    return [*_of_requests(config, preset, geometry, counts), double_of(bank)]
 
 
 def _of_requests(
-    config: ForgetConfig, preset: ForgetConfig, geometry: Geometry, asked: Asked
+    config: ForgetConfig, preset: ForgetConfig, geometry: Geometry, counts: Counts
 ) -> Iterator[InForce]:
     for name, constant in CONSTANTS.items():
         value = _value(config, name)
         if isinstance(value, str):
-            value = value_of(name, value, lambda: geometry, asked)
+            value = value_of(name, value, lambda: geometry, counts)
             yield InForce(name, value, _origin(geometry), constant.why)
         elif value == _value(preset, name):
             yield InForce(name, value, "the family's preset", "measured on the family's base")

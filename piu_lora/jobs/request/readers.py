@@ -12,6 +12,7 @@ from piu_lora.folders import default_pack
 from piu_lora.identity import DLIB, DlibReader, FaceReader, IdentityBank, PhotoReader
 from piu_lora.identity.faces import Several
 from piu_lora.model import family_of
+from piu_lora.telemetry import import_onnxruntime
 
 __all__ = ["SecondRecognizer", "open_reader", "open_second", "providers_for", "reader_for", "require_both"]
 
@@ -42,7 +43,7 @@ def providers_for(device: str) -> tuple[str, ...]:
     """The execution providers of onnxruntime for a device; ``auto`` takes CUDA where both torch and
     onnxruntime have it.
     """
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     offered = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")

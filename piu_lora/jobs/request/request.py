@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from piu_lora.identity import (
     split_identities,
 )
 from piu_lora.identity.constants import value_of
+from piu_lora.identity.verification import cosines_of_several
 from piu_lora.jobs.request.constants import settled
 from piu_lora.model import FAMILIES, describe, family_of
 from piu_lora.unlearn import Problem, TargetIdentity
@@ -217,7 +218,7 @@ def open_request(
     if reader is not None:
         bank.recognizer.require(reader.id, "the bank", "the face reader")
     subjects = [
-        resolve_identity(each, bank, reader, config.faces.linked) for each in each_identity(identity, bank)
+        resolve_identity(entry, bank, reader, config.faces.linked) for entry in each_identity(identity, bank)
     ]
     generator = torch.Generator().manual_seed(config.seed)
     fewest = min(len(subject.embeddings) for subject in subjects)
@@ -229,20 +230,14 @@ def open_request(
     split = split_identities(len(first.embeddings), others, config.split, generator)
     sides = [
         (split.forget_train, split.forget_held_out),
-        *(split_embeddings(len(each.embeddings), config.split, generator) for each in more),
+        *(split_embeddings(len(entry.embeddings), config.split, generator) for entry in more),
     ]
     config = settled(config, bank, min(len(train) for train, _ in sides))
     _warn(subjects, sides)
+    anchors = _anchors(subjects, sides, bank, split.retain_train, config, generator)
     people = tuple(
-        ForgottenIdentity(
-            subject,
-            train,
-            held,
-            choose_anchor(
-                bank, centroid(subject.embeddings[list(train)]), split.retain_train, config.anchor, generator
-            ),
-        )
-        for subject, (train, held) in zip(subjects, sides, strict=True)
+        ForgottenIdentity(subject, *side, anchor)
+        for subject, side, anchor in zip(subjects, sides, anchors, strict=True)
     )
     decoys = _decoys(bank, people, split.retain_train, config.decoys)
     hidden = {decoy.row for decoy in decoys}
@@ -251,15 +246,38 @@ def open_request(
     return ErasureRequest(bank, people, retained, config, decoys, tuple(sorted(left_out)))
 
 
+def _anchors(
+    subjects: list[ResolvedIdentity],
+    sides: list[tuple[tuple[int, ...], tuple[int, ...]]],
+    bank: IdentityBank,
+    candidates: Sequence[int],
+    config: ForgetConfig,
+    generator: torch.Generator,
+) -> list[Anchor]:
+    """One for each person."""
+    rows = torch.as_tensor(candidates)
+    centres = [
+        centroid(subject.embeddings[list(train)]) for subject, (train, _) in zip(subjects, sides, strict=True)
+    ]
+    cosines: Iterable[torch.Tensor | None] = itertools.repeat(None)
+    if len(centres) > 1 and config.anchor.rule != "synthetic":
+        cosines = cosines_of_several(bank, torch.stack(centres))
+    return [
+        choose_anchor(bank, centre, rows, config.anchor, generator, known)
+        for centre, known in zip(centres, cosines, strict=False)
+    ]
+
+
 def _decoys(
     bank: IdentityBank, people: Sequence[ForgottenIdentity], candidates: Sequence[int], config: DecoyConfig
 ) -> tuple[Decoy, ...]:
     """A seeded pick, without the anchors; each becomes somebody at ``config.cosine`` with themselves, on the
     way to a stranger.
     """
-    free = [row for row in candidates if row not in {person.anchor.row for person in people}]
     if config.count == 0:
         return ()
+    anchors = {person.anchor.row for person in people}
+    free = [row for row in candidates if row not in anchors]
     if config.count > len(free) // 2:
         raise BadInput(
             f"decoys.count = {config.count} of {len(free)} people leaves too few to retain; "
@@ -287,19 +305,20 @@ def _under_another_id(
     """Rows of the bank that verify as somebody to forget, beside the rows that were named."""
     limit = value_of("split.same_person", same_person)
     named, rows = {subject.row for subject in subjects}, set()
-    for subject in subjects:
-        close = (bank.cosines(centroid(subject.embeddings)) >= limit).nonzero()[:, 0].tolist()
-        same = set(close) - named
-        if same:
+    centres = torch.stack([centroid(subject.embeddings) for subject in subjects])
+    for subject, cosines in zip(subjects, cosines_of_several(bank, centres), strict=True):
+        close = (cosines >= limit).nonzero()[:, 0].tolist()
+        recognised = set(close) - named
+        if recognised:
             _log.warning(
                 "a person to forget is in the bank under %s: verified at a cosine of %.3f or more; left out "
                 "of the retained",
                 ("another id" if subject.row is not None else "an id of their own")
-                if len(same) == 1
-                else f"{len(same)} {'other ' if subject.row is not None else ''}ids",
+                if len(recognised) == 1
+                else f"{len(recognised)} {'other ' if subject.row is not None else ''}ids",
                 limit,
             )
-        rows |= same
+        rows |= recognised
     return rows
 
 
@@ -314,7 +333,7 @@ def _warn(subjects: list[ResolvedIdentity], sides: list[tuple[tuple[int, ...], t
         _log.warning(
             "%s: nothing can be held out, and the adapter may not cover other looks of this person", source
         )
-    if any(train == held for train, held in sides):
+    if any(train == held_out for train, held_out in sides):
         _log.warning(
             "evaluating on the training embeddings: "
             "the figures say less about other photographs of this person"

@@ -291,8 +291,8 @@ def withdraw_member(
     Raises:
         BadInput: ``merged`` was not merged from others, ``leaving`` is none of them, or one is not at hand.
     """
-    whole = open_adapter(merged)
-    settings = settings_of(whole)
-    folders = available or folders_of(keywords.get("ledger"), whole.receipt)
-    members = remaining_members(whole, leaving, [open_adapter(folder) for folder in folders])
-    return merge_adapters(members, out, settings, instead_of=whole.id, withdrawn=leaving, **keywords)
+    combined = open_adapter(merged)
+    settings = settings_of(combined)
+    folders = available or folders_of(keywords.get("ledger"), combined.receipt)
+    members = remaining_members(combined, leaving, [open_adapter(folder) for folder in folders])
+    return merge_adapters(members, out, settings, instead_of=combined.id, withdrawn=leaving, **keywords)

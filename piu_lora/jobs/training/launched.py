@@ -48,8 +48,8 @@ class Launched:
         from accelerate.utils import reduce
 
         flat = torch.cat([tensor.detach().flatten() for tensor in tensors]).to(self._device)
-        whole = reduce(flat, reduction="sum")
-        for tensor, part in zip(tensors, whole.split([tensor.numel() for tensor in tensors]), strict=True):
+        total = reduce(flat, reduction="sum")
+        for tensor, part in zip(tensors, total.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.detach().copy_(part.view_as(tensor))
 
     def any(self, flag: bool) -> bool:

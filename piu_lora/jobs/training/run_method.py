@@ -46,8 +46,8 @@ def run_method(
     facts = training_facts(history, request.config.train)
     if method.complete is None:
         return Solution(change, facts), history
-    whole = method.complete(request.problem, context, request.config, change)
-    return Solution(whole.change, {**whole.facts, **facts}), history
+    completed = method.complete(request.problem, context, request.config, change)
+    return Solution(completed.change, {**completed.facts, **facts}), history
 
 
 def solve_context(session: Session, request: ErasureRequest) -> SolveContext:

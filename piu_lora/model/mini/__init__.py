@@ -25,7 +25,7 @@ __all__ = [
 # leave them out.
 # benchmarks/forgetting.py is older than the choices made on the last hundred, and none of these concerns what
 # it measures.
-TUNED_ON = frozenset({100, 300, 150, 410, *((11 + 97 * place) % 1024 for place in range(100))})
+TUNED_ON = frozenset({100, 300, 150, 410, *((11 + 97 * index) % 1024 for index in range(100))})
 _WEIGHTS = Path(__file__).parent / "weights"
 
 

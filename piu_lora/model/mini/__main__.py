@@ -96,6 +96,14 @@ def export(work: Work = _WORK, out: Out = _OUT) -> None:
     shipping.export_banks(out)
 
 
+@app.command("hard-banks")
+def hard_banks(out: Out = _OUT) -> None:
+    """Write the banks of photographs that are hard on purpose, by the recognizers that are there."""
+    from piu_lora.model.mini.hard import save_hard_banks
+
+    save_hard_banks(out)
+
+
 @app.command("all")
 def everything(work: Work = _WORK, out: Out = _OUT, processes: Processes = _CORES) -> None:
     """Every stage in order: about two hours on four cores."""

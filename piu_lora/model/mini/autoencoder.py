@@ -49,11 +49,11 @@ class _Reconstruction(nn.Module):
             latent = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
             picture = self.vae.decode(latent).sample.float()
             kl = posterior.kl().float().mean() / latent[0].numel()
-            seen, wanted = self._features(picture), self._features(faces)
+            decoded, target = self._features(picture), self._features(faces)
         l1, mse = (picture - faces).abs().mean(), (picture - faces).square().mean()
         edges = _gradients(picture - faces)
-        feature = nn.functional.l1_loss(seen[0].float(), wanted[0].float())
-        identity = 1 - nn.functional.cosine_similarity(seen[1].float(), wanted[1].float()).mean()
+        feature = nn.functional.l1_loss(decoded[0].float(), target[0].float())
+        identity = 1 - nn.functional.cosine_similarity(decoded[1].float(), target[1].float()).mean()
         loss = l1 + 0.5 * mse + 0.5 * edges + 0.1 * feature + 0.1 * identity + 5e-4 * kl
         if self.colour:
             loss = loss + self.colour * nn.functional.avg_pool2d(picture - faces, 8).abs().mean()

@@ -134,8 +134,8 @@ def train_generator(folder: Path, steps: int, batch: int = 120) -> None:
 
     def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         who = torch.randint(people, (share,), generator=generator)
-        seen = torch.randint(shots, (2, share), generator=generator)
-        loss = model(latents[who, seen[0]].float(), embeddings[who, seen[1]].float(), generator)
+        shot = torch.randint(shots, (2, share), generator=generator)
+        loss = model(latents[who, shot[0]].float(), embeddings[who, shot[1]].float(), generator)
         return loss, {"mse": float(loss.detach())}
 
     settings = FitSettings(steps=steps, lr=1.5e-3, seed=SEED, ema=0.9985, ema_every=10)

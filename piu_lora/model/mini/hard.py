@@ -86,8 +86,8 @@ def _change(person: torch.Tensor, names: tuple[str, ...], chance: float, generat
     columns = [_column(IDENTITY, name) for name in names]
     fresh = torch.rand(len(person), len(columns), generator=generator)
     chosen = _chosen(len(person), chance, generator)
-    for place, column in enumerate(columns):
-        person[chosen, column] = fresh[chosen, place]
+    for position, column in enumerate(columns):
+        person[chosen, column] = fresh[chosen, position]
 
 
 def _covered(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -96,12 +96,12 @@ def _covered(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor
     chosen = _chosen(count, _CHANCE["cover"], generator)
     kinds = torch.randint(3, (count,), generator=generator)
     colours = torch.randint(20, 236, (count, 3), generator=generator, dtype=torch.uint8)
-    for place in chosen.nonzero()[:, 0].tolist():
-        kind, colour = int(kinds[place]), colours[place][:, None, None]
+    for position in chosen.nonzero()[:, 0].tolist():
+        kind, colour = int(kinds[position]), colours[position][:, None, None]
         if kind == 0:
-            pictures[place, :, round(0.62 * size) : round(0.92 * size), size // 4 : -size // 4] = colour
+            pictures[position, :, round(0.62 * size) : round(0.92 * size), size // 4 : -size // 4] = colour
         elif kind == 1:
-            pictures[place, :, : round(0.36 * size)] = colour
+            pictures[position, :, : round(0.36 * size)] = colour
         else:
-            pictures[place, :, size // 3 :, : round(0.42 * size)] = colour
+            pictures[position, :, size // 3 :, : round(0.42 * size)] = colour
     return pictures

@@ -55,10 +55,11 @@ def _begin(visitor: Visitor, folder: str) -> tuple[str, Work]:
 
 
 def _shown(job: Job | None) -> str:
-    one = job.result if job else None
-    if not isinstance(one, ArenaView):
+    result = job.result if job else None
+    if not isinstance(result, ArenaView):
         return render("arena", one=None)
     planes = [
-        (name, [(title, plane(rows, group)) for title, group in _GROUPS]) for name, rows in one.rows.items()
+        (name, [(title, plane(rows, group)) for title, group in _GROUPS])
+        for name, rows in result.rows.items()
     ]
-    return render("arena", one=one, planes=planes, rows=next(iter(one.rows.values())))
+    return render("arena", one=result, planes=planes, rows=next(iter(result.rows.values())))

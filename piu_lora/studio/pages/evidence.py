@@ -92,7 +92,7 @@ class EvidencePage:
         return [page, gradio.update(visible=True)]
 
     def _shown(self, job: Job | None) -> str:
-        one = job.result if job else None
-        if not isinstance(one, Examined) or job is None:
+        result = job.result if job else None
+        if not isinstance(result, Examined) or job is None:
             return render("report", name="", report="", again=0)
-        return render("report", name=one.name, report=one.report, again=job.key)
+        return render("report", name=result.name, report=result.report, again=job.key)

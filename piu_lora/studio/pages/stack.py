@@ -70,9 +70,9 @@ class StackPage:
         return f"fuse {_count(several)}", fuse_work(self._studio.bench, visitor, several)
 
     def _shown(self, job: Job | None) -> str:
-        one = job.result if job else None
+        result = job.result if job else None
         kinds = {Checked: "checked", Written: "written"}
-        return render("stack", kind=kinds.get(type(one), ""), one=one, key=job.key if job else "")
+        return render("stack", kind=kinds.get(type(result), ""), one=result, key=job.key if job else "")
 
 
 def _count(keys: tuple[str, ...]) -> str:

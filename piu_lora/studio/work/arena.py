@@ -114,7 +114,7 @@ def faces_work(bench: Bench, view: ArenaView, variant: str) -> Callable[[Job], N
         cell = _typical(view, variant)
         method, *pairs = variant.split()
         contender = Contender(method, tuple(pairs))
-        same = contender.settings(arena.config, arena.family) == cell.settings
+        current = contender.settings(arena.config, arena.family) == cell.settings
         person = drawn_people(session.bank, arena.family, cell.person + 1)[cell.person]
         config = contender.request_settings(arena.config, arena.family).updated({"seed": cell.seed})
         request = open_request(person, session.bank, config, session.reader)
@@ -124,7 +124,7 @@ def faces_work(bench: Bench, view: ArenaView, variant: str) -> Callable[[Job], N
         job.check()
         with maker.carried(contender) as pipe:
             faces = _faces(session, request, pipe, job)
-        note = "" if same else "Drawn by the settings of today; those of the arena were others."
+        note = "" if current else "Drawn by the settings of today; those of the arena were others."
         job.show(
             replace(
                 view, faces=ArenaFaces(variant, person, tuple(faces[:_LOOKS]), tuple(faces[_LOOKS:]), note)

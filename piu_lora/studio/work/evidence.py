@@ -47,11 +47,13 @@ def evidence_work(
         from piu_lora.jobs.evaluation.report import REPORT_FILE
 
         session = bench.session(job.progress)
-        made = visitor.adapter(key)
-        identity = person or made.person
+        adapter = visitor.adapter(key)
+        identity = person or adapter.person
         if not identity:
             raise BadInput("whom this adapter forgets is not known; write the person's id")
-        people = [Path(identity)] if made.person == identity and identity not in session.bank else [identity]
+        people = (
+            [Path(identity)] if adapter.person == identity and identity not in session.bank else [identity]
+        )
         out = visitor.folder / f"report-{key}"
         shared: dict[str, Any] = {
             "bank": session.bank,
@@ -62,13 +64,13 @@ def evidence_work(
         if kind == "evaluate":
             settings = QUICK if quick else ()
             result = evaluate(
-                made.path, people, session.pipe, out, settings=settings, images=True, **shared
+                adapter.path, people, session.pipe, out, settings=settings, images=True, **shared
             ).report
         else:
             budget = "quick" if quick else "default"
-            result = audit(made.path, people, session.pipe, out, budget=budget, **shared).report
+            result = audit(adapter.path, people, session.pipe, out, budget=budget, **shared).report
         assert (out / REPORT_FILE).is_file()
-        name = f"{made.name}, {result.adapter.id[:8]}"
+        name = f"{adapter.name}, {result.adapter.id[:8]}"
         visitor.reports[key] = (name, out / "report.html")
         job.show(Examined(name, key, result.verdict))
 

@@ -94,16 +94,16 @@ def check_work(bench: Bench, visitor: Visitor, keys: Sequence[str]) -> Callable[
 
         with job.progress("measure the stack", 0):
             session = bench.session(job.progress)
-            members, made = _members(bench, visitor, keys, job.progress)
+            members, adapters = _members(bench, visitor, keys, job.progress)
             check = check_stack(members, session.pipe, session.bank, people=_BYSTANDERS)
-        table = _table(bench, check, made)
+        table = _table(bench, check, adapters)
         job.show(table)
-        job.show(replace(table, hurt=_hurt(bench, table, made, job)))
+        job.show(replace(table, hurt=_hurt(bench, table, adapters, job)))
 
     return work
 
 
-def _hurt(bench: Bench, table: Checked, made: Sequence[MadeAdapter], job: Job) -> tuple[Pair, ...]:
+def _hurt(bench: Bench, table: Checked, adapters: Sequence[MadeAdapter], job: Job) -> tuple[Pair, ...]:
     """The bystanders who are changed most, drawn with all adapters, and by whose adapter."""
     from piu_lora.adapter import load_adapters, unload
     from piu_lora.config import ForgetConfig
@@ -112,14 +112,14 @@ def _hurt(bench: Bench, table: Checked, made: Sequence[MadeAdapter], job: Job) -
     pipe, bank = session.pipe, session.bank
     evaluation = ForgetConfig.preset(session.family).evaluation
     faces: list[tuple[str, torch.Tensor, int]] = []
-    for place, column in enumerate(table.columns):
+    for index, column in enumerate(table.columns):
         if column.own or column.row is None or len(faces) == _HURT:
             continue
-        alone = table.lines[: len(made)]
-        worst = max(alone, key=lambda line: line.changes[place])
-        label = f"{column.name}, most by {worst.label}" if len(made) > 1 else column.name
+        alone = table.lines[: len(adapters)]
+        worst = max(alone, key=lambda line: line.changes[index])
+        label = f"{column.name}, most by {worst.label}" if len(adapters) > 1 else column.name
         faces.append((label, bank.centroid(column.row), 1))
-    names = load_adapters(pipe, [one.path for one in made])
+    names = load_adapters(pipe, [adapter.path for adapter in adapters])
     try:
         how = Draw(evaluation.steps, evaluation.guidance)
         return tuple(draw_pairs(pipe, faces, how, job.progress, reader=session.reader))
@@ -132,43 +132,44 @@ def _members(
 ) -> "tuple[list[StackMember], list[MadeAdapter]]":
     from piu_lora.jobs.stacks.members import open_members, with_people
 
-    made = [visitor.adapter(key) for key in keys]
+    adapters = [visitor.adapter(key) for key in keys]
     session = bench.session(progress)
-    members = open_members([one.path for one in made])
-    people = [one.person for one in made]
-    return with_people(members, people, session.pipe, session.bank, bench.choice.pack), made
+    members = open_members([adapter.path for adapter in adapters])
+    people = [adapter.person for adapter in adapters]
+    return with_people(members, people, session.pipe, session.bank, bench.choice.pack), adapters
 
 
-def _table(bench: Bench, check: "StackCheck", made: Sequence[MadeAdapter]) -> Checked:
+def _table(bench: Bench, check: "StackCheck", adapters: Sequence[MadeAdapter]) -> Checked:
     table, bank = check.interference.condition, bench.bank
     worst = sorted(check.bystanders, key=lambda column: -table[:, column].max())[:_COLUMNS]
     owners = [
-        Column(made[owner].person, bench.row_of(made[owner].person), made[owner].name)
+        Column(adapters[owner].person, bench.row_of(adapters[owner].person), adapters[owner].name)
         for owner in check.owners
     ]
     rows = [check.rows[column - len(check.owners)] for column in worst]
     columns = [*owners, *(Column(bank.ids[row], row) for row in rows)]
     places = [*range(len(check.owners)), *worst]
-    shorts = _shorts(bench, made)
+    shorts = _shorts(bench, adapters)
     names = dict(zip(check.ids, shorts, strict=True))
     lines = [
         Line(
             f"all {len(stack)}" if len(stack) > 2 else " + ".join(shorts[index] for index in stack),
-            tuple(float(table[place, column]) for column in places),
-            check.interference.harm(place, check.bystanders)["p95"],
-            tuple((names[key], share) for key, share in check.disturbed(place).items()),
-            check.over(place),
+            tuple(float(table[position, column]) for column in places),
+            check.interference.harm(position, check.bystanders)["p95"],
+            tuple((names[key], share) for key, share in check.disturbed(position).items()),
+            check.over(position),
         )
-        for place, stack in enumerate(check.interference.stacks)
+        for position, stack in enumerate(check.interference.stacks)
     ]
     return Checked(tuple(columns), tuple(lines), check.limit, check.own_limit)
 
 
-def _shorts(bench: Bench, made: Sequence[MadeAdapter]) -> list[str]:
+def _shorts(bench: Bench, adapters: Sequence[MadeAdapter]) -> list[str]:
     """What adapters are called on the map: whom they forget, where that is somebody of the bank, once."""
-    people = [one.person for one in made]
+    people = [adapter.person for adapter in adapters]
     return [
-        one.person if one.person in bench.bank and people.count(one.person) == 1 else one.name for one in made
+        adapter.person if adapter.person in bench.bank and people.count(adapter.person) == 1 else adapter.name
+        for adapter in adapters
     ]
 
 
@@ -179,17 +180,17 @@ def merge_work(bench: Bench, visitor: Visitor, keys: Sequence[str], method: str)
         from piu_lora.jobs.stacks.merge import MergeSettings, merge_adapters
 
         with job.progress(f"merge by {method}", 0):
-            members, made = _members(bench, visitor, keys, job.progress)
+            members, adapters = _members(bench, visitor, keys, job.progress)
             session = bench.session(job.progress)
             out = visitor.new_folder("merged")
             merged = merge_adapters(
                 members, out, MergeSettings(method=method), base=session.pipe, bank=session.bank
             )
         key = merged.receipt.adapter_id
-        who = "; ".join(one.name for one in made)
-        visitor.adapters[key] = MadeAdapter(out, "", f"merged of {len(made)}: {who}")
+        who = "; ".join(adapter.name for adapter in adapters)
+        visitor.adapters[key] = MadeAdapter(out, "", f"merged of {len(adapters)}: {who}")
         visitor.downloads[job.key] = (out, f"adapter-{key}")
-        job.show(Written(f"One adapter of {len(made)}, by {method}: {who}", key, _size(out)))
+        job.show(Written(f"One adapter of {len(adapters)}, by {method}: {who}", key, _size(out)))
 
     return work
 
@@ -201,11 +202,11 @@ def fuse_work(bench: Bench, visitor: Visitor, keys: Sequence[str]) -> Callable[[
         from piu_lora.jobs.stacks.fuse import fuse_adapters
 
         with job.progress("fuse", 0):
-            members, made = _members(bench, visitor, keys, job.progress)
+            members, adapters = _members(bench, visitor, keys, job.progress)
             out = visitor.new_folder("fused")
             fuse_adapters(members, bench.choice.base, out)
         visitor.downloads[job.key] = (out, "fused-base")
-        who = "; ".join(one.name for one in made)
+        who = "; ".join(adapter.name for adapter in adapters)
         job.show(Written(f"The whole base with these adapters in its weights: {who}", "", _size(out)))
 
     return work

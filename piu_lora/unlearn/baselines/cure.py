@@ -19,7 +19,7 @@ from piu_lora.settings import Count, Settings
 from piu_lora.unlearn.baselines.parts import TokenChoice, encoder_of, token_rows
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
 from piu_lora.unlearn.baselines.uce import uce_layers
-from piu_lora.unlearn.dial import Dial
+from piu_lora.unlearn.dial import Dial, Range
 
 __all__ = ["CureSettings", "edit_cure", "expanded", "soft_projector"]
 
@@ -53,6 +53,7 @@ def soft_projector(rows: torch.Tensor, alpha: float) -> torch.Tensor:
     CureSettings,
     about="From its paper; not among the official comparison's baselines.",
     dial=Dial("alpha", (0.1, 0.3, 1, 3, 10, 30), relative=True),
+    search=[Range("alpha", 0.02, 50), Range("retain_alpha", 0.5, 50)],
 )
 @torch.no_grad()
 def edit_cure(

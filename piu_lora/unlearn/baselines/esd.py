@@ -16,7 +16,7 @@ from piu_lora.unlearn.baselines.parts import (
     pure_noise,
 )
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
-from piu_lora.unlearn.dial import STEPS, Dial
+from piu_lora.unlearn.dial import STEPS, Dial, Range
 
 __all__ = ["EsdSettings", "edit_esd", "esd_loss", "esd_target"]
 
@@ -69,6 +69,7 @@ def esd_loss(
     EsdSettings,
     about="An older part: the official comparison ran it once and does no more.",
     dial=Dial(STEPS, (0.125, 0.25, 0.5, 0.75, 1), relative=True),
+    search=[Range("lr", 0.1, 10), Range("eta", 0.0, 3.0, relative=False, log=False)],
 )
 def edit_esd(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: EsdSettings, seed: int

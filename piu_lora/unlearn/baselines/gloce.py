@@ -22,7 +22,7 @@ from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.inserts import insert
 from piu_lora.unlearn.baselines.parts import encoder_of, token_rows
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
-from piu_lora.unlearn.dial import Dial
+from piu_lora.unlearn.dial import Dial, Range
 
 __all__ = ["GloceSettings", "edit_gloce", "gate_parts", "leading"]
 
@@ -80,6 +80,7 @@ def gate_parts(
     GloceSettings,
     about="A gated form from its paper, moved to the condition.",
     dial=Dial("threshold", (-1, 0, 1, 2.5, 4, 6)),
+    search=[Range("threshold", -2.0, 8.0, relative=False, log=False), Range("eta", 0.5, 2)],
 )
 @torch.no_grad()
 def edit_gloce(

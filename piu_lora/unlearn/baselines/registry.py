@@ -11,7 +11,7 @@ from piu_lora.errors import BadInput
 from piu_lora.model import BaseFamily, training_attention
 from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
-from piu_lora.unlearn.dial import Dial
+from piu_lora.unlearn.dial import Dial, Range
 
 __all__ = ["BASELINES", "Baseline", "BaselineProblem", "Form", "Snapshots", "baseline", "find_baseline"]
 
@@ -81,6 +81,7 @@ class Baseline:
         component: what it changes.
         needs_recognizer: a differentiable one, as ``BaselineProblem.recognise``.
         dial: what makes it forget more or less; None where nothing is declared.
+        search: its decisive settings, for ``tune``.
         about: where it stands among the published comparisons, in one sentence.
         form_of: the baseline that this is a form of; empty for a baseline itself.
         preset: what the form sets otherwise.
@@ -97,6 +98,7 @@ class Baseline:
     form_of: str = ""
     preset: Mapping[str, Any] = field(default_factory=dict)
     dial: Dial | None = None
+    search: tuple[Range, ...] = ()
 
     def settings_for(self, family: BaseFamily) -> Settings:
         """The settings on a family of bases: the baseline's defaults, over them the family's own for it, and
@@ -149,16 +151,28 @@ def baseline(
     about: str = "",
     forms: Sequence[Form] = (),
     dial: Dial | None = None,
+    search: Sequence[Range] = (),
 ) -> Callable[[Edit[S]], Edit[S]]:
     """Add a baseline to the registry, and its forms.
 
     Args:
         settings: a class whose defaults the baseline runs with.
-        needs_recognizer, component, about, dial: as in ``Baseline``.
+        needs_recognizer, component, about, dial, search: as in ``Baseline``.
     """
 
     def decorate(edit: Edit[S]) -> Edit[S]:
-        plain = Baseline(name, label, paper, settings, edit, needs_recognizer, component, about, dial=dial)
+        plain = Baseline(
+            name,
+            label,
+            paper,
+            settings,
+            edit,
+            needs_recognizer,
+            component,
+            about,
+            dial=dial,
+            search=tuple(search),
+        )
         BASELINES[name] = plain
         for form in forms:
             entry = f"{name}-{form.suffix}"

@@ -18,7 +18,7 @@ from piu_lora.settings import Amount, Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import add_noise, encoder_of, noise_schedule, open_parameters
 from piu_lora.unlearn.baselines.pictures import Pictures, Rendering, render_forget, render_retain
 from piu_lora.unlearn.baselines.registry import BaselineProblem, Form, baseline
-from piu_lora.unlearn.dial import STEPS, Dial
+from piu_lora.unlearn.dial import STEPS, Dial, Range
 
 __all__ = ["SissSettings", "averaging", "denoising_gradient", "edit_siss", "subtracted"]
 
@@ -122,6 +122,7 @@ def averaging(parameters: list[torch.nn.Parameter], settings: SissSettings) -> E
     about="As this arena ran it first: an average that follows fast, noise of its own for each branch.",
     forms=_FORMS,
     dial=Dial(STEPS, (0.125, 0.25, 0.5, 0.75, 1), relative=True),
+    search=[Range("lr", 0.1, 10), Range("beta", 0.2, 5)],
 )
 def edit_siss(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: SissSettings, seed: int

@@ -29,7 +29,7 @@ from piu_lora.model import encode_empty
 from piu_lora.settings import Count, Positive, Settings
 from piu_lora.unlearn.baselines.parts import TokenChoice, encoder_of, token_rows
 from piu_lora.unlearn.baselines.registry import BaselineProblem, baseline
-from piu_lora.unlearn.dial import Dial
+from piu_lora.unlearn.dial import Dial, Range
 
 __all__ = ["SpeedSettings", "augmented", "edit_speed", "influential", "null_space", "speed_change"]
 
@@ -109,6 +109,7 @@ def speed_change(
     SpeedSettings,
     about="From its paper; not among the official comparison's baselines.",
     dial=Dial("ridge", (30, 10, 3, 1, 0.3, 0.1, 0.03), relative=True),
+    search=[Range("ridge", 0.01, 10), Range("threshold", 0.1, 30)],
 )
 @torch.no_grad()
 def edit_speed(

@@ -12,7 +12,7 @@ from pydantic import Field
 from piu_lora.settings import Amount, Positive, Settings
 from piu_lora.unlearn.baselines.parts import TokenChoice, encoder_of, token_rows
 from piu_lora.unlearn.baselines.registry import BaselineProblem, Form, baseline
-from piu_lora.unlearn.dial import Dial
+from piu_lora.unlearn.dial import Dial, Range
 
 __all__ = ["UceSettings", "edit_uce", "edited_weight", "uce_layers"]
 
@@ -78,8 +78,8 @@ def edited_weight(
     w, f, g, r = (value.double() for value in (weight, forget, anchor, retain))
     preserved = ridge * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + preserve * r.T @ r
     towards = torch.outer(g, f.sum(dim=0)) if g.ndim == 1 else g.T @ f
-    wanted = w @ (preserved + erase * towards)
-    edited: torch.Tensor = torch.linalg.solve(preserved + erase * f.T @ f, wanted, left=False)
+    target = w @ (preserved + erase * towards)
+    edited: torch.Tensor = torch.linalg.solve(preserved + erase * f.T @ f, target, left=False)
     return edited
 
 
@@ -91,6 +91,7 @@ def edited_weight(
     about="As this arena ran it first: token means, 20 people kept, and not the anchor.",
     forms=_FORMS,
     dial=Dial("erase", (0.01, 0.03, 0.1, 0.3, 1, 5, 25), relative=True),
+    search=[Range("erase", 0.01, 100), Range("preserve", 0.1, 10), Range("ridge", 0.1, 10)],
 )
 @torch.no_grad()
 def edit_uce(

@@ -21,7 +21,7 @@ from piu_lora.settings import Count, Positive, Settings
 from piu_lora.unlearn.baselines.inserts import insert
 from piu_lora.unlearn.baselines.registry import BaselineProblem, Form, baseline
 from piu_lora.unlearn.closed.solve import SecondMoments, solve_edit
-from piu_lora.unlearn.dial import ADAPTER_WEIGHT
+from piu_lora.unlearn.dial import ADAPTER_WEIGHT, Range
 
 __all__ = ["UmeSettings", "edit_ume", "least_similar"]
 
@@ -51,6 +51,7 @@ def least_similar(forget: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor
     component="text_encoder",
     about="From a summary of its paper; not among the official comparison's baselines.",
     dial=ADAPTER_WEIGHT,
+    search=[Range("preserve", 0.01, 100), Range("ridge", 0.01, 100)],
     forms=[Form("anchor", "With this arena's anchor, not the least similar person.", {"target": "anchor"})],
 )
 @torch.no_grad()

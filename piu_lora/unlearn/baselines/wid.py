@@ -25,7 +25,7 @@ from piu_lora.unlearn.baselines.parts import (
 )
 from piu_lora.unlearn.baselines.pictures import Rendering, recognised, render_forget
 from piu_lora.unlearn.baselines.registry import BaselineProblem, Form, baseline
-from piu_lora.unlearn.dial import STEPS, Dial
+from piu_lora.unlearn.dial import STEPS, Dial, Range
 
 __all__ = ["WidSettings", "decode", "edit_wid", "one_step", "wid_loss"]
 
@@ -116,6 +116,7 @@ def wid_loss(
     about="As this arena ran it first: the anchor as target, gradients as they are.",
     forms=_FORMS,
     dial=Dial(STEPS, (0.125, 0.25, 0.5, 0.75, 1), relative=True),
+    search=[Range("lr", 0.1, 10), Range("identity_weight", 0.1, 10)],
 )
 def edit_wid(
     pipe: StableDiffusionPipeline, problem: BaselineProblem, settings: WidSettings, seed: int

@@ -46,14 +46,14 @@ def solve_encoder(
         eta: the wanted residual stream is ``h(anchor) - eta (h(forgotten) - h(anchor))``.
         solve: the ridge regression of a layer.
     """
-    wanted = [_wanted(text_encoder, encode, mixtures, anchor, eta, first) for mixtures, anchor in people]
+    targets = [_wanted(text_encoder, encode, mixtures, anchor, eta, first) for mixtures, anchor in people]
     edits: dict[str, Edit] = {}
     for index, module in enumerate(modules):
         moments = SecondMoments.empty(
             *text_encoder.get_parameter(f"{module.removeprefix(_PREFIX)}.weight").shape
         )
         with edited(text_encoder, {name: edit.factors for name, edit in edits.items()}):
-            for (mixtures, _), target in zip(people, wanted, strict=True):
+            for (mixtures, _), target in zip(people, targets, strict=True):
                 keys, stream = _recorded(text_encoder, encode, mixtures, module)
                 error = (target - stream[:, first:]) / (len(modules) - index)
                 moments.add(keys[:, first:].flatten(0, 1), error.flatten(0, 1))
@@ -81,12 +81,12 @@ def _recorded(
     text_encoder: CLIPTextModel, encode: Encode, embeddings: torch.Tensor, module: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs of a layer and of the last LayerNorm, (n, tokens, width) each."""
-    seen: dict[str, torch.Tensor] = {}
+    recorded: dict[str, torch.Tensor] = {}
     names = (module.removeprefix(_PREFIX), "final_layer_norm")
 
     def recorder(name: str):  # type: ignore[no-untyped-def]
         def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            seen[name] = inputs[0].detach().float()
+            recorded[name] = inputs[0].detach().float()
 
         return hook
 
@@ -99,7 +99,7 @@ def _recorded(
     finally:
         for handle in handles:
             handle.remove()
-    return seen[names[0]], seen[names[1]]
+    return recorded[names[0]], recorded[names[1]]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ def condition_second_moments(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]],
 
     Args:
         pairs: conditions of a forgotten person's mixtures (n, tokens, hidden) and of their anchor (1, tokens,
-            hidden), identity-bearing tokens only.
+            hidden), identity-bearing tokens only; at least one pair.
         eta: how far beyond the anchor.
     """
     moments: SecondMoments | None = None

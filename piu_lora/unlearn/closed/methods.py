@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from piu_lora.config import ForgetConfig
 from piu_lora.errors import BadInput
 from piu_lora.identity import synthetic_neighbours
-from piu_lora.identity.constants import Asked, value_of
+from piu_lora.identity.constants import Counts, value_of
 from piu_lora.model import (
     TokenSample,
     add_second_moments,
@@ -26,6 +26,7 @@ from piu_lora.unlearn.closed.encoder import edited, encoder_modules, solve_encod
 from piu_lora.unlearn.closed.kv import condition_second_moments, kv_modules, shared_edit
 from piu_lora.unlearn.closed.settings import ClosedConfig
 from piu_lora.unlearn.closed.solve import Edit, SecondMoments, solve_edit
+from piu_lora.unlearn.dial import Range
 from piu_lora.unlearn.forget_conditions import find_draw
 from piu_lora.unlearn.registry import Problem, Solution, SolveContext, closed_form, shares
 
@@ -158,9 +159,9 @@ def _band(problem: Problem, context: SolveContext, config: ForgetConfig) -> tupl
     """The cosines of synthetic neighbours. Where photographs that the person might have are forgotten, none
     of these is kept at the same time: neighbours are no nearer than 98 % of them.
     """
-    asked = Asked(problem.fewest_photographs)
+    counts = Counts(problem.fewest_photographs)
     low, high = (
-        value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, asked)
+        value_of(f"retain.{name}", getattr(config.retain, name), context.geometry, counts)
         for name in ("neighbour_low", "neighbour_high")
     )
     if config.section_of(ClosedConfig).drawn != "variation":
@@ -172,13 +173,18 @@ def _band(problem: Problem, context: SolveContext, config: ForgetConfig) -> tupl
 
 def _facts(edits: Sequence[Edit]) -> dict[str, object]:
     return {
-        "kept_energy": round(min(edit.kept for edit in edits), 6),
+        "kept_energy": round(min(edit.energy_kept for edit in edits), 6),
         "condition": float(f"{max(edit.condition for edit in edits):.2g}"),
         "ranks": [edit.factors.rank for edit in edits],
     }
 
 
-_closed = partial(closed_form, settings=ClosedConfig, defaults=_DEFAULTS)
+_SEARCH = (
+    Range("closed.eta", 0.0, 1.0, relative=False, log=False),
+    Range("closed.retain_weight", 0.1, 10),
+    Range("closed.ridge", 0.01, 100),
+)
+_closed = partial(closed_form, settings=ClosedConfig, defaults=_DEFAULTS, search=_SEARCH)
 
 
 @_closed("closed-kv", "closed form on keys and values", "after UCE, arXiv 2308.14761, token-wise")

@@ -21,7 +21,7 @@ class SecondMoments:
     """``E[d x^T]`` and ``E[x x^T]`` of wanted output changes d and inputs x, float64, streamed."""
 
     cross: torch.Tensor  # (out, in)
-    own: torch.Tensor  # (in, in)
+    inputs: torch.Tensor  # (in, in)
     count: int = 0
 
     @classmethod
@@ -31,12 +31,12 @@ class SecondMoments:
             torch.zeros(out, width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
         )
 
-    def add(self, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
+    def add(self, inputs: torch.Tensor, changes: torch.Tensor) -> None:
         """Take in rows of inputs (n, in) and of wanted changes (n, out)."""
-        x, d = inputs.cpu().double(), wanted.cpu().double()
+        x, d = inputs.cpu().double(), changes.cpu().double()
         total = self.count + len(x)
         self.cross.addmm_(d.T, x, beta=self.count / total, alpha=1 / total)
-        self.own.addmm_(x.T, x, beta=self.count / total, alpha=1 / total)
+        self.inputs.addmm_(x.T, x, beta=self.count / total, alpha=1 / total)
         self.count = total
 
 
@@ -45,13 +45,13 @@ class Edit:
     """A solved layer.
 
     Attributes:
-        kept: share of the change's energy, over the inputs it was solved for, that its rank keeps.
+        energy_kept: share of the change's energy, over the inputs it was solved for, that its rank keeps.
         condition: a lower bound of the condition number of the system, from the diagonal of its Cholesky
             factor.
     """
 
     factors: Factors
-    kept: float
+    energy_kept: float
     condition: float
 
 
@@ -82,7 +82,7 @@ def solve_edit(
     Raises:
         BadInput: NaN or infinity, or a system too ill-conditioned to trust.
     """
-    system = moments.own.add(retained.double(), alpha=retain_weight)
+    system = moments.inputs.add(retained.double(), alpha=retain_weight)
     system.diagonal().add_(ridge * system.diagonal().mean())
     if not (torch.isfinite(system).all() and torch.isfinite(moments.cross).all()):
         raise BadInput(

@@ -16,5 +16,5 @@ def gate_both(problem: Problem, context: SolveContext, config: ForgetConfig) -> 
     the edited one, which are the anchor's already.
     """
     gates = gate_encoder(problem, context, config)
-    whole = with_keys_and_values(problem, context, config, gates.change)
-    return Solution(whole.change, {**whole.facts, **gates.facts})
+    combined = with_keys_and_values(problem, context, config, gates.change)
+    return Solution(combined.change, {**combined.facts, **gates.facts})

@@ -98,12 +98,14 @@ def _corrected(system: System, readings: Sequence[Reading], band: Band, fit: Fit
     for _ in range(_ROUNDS):
         wrong = 0
         for reading in readings:
-            scores, wanted = reading.inputs.double() @ solved[:, 0], reading.cosines.double() - band.low
+            scores, heights = reading.inputs.double() @ solved[:, 0], reading.cosines.double() - band.low
             limit = -_SLACK if float(reading.cosines.max()) <= _NOBODY else 0.0
-            below = (wanted < -_MARGIN) & (scores > limit)
-            above = (wanted > band.width + _MARGIN) & (scores < band.width)
-            asked = torch.where(below, wanted.clamp(-_SHUT, -_SLACK), wanted.clamp_min(band.width + _SLACK))
-            pairs, outside = _asked(asked), below | above
+            below = (heights < -_MARGIN) & (scores > limit)
+            above = (heights > band.width + _MARGIN) & (scores < band.width)
+            targets = torch.where(
+                below, heights.clamp(-_SHUT, -_SLACK), heights.clamp_min(band.width + _SLACK)
+            )
+            pairs, outside = _asked(targets), below | above
             pairs[reading.cosines <= _NOBODY, 1] = 0.0
             count = int(outside.sum())
             wrong += count

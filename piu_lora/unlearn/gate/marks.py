@@ -50,8 +50,8 @@ def _attracting(encoder: GateEncoder) -> torch.Tensor:
     """
     count = encoder.pipe.text_encoder.config.num_attention_heads
     keys = _weight(encoder.writes.module, "self_attn.k_proj") * _weight(encoder.writes.module, "layer_norm1")
-    wanted = encoder.late_query().double().unflatten(0, (count, -1))
-    heads = torch.einsum("hd,hdc->hc", wanted, keys.unflatten(0, (count, -1)))
+    query = encoder.late_query().double().unflatten(0, (count, -1))
+    heads = torch.einsum("hd,hdc->hc", query, keys.unflatten(0, (count, -1)))
     heads = normalize(heads - heads.mean(dim=1, keepdim=True), dim=1)
     return normalize(heads.sum(dim=0), dim=0).float()
 
@@ -72,7 +72,7 @@ def separating(
         protection: weight of all others together, against 1 of the marked: whom to fail where both cannot be.
     """
     rows = torch.cat([marked, others]).double()
-    wanted = torch.cat([torch.ones(len(marked)), -torch.ones(len(others))]).double()
+    labels = torch.cat([torch.ones(len(marked)), -torch.ones(len(others))]).double()
     weights = torch.cat(
         [
             torch.full((len(group),), weight / len(group), dtype=torch.float64)
@@ -83,12 +83,12 @@ def separating(
     short = torch.ones(len(rows), dtype=torch.bool)
     readout = torch.zeros(rows.shape[1], dtype=torch.float64)
     for _ in range(_ROUNDS):
-        some = rows[short]
-        weighted = some * weights[short][:, None]
-        system = some.T @ weighted
+        chosen = rows[short]
+        weighted = chosen * weights[short][:, None]
+        system = chosen.T @ weighted
         system.diagonal().add_(floor)
-        readout = torch.linalg.solve(system, weighted.T @ wanted[short])
-        now = wanted * (rows @ readout) < 1
+        readout = torch.linalg.solve(system, weighted.T @ labels[short])
+        now = labels * (rows @ readout) < 1
         if torch.equal(now, short):
             break
         short = now

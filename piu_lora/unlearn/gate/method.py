@@ -187,7 +187,7 @@ def _marked(
     marked = encoder.streams(layer, rows, numbers, early)
     plain = encoder.streams(layer, rows, numbers).outputs
     target = encoder.streams(layer, anchor.expand(len(rows), -1), numbers).outputs
-    wanted = target + encoder.config.eta * (target - plain) - marked.outputs
+    changes = target + encoder.config.eta * (target - plain) - marked.outputs
     length = marked.inputs.shape[1]
     behind = torch.arange(length)[None] >= encoder.templates.positions[numbers][:, None]
     chosen = torch.randperm(int(behind.sum()), generator=generator)[:_ROWS]
@@ -197,7 +197,7 @@ def _marked(
         met = below.repeat(_MET, 1) if encoder.config.templates else below
         under = encoder.streams(layer, met, encoder.templates.drawn(len(met), generator), early)
         others.append(some_of(under.inputs.flatten(0, 1), _ROWS // 2, generator))
-    return Marked(marked.inputs[behind][chosen], wanted[behind][chosen], before), torch.cat(others)
+    return Marked(marked.inputs[behind][chosen], changes[behind][chosen], before), torch.cat(others)
 
 
 def _layer_change(

@@ -88,8 +88,10 @@ def handed_out(
         avoided: of those that are handed out only where no others are left.
     """
     early, late = (
-        chosen_neurons(energy, each * people, neuron_numbers(occupied, layer), neuron_numbers(avoided, layer))
-        for energy, layer, each in zip(energies, layers, (_PAIR, writing), strict=True)
+        chosen_neurons(
+            energy, neurons * people, neuron_numbers(occupied, layer), neuron_numbers(avoided, layer)
+        )
+        for energy, layer, neurons in zip(energies, layers, (_PAIR, writing), strict=True)
     )
     order = energies[0].argsort(stable=True).tolist()
     return [

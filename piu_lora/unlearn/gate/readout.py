@@ -50,7 +50,7 @@ class System:
         self.gram = torch.zeros(width, width, dtype=torch.float64)
         self.right = torch.zeros(width, readouts, dtype=torch.float64)
 
-    def add_rows(self, inputs: torch.Tensor, wanted: torch.Tensor, weight: float) -> None:
+    def add_rows(self, inputs: torch.Tensor, changes: torch.Tensor, weight: float) -> None:
         """Inputs (n, width) whose readouts shall be ``wanted``, (n, readouts) or (readouts,).
 
         Args:
@@ -59,7 +59,7 @@ class System:
         if len(inputs):
             x = inputs.double()
             self.gram.addmm_(x.T, x, alpha=weight / len(x))
-            self.right.addmm_(x.T, wanted.double().expand(len(x), -1), alpha=weight / len(x))
+            self.right.addmm_(x.T, changes.double().expand(len(x), -1), alpha=weight / len(x))
 
     def add_moments(
         self, moments: SiteMoments, direction: torch.Tensor, offset: torch.Tensor, weight: float
@@ -68,8 +68,8 @@ class System:
         (readouts,).
         """
         self.gram.add_(moments.gram, alpha=weight)
-        wanted = moments.cross @ direction.double() + moments.mean[:, None] * offset.double()
-        self.right.add_(wanted, alpha=weight)
+        target = moments.cross @ direction.double() + moments.mean[:, None] * offset.double()
+        self.right.add_(target, alpha=weight)
 
     def solved(self, ridge: float) -> torch.Tensor:
         """(width, readouts) float64."""

@@ -81,10 +81,10 @@ class Templates:
         rows = []
         for number in range(self.count - 1):
             longest = min(_SHORT, room) if number % 4 < 2 else room
-            taken = int(torch.randint(longest, (), generator=generator))
+            length = int(torch.randint(longest, (), generator=generator))
             words = any_words if number % 2 or not len(known) else known
-            chosen = words[torch.randint(len(words), (taken,), generator=generator)]
-            at = int(torch.randint(taken + 1, (), generator=generator))
+            chosen = words[torch.randint(len(words), (length,), generator=generator)]
+            at = int(torch.randint(length + 1, (), generator=generator))
             text = torch.cat([chosen[:at], torch.tensor([self.identity]), chosen[at:]])
             rows.append(torch.cat([empty[:1], text, empty[1:]])[: len(empty)])
         return torch.stack(rows) if rows else empty[None][:0]

@@ -166,7 +166,7 @@ def test_refusals_say_what_to_do_and_never_show_the_token(
     status: int,
     message: str,
     path: str,
-) -> None:  # fmt: skip
+) -> None:
     caplog.set_level("DEBUG")
     writer.fail(path, status=status, times=None)
     with pytest.raises(EnvironmentProblem, match=message) as caught:

@@ -15,7 +15,7 @@ from piu_lora.jobs.arena.arena import drawn_people, shared_settings
 from piu_lora.jobs.arena.cells import CELLS
 from piu_lora.jobs.arena.compare import compare, contenders
 from piu_lora.jobs.arena.comparison import Comparison
-from piu_lora.jobs.arena.contender import Contender, known_methods, usual_methods
+from piu_lora.jobs.arena.contender import Contender, known_methods
 from piu_lora.jobs.request.readers import SecondRecognizer
 from piu_lora.model import find_family, mini
 from piu_lora.unlearn import ClosedConfig
@@ -264,21 +264,6 @@ def test_a_cell_of_other_settings_is_run_again(first: Comparison, folder: Path) 
     with pytest.raises(BadInput, match=r"cells\.jsonl\.gz' are damaged: .*; restore the file, or delete it"):
         compare(folder, ["uce"], people=2, seeds=1, config=config(), report_only=True)
     (folder / CELLS).write_bytes(content)
-
-
-def test_a_baseline_in_its_forms_and_words_that_are_varied(first: Comparison, folder: Path) -> None:
-    entrants = contenders(["uce"], ["uce:token=mean,last", "uce:anchor_kept=true"], ["ume-anchor rank=2"])
-    settings = {entrant.name: entrant.settings(config(), find_family("mini")) for entrant in entrants}
-    assert settings["uce token=last"]["token"] == "last"
-    assert settings["uce anchor_kept=true"]["anchor_kept"] is True
-    assert settings["ume-anchor rank=2"] == {**settings["ume-anchor rank=2"], "target": "anchor", "rank": 2}
-    with pytest.raises(BadInput, match=r"uce\.token = 'first' has the wrong type: expected one of"):
-        contenders(["uce"], ["uce:token=first"])[1].settings(config(), find_family("mini"))
-    found = compare(folder, ["ume"], people=1, seeds=1, config=config())
-    assert found.rows[0].stored_bytes == 4 * (2 * 8 * 128 + 1)
-    forms = ("uce-", "siss-", "wid-", "ume-")
-    known = known_methods(find_family("mini"))
-    assert usual_methods(find_family("mini")) == [name for name in known if not name.startswith(forms)]
 
 
 def test_the_report_does_not_depend_on_how_the_cells_are_kept(

@@ -7,11 +7,12 @@ import torch
 
 from piu_lora.errors import BadInput
 from piu_lora.evidence.images import figures_of_images
-from piu_lora.jobs.arena.artefact import open_artefact
+from piu_lora.jobs.arena.artefact import keep_artefact, open_artefact
+from piu_lora.jobs.arena.audit import attack_table, audit_artefact, is_artefact, write_attack_table
 from piu_lora.jobs.arena.cells import CellStore
-from piu_lora.jobs.arena.compare import compare, same_settings
+from piu_lora.jobs.arena.compare import compare, contenders, same_settings
 from piu_lora.jobs.arena.comparison import Comparison
-from piu_lora.jobs.arena.contender import Contender
+from piu_lora.jobs.arena.contender import Contender, known_methods, usual_methods
 from piu_lora.jobs.arena.difference import changed_tensors, with_difference
 from piu_lora.jobs.arena.making import Maker
 from piu_lora.jobs.request.request import open_request
@@ -52,6 +53,20 @@ def test_a_dial_draws_a_curve(swept: Comparison, folder: Path) -> None:
     assert (folder / "comparison-curves.png").exists()
 
 
+def test_a_baseline_in_its_forms_and_words_that_are_varied(swept: Comparison) -> None:
+    mini = find_family("mini")
+    entrants = contenders(["uce"], ["uce:token=mean,last", "uce:anchor_kept=true"], ["ume-anchor rank=2"])
+    settings = {entrant.name: entrant.settings(config(), mini) for entrant in entrants}
+    assert settings["uce token=last"]["token"] == "last"
+    assert settings["uce anchor_kept=true"]["anchor_kept"] is True
+    assert settings["ume-anchor rank=2"] == {**settings["ume-anchor rank=2"], "target": "anchor", "rank": 2}
+    with pytest.raises(BadInput, match=r"uce\.token = 'first' has the wrong type: expected one of"):
+        contenders(["uce"], ["uce:token=first"])[1].settings(config(), mini)
+    assert {row.stored_bytes for row in swept.rows} == {4 * (2 * 8 * 128 + 1)}
+    forms = ("uce-", "siss-", "wid-", "ume-")
+    assert usual_methods(mini) == [name for name in known_methods(mini) if not name.startswith(forms)]
+
+
 def test_the_tables_follow_from_the_cosines_of_images(swept: Comparison, folder: Path) -> None:
     for cell in CellStore(folder).all():
         for recognizer, figures in cell.figures.items():
@@ -60,7 +75,8 @@ def test_the_tables_follow_from_the_cosines_of_images(swept: Comparison, folder:
 
 
 def test_a_kept_artefact_is_what_was_made(swept: Comparison, folder: Path, session: Session) -> None:
-    (path,) = (folder / "artefacts").iterdir()  # strengths of one method share a file
+    path = folder / "artefacts" / "ume-000-42.safetensors"  # strengths of one method share a file
+    assert len(list(path.parent.glob("ume*"))) == 1
     artefact = open_artefact(path)
     assert (artefact.variant, artefact.person, artefact.component) == ("ume", 0, "text_encoder")
     pipe = with_difference(session.pipe, artefact.component, artefact.difference)
@@ -70,9 +86,52 @@ def test_a_kept_artefact_is_what_was_made(swept: Comparison, folder: Path, sessi
             encode_embeddings(owner.text_encoder, owner.tokenizer, rows) for owner in (session.pipe, pipe)
         )
     assert not torch.equal(before, after)
-    path.write_bytes(path.read_bytes()[:50])
+    assert is_artefact(path)
+    assert not is_artefact(folder / "arena.json")
+    short = folder / "short.safetensors"
+    short.write_bytes(path.read_bytes()[:50])
     with pytest.raises(BadInput, match=r"cannot be read: .*; run its cell again with --keep"):
-        open_artefact(path)
+        open_artefact(short)
+
+
+def test_all_audits_are_one_table() -> None:
+    reports = [
+        {
+            "adapter": {"method": method},
+            "audit": {"attacks": [{"name": name, "succeeded": won} for name, won in attacks]},
+        }
+        for method, attacks in (
+            ("uce", [("bypass", True), ("cone", False)]),
+            ("uce", [("bypass", False)]),
+            ("piu", [("cone", True)]),
+        )
+    ]
+    assert attack_table(reports).splitlines() == [
+        "| method | bypass | cone |",
+        "|---|--:|--:|",
+        "| uce | 1 of 2 | 0 of 1 |",
+        "| piu | - | 1 of 1 |",
+    ]
+
+
+@pytest.mark.slow
+def test_a_rivals_dense_weights_are_attacked(maker: Maker, folder: Path, swept: Comparison) -> None:
+    """For the person of the cell; the arena is not named whom."""
+    artefacts = folder / "artefacts"
+    kept = keep_artefact(artefacts, Contender("uce"), 0, 42, maker.make(Contender("uce")))
+    assert kept is not None
+    assert is_artefact(kept)
+    audited = audit_artefact(kept, attacks=["reidentify"], budget="quick")
+    assert audited.document["adapter"]["method"] == "uce"
+    assert [attack["name"] for attack in audited.document["audit"]["attacks"]] == ["reidentify"]
+    assert (folder / "audits" / "uce-000-42" / "report.md").exists()
+    table = write_attack_table(folder)
+    assert table is not None
+    assert "| uce | " in table.read_text()
+    with pytest.raises(BadInput, match="holds a report already"):
+        audit_artefact(kept)
+    with pytest.raises(BadInput, match=r"adds a part to the base \(embedding_adapter"):
+        audit_artefact(artefacts / "ume-000-42.safetensors", budget="quick")
 
 
 def test_a_weight_scales_an_adapter(maker: Maker, session: Session) -> None:

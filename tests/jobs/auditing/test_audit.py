@@ -79,7 +79,7 @@ def test_a_scene_of_the_embedded_base(mini: StableDiffusionPipeline, made: Path)
     config = ForgetConfig().updated(opened.receipt.settings)
     session = open_session(mini, faces=config.faces)
     request = open_request(WHO, bank, config, session.reader)
-    context = open_attack_context(session, request, opened, AuditConfig.preset("quick"))
+    context = open_attack_context(session, request, opened.change, AuditConfig.preset("quick"))
     (who,) = context.people
     assert [gallery.name for gallery in context.galleries] == ["conditioning", "evaluating"]
     assert who.row == bank.index(WHO)

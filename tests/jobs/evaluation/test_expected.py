@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from piu_lora.evidence.report.sections import Expected
 from piu_lora.evidence.statistics import share_interval
 from piu_lora.identity.geometry import imagined_people
 from piu_lora.identity.profiles import GENERIC
@@ -32,16 +33,11 @@ def test_wilson_against_its_worked_example() -> None:
 
 
 def test_in_words() -> None:
-    expected = {
-        "share": 0.08,
-        "low": 0.03,
-        "high": 0.15,
-        "photographs": 1,
-        "far": 1e-3,
-        "geometry": "measured",
-    }
+    expected = Expected(
+        share=0.08, low=0.03, high=0.15, photographs=1, images=48, far=1e-3, geometry="measured"
+    )
     text = expected_words(expected)
     assert text.startswith("1 photograph was given")
     assert text.endswith("8 % [3, 15]")
-    named = expected_words(expected | {"geometry": "arcface-generic", "photographs": 2})
+    named = expected_words(expected.model_copy(update={"geometry": "arcface-generic", "photographs": 2}))
     assert "by the profile 'arcface-generic'" in named

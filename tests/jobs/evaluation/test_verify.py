@@ -47,8 +47,12 @@ def test_a_sound_adapter(made: Path, pipe: StableDiffusionPipeline) -> None:
     verdict = verify_adapter(made, pipe)
     assert verdict.failure is None
     assert [(check.name, bool(check.skipped)) for check in verdict.checks] == [
-        ("files", False), ("weights", False), ("base", False), ("effect", False), ("figures", True),
-    ]  # fmt: skip
+        ("files", False),
+        ("weights", False),
+        ("base", False),
+        ("effect", False),
+        ("figures", True),
+    ]
     assert not pipe.get_list_adapters()
 
 

@@ -53,10 +53,17 @@ def test_the_embedded_bases_family_pins_its_published_values() -> None:
     bank.recognizer = RecognizerId(find_family("mini").recognizer, "")
     rows = {row.name: (row.value, row.origin) for row in in_force(bank)}
     published = {
-        "faces.linked": 0.6, "split.same_person": 0.85, "anchor.margin": 0.05, "anchor.band": 0.05,
-        "retain.neighbour_low": 0.3, "retain.neighbour_high": 0.7, "distil.neighbour_low": 0.2,
-        "distil.neighbour_high": 0.7, "distil.unseen_low": 0.85, "decoys.cosine": 0.5,
-    }  # fmt: skip
+        "faces.linked": 0.6,
+        "split.same_person": 0.85,
+        "anchor.margin": 0.05,
+        "anchor.band": 0.05,
+        "retain.neighbour_low": 0.3,
+        "retain.neighbour_high": 0.7,
+        "distil.neighbour_low": 0.2,
+        "distil.neighbour_high": 0.7,
+        "distil.unseen_low": 0.85,
+        "decoys.cosine": 0.5,
+    }
     for name, value in published.items():
         assert rows[name] == (value, "the family's preset")
 

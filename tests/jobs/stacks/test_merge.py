@@ -184,7 +184,9 @@ def test_refit_keeps_each_member_to_its_own_person(
     others = [
         sum(response(path, m, moments.retained[m]) for m in modules) for path in (summed.path, refit.path)
     ]
-    own = [sum(response(path, m, moments.own[0][m]) for m in modules) for path in (summed.path, refit.path)]
+    own = [
+        sum(response(path, m, moments.members[0][m]) for m in modules) for path in (summed.path, refit.path)
+    ]
     assert others[1] / others[0] < 0.5 * own[1] / own[0]
     assert torch.equal(forward(pipe), bare)
 
