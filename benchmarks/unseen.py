@@ -241,7 +241,10 @@ def table(document: dict[str, Any]) -> str:
     for key, rows in document["rows"].items():
         photographs, method = key.split(" ", 1)
         columns = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
-        cells = [_text(interval(columns[name])) for name in ("verified", "verified_known", "ism", *_OTHERS)]
+        cells = [
+            _text(interval(columns[name])) if name in columns else "-"  # a run of before it was looked at
+            for name in ("verified", "verified_known", "ism", *_OTHERS)
+        ]
         before = f"{float(columns['verified_before'].mean()):.3f}"
         seconds = f"{float(columns['seconds'].median()):.1f}"
         lines.append(
