@@ -31,8 +31,9 @@ def idle(seconds: float = 0.3) -> int:
     """
     import psutil
 
-    busy = psutil.cpu_percent(seconds) / 100 * (psutil.cpu_count() or 1)
-    return max(1, min(usable(), round((psutil.cpu_count() or 1) - busy)))
+    cores: int = psutil.cpu_count() or 1
+    free = round(cores * (1 - psutil.cpu_percent(seconds) / 100))
+    return max(1, min(usable(), free))
 
 
 def _quota(root: Path = Path("/sys/fs/cgroup")) -> int:
