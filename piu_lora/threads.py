@@ -33,7 +33,7 @@ def idle(seconds: float = 0.3) -> int:
 
     cores: int = psutil.cpu_count() or 1
     free = round(cores * (1 - psutil.cpu_percent(seconds) / 100))
-    return max(1, min(usable(), free))
+    return max(1, min(usable(), int(free)))
 
 
 def _quota(root: Path = Path("/sys/fs/cgroup")) -> int:

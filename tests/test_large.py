@@ -250,3 +250,20 @@ def test_five_thousand_people_in_one_request(tmp_path: Path) -> None:
     assert people == 5_000
     assert seconds < 30  # of the processor
     assert used < 1_000
+
+
+@pytest.mark.slow
+def test_a_request_against_a_bank_of_a_million(tmp_path: Path) -> None:
+    path = tmp_path / "bank.safetensors"
+    large_bank(1_000_000).save(path)
+    config = ForgetConfig().updated({"anchor": {"rule": "nearest"}})
+
+    def work() -> list[float]:
+        begun = time.process_time()
+        request = open_request("p7", IdentityBank.load(path), config, None)
+        return [len(request.retained.train) + len(request.retained.held_out), time.process_time() - begun]
+
+    (others, seconds), _, used = costs(work)
+    assert others > 900_000
+    assert seconds < 40  # of the processor
+    assert used < 2_000

@@ -327,6 +327,10 @@ ODD: dict[str, tuple[State, str]] = {
     "alpha nan": (kohya(alpha=float("nan")), "no usable number"),
     "two alphas": (kohya(alpha=None) | {f"{KOHYA}to_k.alpha": torch.ones(2)}, "no usable number"),
     "rank 0": ({f"unet.{M}to_k.lora_A.weight": DOWN[:0], f"unet.{M}to_k.lora_B.weight": UP[:, :0]}, "rank 0"),
+    "empty layer": (
+        {f"unet.{M}to_k.lora_A.weight": DOWN[:, :0], f"unet.{M}to_k.lora_B.weight": UP},
+        "rank 0 or empty",
+    ),
     "integers": ({key: value.to(torch.int8) for key, value in peft(K).items()}, "no real numbers"),
     "nan": ({key: value * float("nan") for key, value in peft(f"unet.{M}to_k").items()}, "NaN"),
     "locon": (

@@ -62,6 +62,18 @@ def test_a_base_that_was_saved_with_an_adapter_in_it(folder: Path) -> None:
         load_base(folder, device="cpu")
 
 
+def test_a_base_whose_text_encoder_was_saved_with_an_adapter_in_it(folder: Path) -> None:
+    weights = folder / "text_encoder" / "model.safetensors"
+    state = load_file(weights)
+    name = next(name for name in state if name.endswith("q_proj.weight"))
+    layer = name.removesuffix(".weight")
+    state[f"{layer}.base_layer.weight"] = state.pop(name)
+    state[f"{layer}.lora_A.style.weight"] = torch.zeros(2, 32)
+    save_file(state, weights, {"format": "pt"})
+    with pytest.raises(BadInput, match=r"text_encoder of .* was saved with an adapter in it"):
+        load_base(folder, device="cpu")
+
+
 @pytest.mark.parametrize("wrapper", ["_orig_mod.", "module."])
 def test_a_base_that_was_saved_while_it_was_compiled(folder: Path, wrapper: str) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
