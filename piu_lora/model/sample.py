@@ -1,7 +1,7 @@
 """Generating faces with the stock pipeline."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -21,7 +21,9 @@ def sampling(pipe: StableDiffusionPipeline) -> Iterator[None]:
         yield
         return
     family = stated_family(pipe.text_encoder)
-    with limited(family.threads if family is not None else 0), products_in_float32():
+    # Every call of torch would pass through the other arithmetic: only where it is needed.
+    arithmetic = products_in_float32() if pipe.unet.dtype == torch.bfloat16 else nullcontext()
+    with limited(family.threads if family is not None else 0), arithmetic:
         yield
 
 

@@ -37,13 +37,19 @@ def test_gradients_pass() -> None:
     weight = torch.randn(5, 64, dtype=torch.bfloat16, requires_grad=True)
     with products_in_float32("AVX2"):
         functional.linear(torch.ones(3, 64, dtype=torch.bfloat16), weight).sum().backward()
+    assert weight.grad is not None
     assert torch.equal(weight.grad, torch.full_like(weight, 3))
 
 
-@pytest.mark.parametrize(("capability", "modes"), [("AVX2", 1), ("AVX512", 0)])
-def test_pictures_are_drawn_so(capability: str, modes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("capability", "kind", "modes"),
+    [("AVX2", torch.bfloat16, 1), ("AVX512", torch.bfloat16, 0), ("AVX2", torch.float32, 0)],
+)
+def test_pictures_are_drawn_so(
+    capability: str, kind: torch.dtype, modes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    pipe, depths = tiny_pipeline().to(dtype=torch.bfloat16), []
+    pipe, depths = tiny_pipeline().to(dtype=kind), []
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.register_forward_hook(lambda *_: depths.append(torch._C._len_torch_function_stack()))
     embedding = functional.normalize(torch.ones(1, 16), dim=1)

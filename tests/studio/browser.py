@@ -72,7 +72,7 @@ def running(root: Path, *command: str) -> Iterator[Running]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(120)
         finally:
             process.kill()
 
@@ -128,7 +128,7 @@ class Eye:
 
     def open(self) -> None:
         self.page.goto(self.address)
-        self.page.wait_for_selector("#forget-go", timeout=60_000)
+        self.page.wait_for_selector("#forget-go", timeout=300_000)  # a busy machine is slow, not wrong
 
     def write(self, name: str, words: str) -> None:
         """Into the field of that id."""

@@ -12,7 +12,9 @@ from piu_lora.identity import IdentityBank
 from piu_lora.model import encode_embeddings, find_family
 from piu_lora.unlearn.baselines import BASELINES, BaselineProblem, Rendering, Snapshots, find_baseline
 from piu_lora.unlearn.baselines.esd import esd_target
+from piu_lora.unlearn.baselines.parts import noise_schedule
 from piu_lora.unlearn.baselines.pictures import latents_of, render_forget
+from piu_lora.unlearn.baselines.piu_dense import draw_batch
 from piu_lora.unlearn.baselines.siss import averaging, subtracted
 from piu_lora.unlearn.baselines.uce import edited_weight, uce_layers
 from piu_lora.unlearn.baselines.wid import one_step
@@ -184,6 +186,38 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one(name: str, bank: Identit
     baseline.run(short, problem_of(bank), settings.updated({"steps": 1}), seed=0)
     assert seen.keys() == {1}
     assert torch.equal(seen[1], weights(short))
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"scope": "surgical"}, lambda name: ".attn2." in name and not name.startswith("down_blocks.1")),
+        ({"scope": "cross-attention"}, lambda name: ".attn2." in name),
+        ({"scope": "full"}, lambda name: True),
+    ],
+)
+def test_the_scopes_of_the_papers_ablation(settings, wanted, bank: IdentityBank) -> None:
+    pipe, dense = tiny_pipeline(), find_baseline("piu-dense")
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    quick = {**QUICK["piu-dense"], "weight_decay": 0.1, "steps": 1, **settings}
+    dense.run(pipe, problem_of(bank), dense.settings(**quick), seed=0)
+    changed = {name for name, value in pipe.unet.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(wanted(name) for name in changed)
+    if settings["scope"] != "surgical":
+        assert any(name.startswith("down_blocks.1") for name in changed)
+
+
+def test_the_samplings_of_the_papers_ablation(bank: IdentityBank) -> None:
+    pipe, generator = tiny_pipeline(), torch.Generator().manual_seed(0)
+    rows = bank.of(bank.ids[0])
+    schedule = noise_schedule(pipe)
+    encode = lambda embeddings: embeddings  # noqa: E731
+    single = draw_batch(pipe.unet, encode, schedule, rows, rows, 6, generator, mixed=False)
+    assert all(any(torch.equal(row, known) for known in rows) for row in single.forget_conditions)
+    centre = torch.nn.functional.normalize(rows.mean(dim=0), dim=0)
+    alone = draw_batch(pipe.unet, encode, schedule, centre[None], rows, 6, generator)
+    assert torch.allclose(alone.forget_conditions, centre.expand(6, -1), atol=1e-6)
 
 
 def test_every_baseline_has_a_dial() -> None:

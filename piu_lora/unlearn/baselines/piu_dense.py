@@ -7,10 +7,12 @@ encoding of embeddings and the Dirichlet mixtures with it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.optimization import get_scheduler
+from pydantic import Field
 from torch.nn.functional import mse_loss
 
 from piu_lora.identity import dirichlet_mixtures
@@ -52,6 +54,12 @@ class PiuDenseSettings(Settings, section="piu-dense"):
     weight_decay: Amount = 0.01
     eta: Amount = 1.0
     retain_weight: Amount = 10.0
+    scope: Literal["surgical", "cross-attention", "full"] = Field(
+        "surgical", description="what is trained: the paper's nine modules, all cross-attention, or the UNet"
+    )
+    sampling: Literal["dirichlet", "individual", "centroid"] = Field(
+        "dirichlet", description="the person's conditions: mixtures, single embeddings, or their centroid"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,17 @@ class Batch:
     retain_conditions: torch.Tensor
 
 
-def open_attention(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
-    """Freeze all but the cross-attention of ``BLOCKS``; returns what stays trainable."""
-    return open_parameters(
-        unet, lambda name: name.startswith(tuple(f"{block}." for block in BLOCKS)) and ".attn2." in name
+def open_attention(unet: UNet2DConditionModel, scope: str = "surgical") -> list[torch.nn.Parameter]:
+    """Freeze all but the cross-attention of ``BLOCKS``, or of a wider scope; returns what stays trainable."""
+    blocks = tuple(f"{block}." for block in BLOCKS) if scope == "surgical" else ("",)
+    attention = "" if scope == "full" else ".attn2."
+    return open_parameters(unet, lambda name: name.startswith(blocks) and attention in name)
+
+
+def _known(forget: torch.Tensor, sampling: str) -> torch.Tensor:
+    """The embeddings whose mixtures are drawn: of one row alone a mixture is the row itself."""
+    return (
+        torch.nn.functional.normalize(forget.mean(dim=0), dim=0)[None] if sampling == "centroid" else forget
     )
 
 
@@ -84,6 +99,8 @@ def draw_batch(
     retain: torch.Tensor,
     count: int,
     generator: torch.Generator,
+    *,
+    mixed: bool = True,
 ) -> Batch:
     """Dirichlet mixtures of the (n, d) forget embeddings and real ones of the (m, d) retain embeddings, on
     pure noise.
@@ -92,9 +109,14 @@ def draw_batch(
         encode: (k, d) embeddings -> (k, length, hidden) conditions.
         count: forget samples, and as many retain samples.
         generator: CPU generator that draws everything.
+        mixed: whether the forget embeddings are mixed, or drawn one by one.
     """
     device = next(unet.parameters()).device
-    mixtures = dirichlet_mixtures(forget, count, generator)
+    mixtures = (
+        dirichlet_mixtures(forget, count, generator)
+        if mixed
+        else forget[torch.randint(len(forget), (count,), generator=generator)]
+    )
     others = retain[torch.randint(len(retain), (count,), generator=generator)]
     forget_latents, forget_times = pure_noise(unet, schedule, count, generator)
     retain_latents, retain_times = pure_noise(unet, schedule, count, generator)
@@ -197,13 +219,16 @@ def train_dense(
         ``pipe``.
     """
     model, generator = pipe.unet, torch.Generator().manual_seed(seed)
-    teacher, parameters = frozen_copy(model), open_attention(model)
+    teacher, parameters = frozen_copy(model), open_attention(model, settings.scope)
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     rates = get_scheduler(lr_schedule, optimizer, num_warmup_steps=0, num_training_steps=settings.steps)
     schedule, encode = noise_schedule(pipe), encoder_of(pipe)
 
+    rows = _known(forget, settings.sampling)
+    mixed = settings.sampling != "individual"
+
     def draw() -> Batch:
-        return draw_batch(model, encode, schedule, forget, retain, settings.batch, generator)
+        return draw_batch(model, encode, schedule, rows, retain, settings.batch, generator, mixed=mixed)
 
     condition = encode(anchor[None].to(model.device))
     for step in range(settings.steps):
