@@ -113,7 +113,7 @@ def test_work_waits_its_turn_and_cancelled_work_leaves_nothing(
 ) -> None:
     page = first.page
     before = files_of(studio)
-    first.tab("Forget")
+    first.open()
     first.write("forget-person", "mini-0020")
     page.click("#forget-method input")
     page.get_by_role("option", name=re.compile(r"^piu\b(?!-)")).click()
