@@ -53,6 +53,10 @@ class Bench:
             PiuLoraError: as for ``forget``.
         """
         if self._session is None:
+            # Everything that pages ask for is imported before they may ask: two threads that import
+            # diffusers at once get in each other's way.
+            import piu_lora.adapter
+            import piu_lora.unlearn  # noqa: F401
             from piu_lora.config import ForgetConfig
             from piu_lora.jobs.request.session import open_session
             from piu_lora.model import family_of
@@ -80,9 +84,14 @@ class Bench:
         Raises:
             BadInput: it is not open yet.
         """
-        if self._session is None:
-            raise BadInput("the base is still being opened; try again in a moment")
+        self.require_open()
+        assert self._session is not None
         return self._session.bank
+
+    def require_open(self) -> None:
+        """Raise ``BadInput`` while the base is not open yet."""
+        if not self.ready.is_set():
+            raise BadInput("the base is still being opened; try again in a moment")
 
     @property
     def methods(self) -> dict[str, Any]:

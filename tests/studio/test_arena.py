@@ -85,6 +85,7 @@ def test_a_click_draws_the_person_nearest_to_the_median(
 ) -> None:
     bench = Bench(BaseChoice(base="tiny"))
     bench._session = Session(pipe, bank)
+    bench.ready.set()
     view = done(arena_work(folder)).result
     assert _typical(view, "closed-kv").person == 1
     faces = done(faces_work(bench, view, "closed-kv")).result.faces

@@ -71,6 +71,7 @@ def test_another_browser_sees_empty_pages_that_can_be_read(
 
 
 def test_an_adapter_is_opened_by_its_folder(other: Eye) -> None:
+    other.see(".tile[data-person]")
     other.tab("Explore")
     folder = sorted((ROOT / "adapters").glob("mini-piu-*"))[0]
     other.page.get_by_text("Open another adapter").first.click()
@@ -112,7 +113,7 @@ def test_work_waits_its_turn_and_cancelled_work_leaves_nothing(
 ) -> None:
     page = first.page
     before = files_of(studio)
-    first.tab("Forget")
+    first.open()
     first.write("forget-person", "mini-0020")
     page.click("#forget-method input")
     page.get_by_role("option", name=re.compile(r"^piu\b(?!-)")).click()

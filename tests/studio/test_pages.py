@@ -24,7 +24,16 @@ def visitor(tmp_path: Path) -> Visitor:
 
 
 def studio(tmp_path: Path, files: bool = True) -> Studio:
-    return Studio(Bench(BaseChoice()), WorkQueue(), Visitors(tmp_path), files)
+    bench = Bench(BaseChoice())
+    bench.ready.set()
+    return Studio(bench, WorkQueue(), Visitors(tmp_path), files)
+
+
+def test_nothing_is_opened_before_the_base_is(visitor: Visitor, tmp_path: Path) -> None:
+    early = studio(tmp_path)
+    early.bench.ready.clear()
+    with pytest.raises(BadInput, match="still being opened"):
+        _opened(early, visitor, str(PUBLISHED), "")
 
 
 def test_an_adapter_is_opened_by_its_folder_and_whom_it_forgets_stays_known(

@@ -59,6 +59,7 @@ class AdapterChoice:
 
 
 def _opened(studio: Studio, visitor: Visitor, place: str, person: str) -> str:
+    studio.bench.require_open()
     from piu_lora.adapter import fetch_adapter, open_adapter
 
     if not place:
