@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from piu_lora.identity import IdentityBank
     from piu_lora.jobs.adapters.convert import convert_adapter, extract_adapter, resize_adapter
     from piu_lora.jobs.adapters.publish import pull, push
+    from piu_lora.jobs.arena.audit import audit_artefact
     from piu_lora.jobs.arena.compare import compare
+    from piu_lora.jobs.arena.tune import tune
     from piu_lora.jobs.auditing.audit import Audited, audit
     from piu_lora.jobs.evaluation.evaluate import Assessment, Judges, evaluate
     from piu_lora.jobs.evaluation.verify import verify_adapter
@@ -57,6 +59,7 @@ __all__ = [
     "apply_requests",
     "assert_active",
     "audit",
+    "audit_artefact",
     "check_stack",
     "compare",
     "convert_adapter",
@@ -82,6 +85,7 @@ __all__ = [
     "push",
     "read_adapter",
     "resize_adapter",
+    "tune",
     "unpin",
     "verify_adapter",
     "with_people",
@@ -108,7 +112,9 @@ _HOMES = {
         "piu_lora.errors": ("PiuLoraError",),
         "piu_lora.evidence": ("Policy",),
         "piu_lora.identity": ("IdentityBank",),
+        "piu_lora.jobs.arena.audit": ("audit_artefact",),
         "piu_lora.jobs.arena.compare": ("compare",),
+        "piu_lora.jobs.arena.tune": ("tune",),
         "piu_lora.jobs.auditing.audit": ("Audited", "audit"),
         "piu_lora.jobs.adapters.convert": ("convert_adapter", "extract_adapter", "resize_adapter"),
         "piu_lora.jobs.evaluation.evaluate": ("Assessment", "Judges", "evaluate"),

@@ -2,12 +2,13 @@
 forgetting, and the decisive settings that ``tune`` searches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from piu_lora.settings import Settings
 
-__all__ = ["ADAPTER_WEIGHT", "LEARNING_RATE", "STEPS", "WEIGHT", "Dial", "Range", "value_of"]
+__all__ = ["ADAPTER_WEIGHT", "LEARNING_RATE", "STEPS", "WEIGHT", "Dial", "Range", "Tuning", "value_of"]
 
 WEIGHT = "weight"  # not a setting of a method: its whole change, multiplied by a number
 STEPS = "steps"  # of an optimiser whose rate is constant: a shorter run is the beginning of a longer one
@@ -78,3 +79,10 @@ def value_of(settings: Settings, name: str) -> Any:
     for key in name.split("."):
         value = value[key]
     return value
+
+
+class Tuning(TypedDict, total=False):
+    """What a registration says of a method's dial, and of the settings that are searched."""
+
+    dial: Dial
+    search: Sequence[Range]

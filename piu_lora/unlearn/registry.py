@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeVar, Unpack, runtime_checkable
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -15,7 +15,7 @@ from piu_lora.identity.profiles import GENERIC
 from piu_lora.model.factors import Factors
 from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
-from piu_lora.unlearn.dial import ADAPTER_WEIGHT, LEARNING_RATE, Dial, Range
+from piu_lora.unlearn.dial import ADAPTER_WEIGHT, LEARNING_RATE, Dial, Range, Tuning
 from piu_lora.unlearn.shares import shares
 
 __all__ = [
@@ -257,6 +257,12 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
+class TrainedTuning(Tuning, total=False):
+    """The same of a method that trains, and ``Method.encoder_rank``."""
+
+    encoder_rank: Rank
+
+
 def register(
     name: str,
     label: str,
@@ -264,11 +270,9 @@ def register(
     *,
     component: Literal["unet", "text_encoder"] = "unet",
     complete: Complete | None = None,
-    encoder_rank: Rank | None = None,
     settings: type[Settings] | None = None,
     defaults: Mapping[str, Any] | None = None,
-    dial: Dial = ADAPTER_WEIGHT,
-    search: Sequence[Range] = (LEARNING_RATE,),
+    **more: Unpack[TrainedTuning],
 ) -> Callable[[Build], Build]:
     """Add a trained method to the registry.
 
@@ -278,10 +282,9 @@ def register(
         paper: where it comes from.
         component: what is trained.
         complete: what is added to the trained change in closed form.
-        encoder_rank: of a text-encoder adapter, by settings and number of people; else ``lora.rank``.
         settings: its section of ``ForgetConfig``.
         defaults: nested settings that it prefers to the common defaults.
-        dial, search: as in ``Method``.
+        more: ``dial``, ``search`` and ``encoder_rank``, as in ``Method``.
     """
 
     def decorate(build: Build) -> Build:
@@ -293,9 +296,9 @@ def register(
             build,
             component=component,
             complete=complete,
-            encoder_rank=encoder_rank,
-            dial=dial,
-            search=tuple(search),
+            encoder_rank=more.get("encoder_rank"),
+            dial=more.get("dial", ADAPTER_WEIGHT),
+            search=tuple(more.get("search", (LEARNING_RATE,))),
         )
         return build
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from piu_lora.adapter import open_adapter
 from piu_lora.jobs.banks.pack import DETECTOR
-from piu_lora.studio.routes import _keep
+from piu_lora.studio.uploads import keep
 from piu_lora.studio.visitors import Visitors, private_folder
 from tests.cli.test_cli import piu
 from tests.cli.test_people import LEAN, QUICK
@@ -164,7 +164,7 @@ def test_what_the_studio_keeps(umask: int, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(picture, "PNG")
     with private_folder() as root:
         visitor = Visitors(root).get("k" * 32)
-        _keep(visitor, [UploadFile(io.BytesIO(picture.getvalue()), filename="Joanna.png")])
+        keep(visitor, [UploadFile(io.BytesIO(picture.getvalue()), filename="Joanna.png")])
         (photograph,) = visitor.photographs
         folders = (root, visitor.folder, photograph.parent)
         assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}

@@ -11,7 +11,17 @@ from tests.cli.test_cli import piu
 from tests.hub import LoopbackHub
 
 PEOPLE = (1, 3, 20)
-QUICK = ("--set", "train.steps=1", "--set", "train.batch=2", "--set", "train.accumulation=1", "--no-evaluate")
+QUICK = (
+    "--method",
+    "piu",
+    "--set",
+    "train.steps=1",
+    "--set",
+    "train.batch=2",
+    "--set",
+    "train.accumulation=1",
+    "--no-evaluate",
+)
 LEAN = [
     part
     for pair in (

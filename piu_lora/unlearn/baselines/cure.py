@@ -7,8 +7,8 @@ is the forgotten person's alone is ``P_f - P_f P_r``, and the weights lose it: `
 P_r))``.
 
 Adapted: the tokens that carry the identity, of the training embeddings and of retained centroids. There is no
-anchor: the person becomes what is left. Where two published descriptions differ, this follows the paper's
-abstract and its sections on the eraser and the expansion; its code was not at hand.
+anchor: the person becomes what is left. Neither the paper's full text nor its code was at hand: the formulas
+rest on its abstract and on descriptions by others, and were not checked against either.
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -11,7 +11,7 @@ from piu_lora.errors import BadInput
 from piu_lora.model import BaseFamily, training_attention
 from piu_lora.plugins import registered_as
 from piu_lora.settings import Settings
-from piu_lora.unlearn.dial import Dial, Range
+from piu_lora.unlearn.dial import Dial, Range, Tuning
 
 __all__ = ["BASELINES", "Baseline", "BaselineProblem", "Form", "Snapshots", "baseline", "find_baseline"]
 
@@ -140,6 +140,13 @@ class Baseline:
 BASELINES: dict[str, Baseline] = {}
 
 
+class BaselineTuning(Tuning, total=False):
+    """The same of a baseline, what it says of itself, and the forms that others run it in."""
+
+    about: str
+    forms: Sequence[Form]
+
+
 def baseline(
     name: str,
     label: str,
@@ -148,16 +155,14 @@ def baseline(
     *,
     needs_recognizer: bool = False,
     component: Component = "unet",
-    about: str = "",
-    forms: Sequence[Form] = (),
-    dial: Dial | None = None,
-    search: Sequence[Range] = (),
+    **more: Unpack[BaselineTuning],
 ) -> Callable[[Edit[S]], Edit[S]]:
     """Add a baseline to the registry, and its forms.
 
     Args:
         settings: a class whose defaults the baseline runs with.
-        needs_recognizer, component, about, dial, search: as in ``Baseline``.
+        needs_recognizer, component: as in ``Baseline``.
+        more: ``about``, ``dial`` and ``search``, as in ``Baseline``, and its ``forms``.
     """
 
     def decorate(edit: Edit[S]) -> Edit[S]:
@@ -169,12 +174,12 @@ def baseline(
             edit,
             needs_recognizer,
             component,
-            about,
-            dial=dial,
-            search=tuple(search),
+            more.get("about", ""),
+            dial=more.get("dial"),
+            search=tuple(more.get("search", ())),
         )
         BASELINES[name] = plain
-        for form in forms:
+        for form in more.get("forms", ()):
             entry = f"{name}-{form.suffix}"
             BASELINES[entry] = replace(
                 plain,

@@ -39,7 +39,8 @@ _FORMS = (
     ),
     Form(
         "authors",
-        "As UCE's authors edit: the last token, equal weights, ridge 0.5; everybody is kept.",
+        "As UCE's authors edit: the last token, equal weights, ridge 0.5 (not checked against their code); "
+        "everybody is kept.",
         {"anchor_kept": True, "retained": 0, "erase": 1.0, "ridge": 0.5, "token": "last"},
     ),
 )

@@ -61,13 +61,20 @@ def test_long_attacks_are_begun_first_and_the_report_keeps_its_order() -> None:
 def test_two_processes_find_what_one_finds() -> None:
     settings = ["audit.images=1", "audit.cone.cosines=[1.0]", "audit.cone.shares=[]", "audit.cone.images=1"]
     settings += ["audit.cone.deviations=false", "audit.reidentify.people=32"]
+    attacks = ["cone", "reidentify"]
     one, two = (
         audit(
-            ADAPTER, "mini-0007", "mini", attacks=["cone", "reidentify"], budget="quick", settings=settings,
-            device="cpu", processes=processes,
+            ADAPTER,
+            "mini-0007",
+            "mini",
+            attacks=attacks,
+            budget="quick",
+            settings=settings,
+            device="cpu",
+            processes=processes,
         ).document["audit"]["attacks"]
         for processes in (1, 2)
-    )  # fmt: skip
+    )
     for first, second in zip(one, two, strict=True):
         assert first["figures"] == pytest.approx(second["figures"], abs=1e-5)
         assert first["name"] == second["name"]
