@@ -71,6 +71,7 @@ def test_another_browser_sees_empty_pages_that_can_be_read(
 
 
 def test_an_adapter_is_opened_by_its_folder(other: Eye) -> None:
+    other.open()
     other.see(".tile[data-person]")
     other.tab("Explore")
     folder = sorted((ROOT / "adapters").glob("mini-piu-*"))[0]
