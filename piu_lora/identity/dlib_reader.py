@@ -7,7 +7,6 @@ http://blog.dlib.net/2017/02/high-quality-face-recognition-with-deep.html.
 
 import hashlib
 import importlib.util
-import logging
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +18,21 @@ import torch
 from piu_lora.errors import EnvironmentProblem
 from piu_lora.identity.bank import RecognizerId
 from piu_lora.identity.embedding import normalize
-from piu_lora.identity.faces import Face, Picture, Several, as_pixels, check_several, faces_that_count
-from piu_lora.identity.photo_files import printable
+from piu_lora.identity.faces import (
+    Face,
+    Picture,
+    Several,
+    as_pixels,
+    check_several,
+    faces_that_count,
+    say_turned,
+)
 from piu_lora.identity.pictures import read_picture
 from piu_lora.identity.second_look import TURNS
 
 __all__ = ["DLIB", "DlibReader"]
 
 DLIB = "dlib"  # in place of a face pack's folder
-_log = logging.getLogger("piu_lora")
 _RECOGNIZER = "dlib_face_recognition_resnet_model_v1.dat"
 _POINTS = "shape_predictor_5_face_landmarks.dat"
 _WIDTH = 128
@@ -85,7 +90,7 @@ class DlibReader:
             if faces := self.faces(np.rot90(picture, turn // 90), turned=turn):
                 break
         if faces and turn:
-            _log.warning("%s is not upright; it was turned by %d degrees", printable(path), turn)
+            say_turned(path, turn)
         return faces_that_count(path, faces, self.several)
 
     def faces(self, picture: Picture, *, turned: int = 0) -> list[Face]:

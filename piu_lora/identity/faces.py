@@ -26,7 +26,7 @@ from piu_lora.identity.second_look import SURE, TURNS, Detection, best_turn, lie
 from piu_lora.telemetry import import_onnxruntime
 from piu_lora.threads import without_spinning
 
-__all__ = ["Face", "FaceReader", "Several", "as_pixels", "check_several", "faces_that_count"]
+__all__ = ["Face", "FaceReader", "Several", "as_pixels", "check_several", "faces_that_count", "say_turned"]
 
 _log = logging.getLogger("piu_lora")
 Several = Literal["largest", "only", "all"]
@@ -144,7 +144,7 @@ class FaceReader:
         # A detector finds faces upside down, too, and aligns them wrongly: the embedding is somebody else's.
         turn = 0 if _is_sure(detections[0] if detections else None) else self._turn(swapped)
         if turn:
-            _log.warning("%s is not upright; it was turned by %d degrees", printable(path), turn)
+            say_turned(path, turn)
             swapped = np.ascontiguousarray(np.rot90(swapped, turn // 90))
             detections = self._detections(swapped)
         return self._embedded(swapped, detections or self._in_tiles(swapped), turn)
@@ -267,6 +267,11 @@ def faces_that_count(path: Path, faces: list[Face], several: Several) -> list[Fa
         raise UnusablePhoto(path, f"{len(faces)} faces, and only one is allowed")
     _log.warning("%s shows %d faces; the largest is taken", printable(path), len(faces))
     return faces[:1]
+
+
+def say_turned(path: Path, turn: int) -> None:
+    """Warn of a photograph that was turned, by degrees counter-clockwise."""
+    _log.warning("%s is not upright; it was turned by %d degrees", printable(path), turn)
 
 
 def as_pixels(faces: torch.Tensor) -> Picture:

@@ -101,16 +101,15 @@ def attack_table(reports: Sequence[dict[str, Any]]) -> str:
     Args:
         reports: ``report.json`` of audits of artefacts, as plain values.
     """
-    found: dict[str, dict[str, list[bool]]] = {}
-    labels: dict[str, str] = {}
+    outcomes: dict[str, dict[str, list[bool]]] = {}
     for report in reports:
         for attack in (report.get("audit") or {}).get("attacks", ()):
-            labels[attack["name"]] = attack["name"]
-            row = found.setdefault(report["adapter"]["method"], {})
+            row = outcomes.setdefault(report["adapter"]["method"], {})
             row.setdefault(attack["name"], []).append(bool(attack["succeeded"]))
-    lines = [f"| method | {' | '.join(labels)} |", "|---" + "|--:" * len(labels) + "|"]
-    for method, row in found.items():
-        cells = [f"{sum(row[name])} of {len(row[name])}" if name in row else "-" for name in labels]
+    attacks = list(dict.fromkeys(name for row in outcomes.values() for name in row))
+    lines = [f"| method | {' | '.join(attacks)} |", "|---" + "|--:" * len(attacks) + "|"]
+    for method, row in outcomes.items():
+        cells = [f"{sum(row[name])} of {len(row[name])}" if name in row else "-" for name in attacks]
         lines.append(f"| {as_name(method)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
